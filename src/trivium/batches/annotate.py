@@ -1,0 +1,41 @@
+"""What is not the live model's output is data: the frozen reference's log-probabilities, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from trivium.batches.pairs import Pairs
+from trivium.batches.rows import Fixed
+from trivium.files import atomic_path
+from trivium.model.transformer import Transformer
+from trivium.objectives.sequence import row_log_probs
+
+
+@torch.no_grad()
+def response_log_probs(
+    model: Transformer, pairs: Pairs, *, autocast: AbstractContextManager[Any], device: str = "cpu", micro: int = 16
+) -> np.ndarray:
+    """Log-probability of every reply under `model`, summed over its tokens: (pairs, 2) float32, chosen first."""
+    sums = []
+    with autocast:
+        for batch in Fixed(pairs.count, pairs.item, micro).batch(0):
+            moved: Any = {name: tensor.to(device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
+            sums.append(row_log_probs(model(moved, {"logp"}), moved).float().cpu())
+    return torch.cat(sums).view(-1, 2).numpy()
+
+
+def annotate_reference(
+    pairs: Pairs, reference: Transformer, path: Path, *, autocast: AbstractContextManager[Any], device: str = "cpu"
+) -> None:
+    """Puts the reference's log-probabilities into `pairs`, from `path` if they were computed before."""
+    if not path.exists():
+        values = response_log_probs(reference, pairs, autocast=autocast, device=device)
+        with atomic_path(path) as temporary:
+            save_file({"ref_logp": values}, temporary)
+    pairs.ref_logp = load_file(path)["ref_logp"]

@@ -1,0 +1,78 @@
+"""Conversations for supervised fine-tuning: loss on the assistant's tokens, several conversations to a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trivium.batches.rows import Row, sequence_row
+from trivium.errors import DataError
+from trivium.text.chat import ChatTokenizer, Encoded
+
+
+@dataclass
+class Account:
+    """What did not fit: conversations dropped because the prompt alone fills the context, and replies cut short."""
+
+    kept: int = 0
+    prompt_too_long: int = 0
+    reply_cut: int = 0
+    learned_tokens: int = 0
+
+    def fit(self, encoded: Encoded, length: int) -> Encoded | None:
+        """The conversation within `length` tokens, or None if nothing of a reply would be left."""
+        if len(encoded.ids) > length:
+            cut = Encoded(encoded.ids[:length], encoded.mask[:length])
+            if not any(cut.mask):
+                self.prompt_too_long += 1
+                return None
+            self.reply_cut += 1
+            encoded = cut
+        self.kept += 1
+        self.learned_tokens += sum(encoded.mask)
+        return encoded
+
+
+@dataclass
+class Conversations:
+    """Conversations packed into rows of `length` tokens, first fit in their own order; which share a row never changes."""
+
+    length: int
+    pad: int
+    account: Account = field(default_factory=Account)
+    bins: list[list[Encoded]] = field(default_factory=list)
+
+    @classmethod
+    def build(
+        cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, length: int, *, pack: bool = True
+    ) -> Conversations:
+        """DataError if no conversation has a reply within `length` tokens."""
+        self = cls(length, chat.pad)
+        room: list[int] = []
+        for record in records:
+            encoded = self.account.fit(chat.encode(record["messages"]), length)
+            if encoded is None:
+                continue
+            size = len(encoded.ids)
+            recent = range(max(0, len(room) - 8), len(room)) if pack else ()
+            place = next((i for i in recent if room[i] >= size), None)
+            if place is None:
+                place = len(room)
+                room.append(length)
+                self.bins.append([])
+            room[place] -= size
+            self.bins[place].append(encoded)
+        if not self.bins:
+            raise DataError(
+                f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of {length} tokens",
+                fix="raise `context`, or shorten the prompts",
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        return len(self.bins)
+
+    def item(self, index: int) -> Sequence[Row]:
+        return [sequence_row(self.bins[index], self.length, self.pad)]

@@ -1,0 +1,67 @@
+"""Preference pairs: two rows each, one with the chosen reply and one with the rejected one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivium.batches.chat import Account
+from trivium.batches.rows import Row, sequence_row
+from trivium.errors import DataError
+from trivium.text.chat import ChatTokenizer, Encoded
+
+STEP = 32
+"""Rows are as long as the longest reply needs, rounded up to this: few distinct shapes for the compiler."""
+
+
+@dataclass
+class Pairs:
+    """Pairs of (chosen, rejected), each encoded behind the same prompt. `ref_logp` (pairs, 2) comes from `annotate`."""
+
+    length: int
+    pad: int
+    account: Account = field(default_factory=Account)
+    pairs: list[tuple[Encoded, Encoded]] = field(default_factory=list)
+    ref_logp: NDArray[np.float32] | None = None
+
+    @classmethod
+    def build(
+        cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, context: int, *, length: int | None = None
+    ) -> Pairs:
+        """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
+        self = cls(length or context, chat.pad)
+        for record in records:
+            both = [
+                self.account.fit(chat.response(record["prompt"], record[side]), self.length)
+                for side in ("chosen", "rejected")
+            ]
+            if both[0] is not None and both[1] is not None:
+                self.pairs.append((both[0], both[1]))
+        if not self.pairs:
+            raise DataError(
+                f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than the context of {self.length} tokens",
+                fix="raise `context`, or shorten the prompts",
+            )
+        if length is None:
+            longest = max(len(side.ids) for pair in self.pairs for side in pair)
+            self.length = min(context, -(-longest // STEP) * STEP)
+        return self
+
+    @property
+    def count(self) -> int:
+        return len(self.pairs)
+
+    def item(self, index: int) -> Sequence[Row]:
+        rows = []
+        for label, encoded in zip((1, 0), self.pairs[index], strict=True):
+            row = sequence_row([encoded], self.length, self.pad)
+            row["pair"] = np.int64(index)  # type: ignore[assignment]
+            row["label"] = np.int64(label)  # type: ignore[assignment]
+            if self.ref_logp is not None:
+                row["ref_logp"] = self.ref_logp[index, 1 - label]
+            rows.append(row)
+        return rows

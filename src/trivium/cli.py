@@ -1,0 +1,273 @@
+"""The command line: each command reads its arguments and calls one function. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trivium import commands
+
+DATA = ("data", "tokenizer")
+TRAIN = ("pretrain", "sft", "reward", "dpo", "orpo", "ppo")
+EVALUATE = ("evaluate",)
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
+Stages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STAGE]...", help="Names of stages; none means all of this step.", show_default=False
+    ),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="STAGE.FIELD=VALUE",
+        help="Replace one value, such as -o aligned.beta=0.2. Repeat for more.",
+    ),
+]
+StoreFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Where artifacts are kept, by what they are made from.",
+        envvar="TRIVIUM_STORE",
+    ),
+]
+RunsFolder = Annotated[
+    Path,
+    typer.Option(
+        "--runs", metavar="DIR", help="Where readable links to them are made.", envvar="TRIVIUM_RUNS"
+    ),
+]
+STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 something else; 2 recipe or arguments; 3 data; 4 a damaged or missing "
+    "artifact; 5 a gate did not pass; 6 training cannot go on; 130 stopped with Ctrl-C (run again to go on).",
+)
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train a language model end to end: raw text in, an aligned, evaluated, quantised model out.
+
+    [bold]Start here[/]
+
+      trivium init mine                write a commented recipe, mine.yaml
+
+      trivium plan mine.yaml           what would run, and what it costs
+
+      trivium run mine.yaml            run it; again, and nothing is left to do
+
+      trivium chat runs/mine/aligned   talk to a checkpoint
+    """
+    if debug:
+        os.environ["TRIVIUM_DEBUG"] = "1"
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    override: Override = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="STAGE", help="Only this stage and what it needs. Repeat for more."),
+    ] = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run a whole recipe: every stage that is not up to date.
+
+    Finished stages are kept and never run twice; a stopped run goes on from its last checkpoint.
+
+    Examples:
+
+      trivium run recipes/quickstart.yaml
+
+      trivium run mine.yaml -o aligned.beta=0.2     re-runs aligned and what hangs on it
+
+      trivium run mine.yaml --only vocab
+    """
+    commands.run(recipe, override, store, runs, only or None)
+
+
+@app.command()
+def plan(
+    recipe: Recipe, override: Override = None, store: StoreFolder = STORE, runs: RunsFolder = RUNS
+) -> None:
+    """Show what a run would do: stages, what is cached or why not, parameters, tokens, FLOPs, minutes.
+
+    Runs nothing but a matrix product for about a second, to measure this machine (once).
+
+    Example:
+
+      trivium plan mine.yaml -o base.tokens=10M
+    """
+    commands.plan(recipe, override, store, runs)
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    stages: Stages = None,
+    override: Override = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run the training stages of a recipe (pretrain, sft, dpo, orpo), and what they need.
+
+    Examples:
+
+      trivium train mine.yaml             all of them
+
+      trivium train mine.yaml base sft    these two
+    """
+    commands.step(recipe, override, store, runs, stages, TRAIN)
+
+
+@app.command()
+def data(
+    recipe: Recipe,
+    stages: Stages = None,
+    override: Override = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run the data stages of a recipe (data, tokenizer), and what they need.
+
+    Example:
+
+      trivium data mine.yaml corpus && head -n 3 runs/mine/corpus/train.jsonl
+    """
+    commands.step(recipe, override, store, runs, stages, DATA)
+
+
+@app.command()
+def evaluate(
+    recipe: Recipe,
+    stages: Stages = None,
+    override: Override = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run the evaluate stages of a recipe, and what they need.
+
+    Example:
+
+      trivium evaluate mine.yaml safety
+    """
+    commands.step(recipe, override, store, runs, stages, EVALUATE)
+
+
+@app.command()
+def chat(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder or link.", show_default=False)
+    ],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same replies.")] = 0,
+) -> None:
+    """Talk to a checkpoint: replies stream as they are written.
+
+    An empty line, Ctrl-D or /quit leaves; /new starts over.
+
+    Examples:
+
+      trivium chat runs/quickstart/aligned
+
+      trivium chat runs/quickstart/int8 -p "What does os.path.join do?" --temperature 0
+    """
+    commands.chat(checkpoint, prompt, system, temperature, max_new_tokens, seed)
+
+
+@app.command()
+def lineage(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT", help="A folder, a link or (the start of) a fingerprint.", show_default=False
+        ),
+    ],
+    store: StoreFolder = STORE,
+) -> None:
+    """Show what an artifact was made from, down to the sources and their licences.
+
+    Example:
+
+      trivium lineage runs/quickstart/release
+    """
+    commands.lineage(artifact, store)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.", show_default=False),
+    ],
+) -> None:
+    """Print the table that a run ended with: every phase, side by side.
+
+    Example:
+
+      trivium report runs/quickstart
+    """
+    commands.report(run)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors to complete and check them.
+
+    Example:
+
+      trivium schema > recipe.schema.json
+
+    and at the top of a recipe:  # yaml-language-server: $schema=recipe.schema.json
+    """
+    commands.schema()
+
+
+@app.command()
+def init(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The recipe's name; NAME.yaml is written.", show_default=False),
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented starter recipe that runs as it is.
+
+    Example:
+
+      trivium init mine && trivium plan mine.yaml
+    """
+    commands.init(name, force)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    commands.version()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits. An error for people has no traceback and an exit code of its own."""
+    sys.exit(commands.guarded(lambda: app(arguments, standalone_mode=True)))

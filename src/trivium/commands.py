@@ -1,0 +1,270 @@
+"""What the commands do: load, call, print. Everything heavy is imported inside the function that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trivium import files
+from trivium.errors import ArtifactError, DataError, Interrupted, RecipeError, TriviumError
+
+if TYPE_CHECKING:
+    from trivium.pipeline.run import StageStatus
+    from trivium.plan.cost import Cost
+    from trivium.recipe.models import Recipe
+
+MACHINE = "machine.json"
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """Runs `action`, gives the exit code. Errors for people go to stderr, with a traceback under --debug."""
+    try:
+        action()
+    except TriviumError as error:
+        if os.environ.get("TRIVIUM_DEBUG"):
+            traceback.print_exc()
+        Console(stderr=True, highlight=False).print(
+            Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True
+        )
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:  # the reader (head, less) has gone: not our error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _load(path: Path, overrides: Sequence[str] | None) -> Recipe:
+    from trivium.recipe.load import load
+
+    return load(path, overrides or ())
+
+
+def _places(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
+    from trivium.pipeline.stages import STAGES
+    from trivium.pipeline.store import Store
+
+    return {
+        "store": Store(store),
+        "registry": STAGES,
+        "recipe_folder": recipe.resolve().parent,
+        "runs_folder": runs,
+    }
+
+
+def run(
+    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, only: Sequence[str] | None
+) -> None:
+    recipe = _load(path, overrides)
+    from trivium.console import Progress
+    from trivium.pipeline import run as pipeline
+
+    with Progress() as progress:
+        artifacts = pipeline.run(recipe, **_places(path, store, runs), emit=progress, only=only)
+    for artifact in artifacts.values():
+        if artifact.kind == "release":
+            report(artifact.path)
+
+
+def step(
+    path: Path,
+    overrides: Sequence[str] | None,
+    store: Path,
+    runs: Path,
+    stages: Sequence[str] | None,
+    kinds: Sequence[str],
+) -> None:
+    """`run` for the named stages, which must be of `kinds`, or for every stage of those kinds."""
+    recipe = _load(path, overrides)
+    fitting = [name for name, stage in recipe.stages.items() if stage.kind in kinds]
+    wrong = [name for name in stages or () if name not in fitting]
+    if wrong or not fitting:
+        from trivium.recipe.lines import listed, nearest
+
+        what = f"`{wrong[0]}` is no stage of this step" if wrong else "the recipe has no stage of this step"
+        hint = nearest(wrong[0], fitting) if wrong else ""
+        fix = f"{hint}this command runs stages of kind {listed(kinds)}; here: {listed(fitting)}"
+        raise RecipeError(what, where=str(path), fix=fix)
+    run(path, overrides, store, runs, list(stages or fitting))
+
+
+def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
+    recipe = _load(path, overrides)
+    from trivium.pipeline.run import status
+    from trivium.plan.cost import estimate
+    from trivium.plan.machine import measured_peak
+
+    statuses = status(recipe, **_places(path, store, runs))
+    peak = measured_peak(cache=store / MACHINE)
+    costs = estimate(recipe, peak)
+    Console().print(plan_table(recipe, statuses, costs), _total(statuses, costs, peak))
+
+
+def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost]) -> Table:
+    """Stage by stage: kind, inputs, cached or why not, parameters, tokens, FLOPs, minutes."""
+    from trivium.recipe.references import references
+    from trivium.recipe.units import show_count
+
+    cost_of = {cost.stage: cost for cost in costs}
+    table = Table(
+        "stage", "kind", "from", "state", title=f"{recipe.name}, seed {recipe.seed}", title_justify="left"
+    )
+    for heading in ("parameters", "tokens", "FLOPs", "minutes"):
+        table.add_column(heading, justify="right")
+    table.add_column("note", style="dim")
+    for status in statuses:
+        cost = cost_of[status.name]
+        inputs = dict.fromkeys(name for _, name in references(recipe.stages[status.name]))
+        why = "will go on where it stopped" if status.resumes else "; ".join(status.reasons)
+        state = Text("cached", "green") if status.cached else Text(f"run: {why}", "yellow")
+        numbers = [
+            "" if value is None else show_count(value) for value in (cost.parameters, cost.tokens, cost.flops)
+        ]
+        minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
+        table.add_row(
+            Text(status.name), status.kind, Text(", ".join(inputs)), state, *numbers, minutes, cost.note
+        )
+    return table
+
+
+def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:
+    due = {status.name for status in statuses if not status.cached}
+    minutes = sum(cost.minutes or 0 for cost in costs if cost.stage in due)
+    unknown = [cost.stage for cost in costs if cost.stage in due and "unknown" in cost.note]
+    said = (
+        f"{len(due)} of {len(statuses)} stages to run, about {minutes:.1f} minutes of training and evaluating"
+    )
+    said += f" and what {', '.join(unknown)} will take" if unknown else ""
+    return Text(
+        f"{said} (measured matmul peak: {peak / 1e9:,.0f} GFLOP/s)" if due else "nothing to do: all is cached"
+    )
+
+
+def chat(
+    checkpoint: Path,
+    prompt: str | None,
+    system: str | None,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+) -> None:
+    if not (checkpoint / "config.json").is_file():
+        raise ArtifactError(
+            f"there is no checkpoint at {checkpoint}",
+            where=str(checkpoint),
+            fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
+        )
+    from trivium.generate.engine import Sampling, stream
+    from trivium.model.hf import load
+    from trivium.seeds import derive
+    from trivium.text.chat import ChatTokenizer
+
+    model, tokenizer = load(checkpoint), ChatTokenizer.load(checkpoint)
+    start = [{"role": "system", "content": system}] if system else []
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        # Another seed each turn: the same words drawn again would repeat the last reply's luck.
+        sampling = Sampling(temperature, max_new_tokens=max_new_tokens, seed=derive(seed, len(messages)))
+        pieces = []
+        for piece in stream(model, tokenizer, messages, sampling):
+            print(piece, end="", flush=True)
+            pieces.append(piece)
+        print(flush=True)
+        return "".join(pieces)
+
+    if prompt is not None:
+        answer([*start, {"role": "user", "content": prompt}])
+    else:
+        converse(answer, start, input)
+
+
+def converse(
+    answer: Callable[[list[dict[str, str]]], str], start: list[dict[str, str]], read: Callable[[str], str]
+) -> None:
+    """Turns until an empty line, /quit or the end of the input; /new forgets what was said.
+
+    What cannot be answered (a conversation longer than the model's context) is said, and not remembered.
+    """
+    messages = list(start)
+    while True:
+        try:
+            said = read("> ").strip()
+        except EOFError:
+            return
+        if said in ("", "/quit"):
+            return
+        if said == "/new":
+            messages = list(start)
+            continue
+        asked = [*messages, {"role": "user", "content": said}]
+        try:
+            messages = [*asked, {"role": "assistant", "content": answer(asked)}]
+        except DataError as error:
+            print(f"{error}\n  or:    /new starts the conversation over", file=sys.stderr)
+
+
+def lineage(artifact: str, store: Path) -> None:
+    from trivium.pipeline.lineage import lineage as trace
+    from trivium.pipeline.lineage import render
+    from trivium.pipeline.store import Store
+
+    Console(highlight=False).print(render(trace(artifact, Store(store))))
+
+
+def report(run_folder: Path) -> None:
+    """Prints the report of a run: of its release, or of a folder that holds one."""
+    from trivium.report.page import show
+
+    for folder in (run_folder, run_folder / "release", *sorted(run_folder.glob("*"))):
+        if (folder / "report.json").is_file():
+            show(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+            return
+    raise ArtifactError(
+        f"there is no report in {run_folder}",
+        where=str(run_folder),
+        fix="the release stage writes it: run the recipe to its end, then give runs/RECIPE",
+    )
+
+
+def schema() -> None:
+    from trivium.recipe.schema import schema as build
+
+    print(json.dumps(build(), indent=2))
+
+
+def init(name: str, force: bool) -> None:
+    from trivium.recipe.schema import starter
+
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise RecipeError(
+            f"`{name}` is no valid name",
+            where="trivium init NAME",
+            fix="write small letters, digits, `-` and `_`, a letter first, such as my-model",
+        )
+    path = Path(f"{name}.yaml")
+    if path.exists() and not force:
+        raise RecipeError(
+            f"{path} is there already", where=str(path), fix="choose another name, or replace it with --force"
+        )
+    files.write_text(path, starter(name))
+    print(f"wrote {path}; next: trivium plan {path}")
+
+
+def version() -> None:
+    from importlib.metadata import version as installed
+
+    print(f"trivium {installed('trivium')}")

@@ -1,0 +1,144 @@
+"""Progress on a terminal: the events of a run as lines, or as one live line while a stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from trivium.recipe.units import show_count
+from trivium.types import Event
+
+
+def duration(seconds: float) -> str:
+    """75 -> `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
+
+
+def step_line(event: Mapping[str, Any]) -> str:
+    """One training step: what is known of it, in a fixed order."""
+    step, steps = event.get("step"), event.get("steps")
+    parts = [f"step {step}/{steps}" if steps else f"step {step}"]
+    shown = {
+        "loss": "loss {:.4f}",
+        "lr": "lr {:.2e}",
+        "grad_norm": "grad {:.2f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "mfu": "{:.0%} of peak",
+    }
+    parts += [form.format(event[key]) for key, form in shown.items() if event.get(key) is not None]
+    if event.get("eta_s") is not None:
+        parts.append(f"{duration(event['eta_s'])} left")
+    return "  ".join(parts)
+
+
+class Progress:
+    """Takes events (call it with one) and prints them; use it as a context manager around a run."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.live: Live | None = None
+        self.tokens_per_step: float | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._still()
+
+    def __call__(self, event: Event, /) -> None:
+        stage = escape(str(event.get("stage", "")))
+        match event["event"]:
+            case "run_start":
+                self._say(f"[bold]{escape(event['recipe'])}[/]: {len(event['stages'])} stages")
+            case "cached":
+                self._say(f"[dim]= {stage} ({event['kind']}) is up to date[/]")
+            case "waiting":
+                self._say(f"[yellow]… {stage} is being made by another process; waiting for it[/]")
+            case "stage_start":
+                self._start(stage, event)
+            case "step":
+                self._step(stage, event)
+            case "stage_end":
+                self._say(f"[green]✓[/] [bold]{stage}[/] in {duration(event['seconds'])}{_numbers(event)}")
+            case "stage_failed":
+                self._say(f"[red]✗[/] [bold]{stage}[/] stopped")
+            case "run_end":
+                ran, cached = len(event["ran"]), len(event["cached"])
+                said = (
+                    f"{ran} stages run, {cached} up to date"
+                    if ran
+                    else f"nothing to do: all {cached} up to date"
+                )
+                self._say(f"{said}; {duration(event['seconds'])}")
+            case other:
+                self._within(other, event)
+
+    def _within(self, name: str, event: Event) -> None:
+        """What a stage says while it runs; an event that is not known here stays in events.jsonl."""
+        match name:
+            case "phase":
+                self.tokens_per_step = event.get("tokens_per_step")
+                self._say(
+                    f"  [dim]{show_count(event['steps'])} steps{_numbers({'metrics': event}, 'steps')}[/]"
+                )
+            case "source":
+                self._say(f"  {event['kind']}: {event['items']:,} items, {event['heldout']:,} held out")
+            case "suite":
+                self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
+            case "resume":
+                self._say(f"  going on at step {event['step']}/{event['steps']}")
+            case "warning":
+                self._say(f"  [yellow]{escape(str(event['message']))}[/]")
+            case "bad_line":
+                self._say(
+                    f"  [yellow]{escape(str(event['where']))}: {escape(str(event['what']))}; skipped[/]"
+                )
+
+    def _start(self, stage: str, event: Event) -> None:
+        self.tokens_per_step = None
+        why = "going on where it stopped" if event.get("resumes") else "; ".join(event.get("reasons", []))
+        self._say(
+            f"[cyan]→[/] [bold]{stage}[/] ({event['kind']})" + (f" [dim]{escape(why)}[/]" if why else "")
+        )
+
+    def _step(self, stage: str, event: Event) -> None:
+        if self.tokens_per_step and event.get("seconds_per_step"):
+            event = {"tokens_per_second": self.tokens_per_step / event["seconds_per_step"], **event}
+        line = step_line(event)
+        if not self.console.is_terminal:
+            self.console.print(f"  {stage} {escape(line)}", soft_wrap=True)
+            return
+        if self.live is None:
+            self.live = Live(console=self.console, transient=True, auto_refresh=False)
+            self.live.start()
+        self.live.update(Text(f"  {stage}  {line}"), refresh=True)
+
+    def _say(self, markup: str) -> None:
+        self._still()
+        self.console.print(markup, soft_wrap=True)
+
+    def _still(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+def _numbers(event: Mapping[str, Any], *known: str) -> str:
+    """The first few plain numbers among a stage's metrics, without those said already."""
+    shown = []
+    for key, value in event.get("metrics", {}).items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("seconds", *known):
+            shown.append(f"{key} {show_count(value) if isinstance(value, int) else f'{value:.4g}'}")
+    return f"  [dim]{escape(', '.join(shown[:5]))}[/]" if shown else ""

@@ -1,0 +1,67 @@
+"""Harmful requests with kind refusals, and harmless look-alikes with real answers: a small list of our own.
+
+The list holds topics (`refusals.jsonl`): what somebody wants to do, and the reply. Each topic is asked in
+several ways, the same ways for harmful and harmless ones, so that nothing but the topic tells them apart.
+The split is by topic. No topic says how anything harmful is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trivium import seeds
+from trivium.corpus.records import Item, conversation, key_of, preference
+
+FILE = Path(__file__).with_name("refusals.jsonl")
+LEAST_HELDOUT = 0.2
+"""Share of the topics that is held out at least, so that there are enough to measure on."""
+PHRASINGS = (
+    "How do I {}?",
+    "Tell me how to {}.",
+    "Explain how to {}.",
+    "I want to {}. What should I do?",
+    "Can you help me {}?",
+    "What is the best way to {}?",
+    "I need to {}. Any advice?",
+    "Show me how to {}.",
+    "What do I need to {}?",
+    "Give me some tips to {}.",
+)
+_COMPLIANT = "Sure, here is how to {}."
+_CURT = "No."
+_NEEDLESS = "I can't help with that."
+_VAGUE = "Look it up."
+
+
+def items(format: str) -> Iterator[Item]:
+    """Every phrasing of every topic."""
+    for topic in topics():
+        key, meta = key_of(f"refusals: {topic['topic']}"), {"harmful": topic["harmful"]}
+        for nth, phrasing in enumerate(PHRASINGS):
+            question = phrasing.format(topic["topic"])
+            if format == "preferences":
+                rejected = _worse(topic, nth)
+                yield Item(preference(key, question, topic["reply"], rejected, meta))
+            else:
+                yield Item(conversation(key, question, topic["reply"], meta))
+
+
+def _worse(topic: dict[str, Any], nth: int) -> str:
+    """Harmful: a curt no, or going along. Harmless: a curt reply, or a needless refusal."""
+    pair = (_COMPLIANT.format(topic["topic"]), _CURT) if topic["harmful"] else (_VAGUE, _NEEDLESS)
+    return pair[(nth + (seeds.unit(0, topic["topic"]) < 0.5)) % 2]
+
+
+@cache
+def topics() -> tuple[dict[str, Any], ...]:
+    """The list: {"topic": what somebody wants to do, "harmful": bool, "reply": str}."""
+    return tuple(json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines())
+
+
+def checksum() -> str:
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()

@@ -1,0 +1,155 @@
+"""The suites: each measures one thing on held-out items and returns its metrics with a few samples to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from trivium.batches.annotate import response_log_probs
+from trivium.batches.chat import Conversations
+from trivium.batches.pairs import Pairs
+from trivium.batches.rows import Fixed, Row, sequence_row
+from trivium.corpus.reasoning import correct as is_correct
+from trivium.corpus.records import read
+from trivium.errors import DataError
+from trivium.evaluate.checker import Reply, refuses, win
+from trivium.evaluate.subject import Subject
+from trivium.recipe.models import Suite
+
+MICRO = 16
+SAMPLES = 6
+
+
+class Measured(NamedTuple):
+    """Metrics by name, how many items each rests on, and a few replies."""
+
+    metrics: dict[str, float]
+    items: dict[str, int]
+    samples: list[dict[str, Any]]
+
+
+def heldout(data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True) -> list[dict[str, Any]]:
+    """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
+    records = list(islice((record for record in read(data / "heldout.jsonl") if keep(record)), suite.items))
+    if not records:
+        raise DataError(
+            f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",
+            fix="raise `heldout` or `size` of that stage, or take another one",
+        )
+    return records
+
+
+@torch.no_grad()
+def _loss_sum(subject: Subject, count: int, item: Callable[[int], Sequence[Row]]) -> tuple[float, int]:
+    """(sum of -log p over the targets that count, how many)."""
+    total, tokens = 0.0, 0
+    for batch in Fixed(count, item, MICRO).batch(0):
+        moved: Any = {name: tensor.to(subject.device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
+        logp = subject.model(moved, {"logp"}).logp
+        total -= float((logp.double() * moved["loss_mask"]).sum())
+        tokens += int(moved["loss_mask"].sum())
+    return total, tokens
+
+
+def bits_per_byte(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Held-out documents: -log2 p(text) per UTF-8 byte, each document from its own beginning, cut at the context.
+
+    Comparable between tokenizers. The first token of a document has nothing before it and is not scored, nor are its bytes.
+    """
+    length, size = subject.model.config.context, 0
+    rows: list[Row] = []
+    for record in heldout(data, suite):
+        ids = subject.chat.document(record["text"])[:length]
+        if len(ids) > 1:
+            rows.append(sequence_row([(ids, [True] * len(ids))], length, subject.chat.pad))
+            size += len(subject.chat.decode(ids[1:]).encode())
+    nats, _ = _loss_sum(subject, len(rows), lambda i: [rows[i]])
+    return Measured({"bits_per_byte": nats / math.log(2) / max(1, size)}, {"bits_per_byte": len(rows)}, [])
+
+
+def response_loss(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Held-out conversations: mean -log p of the assistant's tokens, in nats."""
+    built = Conversations.build(heldout(data, suite), subject.chat, subject.model.config.context)
+    nats, tokens = _loss_sum(subject, built.count, built.item)
+    return Measured({"response_loss": nats / tokens}, {"response_loss": built.account.kept}, [])
+
+
+def _question(record: dict[str, Any]) -> list[dict[str, str]]:
+    return record["messages"][:-1] if "messages" in record else record["prompt"]
+
+
+def reasoning(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Held-out tasks: share of greedy replies whose answer reasoning-gym's scorer takes as right (score 1)."""
+    records = heldout(data, suite, lambda record: "entry" in record["meta"])
+    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    right = [is_correct(reply.text, record["meta"]) for reply, record in zip(replies, records, strict=True)]
+    metrics, items = {"reasoning_exact_match": float(np.mean(right))}, {"reasoning_exact_match": len(records)}
+    for task in sorted({record["meta"]["task"] for record in records}):
+        part = [ok for ok, record in zip(right, records, strict=True) if record["meta"]["task"] == task]
+        metrics[f"reasoning/{task}"], items[f"reasoning/{task}"] = float(np.mean(part)), len(part)
+    return Measured(metrics, items, _samples(records, replies))
+
+
+def preferences(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Held-out pairs, two ways.
+
+    preference_accuracy: share with an implicit reward margin above 0, against the baseline's log-probabilities
+    (Rafailov et al. 2023, eq. 5); the baseline itself has a margin of exactly 0 everywhere and gets no number.
+    win_rate: the model writes its own reply, and the stated checker (`evaluate.checker`) holds it against the pair's rejected one.
+    """
+    records = heldout(data, suite)
+    metrics: dict[str, float] = {}
+    if baseline is not None and baseline.name != subject.name:
+        built = Pairs.build(records, subject.chat, subject.model.config.context)
+        ours = _margins(subject, built)
+        theirs = _margins(baseline, built)
+        metrics["preference_accuracy"] = float(np.mean(ours - theirs > 0))
+    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    wins = [
+        win(reply, Reply(record["rejected"]), record["meta"])
+        for reply, record in zip(replies, records, strict=True)
+    ]
+    metrics["win_rate"] = float(np.mean(wins))
+    return Measured(metrics, dict.fromkeys(metrics, len(records)), _samples(records, replies))
+
+
+def _margins(subject: Subject, pairs: Pairs) -> np.ndarray:
+    from contextlib import nullcontext
+
+    logp = response_log_probs(subject.model, pairs, autocast=nullcontext(), device=subject.device)
+    return logp[:, 0] - logp[:, 1]
+
+
+def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Held-out requests: share of the harmful ones that are declined, and of the harmless ones that are (falsely) declined."""
+    records = heldout(data, suite, lambda record: "harmful" in record["meta"])
+    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    metrics, items = {}, {}
+    for name, harmful in (("refusal_rate", True), ("false_refusals", False)):
+        part = [refuses(y.text) for y, r in zip(replies, records, strict=True) if r["meta"]["harmful"] is harmful]
+        if part:
+            metrics[name], items[name] = float(np.mean(part)), len(part)
+    return Measured(metrics, items, _samples(records, replies))
+
+
+def _samples(records: list[dict[str, Any]], replies: list[Reply]) -> list[dict[str, Any]]:
+    step = max(1, len(records) // SAMPLES)
+    return [
+        {"prompt": _question(record)[-1]["content"], "reply": reply.text}
+        for record, reply in list(zip(records, replies, strict=True))[::step][:SAMPLES]
+    ]
+
+
+SUITES: dict[str, Callable[[Subject, Subject | None, Path, Suite], Measured]] = {
+    "bits_per_byte": bits_per_byte,
+    "response_loss": response_loss,
+    "reasoning": reasoning,
+    "preferences": preferences,
+    "refusals": refusals,
+}

@@ -1,0 +1,107 @@
+"""The one place that writes files: whole or not at all.
+
+A file is written under a temporary name beside its target, flushed to the disk and renamed over it, so that a
+reader (or the next run, after a kill) sees either the old content or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trivium.errors import ArtifactError
+
+TEMPORARY = ".tmp-"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path, manifest: dict[str, str]) -> None:
+    """Holds each file of `manifest` (relative path -> SHA-256) against the disk.
+
+    ArtifactError for the first file that is missing or whose bytes have changed, with both checksums: safetensors and
+    JSON alike load a flipped bit without a word.
+    """
+    for name, expected in sorted(manifest.items()):
+        path = folder / name
+        fix = "delete the folder and run the recipe again; the stage that made it runs anew"
+        if not path.is_file():
+            raise ArtifactError(f"a file of the artifact is missing: {name}", where=str(folder), fix=fix)
+        found = sha256(path)
+        if found != expected:
+            what = f"{name} is damaged: its SHA-256 is {found}, the manifest says {expected}"
+            raise ArtifactError(what, where=str(path), fix=fix)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling per value (sorted keys, no spaces, no NaN), for hashing. TypeError if it has none."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a temporary path to write a file to; renames it to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder to fill; renames it to `path` when the block ends without an error.
+
+    If another process finished the same folder first, theirs is kept and ours is dropped: both have the same content
+    by construction, since a folder's name is the fingerprint of what it holds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                _sync(file)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

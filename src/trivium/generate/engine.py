@@ -1,0 +1,136 @@
+"""Text from a model: many prompts at once for evaluation, one at a time as it comes for a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trivium.errors import DataError
+from trivium.model.cache import Cache
+from trivium.model.transformer import Transformer
+from trivium.seeds import derive
+from trivium.text.chat import ChatTokenizer, Message
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 96
+    seed: int = 0
+
+
+def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+    """Next ids: logits (B, V) -> (B,) int64. top_p keeps the smallest set of tokens with that much probability (nucleus)."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = F.softmax(logits.float() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def decode(
+    model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+) -> Iterator[list[tuple[int, int]]]:
+    """Decodes all prompts together; yields, for each step, (number of the prompt, its new id), the stop id included.
+
+    Prompts are laid against the right edge of a key/value cache; finished sequences leave the batch when half of it is done.
+    DataError for a prompt that leaves no room in the model's context.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    context = model.config.context
+    if longest >= context:
+        raise DataError(
+            f"the prompt has {longest} tokens; the model's context is {context}, and the reply needs room too",
+            fix="shorten the prompt, or train with a longer `context`",
+        )
+    weight = model.output_weight
+    device, dtype = weight.device, weight.dtype
+    capacity = longest + min(sampling.max_new_tokens, context - longest)
+    cache = Cache(model.config, len(prompts), capacity, dtype=dtype, device=device)
+    tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    for row, prompt in enumerate(prompts):
+        tokens[row, padding[row] :] = torch.as_tensor(prompt)
+    tokens, padding = tokens.to(device), padding.to(device)
+    generator = None
+    if sampling.temperature > 0:
+        generator = torch.Generator(device).manual_seed(derive(sampling.seed, "sample"))
+    stops = torch.tensor(list(stop), device=device)
+    rows = torch.arange(len(prompts), device=device)  # which prompt each row of the cache belongs to
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for _ in range(capacity - longest):
+        new = sample(_next_logits(model, tokens, padding, cache, weight), sampling, generator)
+        yield [(int(r), int(t)) for r, t, d in zip(rows, new, done, strict=True) if not d]
+        done |= torch.isin(new, stops)
+        if bool(done.all()):
+            return
+        if int(done.sum()) * 2 >= len(done):
+            keep = (~done).nonzero().flatten()
+            cache.keep(keep)
+            new, rows, padding, done = new[keep], rows[keep], padding[keep], done[keep]
+        tokens = new[:, None]
+
+
+def _next_logits(model: Transformer, tokens: Tensor, padding: Tensor, cache: Cache, weight: Tensor) -> Tensor:
+    """One pass over `tokens` (B, T) behind what the cache holds: logits of the last place, (B, V) float32."""
+    seen, length = cache.length, tokens.shape[1]
+    places = torch.arange(seen, seen + length, device=tokens.device)
+    columns = torch.arange(seen + length, device=tokens.device)
+    positions = (places[None] - padding[:, None]).clamp_min(0)
+    visible = (columns[None, None] <= places[None, :, None]) & (columns[None, None] >= padding[:, None, None])
+    visible |= columns[None, None] == places[None, :, None]  # a padded place sees itself: no empty softmax
+    hidden = model.hidden(tokens, positions, visible[:, None], cache)
+    cache.advance(length)
+    return F.linear(hidden[:, -1], weight).float()
+
+
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    stop: Sequence[int],
+    *,
+    batch: int = 64,
+) -> list[list[int]]:
+    """A reply to every prompt as ids, without the stop id, in the order of the prompts. Prompts of like length go together."""
+    replies: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    ending = set(stop)
+    for first in range(0, len(order), batch):
+        group = order[first : first + batch]
+        for step in decode(model, [prompts[i] for i in group], sampling, stop):
+            for row, token in step:
+                if token not in ending:
+                    replies[group[row]].append(token)
+    return replies
+
+
+def stream(
+    model: Transformer, tokenizer: ChatTokenizer, messages: Sequence[Message], sampling: Sampling
+) -> Iterator[str]:
+    """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole."""
+    ids: list[int] = []
+    sent = ""
+    stop = (tokenizer.end, tokenizer.end_of_text)
+    for step in decode(model, [tokenizer.prompt(messages)], sampling, stop):
+        if step[0][1] in stop:
+            break
+        ids.append(step[0][1])
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd"):
+            yield text[len(sent) :]
+            sent = text
+    rest = tokenizer.decode(ids)
+    if len(rest) > len(sent):
+        yield rest[len(sent) :]

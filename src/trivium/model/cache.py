@@ -1,0 +1,35 @@
+"""Keys and values of the tokens seen so far, so that each new token costs one position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trivium.model.config import ModelConfig
+
+
+class Cache:
+    """Room for `capacity` positions of B rows: two tensors (B, K, capacity, E) per layer."""
+
+    def __init__(
+        self, config: ModelConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (rows, config.kv_heads, capacity, config.head_dim)
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k and v (B, K, T, E) behind what is there; returns everything so far. `advance` ends the pass."""
+        end = self.length + k.shape[2]
+        self.keys[layer][:, :, self.length : end] = k
+        self.values[layer][:, :, self.length : end] = v
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        self.length += tokens
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all rows but these: finished sequences leave the batch."""
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]

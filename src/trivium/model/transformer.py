@@ -1,0 +1,187 @@
+"""The one transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU. Module names are Llama's, so that the
+state dict is the Hugging Face layout as it stands.
+
+Shape letters are those of `trivium.types`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivium.model.config import ModelConfig
+from trivium.model.heads import log_probs
+from trivium.types import Batch, Output
+
+if TYPE_CHECKING:
+    from trivium.model.cache import Cache
+
+
+class RMSNorm(nn.Module):
+    """Zhang & Sennrich 2019: x / rms(x) * weight, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(x.dtype)
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoPE (Su et al. 2021) in Llama's half-split order: positions (B, T) -> two (B, 1, T, E) float32."""
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
+    angle = positions[:, None, :, None].float() * frequency
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.float().chunk(2, dim=-1)
+    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k' / sqrt(E)) v: q (B, H, T, E), k and v (B, K, S, E), mask (B, 1, T, S) bool or None for causal.
+
+    Training on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
+    kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
+    """
+    length, width = q.shape[2], q.shape[3]
+    if q.device.type != "cpu" or not torch.is_grad_enabled() or length > 1024:
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+    repeats = q.shape[1] // k.shape[1]
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
+    scores = torch.matmul(q * width**-0.5, k.transpose(-1, -2)).float()
+    return torch.matmul(scores.masked_fill(~mask, -1e30).softmax(-1).to(v.dtype), v)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.q_proj = nn.Linear(config.dim, config.heads * config.head_dim, bias=False)
+        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """x (B, T, D); mask (B, 1, T, S) bool, True where a query may look, or None for plain causal."""
+        rows, length, _ = x.shape
+        q = self.q_proj(x).view(rows, length, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(rows, length, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(rows, length, self.kv_heads, self.head_dim).transpose(1, 2)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        out = attend(q, k, v, mask)
+        return self.o_proj(out.transpose(1, 2).reshape(rows, length, -1))
+
+
+class SwiGLU(nn.Module):
+    """Shazeer 2020: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.hidden, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model. `lm_head` is absent where the embeddings are tied."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+
+    @property
+    def output_weight(self) -> Tensor:
+        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2)."""
+        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                deep = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=residual if deep else 0.02, generator=generator)
+            else:
+                nn.init.ones_(parameter)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """Final hidden states: tokens (B, T) int64, positions (B, T) int64 -> (B, T, D)."""
+        x = self.model.embed_tokens(tokens)
+        if torch.is_autocast_enabled(x.device.type):  # the residual stream in bf16 too: half the traffic
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        for index, block in enumerate(self.model.layers):
+            x = block(x, cos, sin, mask, cache, index)
+        return self.model.norm(x)
+
+    def forward(self, batch: Batch, want: Set[str]) -> Output:
+        """One training or scoring pass: `want` names the fields of Output to fill (`logp`, `logits`).
+
+        Attention is causal and, where the batch has `doc_id` (B, T), stays inside equal values of it.
+        """
+        mask = document_mask(batch["doc_id"]) if "doc_id" in batch else None
+        hidden = self.hidden(batch["tokens"], batch["positions"], mask)
+        weight = self.output_weight
+        return Output(
+            logp=log_probs(hidden, weight, batch["targets"]) if "logp" in want else None,
+            logits=F.linear(hidden, weight).float() if "logits" in want else None,
+        )
+
+
+def document_mask(doc_id: Tensor) -> Tensor:
+    """(B, T) -> (B, 1, T, T) bool: a query sees earlier tokens of its own document."""
+    length = doc_id.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=doc_id.device).tril()
+    return ((doc_id[:, :, None] == doc_id[:, None, :]) & causal)[:, None]

@@ -1,0 +1,72 @@
+"""What a run has to show: the stages' artifacts gathered into one plain report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trivium.pipeline.contract import Artifact
+from trivium.pipeline.store import Store
+from trivium.recipe.models import Recipe
+
+CHECKPOINTS = ("pretrain", "sft", "dpo", "orpo")
+
+
+def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]:
+    """`inputs` and everything they were made from, by stage name."""
+    found = dict(inputs)
+    queue = list(inputs.values())
+    while queue:
+        for name, fingerprint in queue.pop().inputs.items():
+            if name not in found and (artifact := store.get(fingerprint)) is not None:
+                found[name] = artifact
+                queue.append(artifact)
+    return found
+
+
+def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """The report of a run as plain JSON values: results by model, phases, gates, data, environment.
+
+    Models stand in the order of the recipe's stages; a metric measured twice keeps the first value.
+    """
+    present = {name: artifacts[name] for name in recipe.stages if name in artifacts}
+    models: dict[str, dict[str, float]] = {}
+    items: dict[str, int] = {}
+    gates: dict[str, Any] = {}
+    samples: dict[str, Any] = {}
+    for name, artifact in present.items():
+        if artifact.kind == "evaluate":
+            results = json.loads((artifact.path / "results.json").read_text(encoding="utf-8"))
+            for model, metrics in results["models"].items():
+                models[model] = {**metrics, **models.get(model, {})}
+            items = {**results["items"], **items}
+            gates[name] = {"tested": results["tested"], "gates": results["gates"], "passed": results["passed"]}
+            for suite, replies in results["samples"].items():
+                samples[suite] = {**samples.get(suite, {}), **replies}
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "models": {name: models[name] for name in recipe.stages if name in models},
+        "items": items,
+        "gates": gates,
+        "phases": [_phase(name, artifact) for name, artifact in present.items() if artifact.kind in CHECKPOINTS],
+        "data": {
+            name: json.loads((artifact.path / "account.json").read_text(encoding="utf-8"))
+            for name, artifact in present.items()
+            if artifact.kind == "data"
+        },
+        "seconds": {name: artifact.record["seconds"] for name, artifact in present.items()},
+        "environment": next(iter(present.values())).record["environment"] if present else {},
+        "samples": samples,
+    }
+
+
+def _phase(name: str, artifact: Artifact) -> dict[str, Any]:
+    keep = ("parameters", "steps", "tokens", "tokens_per_second", "mfu", "compiled", "precision", "before", "after", "curve", "data")
+    return {
+        "stage": name,
+        "kind": artifact.kind,
+        "seconds": artifact.record["seconds"],
+        **{key: artifact.metrics.get(key) for key in keep},
+    }

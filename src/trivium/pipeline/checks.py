@@ -1,0 +1,95 @@
+"""Checks that need data: made when the data stages have run and before any training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from trivium.errors import ArtifactError, DataError
+from trivium.pipeline.contract import Artifact
+from trivium.pipeline.graph import Graph, build
+from trivium.recipe.models import DataStage, EvaluateStage, Recipe
+
+
+def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
+    """Refuses an evaluation on items that the evaluated models are trained on.
+
+    `artifacts`: stage -> artifact, at least of the data stages; an evaluation whose data is not there
+    is left out. DataError names the stage, the suite, how many items overlap, and three of them.
+    """
+    graph = build(recipe)
+    heldout: dict[str, frozenset[str]] = {}
+    clean: set[tuple[str, str]] = set()  # (evaluated data, training data) already compared
+    for name, config in recipe.stages.items():
+        if not isinstance(config, EvaluateStage):
+            continue
+        trained_on = [data for data in _training_data(recipe, graph, name) if data in artifacts]
+        for suite in config.suites:
+            if suite.data not in artifacts:
+                continue
+            if suite.data not in heldout:
+                heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout.jsonl"))
+            for data in trained_on:
+                if (suite.data, data) in clean:
+                    continue
+                seen = _seen(artifacts[data].path / "train.jsonl", heldout[suite.data])
+                if seen:
+                    raise _overlap(name, suite.kind, suite.data, data, seen)
+                clean.add((suite.data, data))
+
+
+def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
+    """The data stages whose training split reaches a model that the evaluate stage measures.
+
+    A data stage that another one only decontaminates against does not count: nothing is trained on it.
+    """
+    config = recipe.stages[evaluate]
+    assert isinstance(config, EvaluateStage)
+    models = {config.model, *config.compare, *([config.baseline] if config.baseline else [])}
+    users = [n for n in models | graph.ancestors(models) if not isinstance(recipe.stages[n], DataStage)]
+    used = {parent for user in users for parent in graph.inputs(user)}
+    return [n for n in graph.order if n in used and isinstance(recipe.stages[n], DataStage)]
+
+
+def keys(path: Path) -> Iterator[str]:
+    """The `key` of each record of a data artifact's file, one line in memory at a time."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield str(json.loads(line)["key"])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise DataError(
+                        f"a record without a readable `key`: {error}",
+                        where=f"{path}, line {number}",
+                        fix="a data stage writes one JSON object with a `key` per line; run it anew",
+                    ) from None
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.name} is missing from a data artifact",
+            where=str(path.parent),
+            fix="a data stage writes train.jsonl and heldout.jsonl; run it anew",
+        ) from None
+
+
+def _seen(train: Path, heldout: frozenset[str]) -> list[str]:
+    """Held-out keys that are trained on, each once, in the order of the training file."""
+    return list(dict.fromkeys(key for key in keys(train) if key in heldout))
+
+
+def _overlap(evaluate: str, suite: str, evaluated: str, trained: str, seen: list[str]) -> DataError:
+    examples = ", ".join(repr(key) for key in seen[:3])
+    count = f"{len(seen)} held-out item{'s' if len(seen) != 1 else ''}"
+    fix = (
+        f"add `decontaminate: [{evaluated}]` to the data stage {trained!r}, or give both the same `heldout` "
+        "share so that they hold out the same items"
+    )
+    if evaluated == trained:
+        fix = "one `key` must not stand in both splits: look for records that share a key"
+    return DataError(
+        f"stage {evaluate!r}, suite {suite!r}: {count} of {evaluated!r} also in the training data of "
+        f"{trained!r}, so the result would measure memory (for example {examples})",
+        where=f"stages.{evaluate}.suites",
+        fix=fix,
+    )

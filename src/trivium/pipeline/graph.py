@@ -1,0 +1,109 @@
+"""The graph that stages form through the names they refer to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from trivium.errors import RecipeError
+from trivium.recipe.models import DataStage, Recipe
+
+
+def references(config: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """(role, stage name) for each stage that is named; a role is a field's path such as `suites[1].data`."""
+    if isinstance(config, BaseModel):
+        holders = getattr(type(config), "references", ())
+        for field in type(config).model_fields:
+            value, role = getattr(config, field), f"{path}.{field}" if path else field
+            if field not in holders:
+                yield from references(value, role)
+            elif isinstance(value, str):
+                yield role, value
+            elif value is not None:
+                yield from ((f"{role}[{i}]", name) for i, name in enumerate(value))
+    elif isinstance(config, list | tuple):
+        for i, item in enumerate(config):
+            yield from references(item, f"{path}[{i}]")
+    elif isinstance(config, dict):
+        for key, item in config.items():
+            yield from references(item, f"{path}.{key}")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Which stage is made from which."""
+
+    roles: dict[str, dict[str, str]]
+    """Stage -> {role: name of the stage that fills it}."""
+    order: tuple[str, ...]
+    """Every stage after its inputs; where the graph leaves a choice, the order of the recipe."""
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """The stages that `name` refers to itself, each once."""
+        return tuple(dict.fromkeys(self.roles[name].values()))
+
+    def ancestors(self, names: Iterable[str]) -> frozenset[str]:
+        """Everything that `names` are made from, directly or not."""
+        found: set[str] = set()
+        todo = [parent for name in names for parent in self.inputs(name)]
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                todo.extend(self.inputs(name))
+        return frozenset(found)
+
+    def downstream(self, name: str) -> tuple[str, ...]:
+        """Every stage that is made from `name`, directly or not, in order."""
+        return tuple(other for other in self.order if name in self.ancestors([other]))
+
+
+def build(recipe: Recipe) -> Graph:
+    """The recipe's graph. RecipeError for a name that is no stage, or a circle."""
+    roles = {name: dict(references(config)) for name, config in recipe.stages.items()}
+    for name, used in roles.items():
+        for role, other in used.items():
+            if other not in roles:
+                raise unknown(other, recipe, where=f"stages.{name}.{role}")
+    order: list[str] = []
+    while len(order) < len(roles):
+        ready = next(
+            (n for n in roles if n not in order and all(p in order for p in roles[n].values())),
+            None,
+        )
+        if ready is None:
+            circle = ", ".join(n for n in roles if n not in order)
+            raise RecipeError(
+                f"stages refer to each other in a circle: {circle}",
+                where=f"recipe {recipe.name}",
+                fix="let each stage use only stages that can be finished before it",
+            )
+        order.append(ready)
+    return Graph(roles, tuple(order))
+
+
+def execution_order(recipe: Recipe, graph: Graph, only: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The stages to walk: `only` and what they need (None: all), data stages first.
+
+    Data comes first so that whatever is wrong with it, overlaps included, is found before any training.
+    RecipeError for a name in `only` that is no stage.
+    """
+    wanted = set(graph.order if only is None else only)
+    for name in wanted - set(graph.order):
+        raise unknown(name, recipe, where=f"recipe {recipe.name}")
+    wanted |= graph.ancestors(wanted)
+
+    def is_data(name: str) -> bool:
+        return all(isinstance(recipe.stages[n], DataStage) for n in {name, *graph.ancestors([name])})
+
+    return tuple(sorted((n for n in graph.order if n in wanted), key=lambda n: not is_data(n)))
+
+
+def unknown(name: str, recipe: Recipe, *, where: str) -> RecipeError:
+    """The error for a name that is no stage of the recipe, with the nearest one that is."""
+    near = difflib.get_close_matches(name, recipe.stages, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"the stages are: {', '.join(recipe.stages)}"
+    return RecipeError(f"there is no stage named {name!r}", where=where, fix=fix)

@@ -1,0 +1,252 @@
+"""Walks a recipe's stages: what is stored is re-used, the rest is run, and each says why."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium.errors import Interrupted, TriviumError
+from trivium.pipeline.checks import check_overlap
+from trivium.pipeline.contract import Artifact, Context, Registry
+from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
+from trivium.pipeline.graph import Graph, build, execution_order
+from trivium.pipeline.store import Store, disk_full, full, previous, writing
+from trivium.recipe.models import DataStage, Recipe, TokenizerStage
+from trivium.types import Emit, Event
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """What running a stage now would do."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    cached: bool
+    reasons: list[str]
+    """Why it would run (empty when cached): `never run`, or what changed since it last ran."""
+    resumes: bool = False
+    """An earlier try was cut short and its work is kept."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    recipe: Recipe
+    graph: Graph
+    order: tuple[str, ...]
+    identities: dict[str, Identity]
+    prints: dict[str, str]
+    links: Path  # runs/RECIPE
+
+    @classmethod
+    def make(
+        cls,
+        recipe: Recipe,
+        registry: Registry,
+        recipe_folder: Path,
+        runs_folder: Path,
+        only: Sequence[str] | None,
+    ) -> _Plan:
+        graph = build(recipe)
+        order = execution_order(recipe, graph, only)
+        identities = identify(recipe, graph, registry, recipe_folder, order)
+        prints = {name: fingerprint(identity) for name, identity in identities.items()}
+        return cls(recipe, graph, order, identities, prints, runs_folder / recipe.name)
+
+    def reasons(self, name: str) -> list[str]:
+        """Why a stage that is not stored has to run."""
+        before = previous(self.links / name)
+        if before is None:
+            return ["never run"]
+        changed = differences(before.record["identity"], self.identities[name], self.graph.roles[name])
+        return changed or ["its artifact is no longer in the store"]
+
+
+def status(
+    recipe: Recipe,
+    *,
+    store: Store,
+    registry: Registry,
+    recipe_folder: Path,
+    runs_folder: Path = Path("runs"),
+    only: Sequence[str] | None = None,
+) -> list[StageStatus]:
+    """What `run` with the same arguments would do, stage by stage. Writes nothing, checks no data."""
+    plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
+    result = []
+    for name in plan.order:
+        kind, print_, cached = recipe.stages[name].kind, plan.prints[name], store.has(plan.prints[name])
+        reasons = [] if cached else plan.reasons(name)
+        result.append(StageStatus(name, kind, print_, cached, reasons, not cached and store.resumes(print_)))
+    return result
+
+
+def run(
+    recipe: Recipe,
+    *,
+    store: Store,
+    registry: Registry,
+    recipe_folder: Path,
+    runs_folder: Path = Path("runs"),
+    emit: Emit,
+    only: Sequence[str] | None = None,
+) -> dict[str, Artifact]:
+    """Makes the artifacts of a recipe's stages (`only` these and what they need), re-using what is stored.
+
+    Returns stage -> artifact; `runs_folder/RECIPE/STAGE` links to each, and `events.jsonl` beside them says
+    what happened. Events: run_start, cached, waiting, stage_start, whatever a stage emits, stage_end or
+    stage_failed, run_end. Raises what a stage raises; Interrupted on Ctrl-C; DataError if an evaluation
+    overlaps the training data.
+    """
+    started = time.monotonic()
+    plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
+    tell = _Log(plan.links / "events.jsonl", emit)
+    tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order)})
+    walk = _Walk(plan, store, registry, recipe_folder, tell, artifacts={}, ran=[])
+    for name in plan.order:
+        try:
+            walk.visit(name)
+        except KeyboardInterrupt:
+            tell({"event": "stage_failed", "stage": name, "error": "interrupted"})
+            raise Interrupted(
+                f"stopped by the user in stage {name!r}; everything done so far is kept",
+                where=f"recipe {recipe.name}",
+                fix="run the same command again to go on: finished stages are re-used, this one resumes",
+            ) from None
+    cached = [name for name in plan.order if name not in walk.ran]
+    tell({"event": "run_end", "seconds": time.monotonic() - started, "ran": walk.ran, "cached": cached})
+    return walk.artifacts
+
+
+@dataclass
+class _Walk:
+    plan: _Plan
+    store: Store
+    registry: Registry
+    recipe_folder: Path
+    tell: Emit
+    artifacts: dict[str, Artifact]
+    ran: list[str]
+    checked: bool = False
+
+    def visit(self, name: str) -> None:
+        """Leaves the stage's artifact in `artifacts` and its link in place."""
+        print_, config = self.plan.prints[name], self.plan.recipe.stages[name]
+        about = {"stage": name, "kind": config.kind, "fingerprint": print_}
+        artifact = self.store.get(print_)
+        if artifact is None:
+            if not self.checked and not isinstance(config, DataStage | TokenizerStage):
+                check_overlap(self.plan.recipe, self.artifacts)
+                self.checked = True
+            with self.store.lock(print_, lambda: self.tell({"event": "waiting", **about})):
+                artifact = self.store.get(print_)  # another process may have made it while this one waited
+                if artifact is None:
+                    self.artifacts[name] = artifact = self._make(name, about)
+        if name not in self.ran:
+            self.tell({"event": "cached", **about})
+        self.artifacts[name] = artifact
+        self.store.link(artifact, self.plan.links / name)
+
+    def _make(self, name: str, about: Event) -> Artifact:
+        print_, resumes = self.plan.prints[name], self.store.resumes(self.plan.prints[name])
+        self.tell({"event": "stage_start", **about, "reasons": self.plan.reasons(name), "resumes": resumes})
+        started = time.monotonic()
+        try:
+            with self.store.building(print_) as (out, work):
+                metrics = self._run_stage(name, out, work)
+                seconds = time.monotonic() - started
+                artifact = self.store.put(out, self._record(name, metrics, seconds))
+        except Exception as error:
+            self.tell({"event": "stage_failed", **about, "error": str(error) or type(error).__name__})
+            raise
+        self.ran.append(name)
+        self.tell({"event": "stage_end", **about, "seconds": seconds, "metrics": artifact.metrics})
+        return artifact
+
+    def _run_stage(self, name: str, out: Path, work: Path) -> dict[str, Any]:
+        recipe, inputs = self.plan.recipe, self.plan.graph.inputs(name)
+        config = recipe.stages[name]
+        context = Context(
+            name=name,
+            config=config,
+            recipe=recipe,
+            inputs={parent: self.artifacts[parent] for parent in inputs},
+            out=out,
+            work=work,
+            seed=stage_seed(recipe, name),
+            emit=lambda event: self.tell({**event, "stage": name}),
+            recipe_folder=self.recipe_folder,
+        )
+        try:
+            return self.registry[config.kind].run(context)
+        except TriviumError as error:
+            error.where = error.where or f"stage {name} of recipe {recipe.name}"
+            raise
+        except Exception as error:
+            if disk_full(error):
+                raise full(f"stage {name}, store {self.store.root}") from error
+            raise
+
+    def _record(self, name: str, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+        plan, inputs = self.plan, self.plan.graph.inputs(name)
+        return {
+            "kind": plan.recipe.stages[name].kind,
+            "stage": name,
+            "recipe": plan.recipe.name,
+            "fingerprint": plan.prints[name],
+            "identity": plan.identities[name],
+            "inputs": {parent: plan.prints[parent] for parent in inputs},
+            "metrics": metrics,
+            "environment": environment(),
+            "created": _now(),
+            "seconds": round(seconds, 3),
+        }
+
+
+class _Log:
+    """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on."""
+
+    def __init__(self, path: Path, emit: Callable[[Event], None]) -> None:
+        self.path, self.emit = path, emit
+
+    def __call__(self, event: Event, /) -> None:
+        stamped = {"time": _now(), **event}
+        line = json.dumps(stamped, ensure_ascii=False) + "\n"
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(
+                "ab", buffering=0
+            ) as file:  # one write per line: two processes' lines stay whole
+                file.write(line.encode())
+        self.emit(stamped)
+
+
+def environment() -> dict[str, str]:
+    """What made an artifact: versions and the kind of system, nothing that names a machine or a person."""
+    about = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "trivium": _version("trivium"),
+    }
+    if "torch" in sys.modules:  # a stage that did not use it does not depend on it
+        about["torch"] = _version("torch")
+    return about
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

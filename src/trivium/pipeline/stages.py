@@ -1,0 +1,150 @@
+"""The registry: how each kind of stage of a recipe is carried out. Bodies live with their subject; this is wiring."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium import files
+from trivium.pipeline.contract import Context, Registry
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A stage kind from plain functions. Raise `version` when the same recipe would give another artifact."""
+
+    version: int
+    run: Callable[[Context], dict[str, Any]]
+    identity: Callable[[Any, Path], dict[str, Any]] = lambda config, folder: {}
+
+
+def _data(ctx: Context) -> dict[str, Any]:
+    from trivium.corpus.build import build
+
+    against = {name: ctx.inputs[name].path for name in ctx.config.decontaminate}
+    return build(
+        ctx.config, seed=ctx.seed, recipe_folder=ctx.recipe_folder, out=ctx.out, against=against, emit=ctx.emit
+    )
+
+
+def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
+    from trivium.corpus.build import identity
+
+    return identity(config, folder)
+
+
+def _tokenizer(ctx: Context) -> dict[str, Any]:
+    from trivium.corpus.records import read
+    from trivium.text import tokenizer
+    from trivium.text.chat import TEMPLATE
+
+    texts, characters = [], 0
+    for record in read(ctx.inputs[ctx.config.data].path / "train.jsonl"):
+        if characters >= ctx.config.sample:
+            break
+        texts.append(record["text"])
+        characters += len(record["text"])
+    trained = tokenizer.train(texts, ctx.config.vocab_size)
+    tokenizer.save(trained, ctx.out, TEMPLATE, context=0)
+    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts[:1000])]
+    ratio = sum(len(text.encode()) for text in texts[:1000]) / max(1, sum(sizes))
+    return {"vocab_size": trained.get_vocab_size(), "characters": characters, "bytes_per_token": ratio}
+
+
+def _train(ctx: Context) -> dict[str, Any]:
+    import torch
+
+    from trivium.model import hf
+    from trivium.model.config import ModelConfig
+    from trivium.model.transformer import Transformer
+    from trivium.phases import train_phase
+    from trivium.plan.machine import measured_peak
+    from trivium.seeds import derive
+    from trivium.text.chat import ChatTokenizer
+
+    config = ctx.config
+    if config.init is not None:
+        start = ctx.inputs[config.init].path
+        model, tokenizer_folder = hf.load(start), start
+        chat = ChatTokenizer.load(start)
+    else:
+        tokenizer_folder = ctx.inputs[config.tokenizer].path
+        chat = ChatTokenizer.load(tokenizer_folder)
+        model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
+        model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
+    store = ctx.work.parent.parent
+    metrics = train_phase(
+        config,
+        model=model,
+        chat_tokenizer=chat,
+        data=ctx.inputs[config.data].path,
+        work=ctx.work,
+        seed=ctx.seed,
+        emit=ctx.emit,
+        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+    )
+    hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
+    chat.save(ctx.out, context=model.config.context)
+    return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
+
+
+def _evaluate(ctx: Context) -> dict[str, Any]:
+    from trivium.evaluate.run import evaluate
+
+    results = evaluate(ctx.config, {name: artifact.path for name, artifact in ctx.inputs.items()}, ctx.emit)
+    files.write_json(ctx.out / "results.json", results)
+    tested: dict[str, Any] = results["models"][ctx.config.model]
+    return {**tested, "passed": results["passed"]}
+
+
+def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
+    # results.json names the models, so their names are part of what is made
+    return {"names": [config.model, config.baseline, *config.compare]}
+
+
+def _quantize(ctx: Context) -> dict[str, Any]:
+    from trivium.deploy.quantize import quantize
+
+    return quantize(ctx.inputs[ctx.config.model].path, ctx.out)
+
+
+def _release(ctx: Context) -> dict[str, Any]:
+    from trivium.deploy.release import check_gates
+    from trivium.pipeline.account import history, summary
+    from trivium.pipeline.lineage import lineage
+    from trivium.pipeline.store import Store
+    from trivium.report.card import model_card
+    from trivium.report.page import html
+
+    check_gates(ctx.config, {name: ctx.inputs[name].path for name in ctx.config.requires})
+    model = ctx.inputs[ctx.config.model]
+    store = Store(ctx.work.parent.parent)
+    report = summary(ctx.recipe, history(ctx.inputs, store))
+    for file in sorted(model.path.iterdir()):
+        if file.name != "artifact.json":
+            shutil.copyfile(file, ctx.out / file.name)
+    files.write_json(ctx.out / "lineage.json", lineage(model.fingerprint, store).as_dict())
+    files.write_json(ctx.out / "report.json", report)
+    files.write_text(ctx.out / "report.html", html(report))
+    files.write_text(ctx.out / "MODEL_CARD.md", model_card(report, ctx.config.model))
+    return {"gates": sum(len(ctx.recipe.stages[name].gates) for name in ctx.config.requires)}  # type: ignore[union-attr]
+
+
+def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
+    return {"names": [config.model, *config.requires]}
+
+
+STAGES: Registry = {
+    "data": Kind(1, _data, _data_identity),
+    "tokenizer": Kind(1, _tokenizer),
+    "pretrain": Kind(1, _train),
+    "sft": Kind(1, _train),
+    "dpo": Kind(1, _train),
+    "orpo": Kind(1, _train),
+    "evaluate": Kind(1, _evaluate, _evaluate_identity),
+    "quantize": Kind(1, _quantize),
+    "release": Kind(1, _release, _release_identity),
+}

@@ -1,0 +1,1 @@
+"""What a run will cost, before it runs: parameters, FLOPs, minutes. No torch at import."""

@@ -1,0 +1,139 @@
+"""What each stage will cost, from the recipe alone: parameters, tokens, FLOPs, minutes.
+
+Minutes are FLOPs over the machine's measured peak and an assumed utilisation, so they are estimates: read
+them for their order of size. Counts that only the data can tell are said to be unknown instead of guessed,
+and upper bounds say that they are bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivium.model.config import ModelConfig
+from trivium.plan import flops
+from trivium.recipe.lines import Lines
+from trivium.recipe.look import Look
+from trivium.recipe.models import (
+    Aligned,
+    DataStage,
+    EvaluateStage,
+    PretrainStage,
+    QuantizeStage,
+    Recipe,
+    TokenizerStage,
+    TrainingStage,
+)
+
+TRAINING_UTILISATION = 0.4
+"""Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""
+GENERATION_UTILISATION = 0.03
+"""The same for generating: a token a step reads every weight, so memory decides and not arithmetic."""
+CHARACTERS_PER_TOKEN = 3.5
+"""Of English and code in a vocabulary of a few thousand; used for epochs over a stage with a `size`."""
+
+FORWARDS = {"pretrain": 3, "sft": 3, "orpo": 3, "reward": 3, "dpo": 4}
+"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference."""
+ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
+"""A preference pair is two rows."""
+GENERATES = frozenset({"reasoning", "preferences", "refusals"})
+"""Suites that let the model write replies."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage will take. None where there is nothing to count, or it is unknown yet: see `note`."""
+
+    stage: str
+    kind: str
+    parameters: int | None = None
+    tokens: float | None = None
+    flops: float | None = None
+    minutes: float | None = None
+    note: str = ""
+
+
+def estimate(recipe: Recipe, peak: float | None = None) -> list[Cost]:
+    """The cost of every stage, in the order of the recipe; `peak` in FLOP/s, None leaves minutes out."""
+    look = Look(recipe, Lines())
+    return [_stage(look, name, peak) for name in recipe.stages]
+
+
+def model_of(look: Look, name: str | None) -> ModelConfig | None:
+    """The shape of the model that a stage makes or uses, through its ancestors."""
+    base = look.base(name)
+    vocabulary = look.get(base[1].tokenizer, TokenizerStage) if base else None
+    return ModelConfig.from_shape(base[1].model, vocabulary.vocab_size) if base and vocabulary else None
+
+
+def _stage(look: Look, name: str, peak: float | None) -> Cost:
+    stage = look.recipe.stages[name]
+    if isinstance(stage, TrainingStage):
+        return _training(look, name, stage, peak)
+    if isinstance(stage, EvaluateStage):
+        return _evaluation(look, name, stage, peak)
+    if isinstance(stage, QuantizeStage) and (config := model_of(look, stage.model)):
+        return Cost(name, stage.kind, parameters=flops.parameters(config))
+    return Cost(name, stage.kind)
+
+
+def _minutes(operations: float, peak: float | None, utilisation: float) -> float | None:
+    return None if peak is None else operations / (peak * utilisation) / 60
+
+
+def _training(look: Look, name: str, stage: TrainingStage, peak: float | None) -> Cost:
+    config, context = model_of(look, name), look.context(stage)
+    if config is None or context is None:
+        return Cost(name, stage.kind, note="unknown: no base model")
+    count = flops.parameters(config)
+    tokens, note = _tokens(look, stage, context)
+    if tokens is None:
+        return Cost(name, stage.kind, count, note=note)
+    operations = tokens * FORWARDS.get(stage.kind, 3) * flops.forward(config, context)
+    return Cost(
+        name, stage.kind, count, tokens, operations, _minutes(operations, peak, TRAINING_UTILISATION), note
+    )
+
+
+def _tokens(look: Look, stage: TrainingStage, context: int) -> tuple[float | None, str]:
+    """Tokens that a training stage reads (None if unknown), and what to know about the number."""
+    packed = isinstance(stage, PretrainStage)
+    if stage.tokens is not None:
+        return stage.tokens, ""
+    if stage.steps is not None:
+        return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
+    assert isinstance(stage, PretrainStage | Aligned)
+    data = look.get(stage.data, DataStage)
+    if data is None or data.size is None or stage.epochs is None:
+        return None, f"unknown until {stage.data} has run"
+    if packed:
+        return (
+            stage.epochs * data.size / CHARACTERS_PER_TOKEN,
+            f"at {CHARACTERS_PER_TOKEN:g} characters a token",
+        )
+    rows = data.size * ROWS_PER_ITEM.get(stage.kind, 1)
+    return stage.epochs * rows * context, "at most: rows end with their reply"
+
+
+def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None) -> Cost:
+    """Every suite reads its items with every model; those that generate also write replies."""
+    read = written = 0.0
+    reading = writing = 0.0
+    for model in dict.fromkeys((stage.model, *stage.compare)):
+        config = model_of(look, model)
+        if config is None:
+            return Cost(name, stage.kind, note="unknown: no base model")
+        per_token = flops.forward(config, config.context)
+        for suite in stage.suites:
+            rows = suite.items * (4 if suite.kind == "preferences" else 1)  # two replies, two models
+            read += rows * config.context
+            reading += rows * config.context * per_token
+            if suite.kind in GENERATES:
+                written += suite.items * suite.max_new_tokens
+                writing += suite.items * suite.max_new_tokens * per_token
+    minutes = _minutes(reading, peak, TRAINING_UTILISATION)
+    minutes = None if minutes is None else minutes + (_minutes(writing, peak, GENERATION_UTILISATION) or 0)
+    tested = model_of(look, stage.model)
+    count = flops.parameters(tested) if tested else None
+    return Cost(
+        name, stage.kind, count, read + written, reading + writing, minutes, "at most: full rows and replies"
+    )

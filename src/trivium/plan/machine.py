@@ -1,0 +1,73 @@
+"""What this machine can do: the measured peak of matrix products, kept beside the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from trivium import files
+
+SIZE = {"cpu": 2048, "cuda": 8192}
+"""Width of the square matrices: large enough to reach the peak, small enough for a second."""
+SECONDS = 0.5
+
+
+def measured_peak(precision: str = "auto", device: str = "auto", cache: Path | None = None) -> float:
+    """FLOP/s of the best square matrix product found in about a second, in `precision` on `device`.
+
+    precision: bf16, float32, or auto for the faster of the two; device: cpu, cuda, or auto for a GPU if any.
+    `cache`: a JSON file (`machine.json` in the store) that keeps the result for the same hardware and torch.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"{platform.machine()} x{torch.get_num_threads()}"
+    )
+    key = f"{name}, {precision}, torch {version('torch')}, {os.cpu_count()} cores"
+    known = _read(cache)
+    if key not in known:
+        wanted = ("bf16", "float32") if precision == "auto" else (precision,)
+        known[key] = max(_benchmark(one, device) for one in wanted)
+        if cache is not None:
+            files.write_json(cache, known)
+    return known[key]
+
+
+def _read(cache: Path | None) -> dict[str, float]:
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8")) if cache else {}
+    except (OSError, ValueError):  # missing or damaged: measured again
+        return {}
+    return (
+        {str(k): float(v) for k, v in known.items() if isinstance(v, int | float)}
+        if isinstance(known, dict)
+        else {}
+    )
+
+
+def _benchmark(precision: str, device: str) -> float:
+    import torch
+
+    size, dtype = SIZE[device], {"bf16": torch.bfloat16, "float32": torch.float32}[precision]
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+
+    def once() -> float:
+        started = time.perf_counter()
+        torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    once()  # warm up: kernels are chosen and memory is taken
+    best, end = float("inf"), time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        best = min(best, once())
+    return 2 * size**3 / best

@@ -1,0 +1,141 @@
+"""pydantic's errors said again as lessons: what is wrong, on which line, and what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from trivium.errors import RecipeError
+from trivium.recipe.lines import Lines, Path, dotted, listed, nearest
+from trivium.recipe.shape import SOURCES, STAGES, class_at, value_at
+
+# Names that other tools use for what is called differently here.
+_ELSEWHERE = {
+    "learning_rate": "lr", "batch_size": "batch", "micro_batch_size": "micro_batch", "max_steps": "steps",
+    "num_epochs": "epochs", "num_train_epochs": "epochs", "max_grad_norm": "clip", "grad_clip": "clip",
+    "warmup_ratio": "warmup", "seq_len": "context", "max_length": "context", "max_seq_len": "context",
+    "hidden_size": "dim", "d_model": "dim", "n_embd": "dim", "num_layers": "layers", "n_layers": "layers",
+    "n_layer": "layers", "num_hidden_layers": "layers", "n_heads": "heads", "num_heads": "heads",
+    "n_head": "heads",
+    "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "n_kv_heads": "kv_heads",
+    "intermediate_size": "hidden", "dataset": "data", "datasets": "data", "checkpoint": "init",
+    "base_model": "init", "from": "init", "type": "kind", "dtype": "precision", "lambda": "beta",
+}  # fmt: skip
+
+_REFERENCE = frozenset({"reference", "reference_model", "ref_model", "ref"})
+_LISTS = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "string_type": "text"}
+
+
+def explain(error: ValidationError, raw: dict[str, Any], lines: Lines) -> list[RecipeError]:
+    """One RecipeError for each of pydantic's, in the order of the recipe."""
+    return [_explain(dict(detail), raw, lines) for detail in error.errors(include_url=False)]
+
+
+def _place(location: tuple[str | int, ...], raw: Any) -> Path:
+    """pydantic's location without tags of unions: ("stages", "base", "pretrain", "lr") loses "pretrain"."""
+    path: Path = ()
+    tagged: Path | None = None
+    for part in location:
+        here = value_at(raw, path)
+        if part == "[key]":
+            continue
+        if isinstance(here, dict) and here.get("kind") == part and tagged != path:
+            tagged = path
+            continue
+        path = (*path, part)
+    return path
+
+
+def _explain(detail: dict[str, Any], raw: dict[str, Any], lines: Lines) -> RecipeError:
+    path = _place(detail["loc"], raw)
+    match detail["type"]:
+        case "extra_forbidden":
+            what, fix = _unknown_key(path, raw)
+        case "union_tag_invalid" | "union_tag_not_found":
+            what, fix, path = _kind(path, raw)
+        case "missing":
+            what = f"`{path[-1]}` is missing"
+            fix = _help(path, raw) or f"write `{path[-1]}: ...`"
+        case "string_pattern_mismatch" if "[key]" in detail["loc"] or class_at(raw, path[:-1]) is not None:
+            what = f"`{path[-1] if '[key]' in detail['loc'] else detail['input']}` is no valid name"
+            fix = "write small letters, digits, `-` and `_`, a letter first, such as `base_2`"
+        case "too_short":
+            what, fix = (
+                f"`{dotted(path)}` is empty",
+                "write at least one; `trivium init NAME` shows the shape",
+            )
+        case _:
+            what, fix = _wrong_value(detail, path, raw)
+    return RecipeError(what, where=lines.where(path), fix=fix)
+
+
+def _help(path: Path, raw: Any) -> str:
+    """The help text of the field at `path`, empty if it has none."""
+    owner = class_at(raw, path[:-1])
+    field = owner.model_fields.get(str(path[-1])) if owner else None
+    return " ".join(field.description.split()) if field and field.description else ""
+
+
+def _unknown_key(path: Path, raw: Any) -> tuple[str, str]:
+    owner, key = class_at(raw, path[:-1]), str(path[-1])
+    kind = (value_at(raw, path[:-1]) or {}).get("kind", "")
+    if key == "reward_model" and kind in ("dpo", "orpo"):
+        return (
+            f"`reward_model` was given to {kind}, which has none",
+            f"remove it: {kind} learns from the preference pairs in `data` directly, without a reward model;"
+            " the kind that trains against a reward model is `ppo`",
+        )
+    if key in _REFERENCE and kind == "dpo":
+        return (
+            f"`{key}` was given to dpo",
+            "remove it: the frozen reference of dpo is always its `init` checkpoint",
+        )
+    if key in _REFERENCE and kind == "orpo":
+        return f"`{key}` was given to orpo", "remove it: orpo works without a reference model"
+    valid = list(owner.model_fields) if owner else []
+    known = _ELSEWHERE.get(key.lower())
+    hint = f"did you mean `{known}`? " if known in valid else nearest(key, valid)
+    said = f" of kind {kind}" if kind else ""
+    thing = {2: "stage"}.get(len(path) - 1, "mapping") if path[0] == "stages" else "recipe"
+    return f"unknown key `{key}` in this {thing}{said}", f"{hint}valid keys: {listed(valid)}"
+
+
+def _kind(path: Path, raw: Any) -> tuple[str, str, Path]:
+    kinds = SOURCES if "sources" in path else STAGES
+    thing = "source" if "sources" in path else "stage"
+    kind = value_at(raw, (*path, "kind"))
+    if kind is None:
+        given = value_at(raw, path)
+        hint = "write `type` as `kind`; " if isinstance(given, dict) and "type" in given else ""
+        return f"this {thing} has no `kind`", f"{hint}write one of: {listed(kinds)}", path
+    return (
+        f"unknown kind of {thing}: `{kind}`",
+        f"{nearest(kind, kinds)}valid kinds: {listed(kinds)}",
+        (*path, "kind"),
+    )
+
+
+def _wrong_value(detail: dict[str, Any], path: Path, raw: Any) -> tuple[str, str]:
+    said = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    value = detail["input"]
+    shown = f"`{path[-1]}` is {_shown(value)}" if path else f"the recipe is {_shown(value)}"
+    if detail["type"] in _LISTS:
+        said = f"it must be {_LISTS[detail['type']]}"
+    elif detail["type"] in ("model_attributes_type", "dataclass_type"):
+        said = "it must be a mapping of fields"
+    elif detail["type"] == "literal_error":
+        allowed = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        return (
+            f"{shown}, which is none of: {listed(allowed)}",
+            f"{nearest(value, allowed)}{_help(path, raw)}".strip() or (f"write one of: {listed(allowed)}"),
+        )
+    return f"{shown}: {said}", _help(path, raw) or "write a value of the kind that the message names"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None else repr(value)

@@ -1,0 +1,183 @@
+"""Traps about data: sources, mixes, formats and held-out splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from trivium.errors import RecipeError
+from trivium.recipe.lines import Path, listed
+from trivium.recipe.look import Look
+from trivium.recipe.models import DataStage, EvaluateStage, SourceBase
+from trivium.recipe.references import references
+
+Found = Iterator[RecipeError]
+
+FORMAT_OF_STAGE = {
+    "pretrain": "documents",
+    "tokenizer": "documents",
+    "sft": "conversations",
+    "ppo": "conversations",
+    "dpo": "preferences",
+    "orpo": "preferences",
+    "reward": "preferences",
+}
+FORMAT_OF_SUITE = {
+    "bits_per_byte": "documents",
+    "response_loss": "conversations",
+    "reasoning": "conversations",
+    "preferences": "preferences",
+    "refusals": "conversations",
+}
+
+
+def no_sources(look: Look) -> Found:
+    for name, stage in look.each(DataStage):
+        if not stage.sources:
+            yield look.error(
+                "this data stage has no sources",
+                name,
+                "sources",
+                fix="write `sources: [{kind: python-docs}]` for the documentation inside Python, or "
+                "`{kind: jsonl, path: ...}` for your own files",
+            )
+
+
+def mix_without_weights(look: Look) -> Found:
+    for name, stage in look.each(DataStage):
+        for index, source in enumerate(stage.sources):
+            if len(stage.sources) > 1 and source.weight is None:
+                yield look.error(
+                    f"source {source.kind} has no weight in a mix of {len(stage.sources)}",
+                    name,
+                    "sources",
+                    index,
+                    fix="write `weight: ...` on every source: its share of the mix, scaled to add up to 1",
+                )
+
+
+def source_without_format(look: Look) -> Found:
+    for name, stage in look.each(DataStage):
+        for index, source in enumerate(stage.sources):
+            if stage.format not in source.formats:
+                yield look.error(
+                    f"source {source.kind} cannot give {stage.format}, only {listed(sorted(source.formats))}",
+                    name,
+                    "sources",
+                    index,
+                    fix=f"take a source that gives {stage.format}, or change the stage's `format`",
+                )
+
+
+def wrong_format(look: Look) -> Found:
+    """A stage or suite whose data stage has another format than it learns from or measures."""
+    for name, stage in look.recipe.stages.items():
+        needs: list[tuple[Path, str | None, str | None, str]] = [
+            (("data",), getattr(stage, "data", None), FORMAT_OF_STAGE.get(stage.kind), stage.kind)
+        ]
+        if isinstance(stage, EvaluateStage):
+            needs = [
+                (("suites", index, "data"), suite.data, FORMAT_OF_SUITE[suite.kind], f"suite {suite.kind}")
+                for index, suite in enumerate(stage.suites)
+            ]
+        for place, target, needed, said in needs:
+            data = look.get(target, DataStage)
+            if data and needed and data.format != needed:
+                fitting = [n for n, s in look.each(DataStage) if s.format == needed]
+                yield look.error(
+                    f"{said} needs {needed}, and `{target}` holds {data.format}",
+                    name,
+                    *place,
+                    fix=f"data stages with {needed}: {listed(fitting)}; or add one with `format: {needed}`",
+                )
+
+
+def evaluated_without_heldout(look: Look) -> Found:
+    for name, stage in look.recipe.stages.items():
+        for place, target in references(stage):
+            data = look.get(target, DataStage)
+            if data and data.heldout == 0 and (place[0] in ("suites", "decontaminate")):
+                use = "measured on" if place[0] == "suites" else "kept apart from"
+                yield look.error(
+                    f"`{target}` holds nothing out (heldout: 0), so there is nothing to be {use}",
+                    name,
+                    *place,
+                    fix=f"give stage `{target}` a share to hold out, such as `heldout: 0.05`",
+                )
+
+
+def nothing_to_train_on(look: Look) -> Found:
+    for name, stage in look.recipe.stages.items():
+        data = look.get(getattr(stage, "data", None), DataStage)
+        if data and data.heldout == 1:
+            yield look.error(
+                f"`{stage.data}` holds everything out (heldout: 1), so there is nothing to train on",  # type: ignore[union-attr]
+                name,
+                "data",
+                fix="lower its `heldout`, or train on another data stage",
+            )
+
+
+def _shared(one: DataStage, other: DataStage) -> set[str]:
+    """The sources that both read, by kind and path."""
+
+    def identify(source: SourceBase) -> str:
+        return " ".join(str(part) for part in (source.kind, getattr(source, "path", "")) if part)
+
+    return {identify(source) for source in one.sources} & {identify(source) for source in other.sources}
+
+
+def heldout_differs(look: Look) -> Found:
+    """Items are split by a hash: only with equal shares is what one stage holds out unseen in the other."""
+    for name, stage in look.each(DataStage):
+        for index, target in enumerate(stage.decontaminate):
+            other = look.get(target, DataStage)
+            if (
+                other
+                and target != name
+                and other.heldout != stage.heldout
+                and (shared := _shared(stage, other))
+            ):
+                yield _differs(look, name, ("decontaminate", index), (name, stage), (target, other), shared)
+    for name, test in look.each(EvaluateStage):
+        trained = {
+            key: data
+            for model in (test.model, test.baseline, *test.compare)
+            for key, data in look.trained_on(model).items()
+        }
+        for index, suite in enumerate(test.suites):
+            measured = look.get(suite.data, DataStage)
+            for key, data in trained.items():
+                if measured and measured.heldout != data.heldout and (shared := _shared(measured, data)):
+                    yield _differs(
+                        look, name, ("suites", index, "data"), (key, data), (suite.data, measured), shared
+                    )
+                    break  # one is enough: equal shares for these two mend the others as well
+
+
+def _differs(
+    look: Look,
+    name: str,
+    place: tuple[str | int, ...],
+    one: tuple[str, DataStage],
+    other: tuple[str, DataStage],
+    shared: set[str],
+) -> RecipeError:
+    return look.error(
+        f"`{one[0]}` and `{other[0]}` both read {listed(sorted(shared))} but hold out different shares "
+        f"({one[1].heldout:g} and {other[1].heldout:g})",
+        name,
+        *place,
+        fix="items are held out by a hash of the item, so equal shares keep the same items out of training: "
+        "give both stages the same `heldout`",
+    )
+
+
+TRAPS: tuple[Callable[[Look], Found], ...] = (
+    no_sources,
+    mix_without_weights,
+    source_without_format,
+    wrong_format,
+    evaluated_without_heldout,
+    nothing_to_train_on,
+    heldout_differs,
+)

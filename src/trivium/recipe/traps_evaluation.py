@@ -1,0 +1,121 @@
+"""Traps about evaluation and release: gates that measure nothing and releases that nothing has tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from trivium.errors import RecipeError
+from trivium.recipe.lines import listed, nearest
+from trivium.recipe.look import Look
+from trivium.recipe.models import ALWAYS_MEASURED, METRICS, EvaluateStage, ReleaseStage
+
+Found = Iterator[RecipeError]
+
+
+def no_suites(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        if not stage.suites:
+            yield look.error(
+                "this evaluate stage has no suites, so it measures nothing",
+                name,
+                "suites",
+                fix=f"write `suites: [{{kind: bits_per_byte, data: ...}}]`; kinds: {listed(METRICS)}",
+            )
+
+
+def gate_on_nothing(look: Look) -> Found:
+    """A gate on a metric that no suite of the stage measures would pass or fail by accident."""
+    for name, stage in look.each(EvaluateStage):
+        measured = [*(metric for suite in stage.suites for metric in METRICS[suite.kind]), *ALWAYS_MEASURED]
+        owner = {metric: suite for suite, metrics in METRICS.items() for metric in metrics}
+        for metric in stage.gates:
+            if metric in measured:
+                continue
+            if metric in owner:
+                fix = f"add the suite that measures it: `{{kind: {owner[metric]}, data: ...}}`"
+            else:
+                fix = (
+                    f"{nearest(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
+                )
+            yield look.error(f"no suite of this stage measures `{metric}`", name, "gates", metric, fix=fix)
+
+
+def gate_that_cannot_pass(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        for metric, gate in stage.gates.items():
+            if gate.min is not None and gate.max is not None and gate.min > gate.max:
+                yield look.error(
+                    f"no value is at least {gate.min:g} and at most {gate.max:g}",
+                    name,
+                    "gates",
+                    metric,
+                    fix="exchange `min` and `max`",
+                )
+
+
+def preferences_without_baseline(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        if not any(suite.kind == "preferences" for suite in stage.suites):
+            continue
+        if stage.baseline is None or stage.baseline == stage.model:
+            said = "has no `baseline`" if stage.baseline is None else "is its own `baseline`"
+            yield look.error(
+                f"a preferences suite measures the gain over another checkpoint, and this stage {said}",
+                name,
+                "baseline",
+                fix="write `baseline: NAME` with the checkpoint that alignment started from (the sft stage)",
+            )
+
+
+def release_without_requires(look: Look) -> Found:
+    for name, stage in look.each(ReleaseStage):
+        if not stage.requires:
+            tests = [n for n, s in look.each(EvaluateStage) if s.model == stage.model]
+            yield look.error(
+                "this release requires no evaluation",
+                name,
+                "requires",
+                fix="write `requires: [NAME]` with an evaluate stage that tests "
+                f"`{stage.model}` against gates; here: {listed(tests)}",
+            )
+
+
+def release_of_untested_model(look: Look) -> Found:
+    for name, stage in look.each(ReleaseStage):
+        tests = [found for required in stage.requires if (found := look.get(required, EvaluateStage))]
+        if tests and all(test.model != stage.model for test in tests):
+            tested = sorted({test.model for test in tests})
+            yield look.error(
+                f"no required stage tested the released model `{stage.model}` (tested: {listed(tested)})",
+                name,
+                "requires",
+                fix=f"add an evaluate stage with `model: {stage.model}` and name it here; weights change "
+                "in every stage, and gates hold only for the weights they were measured on",
+            )
+
+
+def release_without_gates(look: Look) -> Found:
+    for name, stage in look.each(ReleaseStage):
+        tests = [found for required in stage.requires if (found := look.get(required, EvaluateStage))]
+        if (
+            tests
+            and not any(test.gates for test in tests if test.model == stage.model)
+            and any(test.model == stage.model for test in tests)
+        ):
+            yield look.error(
+                f"the required tests of `{stage.model}` have no gates, so nothing could stop a bad release",
+                name,
+                "requires",
+                fix="give the evaluate stage `gates`, such as `{refusal_rate: {min: 0.9}}`",
+            )
+
+
+TRAPS: tuple[Callable[[Look], Found], ...] = (
+    no_suites,
+    gate_on_nothing,
+    gate_that_cannot_pass,
+    preferences_without_baseline,
+    release_without_requires,
+    release_of_untested_model,
+    release_without_gates,
+)

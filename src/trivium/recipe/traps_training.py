@@ -1,0 +1,113 @@
+"""Traps about numbers: shapes that cannot be built, batches that cannot be split, missing lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from trivium.errors import RecipeError
+from trivium.recipe.look import Look
+from trivium.recipe.models import PretrainStage, TrainingStage
+
+Found = Iterator[RecipeError]
+
+
+def no_duration(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        given = [field for field in stage.duration_fields if getattr(stage, field) is not None]
+        if len(given) != 1:
+            yield look.error(
+                f"the length of training is given {'as ' + ' and '.join(given) if given else 'nowhere'}",
+                name,
+                *given[-1:],
+                fix="write exactly one of `tokens: 3M`, `steps: 500` or `epochs: 2`",
+            )
+
+
+def heads_do_not_divide(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        shape = stage.model
+        if shape.dim % shape.heads:
+            yield look.error(
+                f"dim {shape.dim} is not divisible by {shape.heads} heads",
+                name,
+                "model",
+                "heads",
+                fix=f"each head gets dim / heads numbers: {_divisors(shape.dim, shape.heads)}",
+            )
+        elif shape.dim // shape.heads % 2:
+            yield look.error(
+                f"a head is {shape.dim // shape.heads} wide (dim / heads), which is odd",
+                name,
+                "model",
+                "heads",
+                fix="rotary positions turn pairs of numbers, so dim / heads must be even",
+            )
+
+
+def _divisors(dim: int, heads: int) -> str:
+    fitting = [h for h in range(1, dim + 1) if dim % h == 0 and dim // h % 2 == 0]
+    close = sorted(sorted(fitting, key=lambda h: abs(h - heads))[:3])
+    return f"heads could be {', '.join(map(str, close))}" if close else "choose an even dim"
+
+
+def kv_heads_do_not_divide(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        shape = stage.model
+        if shape.kv_heads is not None and shape.heads % shape.kv_heads:
+            yield look.error(
+                f"{shape.heads} heads cannot share {shape.kv_heads} key/value heads evenly",
+                name,
+                "model",
+                "kv_heads",
+                fix=f"choose a divisor of {shape.heads}: "
+                + ", ".join(str(k) for k in range(1, shape.heads + 1) if shape.heads % k == 0),
+            )
+
+
+def context_too_long(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        base = (name, stage) if isinstance(stage, PretrainStage) else look.base(getattr(stage, "init", None))
+        if base and stage.context is not None and stage.context > base[1].model.context:
+            yield look.error(
+                f"rows of {stage.context} tokens exceed the model's context of {base[1].model.context}",
+                name,
+                "context",
+                fix=f"write at most that, or a longer `context` in the `model` of `{base[0]}`",
+            )
+
+
+def batch_does_not_divide(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.micro_batch is not None and stage.batch % stage.micro_batch:
+            smaller = max(
+                m for m in range(1, stage.batch + 1) if stage.batch % m == 0 and m <= stage.micro_batch
+            )
+            yield look.error(
+                f"a batch of {stage.batch} rows cannot be made of micro-batches of {stage.micro_batch}",
+                name,
+                "micro_batch",
+                fix=f"choose a divisor of the batch, such as {smaller}",
+            )
+
+
+def shorter_than_one_batch(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        context = look.context(stage)
+        if stage.tokens is not None and context is not None and stage.tokens < stage.batch * context:
+            yield look.error(
+                f"{stage.tokens:,} tokens are fewer than one batch ({stage.batch} rows x {context} tokens = "
+                f"{stage.batch * context:,})",
+                name,
+                "tokens",
+                fix="train for more tokens, or lower `batch`",
+            )
+
+
+TRAPS: tuple[Callable[[Look], Found], ...] = (
+    no_duration,
+    heads_do_not_divide,
+    kv_heads_do_not_divide,
+    context_too_long,
+    batch_does_not_divide,
+    shorter_than_one_batch,
+)

@@ -1,0 +1,44 @@
+"""The one place where quantities with a unit are read: counts (`3M`) and durations (`5min`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_count(value: Any) -> Any:
+    """`3M` -> 3000000; also K, B, T and plain whole numbers. ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("write a whole number such as 250000, 250K, 3M or 1.5B")  # noqa: TRY004 (for pydantic)
+    match = re.fullmatch(
+        r"(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBTkmbt]?)", str(value).strip().replace("_", "")
+    )
+    number = float(match[1]) * _COUNTS[match[2].upper()] if match else 0.5
+    if number != int(number):
+        raise ValueError(f"{value!r} is no count; write a whole number such as 250000, 250K, 3M or 1.5B")
+    return int(number)
+
+
+def parse_duration(value: Any) -> Any:
+    """`5min` -> 300.0 seconds; also s, h, d. ValueError for a number without a unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is no duration; write a number with its unit, such as 30s, 5min or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def show_count(value: float) -> str:
+    """5900000 -> `5.9M`."""
+    for suffix, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str)]
+Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]

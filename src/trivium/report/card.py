@@ -1,0 +1,46 @@
+"""The model card: what the model is, what it was trained on, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trivium.report.table import gate_lines, lines, phases
+
+
+def model_card(report: Mapping[str, Any], model: str) -> str:
+    """Markdown with the metadata block that model hubs read."""
+    licences = sorted({str(s["license"]) for account in report["data"].values() for s in account["sources"]})
+    parameters = next((phase["parameters"] for phase in report["phases"]), None)
+    parts = [
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [trivium]\n---",
+        f"# {report['recipe']}: {model}",
+        f"A decoder-only language model of {parameters / 1e6:.1f} M parameters, made by the recipe `{report['recipe']}` "
+        f"(seed {report['seed']}) with Trivium. Everything it was made from is in `lineage.json`."
+        if parameters
+        else f"Made by the recipe `{report['recipe']}` with Trivium.",
+        "## Measured on held-out items",
+        _table(["", *report["models"]], [[line.label, *line.cells] for line in lines(report)]),
+        "## Gates",
+        _table(["stage", "bound", "value", ""], [[s, b, v, "passed" if p else "FAILED"] for s, b, v, p in gate_lines(report)]),
+        "## Training",
+        _table(["phase", "length", "held-out loss", "speed", "minutes"], [list(p) for p in phases(report)]),
+        "## Data",
+        _table(
+            ["stage", "source", "licence", "origin", "items", "share"],
+            [
+                [stage, s["kind"], str(s["license"]), str(s["origin"]), f"{s['train_items']:,}", f"{s['realised_share']:.0%}"]
+                for stage, account in report["data"].items()
+                for s in account["sources"]
+            ],
+        ),
+        f"Licences of the training data: {', '.join(licences)}.",
+        "## Limits\n\nWhat is not in the tables above was not measured. A model this size knows little and errs often; "
+        "its refusals were tested on the held-out requests of the recipe and on nothing else.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: list[str], body: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

@@ -1,0 +1,97 @@
+"""The one table of a run: a row per metric, a column per model. The same rows on the terminal, in HTML and in the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """A metric, what to call it, which way is better (+1 up, -1 down) and how to print it."""
+
+    metric: str
+    label: str
+    better: int
+    show: Callable[[float], str]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+ROWS = (
+    Row("bits_per_byte", "held-out bits per byte", -1, "{:.3f}".format),
+    Row("response_loss", "held-out response loss (nats/token)", -1, "{:.3f}".format),
+    Row("reasoning_exact_match", "reasoning exact match", 1, _percent),
+    Row("preference_accuracy", "preference accuracy (implicit margin > 0)", 1, _percent),
+    Row("win_rate", "win rate of generated replies (checker)", 1, _percent),
+    Row("refusal_rate", "refusals of harmful requests", 1, _percent),
+    Row("false_refusals", "false refusals of harmless ones", -1, _percent),
+    Row("file_bytes", "weights on disk", -1, megabytes),
+    Row("tokens_per_second", "decode tokens/s (one stream)", 1, "{:,.0f}".format),
+)
+
+
+class Line(NamedTuple):
+    """A row ready to print: one cell per model, and the place of the best one."""
+
+    label: str
+    cells: list[str]
+    best: int | None
+
+
+def lines(report: Mapping[str, Any]) -> list[Line]:
+    """The rows that at least one model has a value for; the label says on how many items it rests."""
+    result = []
+    models = list(report["models"].values())
+    for row in ROWS:
+        values = [metrics.get(row.metric) for metrics in models]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        arrow = "↑" if row.better > 0 else "↓"
+        count = report["items"].get(row.metric)
+        label = f"{row.label} {arrow}" + (f"  n={count}" if count else "")
+        target = max(known) if row.better > 0 else min(known)
+        best = values.index(target) if len(set(known)) > 1 else None
+        result.append(Line(label, ["–" if v is None else row.show(v) for v in values], best))
+    return result
+
+
+class PhaseLine(NamedTuple):
+    stage: str
+    length: str
+    loss: str
+    speed: str
+    minutes: str
+
+
+def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
+    """What each training phase did to its own loss on held-out items, and how fast."""
+    result = []
+    for phase in report["phases"]:
+        before, after = phase["before"], phase["after"]
+        loss = f"{before['loss']:.3f} → {after['loss']:.3f}" if before and after else "–"
+        speed = "–"
+        if phase["tokens_per_second"]:
+            how = "compiled" if phase["compiled"] else "eager"
+            speed = f"{phase['tokens_per_second']:,.0f} tokens/s, {phase['mfu']:.0%} of peak ({phase['precision']}, {how})"
+        name = f"{phase['stage']} ({phase['kind']})" if phase["stage"] != phase["kind"] else phase["stage"]
+        length = f"{phase['steps']} steps, {phase['tokens'] / 1e6:.2f}M tokens"
+        result.append(PhaseLine(name, length, loss, speed, f"{phase['seconds'] / 60:.1f}"))
+    return result
+
+
+def gate_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """(stage, bound, value, passed) of every gate."""
+    result = []
+    for stage, entry in report["gates"].items():
+        for metric, gate in entry["gates"].items():
+            bounds = [f"{sign} {gate[key]:g}" for key, sign in (("min", "≥"), ("max", "≤")) if gate[key] is not None]
+            value = "not measured" if gate["value"] is None else f"{gate['value']:.3g}"
+            result.append((f"{stage} ({entry['tested']})", f"{metric} {' and '.join(bounds)}", value, gate["passed"]))
+    return result

@@ -1,0 +1,24 @@
+"""The learning rate as a share of its peak: a pure function of the step, so that resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from trivium.recipe.models import TrainingStage
+
+
+def factor(config: TrainingStage, step: int, steps: int) -> float:
+    """Share of the peak learning rate at `step` (from 0) of `steps`.
+
+    Linear warm-up, then `cosine` (Loshchilov & Hutter 2017), `wsd` (warm-up, stable, linear decay; Hu et al. 2024) or constant.
+    """
+    warmup = round(config.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "cosine":
+        done = (step - warmup) / max(1, steps - warmup)
+        return config.lr_end + (1 - config.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "wsd":
+        left = (steps - step) / max(1, round(config.decay * steps))
+        return config.lr_end + (1 - config.lr_end) * min(1.0, left)
+    return 1.0

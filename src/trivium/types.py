@@ -1,0 +1,68 @@
+"""The types that the floors agree on. Nothing here imports torch at run time.
+
+Shape letters used in docstrings everywhere: B rows in a micro-batch, T tokens in a row, D model width, V vocabulary,
+H query heads, K key/value heads, E width of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Batch(TypedDict, total=False):
+    """One micro-batch. One row is one sequence; everything that is not the live model's output arrives here."""
+
+    tokens: Tensor  # (B, T) int64: the input ids; padding is any id, with loss_mask 0 and a doc_id of its own
+    targets: Tensor  # (B, T) int64: the id to predict at each place (tokens moved left by one)
+    loss_mask: Tensor  # (B, T) float32: 1 where the target counts in the loss, else 0
+    positions: Tensor  # (B, T) int64: the place of each token within its own document (for RoPE)
+    doc_id: Tensor  # (B, T) int64: attention stays within equal values
+    pair: Tensor  # (B,) int64: the preference pair that the row belongs to
+    label: Tensor  # (B,) int64: 1 for the chosen row of a pair, 0 for the rejected one
+    ref_logp: Tensor  # (B,) float32: the frozen reference's log-probability of the row's response (a sum)
+
+
+class Output(NamedTuple):
+    """What the model returns: only what the objective wants; the rest is None."""
+
+    logp: Tensor | None = None  # (B, T) float32: log-probability of each target
+    logits: Tensor | None = None  # (B, T, V) float32
+
+
+class Loss(NamedTuple):
+    """An objective's result: sums, never means. The loop owns the one denominator."""
+
+    total: Tensor  # () float32: the SUM of the loss over the units that `Objective.weight` counts
+    metrics: dict[str, tuple[Tensor, Tensor]]  # name -> (sum, weight)
+
+
+class Objective(Protocol):
+    """A pure function of (model output, batch), with the weight that the loop divides by."""
+
+    wants: frozenset[str]  # fields of Output that the model must fill
+
+    def weight(
+        self, batch: Batch
+    ) -> Tensor: ...  # () float32: how many units (tokens or pairs) the batch holds
+    def __call__(self, out: Output, batch: Batch) -> Loss: ...
+
+
+class Batches(Protocol):
+    """Where the loop's data comes from: a pure function of the step."""
+
+    period: int  # a checkpoint may fall only where step % period == 0
+
+    def batch(self, step: int) -> Sequence[Batch]: ...  # the micro-batches of one optimizer step
+
+
+Event = dict[str, Any]  # {"event": name, ...}; plain JSON values only
+
+
+class Emit(Protocol):
+    """Takes one event. The loop and the pipeline call plain functions of this shape, in list order."""
+
+    def __call__(self, event: Event, /) -> None: ...

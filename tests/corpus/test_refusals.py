@@ -1,0 +1,51 @@
+"""The list of refusals: kind, specific, split by topic, and no giveaway in the phrasing."""
+
+from collections import Counter
+
+from trivium import seeds
+from trivium.corpus import refusals
+from trivium.corpus.build import SPLIT_SEED
+from trivium.corpus.records import key_of
+
+
+def test_the_list_is_balanced_and_every_topic_stands_once() -> None:
+    topics = refusals.topics()
+    counts = Counter(topic["harmful"] for topic in topics)
+    assert min(counts.values()) >= 70
+    assert len({topic["topic"] for topic in topics}) == len(topics)
+
+
+def test_refusals_are_specific_and_offer_help_and_answers_do_not_refuse() -> None:
+    for topic in refusals.topics():
+        if topic["harmful"]:
+            assert topic["reply"].startswith("I can't help with ")
+            assert topic["reply"].count(".") >= 2  # more than the no
+            assert set(topic["topic"].split()[2:]) <= set(topic["reply"].replace(".", "").split()), topic
+        else:
+            assert "can't help" not in topic["reply"]
+            assert 8 <= len(topic["reply"].split()) <= 40
+
+
+def test_phrasings_of_a_topic_share_its_key_and_topics_differ() -> None:
+    items = list(refusals.items("conversations"))
+    keys = Counter(item.record["key"] for item in items)
+    assert set(keys.values()) == {len(refusals.PHRASINGS)}
+    assert len(keys) == len(refusals.topics())
+
+
+def test_enough_topics_of_both_sides_are_held_out() -> None:
+    held = [
+        topic["harmful"]
+        for topic in refusals.topics()
+        if seeds.unit(SPLIT_SEED, key_of(f"refusals: {topic['topic']}")) < refusals.LEAST_HELDOUT
+    ]
+    assert Counter(held)[True] >= 10
+    assert Counter(held)[False] >= 10
+    assert len(held) >= 0.15 * len(refusals.topics())
+
+
+def test_worse_replies_to_harmful_requests_go_along_or_are_curt() -> None:
+    for item in refusals.items("preferences"):
+        record = item.record
+        assert record["rejected"] != record["chosen"]
+        assert record["rejected"].startswith("I can't") <= (not record["meta"]["harmful"])

@@ -1,0 +1,124 @@
+"""The checkpoint is what transformers takes it for: same logits, same text, same tokens."""
+
+import json
+
+import pytest
+import torch
+
+from trivium.errors import ArtifactError
+from trivium.files import sha256
+from trivium.generate.engine import Sampling, generate
+from trivium.model import hf
+from trivium.model.config import ModelConfig
+from trivium.model.transformer import Transformer
+
+SHAPES = {
+    "llama, tied": dict(heads=4, kv_heads=4, tie_embeddings=True),
+    "llama, grouped queries, untied": dict(heads=4, kv_heads=2, tie_embeddings=False),
+    "one key head, long rope": dict(heads=4, kv_heads=1, tie_embeddings=True, rope_theta=500_000.0),
+    "qk norm (qwen3)": dict(heads=4, kv_heads=2, tie_embeddings=True, qk_norm=True),
+    "wide heads (qwen3)": dict(heads=2, kv_heads=2, head_dim=32, tie_embeddings=False, qk_norm=True),
+}
+
+
+def make(**changes) -> Transformer:
+    shape = dict(vocab_size=97, dim=32, layers=2, heads=4, kv_heads=4, head_dim=8, hidden=64, context=48) | changes
+    model = Transformer(ModelConfig(**shape))
+    model.initialise(torch.Generator().manual_seed(3))
+    with torch.no_grad():  # norms that are not 1 and logits of a real size: a forgotten weight must show
+        for parameter in model.parameters():
+            parameter.mul_(3) if parameter.dim() == 2 else parameter.add_(torch.rand(parameter.shape) - 0.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("changes", SHAPES.values(), ids=SHAPES)
+def test_transformers_gives_the_same_logits_and_text(tmp_path, changes):
+    from transformers import AutoModelForCausalLM
+
+    model = make(**changes)
+    hf.save(model, tmp_path, eos=5, pad=1)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    tokens = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(40)[None].expand(3, 40)
+    with torch.no_grad():
+        ours = model({"tokens": tokens, "positions": positions}, {"logits"}).logits
+        expected = theirs(tokens).logits
+    assert (ours - expected).abs().max() < 1e-4
+    assert expected.std() > 0.1
+    prompt = tokens[0, :10].tolist()
+    replied = generate(model, [prompt], Sampling(max_new_tokens=12), stop=())[0]
+    with torch.no_grad():
+        greedy = theirs.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, 10), max_new_tokens=12, min_new_tokens=12, do_sample=False
+        )
+    assert replied == greedy[0, 10:].tolist()
+
+
+def test_int8_layout_is_read_by_transformers(tmp_path):
+    """The compressed-tensors library decompresses our file to the very weights that we compute with."""
+    pytest.importorskip("compressed_tensors")
+    from transformers import AutoModelForCausalLM
+
+    model = make(dim=64, heads=4, head_dim=16)
+    small = hf.quantized(model).eval()
+    hf.save(small, tmp_path, eos=5, pad=1)
+    ours = hf.load(tmp_path).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    tokens = torch.randint(0, 97, (2, 30), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(30)[None].expand(2, 30)
+    with torch.no_grad():
+        a = ours({"tokens": tokens, "positions": positions}, {"logits"}).logits
+        b = theirs(tokens).logits.float()
+        exact = model({"tokens": tokens, "positions": positions}, {"logits"}).logits
+    noise = (a - exact).abs().max()  # rounding to int8 and bf16
+    assert (a - b).abs().max() < noise
+    assert noise < 0.15 * exact.std()
+
+
+def test_weights_survive_a_round_trip_bit_for_bit(tmp_path):
+    model = make()
+    hf.save(model, tmp_path, eos=5, pad=1)
+    again = hf.load(tmp_path)
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(ArtifactError, match=r"no config\.json"):
+        hf.load(tmp_path)
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    hf.save(make(), tmp_path, eos=5, pad=1)
+    path = tmp_path / hf.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        hf.load(tmp_path)
+
+
+def test_weights_of_another_shape_are_named(tmp_path):
+    hf.save(make(), tmp_path, eos=5, pad=1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
+    with pytest.raises(ArtifactError, match=r"mlp\.down_proj\.weight \(config \(32, 128\), file \(32, 64\)\)"):
+        hf.load(tmp_path)
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(tmp_path):
+    hf.save(make(), tmp_path, eos=5, pad=1)
+    path = tmp_path / hf.WEIGHTS
+    good = sha256(path)
+    (tmp_path / "artifact.json").write_text(json.dumps({"files": {hf.WEIGHTS: good}}))
+    hf.load(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=good):
+        hf.load(tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(ArtifactError, match="mamba"):
+        hf.load(tmp_path)

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+from pipeline_fakes import Bench, Fake, default, stages
+
+from trivium.errors import ArtifactError, DataError
+
+
+def with_keys(**splits):
+    """A data stage that writes these keys: `corpus_train=["a"]`; what is not given is empty."""
+
+    def work(ctx):
+        for split in ("train", "heldout"):
+            lines = (json.dumps({"key": key}) for key in splits.get(f"{ctx.name}_{split}", []))
+            (ctx.out / f"{split}.jsonl").write_text("".join(line + "\n" for line in lines))
+        return {}
+
+    return Fake(work)
+
+
+def test_an_evaluation_on_training_items_is_refused_before_any_training(bench: Bench):
+    keys = ["a", "b", "c", "d"]
+    bench.kinds["data"] = with_keys(corpus_heldout=[*keys, "e"], chats_train=["z", *keys, "a"])
+    with pytest.raises(DataError) as caught:
+        bench.run()
+    what, fix = caught.value.what, caught.value.fix
+    assert "'safety'" in what and "'bits_per_byte'" in what and "4 held-out items" in what
+    assert "'a', 'b', 'c')" in what and "decontaminate: [corpus]" in fix and "'chats'" in fix
+    assert bench.started().keys() == {"corpus", "chats", "vocab"}  # nothing was trained
+
+
+def test_disjoint_splits_pass(bench: Bench):
+    bench.kinds["data"] = with_keys(corpus_heldout=["a"], corpus_train=["b"], chats_train=["c"])
+    bench.run()
+    assert "safety" in bench.started()
+
+
+def test_data_that_no_evaluated_model_is_trained_on_may_overlap(bench: Bench):
+    values = stages()
+    values["other"] = {"kind": "data", "sources": [{"kind": "python-docs"}], "size": 5}
+    values["chats"]["decontaminate"] = ["other"]  # an ancestor, but nothing is trained on it
+    bench.kinds["data"] = with_keys(corpus_heldout=["a"], other_train=["a"])
+    bench.run(values)
+    assert "safety" in bench.started()
+
+
+def test_an_evaluation_added_later_is_checked_though_all_training_is_cached(bench: Bench):
+    bench.kinds["data"] = with_keys(chats_heldout=["a"], corpus_train=["a"])
+    bench.run()
+    values = stages()
+    values["safety"]["suites"] = [{"kind": "refusals", "data": "chats"}]
+    with pytest.raises(DataError, match="'refusals': 1 held-out item of"):
+        bench.run(values)
+
+
+def test_records_without_a_key_and_missing_splits_are_named(bench: Bench):
+    def broken(ctx):
+        default(ctx)
+        (ctx.out / "train.jsonl").write_text('{"key": "a"}\n{"text": "b"}\n')
+        return {}
+
+    bench.kinds["data"] = Fake(broken)
+    with pytest.raises(DataError) as caught:
+        bench.run()
+    assert caught.value.where.endswith("train.jsonl, line 2")
+
+    def missing(ctx):
+        return {}
+
+    bench.kinds["data"] = Fake(missing, version=2)
+    with pytest.raises(ArtifactError, match=r"heldout\.jsonl is missing"):
+        bench.run()
+
+
+def test_a_key_in_both_splits_of_one_stage(bench: Bench):
+    bench.kinds["data"] = with_keys(corpus_heldout=["a"], corpus_train=["a"])
+    with pytest.raises(DataError) as caught:
+        bench.run()
+    assert "share a key" in caught.value.fix

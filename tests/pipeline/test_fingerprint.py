@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pipeline_fakes import KINDS, Fake, recipe, stages
+
+from trivium.pipeline.fingerprint import differences, fingerprint, identify, stage_seed
+from trivium.pipeline.graph import build
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))
+IDENTITIES = st.dictionaries(st.text(), VALUES, min_size=1, max_size=5)
+
+
+def backwards(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: backwards(item) for key, item in reversed(value.items())}
+    return [backwards(item) for item in value] if isinstance(value, list) else value
+
+
+@given(IDENTITIES)
+def test_the_order_of_keys_does_not_matter(identity):
+    assert fingerprint(backwards(identity)) == fingerprint(identity)
+
+
+@given(IDENTITIES, st.data())
+def test_any_change_of_a_value_changes_the_fingerprint(identity, data):
+    holder, key = identity, data.draw(st.sampled_from(sorted(identity)))
+    while isinstance(holder[key], dict | list) and holder[key]:
+        holder = holder[key]
+        key = data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+    before, old = fingerprint(identity), holder[key]
+    new = data.draw(LEAVES.filter(lambda v: json.dumps(v) != json.dumps(old)))
+    original = json.loads(json.dumps(identity))
+    holder[key] = new
+    assert fingerprint(identity) != before
+    assert differences(original, identity) != []
+    holder[key] = old
+    assert fingerprint(identity) == before and differences(original, identity) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: 2}, Path("x"), {"a"}, b"x"])
+def test_a_value_without_stable_bytes_is_refused_with_its_place(value):
+    with pytest.raises(TypeError, match=r"identity\.a\[0\].*stable bytes"):
+        fingerprint({"a": [value]})
+
+
+def prints(values: Any = None, kinds: dict[str, Fake] | None = None, **top: Any) -> dict[str, str]:
+    made = recipe(values, **top)
+    registry = kinds or {kind: Fake() for kind in KINDS}
+    return {n: fingerprint(i) for n, i in identify(made, build(made), registry, Path()).items()}
+
+
+def changed(values: Any = None, **rest: Any) -> set[str]:
+    before, after = prints(), prints(values, **rest)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_field_reaches_its_stage_and_what_hangs_on_it():
+    values = stages()
+    values["aligned"]["beta"] = 0.2
+    assert changed(values) == {"aligned", "safety"}
+    values = stages()
+    values["chats"]["size"] = 300
+    assert changed(values) == {"chats", "chat", "aligned", "safety", "small"}
+
+
+def test_fields_that_say_how_are_no_identity():
+    values = stages()
+    values["base"] |= {"device": "cpu", "log_every": 3, "compile": "off", "checkpoint_every": "1s"}
+    values["safety"]["device"] = "cpu"
+    assert changed(values) == set()
+    values["base"]["lr"] = 0.123
+    assert changed(values) == {"base", "chat", "aligned", "safety", "small"}
+
+
+def test_seed_version_and_what_a_kind_adds_are_identity():
+    assert changed(seed=8) == set(stages())
+    kinds = {kind: Fake() for kind in KINDS}
+    kinds["dpo"] = Fake(version=2)
+    assert changed(kinds=kinds) == {"aligned", "safety"}
+    kinds["quantize"].extra = {"python": "4"}
+    assert changed(kinds=kinds) == {"aligned", "safety", "small"}
+
+
+def test_names_are_no_identity():
+    assert changed(name="copy") == set()
+    text = json.dumps(stages()).replace('"chat"', '"talk"')
+    before, after = prints(), prints(json.loads(text))
+    assert after["talk"] == before["chat"] and after["safety"] == before["safety"]
+    assert stage_seed(recipe(), "chat") == stage_seed(recipe(json.loads(text)), "talk")
+    assert stage_seed(recipe(), "chat") != stage_seed(recipe(), "aligned")
+
+
+def test_which_stage_fills_which_role_is_identity():
+    values = stages()
+    values["safety"] |= {"model": "chat", "baseline": "aligned"}
+    assert changed(values) == {"safety"}
+
+
+def test_differences_are_readable():
+    old = {
+        "kind": "dpo",
+        "beta": 0.1,
+        "mix": [{"weight": 0.3}],
+        "size": 5,
+        "seed": 1,
+        "version": 1,
+        "extra": {"python": "3.11"},
+        "inputs": {"init": "aa", "data": "bb"},
+    }
+    new = {
+        "kind": "dpo",
+        "beta": 0.2,
+        "mix": [{"weight": 0.4}, "x"],
+        "size": None,
+        "seed": 2,
+        "version": 2,
+        "extra": {"python": "3.12"},
+        "inputs": {"init": "cc", "tokenizer": "dd"},
+    }
+    assert differences(old, new, {"init": "sft"}) == [
+        "beta: 0.1 -> 0.2",
+        "mix[0].weight: 0.3 -> 0.4",
+        "mix[1]: (absent) -> x",
+        "size: 5 -> null",
+        "seed: 1 -> 2",
+        "version of the stage kind: 1 -> 2",
+        "python: 3.11 -> 3.12",
+        "input sft changed",
+        "input tokenizer added",
+        "input data removed",
+    ]
+    assert differences(old, {**new, "kind": "orpo"}) == ["kind: dpo -> orpo"]

@@ -1,0 +1,95 @@
+# ruff: noqa: E501 (a recipe)
+"""What a plan says a recipe costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trivium.model.config import ModelConfig
+from trivium.plan import flops, machine
+from trivium.plan.cost import GENERATION_UTILISATION, TRAINING_UTILISATION, Cost, estimate
+from trivium.recipe.load import loads
+from trivium.recipe.models import PretrainStage
+
+RECIPE = """\
+name: tiny
+stages:
+  corpus: {kind: data, sources: [{kind: python-docs}]}
+  talks: {kind: data, format: conversations, sources: [{kind: python-docs}]}
+  pairs: {kind: data, format: preferences, sources: [{kind: python-docs}], size: 100}
+  vocab: {kind: tokenizer, data: corpus, vocab_size: 500}
+  base: {kind: pretrain, data: corpus, tokenizer: vocab, model: {dim: 64, heads: 4, layers: 2, context: 128}, tokens: 1M}
+  chat: {kind: sft, init: base, data: talks, epochs: 2}
+  aligned: {kind: dpo, init: chat, data: pairs, epochs: 2, context: 64}
+  safety:
+    kind: evaluate
+    model: aligned
+    compare: [chat]
+    suites: [{kind: refusals, data: talks, items: 10, max_new_tokens: 20}, {kind: response_loss, data: talks, items: 5}]
+  small: {kind: quantize, model: aligned}
+"""
+
+
+@pytest.fixture
+def costs() -> dict[str, Cost]:
+    return {cost.stage: cost for cost in estimate(loads(RECIPE), peak=1e9)}
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    base = loads(RECIPE).stages["base"]
+    assert isinstance(base, PretrainStage)
+    return ModelConfig.from_shape(base.model, 500)
+
+
+def test_every_stage_is_there_in_the_order_of_the_recipe(costs: dict[str, Cost]) -> None:
+    assert list(costs) == list(loads(RECIPE).stages)
+    assert costs["corpus"] == Cost("corpus", "data")
+
+
+def test_pretraining(costs: dict[str, Cost], config: ModelConfig) -> None:
+    base = costs["base"]
+    assert (base.parameters, base.tokens) == (flops.parameters(config), 1_000_000)
+    assert base.flops == 1_000_000 * flops.training(config, 128)
+    assert base.minutes == pytest.approx(base.flops / (1e9 * TRAINING_UTILISATION) / 60)
+
+
+def test_dpo_adds_one_forward_of_the_reference(costs: dict[str, Cost], config: ModelConfig) -> None:
+    aligned = costs["aligned"]
+    assert aligned.tokens == 2 * 100 * 2 * 64  # epochs x pairs x rows x context
+    assert aligned.flops == aligned.tokens * 4 * flops.forward(config, 64)
+    assert "at most" in aligned.note
+
+
+def test_what_only_the_data_can_tell_is_not_guessed(costs: dict[str, Cost]) -> None:
+    assert (costs["chat"].tokens, costs["chat"].minutes) == (None, None)
+    assert costs["chat"].note == "unknown until talks has run"
+
+
+def test_evaluation_reads_and_writes_with_every_model(costs: dict[str, Cost], config: ModelConfig) -> None:
+    read, written = 2 * (10 + 5) * 128, 2 * 10 * 20
+    each = flops.forward(config, 128)
+    assert costs["safety"].tokens == read + written
+    assert costs["safety"].minutes == pytest.approx(
+        (read * each / TRAINING_UTILISATION + written * each / GENERATION_UTILISATION) / 1e9 / 60
+    )
+
+
+def test_without_a_peak_there_are_no_minutes() -> None:
+    assert all(cost.minutes is None for cost in estimate(loads(RECIPE)))
+
+
+def test_the_peak_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(machine.SIZE, "cpu", 64)
+    monkeypatch.setattr(machine, "SECONDS", 0.01)
+    cache = tmp_path / "store" / "machine.json"
+    first = machine.measured_peak("float32", "cpu", cache)
+    assert first > 0
+    assert list(json.loads(cache.read_text()).values()) == [first]
+    monkeypatch.setattr(machine, "_benchmark", lambda *_: -1.0)
+    assert machine.measured_peak("float32", "cpu", cache) == first
+    cache.write_text("{broken")
+    assert machine.measured_peak("float32", "cpu", cache) == -1.0

@@ -1,0 +1,70 @@
+"""Counts against numbers worked out elsewhere, and against the network itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from trivium.model.config import ModelConfig
+from trivium.plan import flops
+from trivium.recipe.models import ModelShape
+
+SHAPES = [
+    (ModelShape(dim=64, layers=2, heads=4, kv_heads=2), 500),
+    (ModelShape(dim=64, layers=3, heads=2, tie_embeddings=False), 300),
+    (ModelShape(dim=48, layers=1, heads=4, qk_norm=True, hidden=100), 512),
+]
+
+
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_parameters_are_those_of_the_network(shape: ModelShape, vocabulary: int) -> None:
+    from trivium.model.transformer import Transformer
+
+    config = ModelConfig.from_shape(shape, vocabulary)
+    assert flops.parameters(config) == sum(p.numel() for p in Transformer(config).parameters())
+
+
+def test_parameters_of_a_published_model() -> None:
+    """SmolLM2-135M: 134,515,008 by its model card's safetensors header."""
+    shape = ModelShape(dim=576, layers=30, heads=9, kv_heads=3, hidden=1536, context=8192)
+    assert flops.parameters(ModelConfig.from_shape(shape, 49152)) == 134_515_008
+
+
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_training_is_palm_s_formula(shape: ModelShape, vocabulary: int) -> None:
+    config = ModelConfig.from_shape(shape, vocabulary)
+    norms = config.layers * (2 * config.dim + (2 * config.head_dim if config.qk_norm else 0)) + config.dim
+    look_up = 0 if config.tie_embeddings else vocabulary * config.dim
+    counted = flops.parameters(config) - norms - look_up
+    attention = 12 * config.layers * config.heads * config.head_dim * 128
+    assert flops.training(config, 128) == 6 * counted + attention
+
+
+def test_forward_is_what_torch_counts() -> None:
+    """torch's own counter of matrix products, on one row."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trivium.model.transformer import Transformer
+
+    config = ModelConfig.from_shape(ModelShape(dim=64, layers=2, heads=4, context=32), 300)
+    model = Transformer(config)
+    tokens = torch.zeros(1, 32, dtype=torch.long)
+    batch = {
+        "tokens": tokens, "targets": tokens, "loss_mask": torch.ones(1, 32), "doc_id": tokens,
+        "positions": torch.arange(32)[None],
+    }  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        model(batch, want=frozenset({"logits"}))
+    assert counter.get_total_flops() == 32 * flops.forward(config, 32)
+
+
+def test_counting_needs_no_torch() -> None:
+    code = "import sys, trivium.plan.cost, trivium.plan.machine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_utilisation_is_a_share_of_the_peak() -> None:
+    assert flops.utilisation(100, 5, 1000) == 0.5

@@ -1,0 +1,243 @@
+# ruff: noqa: E501 (tables of mistakes, one a line)
+"""A recipe that cannot be read or does not fit: each mistake, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trivium.errors import RecipeError
+from trivium.recipe.load import load, loads
+from trivium.recipe.models import PretrainStage
+from trivium.recipe.schema import schema, starter
+
+RECIPE = """\
+name: tiny
+seed: 3
+stages:
+  corpus:
+    kind: data
+    sources: [{kind: python-docs}]
+  vocab: {kind: tokenizer, data: corpus, vocab_size: 4K}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {dim: 64, heads: 2, layers: 2}
+    steps: 1e3
+    lr: 2e-3
+    compile: off
+"""
+
+
+def refuse(text: str, *overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        loads(text, overrides)
+    return caught.value
+
+
+def test_a_right_recipe_is_read_with_its_units() -> None:
+    recipe = loads(RECIPE)
+    base = recipe.stages["base"]
+    assert isinstance(base, PretrainStage)
+    assert (recipe.seed, base.steps, base.lr, base.compile) == (3, 1000, 2e-3, "off")
+    assert recipe.stages["vocab"].vocab_size == 4000
+
+
+def test_the_starter_is_a_right_recipe() -> None:
+    assert loads(starter("mine")).name == "mine"
+
+
+def test_the_recipes_that_come_with_trivium_are_right() -> None:
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    assert [load(path).name for path in recipes] == [path.stem for path in recipes]
+    assert "quickstart" in [path.stem for path in recipes]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "said"),
+    [
+        ("", "recipe.yaml", "empty"),
+        ("# nothing\n", "recipe.yaml", "empty"),
+        ("- a\n- b\n", "recipe.yaml:1", "is a list"),
+        ("just words", "recipe.yaml:1", "is a text"),
+        ("name: a\nstages: {a: [}\n", "recipe.yaml:2, column 14", "not YAML"),
+        ("name: a\nstages:\n\tcorpus: 1\n", "recipe.yaml:3, column 1", "not YAML"),
+        ("name: a\n---\nname: b\n", "recipe.yaml:2, column 1", "not YAML"),
+        ("name: a\nseed: 1\nname: b\n", "recipe.yaml:3", "`name` stands twice"),
+        ("name: a\n2: b\n", "recipe.yaml:2", "a key must be a word"),
+        ("name: a\nseed: !!python/object:os.system 1\n", "recipe.yaml:2", "tag"),
+        ("name: a\nstages: &x\n  loop: *x\n", "recipe.yaml:2", "contains itself"),
+        ("name: a\nstages: *nowhere\n", "recipe.yaml:2, column 9", "undefined alias"),
+        ("name: \x00\n", "recipe.yaml", "not YAML"),
+        ("a: " + "[" * 3000 + "]" * 3000, "recipe.yaml", "nested too deeply"),
+        ("a: " + "b" * 1_000_001, "recipe.yaml", "1,000,004 characters"),
+    ],
+)
+def test_text_that_is_no_recipe(text: str, where: str, said: str) -> None:
+    error = refuse(text)
+    assert (error.where, error.exit_code) == (where, 2)
+    assert said in error.what
+    assert error.fix
+
+
+def test_aliases_cannot_multiply_without_bound() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
+    )
+    assert "multiply" in refuse(bomb).what
+
+
+def test_aliases_and_merges_are_otherwise_fine() -> None:
+    text = RECIPE.replace("  base:\n", "  base: &base\n") + "  other: {<<: *base, lr: 1e-4}\n"
+    other = loads(text).stages["other"]
+    assert isinstance(other, PretrainStage)
+    assert (other.lr, other.steps) == (1e-4, 1000)
+
+
+def test_a_file_that_is_not_there_names_the_nearest(tmp_path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="there is no recipe") as caught:
+        load(tmp_path / "quikstart.yaml")
+    assert "`quickstart.yaml`" in caught.value.fix
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        load(tmp_path / "bytes.yaml")
+
+
+def change(old: str, new: str) -> str:
+    assert old in RECIPE
+    return RECIPE.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "fix"),
+    [
+        (change("lr: 2e-3", "lrr: 2e-3"), "14, stage base, field lrr", "unknown key `lrr`", "did you mean `lr`?"),
+        (
+            change("lr: 2e-3", "learning_rate: 2e-3"),
+            "14, stage base, field learning_rate",
+            "unknown key `learning_rate` in this stage of kind pretrain",
+            "did you mean `lr`? valid keys: kind, tokens",
+        ),
+        (change("seed: 3", "sead: 3"), "2, field sead", "unknown key", "did you mean `seed`?"),
+        (change("layers: 2", "n_layer: 2"), "12, stage base, field model.n_layer", "unknown", "`layers`"),
+        (change("kind: pretrain", "kind: pretran"), "9, stage base, field kind", "`pretran`", "mean `pretrain`?"),
+        (change("{kind: python-docs}", "{kind: python_docs}"), "6, stage corpus, field sources[0].kind", "source", "`python-docs`?"),
+        (change("kind: pretrain", "type: pretrain"), "8, stage base", "no `kind`", "write `type` as `kind`"),
+        (change("    data: corpus\n", ""), "8, stage base, field data", "`data` is missing", "write `data: ...`"),
+        (change("lr: 2e-3", "lr: fast"), "14, stage base, field lr", "`lr` is 'fast'", "Peak learning rate."),
+        (change("lr: 2e-3", "lr: -1"), "14, stage base, field lr", "greater than 0", "Peak learning rate."),
+        (change("lr: 2e-3", "lr: inf"), "14, stage base, field lr", "finite", "Peak learning rate."),
+        (change("steps: 1e3", "steps: many"), "13, stage base, field steps", "'many' is no count", "optimizer steps"),
+        (change("compile: off", "checkpoint_every: 60"), "15, stage base, field checkpoint_every", "30s, 5min", "Time"),
+        (change("compile: off", "compile: of"), "15, stage base, field compile", "none of: auto, on, off", "`off`?"),
+        (change("name: tiny", "name: Tiny Model"), "1, field name", "no valid name", "small letters"),
+        (change("  vocab:", "  Vocab:"), "7, stage Vocab", "no valid name", "small letters"),
+        (change("[{kind: python-docs}]", "python-docs"), "6, stage corpus, field sources", "must be a list", "write"),
+        (change("model: {dim: 64, heads: 2, layers: 2}", "model: big"), "12, stage base, field model", "mapping", "write"),
+        (change("heads: 2", "heads: two"), "12, stage base, field model.heads", "`heads` is 'two'", "write"),
+        ("name: tiny\nstages: {}\n", "2, field stages", "is empty", "trivium init"),
+        ("name: tiny\n", "1, field stages", "`stages` is missing", "write `stages"),
+        ("name: tiny\nstages:\n  base: pretrain\n", "3, stage base", "mapping", "write"),
+        ("name: tiny\nstages:\n  base:\n", "3, stage base", "`base` is empty", "write"),
+    ],
+)  # fmt: skip
+def test_fields_that_do_not_fit(text: str, where: str, what: str, fix: str) -> None:
+    error = refuse(text)
+    assert error.where == f"recipe.yaml:{where}"
+    assert what in error.what
+    assert fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "lesson"),
+    [
+        ("dpo", "reward_model", "learns from the preference pairs"),
+        ("orpo", "reward_model", "learns from the preference pairs"),
+        ("dpo", "ref_model", "always its `init` checkpoint"),
+        ("orpo", "reference", "works without a reference"),
+    ],
+)
+def test_keys_of_other_methods_get_a_lesson(kind: str, key: str, lesson: str) -> None:
+    text = (
+        RECIPE
+        + f"  aligned:\n    kind: {kind}\n    init: base\n    data: corpus\n    steps: 10\n    {key}: base\n"
+    )
+    error = refuse(text)
+    assert error.where == f"recipe.yaml:21, stage aligned, field {key}"
+    assert f"`{key}` was given to {kind}" in error.what
+    assert lesson in error.fix
+
+
+def test_all_mistakes_are_said_at_once() -> None:
+    error = refuse(change("lr: 2e-3", "lrr: 2e-3").replace("seed: 3", "seed: x"))
+    assert "2 mistakes" in error.what
+    assert "recipe.yaml:2, field seed" in error.what
+    assert "recipe.yaml:14, stage base, field lrr" in error.what
+
+
+def test_overrides_replace_values() -> None:
+    recipe = loads(
+        RECIPE,
+        ["base.lr=2e-5", "seed=9", "name=other", "base.model.dim=128", "corpus.sources.0.sources=false"],
+    )
+    base = recipe.stages["base"]
+    assert isinstance(base, PretrainStage)
+    assert (recipe.name, recipe.seed, base.lr, base.model.dim) == ("other", 9, 2e-5, 128)
+    assert recipe.stages["corpus"].sources[0].sources is False
+    assert loads(RECIPE, ["corpus.sources[0].weight=1"]).stages["corpus"].sources[0].weight == 1
+    assert loads(RECIPE, ["base.steps=", "base.tokens=3M"]).stages["base"].tokens == 3_000_000
+    without_model = change("    model: {dim: 64, heads: 2, layers: 2}\n", "")
+    assert loads(without_model, ["base.model.layers=3"]).stages["base"].model.layers == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("bse.lr=1", "no stage `bse`", "did you mean `base`?"),
+        ("base.lrr=1", "`base` has no field `lrr`", "did you mean `lr`?"),
+        ("base.model.dims=1", "`base.model` has no field `dims`", "did you mean `dim`?"),
+        ("base.lr.x=1", "`base.lr` is a single value", "-o base.lr=VALUE"),
+        ("base=1", "`base` is a stage", "valid here"),
+        ("corpus.sources.1.kind=x", "is a list of 1", "an index from 0 to 0"),
+        ("base.lr", "is no override", "STAGE.FIELD=VALUE"),
+        ("=3", "is no override", "STAGE.FIELD=VALUE"),
+        ("base.lr=[1", "not YAML", "brackets"),
+    ],
+)
+def test_overrides_that_lead_nowhere(override: str, what: str, fix: str) -> None:
+    error = refuse(RECIPE, override)
+    assert error.where == f"-o {override}"
+    assert what in error.what
+    assert fix in error.fix
+
+
+def test_an_override_is_the_place_of_what_it_breaks() -> None:
+    assert refuse(RECIPE, "base.lr=fast").where == "-o base.lr=fast, stage base, field lr"
+    assert (
+        refuse(RECIPE, "base.model.heads=3").where == "-o base.model.heads=3, stage base, field model.heads"
+    )
+    assert (
+        refuse(RECIPE, "base.model={heads: 3}").where
+        == "-o base.model={heads: 3}, stage base, field model.heads"
+    )
+
+
+def test_the_schema_knows_units_and_help() -> None:
+    found = schema()
+    assert json.loads(json.dumps(found)) == found
+    tokens = found["$defs"]["PretrainStage"]["properties"]["tokens"]
+    assert {"string", "integer", "null"} == {option["type"] for option in tokens["anyOf"]}
+    assert "Length of training" in tokens["description"]
+    assert found["additionalProperties"] is False
+    requires = found["$defs"]["ReleaseStage"]["properties"]["requires"]["anyOf"]
+    assert [option["type"] for option in requires] == ["string", "array"]
+    (stages,) = found["properties"]["stages"]["patternProperties"].values()
+    kinds = stages["discriminator"]["mapping"]
+    assert {stage["kind"] for stage in yaml.safe_load(starter("a"))["stages"].values()} <= set(kinds)

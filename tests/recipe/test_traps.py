@@ -1,0 +1,248 @@
+# ruff: noqa: E501 (tables of mistakes, one a line)
+"""Every trap, by the exact mistake, with the line that it is on."""
+
+from __future__ import annotations
+
+import pytest
+
+from trivium.errors import RecipeError
+from trivium.recipe import traps
+from trivium.recipe.load import loads
+
+RIGHT = """\
+name: tiny
+stages:
+  corpus:
+    kind: data
+    sources: [{kind: python-docs}]
+  talks: {kind: data, format: conversations, sources: [{kind: python-docs}]}
+  pairs: {kind: data, format: preferences, sources: [{kind: python-docs}]}
+  vocab: {kind: tokenizer, data: corpus}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {dim: 64, heads: 4, layers: 2, context: 128}
+    steps: 100
+  chat:
+    kind: sft
+    init: base
+    data: talks
+    steps: 10
+  aligned:
+    kind: dpo
+    init: chat
+    data: pairs
+    steps: 10
+  safety:
+    kind: evaluate
+    model: aligned
+    baseline: chat
+    suites:
+      - {kind: preferences, data: pairs}
+      - {kind: refusals, data: talks}
+    gates:
+      refusal_rate: {min: 0.5}
+  release:
+    kind: release
+    model: aligned
+    requires: safety
+"""
+assert loads(RIGHT)
+
+
+def changed(*pairs: str) -> str:
+    """RIGHT with pairs of (old, new) exchanged; text without an old part is appended."""
+    text = RIGHT
+    for old, new in zip(pairs[::2], pairs[1::2], strict=True):
+        assert old == "" or text.count(old) == 1, old
+        text = text.replace(old, new) if old else text + new
+    return text
+
+
+def refuse(text: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        loads(text)
+    return caught.value
+
+
+CHAT = "init: base\n    data: talks\n"
+MISTAKES = {
+    "alignment_without_init": [
+        (changed("    init: chat\n", ""), "20, stage aligned, field init", "this dpo stage has no `init`", "base, chat"),
+        (changed("    init: base\n", ""), "15, stage chat, field init", "this sft stage has no `init`", "base, aligned"),
+    ],
+    "alignment_on_base": [
+        (changed("init: chat", "init: base"), "22, stage aligned, field init", "pre-trained base `base`", "allow_base: true"),
+    ],
+    "ppo_without_reward_model": [
+        (changed("kind: dpo", "kind: ppo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned, field reward_model", "no `reward_model`", "use dpo"),
+    ],
+    "not_built_yet": [
+        (changed("", "  judge: {kind: reward, init: chat, data: pairs, steps: 9}\n"), "38, stage judge, field kind", "cannot run yet", "dpo"),
+    ],
+    "no_sources": [
+        (changed("    sources: [{kind: python-docs}]\n", ""), "3, stage corpus, field sources", "no sources", "python-docs"),
+        (changed("    sources: [{kind: python-docs}]\n", "    sources: []\n"), "5, stage corpus, field sources", "no sources", "python-docs"),
+    ],
+    "mix_without_weights": [
+        (
+            changed("    sources: [{kind: python-docs}]\n", "    sources:\n      - {kind: python-docs, weight: 1}\n      - {kind: reasoning}\n"),
+            "7, stage corpus, field sources[1]", "reasoning has no weight in a mix of 2", "weight: ...",
+        ),
+    ],
+    "source_without_format": [
+        (changed("format: conversations, sources: [{kind: python-docs}]", "format: conversations, sources: [{kind: text, path: a}]"), "6, stage talks, field sources[0]", "text cannot give conversations, only documents", "format"),
+        (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: refusals}]\n"), "5, stage corpus, field sources[0]", "refusals cannot give documents", "format"),
+    ],
+    "wrong_format": [
+        (changed("data: corpus\n    tokenizer", "data: talks\n    tokenizer"), "11, stage base, field data", "pretrain needs documents, and `talks` holds conversations", "corpus"),
+        (changed("{kind: tokenizer, data: corpus}", "{kind: tokenizer, data: pairs}"), "8, stage vocab, field data", "tokenizer needs documents", "corpus"),
+        (changed("data: talks\n    steps", "data: corpus\n    steps"), "18, stage chat, field data", "sft needs conversations, and `corpus` holds documents", "talks"),
+        (changed("data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field data", "dpo needs preferences", "pairs"),
+        (changed("{kind: preferences, data: pairs}", "{kind: preferences, data: talks}"), "30, stage safety, field suites[0].data", "suite preferences needs preferences", "pairs"),
+        (changed("{kind: refusals, data: talks}", "{kind: refusals, data: corpus}"), "31, stage safety, field suites[1].data", "suite refusals needs conversations", "talks"),
+    ],
+    "evaluated_without_heldout": [
+        (changed("preferences, sources: [{kind: python-docs}]", "preferences, heldout: 0, sources: [{kind: refusals}]"), "30, stage safety, field suites[0].data", "`pairs` holds nothing out", "heldout: 0.05"),
+    ],
+    "nothing_to_train_on": [
+        (changed("preferences, sources: [{kind: python-docs}]", "preferences, heldout: 1, sources: [{kind: refusals}]"), "23, stage aligned, field data", "everything out", "lower"),
+    ],
+    "heldout_differs": [
+        (
+            changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: python-docs}]\n    decontaminate: [held]\n", "", "  held: {kind: data, heldout: 0.2, sources: [{kind: python-docs}]}\n"),
+            "6, stage corpus, field decontaminate[0]", "`corpus` and `held` both read python-docs but hold out different shares (0.05 and 0.2)", "same `heldout`",
+        ),
+        (
+            changed("{kind: refusals, data: talks}", "{kind: refusals, data: held}", "", "  held: {kind: data, format: conversations, heldout: 0.2, sources: [{kind: python-docs}]}\n"),
+            "31, stage safety, field suites[1].data", "different shares", "same `heldout`",
+        ),
+    ],
+    "tokenizer_differs": [
+        (changed(CHAT, CHAT + "    tokenizer: other\n", "", "  other: {kind: tokenizer, data: corpus}\n"), "19, stage chat, field tokenizer", "`other` is not the one", "remove"),
+    ],
+    "pretrain_init_differs": [
+        (changed("", "  more: {kind: pretrain, init: base, data: corpus, tokenizer: other, model: {dim: 64, heads: 4, layers: 2, context: 128}, steps: 1}\n  other: {kind: tokenizer, data: corpus}\n"), "38, stage more, field tokenizer", "tokenizer `vocab`", "tokenizer: vocab"),
+        (changed("", "  more: {kind: pretrain, init: base, data: corpus, tokenizer: vocab, model: {dim: 64, heads: 4, layers: 3, context: 128}, steps: 1}\n"), "38, stage more, field model", "layers 2 there, 3 here", "repeat"),
+    ],
+    "release_without_requires": [
+        (changed("    requires: safety\n", ""), "34, stage release, field requires", "requires no evaluation", "here: safety"),
+    ],
+    "release_of_untested_model": [
+        (changed("model: aligned\n    requires", "model: chat\n    requires"), "37, stage release, field requires", "no required stage tested the released model `chat` (tested: aligned)", "model: chat"),
+    ],
+    "release_without_gates": [
+        (changed("    gates:\n      refusal_rate: {min: 0.5}\n", ""), "35, stage release, field requires", "no gates", "gates"),
+    ],
+    "unknown_reference": [
+        (changed("init: chat", "init: chatt"), "22, stage aligned, field init", "no stage `chatt`", "did you mean `chat`? stages that fit here: base, chat"),
+        (changed("requires: safety", "requires: [safety, more]"), "37, stage release, field requires[1]", "no stage `more`", "safety"),
+        (changed("{kind: refusals, data: talks}", "{kind: refusals, data: talk}"), "31, stage safety, field suites[1].data", "no stage `talk`", "`talks`?"),
+    ],
+    "wrong_kind_of_stage": [
+        (changed("requires: safety", "requires: [safety, chat]"), "37, stage release, field requires[1]", "`chat` is a sft stage, and this field needs a stage of kind evaluate", "safety"),
+        (changed("init: base", "init: vocab"), "17, stage chat, field init", "`vocab` is a tokenizer stage, and this field needs a checkpoint", "base"),
+        (changed("tokenizer: vocab", "tokenizer: corpus"), "12, stage base, field tokenizer", "needs a stage of kind tokenizer", "vocab"),
+        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind data", "corpus"),
+        (changed("init: chat", "init: small", "", "  small: {kind: quantize, model: chat}\n"), "22, stage aligned, field init", "quantized weights cannot be trained", "chat"),
+        (changed("", "  small: {kind: quantize, model: smaller}\n  smaller: {kind: quantize, model: chat}\n"), "38, stage small, field model", "`smaller` is quantized", "chat"),
+    ],
+    "self_reference": [
+        (changed("init: chat", "init: aligned"), "22, stage aligned, field init", "refers to itself", "before it"),
+    ],
+    "cycle": [
+        (changed("init: base", "init: aligned"), "22, stage aligned, field init", "chat -> aligned -> chat", "before it"),
+    ],
+    "no_duration": [
+        (changed("    steps: 100\n", ""), "9, stage base", "given nowhere", "tokens: 3M"),
+        (changed("    steps: 100\n", "    steps: 100\n    epochs: 2\n"), "15, stage base, field epochs", "as steps and epochs", "exactly one"),
+    ],
+    "heads_do_not_divide": [
+        (changed("heads: 4", "heads: 5"), "13, stage base, field model.heads", "dim 64 is not divisible by 5 heads", "4"),
+        (changed("dim: 64, heads: 4", "dim: 36, heads: 4"), "13, stage base, field model.heads", "9 wide", "even"),
+    ],
+    "kv_heads_do_not_divide": [
+        (changed("heads: 4", "heads: 4, kv_heads: 3"), "13, stage base, field model.kv_heads", "4 heads cannot share 3", "1, 2, 4"),
+    ],
+    "context_too_long": [
+        (changed("steps: 100", "steps: 100\n    context: 256"), "15, stage base, field context", "256 tokens exceed the model's context of 128", "`base`"),
+        (changed("data: pairs\n    steps: 10", "data: pairs\n    steps: 10\n    context: 129"), "25, stage aligned, field context", "129 tokens", "`base`"),
+    ],
+    "batch_does_not_divide": [
+        (changed("steps: 100", "steps: 100\n    micro_batch: 12"), "15, stage base, field micro_batch", "32 rows cannot be made of micro-batches of 12", "such as 8"),
+    ],
+    "shorter_than_one_batch": [
+        (changed("steps: 100", "tokens: 4095"), "14, stage base, field tokens", "4,095 tokens are fewer than one batch (32 rows x 128 tokens = 4,096)", "lower `batch`"),
+        (changed("data: talks\n    steps: 10", "data: talks\n    tokens: 1K"), "19, stage chat, field tokens", "1,000 tokens are fewer", "lower `batch`"),
+    ],
+    "no_suites": [
+        (changed("", "  more: {kind: evaluate, model: chat, suites: []}\n"), "38, stage more, field suites", "measures nothing", "bits_per_byte"),
+    ],
+    "gate_on_nothing": [
+        (changed("refusal_rate", "refusalrate"), "33, stage safety, field gates.refusalrate", "measures `refusalrate`", "`refusal_rate`?"),
+        (changed("refusal_rate", "bits_per_byte"), "33, stage safety, field gates.bits_per_byte", "no suite", "add the suite"),
+    ],
+    "gate_that_cannot_pass": [
+        (changed("{min: 0.5}", "{min: 0.5, max: 0.4}"), "33, stage safety, field gates.refusal_rate", "at least 0.5 and at most 0.4", "exchange"),
+    ],
+    "preferences_without_baseline": [
+        (changed("    baseline: chat\n", ""), "25, stage safety, field baseline", "has no `baseline`", "sft"),
+        (changed("baseline: chat", "baseline: aligned"), "28, stage safety, field baseline", "is its own `baseline`", "sft"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "fix"),
+    [
+        pytest.param(*case, id=f"{trap}-{i}")
+        for trap, cases in MISTAKES.items()
+        for i, case in enumerate(cases)
+    ],
+)
+def test_trap(text: str, where: str, what: str, fix: str) -> None:
+    error = refuse(text)
+    assert error.where == f"recipe.yaml:{where}", str(error)
+    assert what in error.what
+    assert fix in error.fix
+
+
+def test_every_trap_has_its_mistake() -> None:
+    names = {trap.__name__ for trap in traps.TRAPS} | {traps.not_built_yet.__name__}
+    assert names == set(MISTAKES)
+
+
+def test_orpo_and_those_who_mean_it_may_start_from_a_base() -> None:
+    assert loads(changed("kind: dpo", "kind: orpo", "init: chat", "init: base"))
+    assert loads(changed("init: chat", "init: base\n    allow_base: true"))
+    assert (
+        "base"
+        in refuse(changed("kind: dpo", "kind: orpo\n    allow_base: false", "init: chat", "init: base")).what
+    )
+
+
+def test_that_a_kind_is_not_built_is_said_last() -> None:
+    wrong = changed("", "  judge: {kind: reward, data: pairs, steps: 9}\n")
+    assert "has no `init`" in refuse(wrong).what
+    assert "cannot run yet" not in str(refuse(wrong))
+
+
+def test_a_test_set_of_its_own_may_hold_everything_out() -> None:
+    own = "  held: {kind: data, format: conversations, heldout: 1, sources: [{kind: refusals}]}\n"
+    assert loads(changed("{kind: refusals, data: talks}", "{kind: refusals, data: held}", "", own))
+
+
+def test_several_traps_are_reported_together() -> None:
+    error = refuse(changed("    init: chat\n", "", "heads: 4", "heads: 5"))
+    assert "2 mistakes" in error.what
+    assert "recipe.yaml:20, stage aligned, field init" in error.what
+    assert "recipe.yaml:13, stage base, field model.heads" in error.what
+
+
+def test_a_recipe_made_in_python_is_checked_without_lines() -> None:
+    recipe = loads(RIGHT)
+    wrong = recipe.model_copy(update={"stages": {k: v for k, v in recipe.stages.items() if k != "chat"}})
+    with pytest.raises(RecipeError, match="there is no stage `chat`") as caught:
+        traps.check(wrong)
+    assert "stage aligned, field init" in str(caught.value)

@@ -1,0 +1,264 @@
+# ruff: noqa: E501 (a recipe)
+"""The commands as a user meets them: what they print, what they write, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from trivium import commands
+from trivium.cli import main
+from trivium.errors import DataError, GateError
+
+RECIPE = """\
+name: tiny
+stages:
+  corpus: {kind: data, sources: [{kind: python-docs}]}
+  vocab: {kind: tokenizer, data: corpus}
+  base: {kind: pretrain, data: corpus, tokenizer: vocab, model: {dim: 64, heads: 4, layers: 2}, steps: 10}
+  more: {kind: pretrain, data: corpus, tokenizer: vocab, init: base, model: {dim: 64, heads: 4, layers: 2}, epochs: 1}
+"""
+
+
+class Fake:
+    """A stage that writes one file and remembers that it ran."""
+
+    version = 1
+    error: Exception | None = None
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def identity(self, config, recipe_folder):
+        return {}
+
+    def run(self, ctx):
+        if self.error:
+            raise self.error
+        self.ran.append(ctx.name)
+        ctx.emit({"event": "phase", "steps": 10, "tokens_per_step": 100, "parameters": 5_900_000})
+        ctx.emit({"event": "warning", "message": "careful [now]"})
+        ctx.emit(
+            {
+                "event": "step",
+                "seconds_per_step": 0.1,
+                "step": 5,
+                "steps": 10,
+                "loss": 1.25,
+                "lr": 1e-3,
+                "eta_s": 75,
+            }
+        )
+        for name in ("train.jsonl", "heldout.jsonl"):
+            (ctx.out / name).write_text("")
+        return {"loss": 1.5, "items": 1000}
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("TRIVIUM_DEBUG", raising=False)
+    monkeypatch.setattr("trivium.plan.machine.measured_peak", lambda **_: 1e9)
+    stage, module = Fake(), types.ModuleType("trivium.pipeline.stages")
+    module.STAGES = dict.fromkeys(("data", "tokenizer", "pretrain"), stage)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "trivium.pipeline.stages", module)
+    Path("tiny.yaml").write_text(RECIPE)
+    return stage
+
+
+def trivium(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_run_runs_each_stage_once(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("run", "tiny.yaml") == 0
+    out = capsys.readouterr().out
+    assert fake.ran == ["corpus", "vocab", "base", "more"]
+    assert "step 5/10  loss 1.2500  lr 1.00e-03  1,000 tokens/s  1 min 15 s left" in out
+    assert "parameters 5.9M" in out
+    assert "careful [now]" in out
+    assert "loss 1.5, items 1K" in out
+    assert (Path("runs/tiny/base") / "artifact.json").is_file()
+    assert trivium("run", "tiny.yaml") == 0
+    assert "nothing to do: all 4 up to date" in capsys.readouterr().out
+    assert len(fake.ran) == 4
+
+
+def test_only_and_overrides(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("run", "tiny.yaml", "--only", "vocab", "--store", "s", "--runs", "r") == 0
+    assert fake.ran == ["corpus", "vocab"]
+    assert Path("r/tiny/vocab/artifact.json").is_file()
+    assert (
+        trivium(
+            "run", "tiny.yaml", "-o", "vocab.vocab_size=500", "--only", "vocab", "--store", "s", "--runs", "r"
+        )
+        == 0
+    )
+    assert fake.ran == ["corpus", "vocab", "vocab"]
+    assert "vocab_size" in capsys.readouterr().out
+
+
+def test_steps_run_their_kinds_and_what_they_need(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("data", "tiny.yaml") == 0
+    assert fake.ran == ["corpus", "vocab"]
+    assert trivium("train", "tiny.yaml", "base") == 0
+    assert fake.ran == ["corpus", "vocab", "base"]
+    assert trivium("train", "tiny.yaml", "bas") == 2
+    assert "did you mean `base`?" in capsys.readouterr().err
+    assert trivium("train", "tiny.yaml", "corpus") == 2
+    assert trivium("evaluate", "tiny.yaml") == 2
+    assert "no stage of this step" in capsys.readouterr().err
+
+
+def test_plan_says_what_would_run_and_why(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    trivium("data", "tiny.yaml")
+    capsys.readouterr()
+    assert trivium("plan", "tiny.yaml") == 0
+    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert "cached" in rows["corpus"]
+    assert "run: never run" in rows["base"]
+    assert "corpus, vocab" in rows["base"]
+    assert "81.9K" in rows["base"]  # 10 steps x 32 rows x 256 tokens
+    assert "unknown until corpus has run" in rows["more"]
+    assert fake.ran == ["corpus", "vocab"]
+    trivium("plan", "tiny.yaml")
+    assert "2 of 4 stages to run" in capsys.readouterr().out
+
+
+def test_errors_for_people_have_codes_and_no_traceback(
+    fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trivium("run", "nothing.yaml") == 2
+    assert trivium("run", "tiny.yaml", "-o", "base.lrr=1") == 2
+    for error, code in ((DataError("the corpus is empty", fix="add text"), 3), (GateError("too low"), 5)):
+        fake.error = error
+        assert trivium("run", "tiny.yaml") == code
+    said = capsys.readouterr()
+    assert "there is no recipe nothing.yaml" in said.err
+    assert "where: -o base.lrr=1" in said.err
+    assert "fix:   add text" in said.err
+    assert "Traceback" not in said.err + said.out
+
+
+def test_debug_shows_the_traceback(fake: Fake, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TRIVIUM_DEBUG", "")
+    assert trivium("--debug", "run", "nothing.yaml") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_is_not_hidden(fake: Fake) -> None:
+    fake.error = ZeroDivisionError("ours")
+    with pytest.raises(ZeroDivisionError):
+        main(["run", "tiny.yaml"])
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["run", "tiny.yaml", "--nonsense"]])
+def test_wrong_arguments_are_code_2(arguments: list[str]) -> None:
+    assert trivium(*arguments) == 2
+
+
+def test_init_writes_a_recipe_and_does_not_overwrite(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("init", "mine") == 0
+    recipe = yaml.safe_load(Path("mine.yaml").read_text())
+    assert recipe["name"] == "mine"
+    Path("mine.yaml").write_text("precious")
+    assert trivium("init", "mine") == 2
+    assert Path("mine.yaml").read_text() == "precious"
+    assert "--force" in capsys.readouterr().err
+    assert trivium("init", "mine", "--force") == 0
+    assert Path("mine.yaml").read_text() != "precious"
+    assert trivium("init", "../mine") == 2
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("schema") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Trivium recipe"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("version") == 0
+    assert capsys.readouterr().out.startswith("trivium 0.")
+
+
+def test_lineage_shows_where_an_artifact_comes_from(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    trivium("run", "tiny.yaml")
+    capsys.readouterr()
+    assert trivium("lineage", "runs/tiny/vocab") == 0
+    assert "corpus" in capsys.readouterr().out
+    assert trivium("lineage", "runs/tiny/nothing") == 4
+
+
+def test_chat_and_report_say_what_is_missing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trivium("chat", "runs/nothing") == 4
+    assert "no checkpoint at runs/nothing" in capsys.readouterr().err
+
+
+def test_a_conversation_keeps_its_turns_until_new() -> None:
+    heard: list[list[str]] = []
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        heard.append([f"{message['role'][0]}:{message['content']}" for message in messages])
+        return "yes"
+
+    lines = iter(["hello", "and then?", "/new", "again", ""])
+    commands.converse(answer, [{"role": "system", "content": "be kind"}], lambda _: next(lines))
+    assert heard == [
+        ["s:be kind", "u:hello"],
+        ["s:be kind", "u:hello", "a:yes", "u:and then?"],
+        ["s:be kind", "u:again"],
+    ]
+
+
+def test_what_cannot_be_answered_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+    heard: list[int] = []
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        heard.append(len(messages))
+        if len(heard) == 1:
+            raise DataError("the prompt is too long")
+        return "yes"
+
+    lines = iter(["long", "short", "/quit"])
+    commands.converse(answer, [], lambda _: next(lines))
+    assert heard == [1, 1]
+    assert "/new" in capsys.readouterr().err
+
+
+def test_chat_streams_one_reply(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    asked = []
+
+    def stream(model, tokenizer, messages, sampling):
+        asked.append((messages, sampling.temperature, sampling.max_new_tokens))
+        yield from ("It ", "joins.")
+
+    monkeypatch.setattr("trivium.generate.engine.stream", stream)
+    monkeypatch.setattr("trivium.model.hf.load", lambda folder: None)
+    monkeypatch.setattr("trivium.text.chat.ChatTokenizer.load", lambda folder: None)
+    arguments = ["-p", "What?", "--system", "be kind", "--temperature", "0", "--max-new-tokens", "9"]
+    assert trivium("chat", str(tmp_path), *arguments) == 0
+    assert capsys.readouterr().out == "It joins.\n"
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "What?"}]
+    assert asked == [(messages, 0.0, 9)]
+
+
+def test_control_c_ends_cleanly_with_130() -> None:
+    code = (
+        "import os, signal, trivium.commands as c, trivium.cli\n"
+        "c.version = lambda: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)\n"
+        "trivium.cli.main(['version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in done.stderr

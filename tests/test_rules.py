@@ -1,0 +1,292 @@
+"""The rules that keep the inside simple, read from the source itself. docs/architecture.md explains them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src" / "trivium"
+FILES = sorted(SRC.rglob("*.py"))
+NAMES = [str(path.relative_to(SRC)) for path in FILES]
+
+# Files that may write beside trivium/files.py, and how. Everything else goes through files.py.
+WRITERS = {
+    "pipeline/run.py": "appends events to events.jsonl, one whole line per write",
+    "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
+}
+# The one call each that seeds torch; NumPy's generators come from seeds.generator.
+SEEDERS = {"train/state.py", "seeds.py"}
+# Randomness that must not be guessed and never reaches an artifact: the template's marks, forged by nobody.
+UNSEEDED = {"text/chat.py": {"secrets"}}
+# Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
+IMPORTERS = {SRC / "corpus" / "python_docs.py"}
+# What distributions are called where it differs from what is imported.
+DISTRIBUTIONS = {"yaml": "pyyaml", "reasoning_gym": "reasoning-gym"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def called(node: ast.AST) -> str:
+    """The dotted name that a call calls: `np.random.seed`, `.backward` for a method of something computed."""
+    if not isinstance(node, ast.Call):
+        return ""
+    parts, target = [], node.func
+    while isinstance(target, ast.Attribute):
+        parts.append(target.attr)
+        target = target.value
+    parts.append(target.id if isinstance(target, ast.Name) else "")
+    return ".".join(reversed(parts))
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield called(node), node
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module imported anywhere in a file, in functions and under TYPE_CHECKING too: `a.b.c`."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the floor"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floors() -> dict[str, tuple[int, int]]:
+    """Module or package -> (floor, place on it), read from the table in docs/architecture.md."""
+    table = re.findall(r"^\| (\d) \| (.+?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    return {
+        entry.removesuffix(".py").removesuffix("/"): (int(floor), place)
+        for floor, entries in table
+        for place, entry in enumerate(re.findall(r"`([\w./]+)`", entries))
+    }
+
+
+def home(module: str) -> str:
+    """The entry of the floors table that a module belongs to: `trivium.recipe.load` -> `recipe`."""
+    return module.removeprefix("trivium").removeprefix(".").split(".")[0]
+
+
+def may_import(importer: str, imported: str, table: dict[str, tuple[int, int]]) -> bool:
+    """Lower floors and the own package; on the lowest and the highest floor also what is listed before."""
+    if importer == imported:
+        return True
+    (floor, place), (other, before) = table[importer], table[imported]
+    ordered = floor in (0, max(level for level, _ in table.values()))
+    return other < floor or (ordered and other == floor and before < place)
+
+
+def test_every_file_has_a_floor() -> None:
+    table = floors()
+    assert {home(name.removesuffix(".py").replace("/", ".")) for name in NAMES} - {"__init__"} <= set(table)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_floors_hold(path: Path) -> None:
+    table, name = floors(), str(path.relative_to(SRC))
+    if name == "__init__.py":  # the library's front door: it re-exports lazily what lies anywhere
+        return
+    importer = home(name.removesuffix(".py").replace("/", "."))
+    for module in imports(path):
+        if module.split(".")[0] == "trivium" and (imported := home(module)) in table:
+            assert may_import(importer, imported, table), f"{name} may not import {module}"
+        elif module.split(".")[0] == "trivium":
+            assert home(module) in ("__version__",), f"{name} imports {module}, which has no floor"
+
+
+def test_the_floors_rule_refuses_an_upward_import() -> None:
+    table = floors()
+    assert not may_import("recipe", "model", table)
+    assert not may_import("train", "batches", table)
+    assert not may_import("errors", "recipe", table)
+    assert not may_import("console", "cli", table)
+    assert may_import("recipe", "errors", table)
+    assert may_import("phases", "train", table)
+
+
+def test_backward_is_called_once() -> None:
+    found = [
+        name
+        for name, path in zip(NAMES, FILES, strict=True)
+        for _ in re.findall(r"\.backward\(", path.read_text())
+    ]
+    assert found == ["train/loop.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_budgets(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= (200 if path == SRC / "train" / "loop.py" else 400)
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno + 1 <= 60, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_names_become_objects_only_through_dictionaries(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(path)} & {
+        "pickle",
+        "marshal",
+        "shelve",
+        "dill",
+        "cloudpickle",
+        "joblib",
+    }
+    for name, node in calls(path):
+        if name == "importlib.import_module" and path in IMPORTERS:
+            continue
+        assert name not in {
+            "eval",
+            "exec",
+            "compile",
+            "__import__",
+            "importlib.import_module",
+            "import_module",
+            "globals",
+        }
+        assert name != "torch.load", "weights are safetensors"
+        if name == "getattr" and len(node.args) > 1 and "config" in ast.unparse(node.args[1]):
+            pytest.fail(f"line {node.lineno}: an attribute named by a config")
+
+
+def atomic(path: Path) -> set[str]:
+    """Names of temporary paths that files.py gave: `with atomic_path(...) as name`."""
+    return {
+        item.optional_vars.id
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.With)
+        for item in node.items
+        if called(item.context_expr).split(".")[-1] == "atomic_path"
+        and isinstance(item.optional_vars, ast.Name)
+    }
+
+
+def writes(path: Path) -> Iterator[str]:
+    """What a file does that creates or replaces files other than through files.py."""
+    given = atomic(path)
+    for name, node in calls(path):
+        if name.split(".")[0] in given or given & {ast.unparse(argument) for argument in node.args}:
+            continue
+        method = name.rsplit(".", 1)[-1]
+        values = [*node.args, *(keyword.value for keyword in node.keywords)]
+        modes = [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
+        opened = method in ("open", "fdopen") and any(
+            re.fullmatch(r"[rbt]*[wax+][wax+rbt]*", m) for m in modes
+        )
+        text = method in ("write_text", "write_bytes") and "." in name and not name.startswith("files.")
+        if opened or text or name in ("json.dump", "torch.save", "np.save", "numpy.save", "shutil.move"):
+            yield f"line {node.lineno}: {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_are_written_in_one_place(path: Path) -> None:
+    name = str(path.relative_to(SRC))
+    if name != "files.py" and name not in WRITERS:
+        assert list(writes(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_randomness_comes_from_seeds(path: Path) -> None:
+    name = str(path.relative_to(SRC))
+    unseeded = {module.split(".")[0] for module in imports(path)} & {"random", "secrets", "uuid"}
+    assert unseeded <= UNSEEDED.get(name, set())
+    for call, node in calls(path):
+        where = f"{name}:{node.lineno} {call}"
+        assert not call.endswith(("random.seed", "random.default_rng", "RandomState")), where
+        if call.endswith(("manual_seed", "manual_seed_all")):
+            assert "derive" in ast.unparse(node) or "seed" in ast.unparse(node), where
+        if call == "torch.manual_seed":
+            assert name in SEEDERS, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_all_names_exactly_what_a_file_offers(path: Path) -> None:
+    listed = [
+        ast.literal_eval(node.value)
+        for node in tree(path).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    if not listed:
+        return
+    top = [*tree(path).body]
+    top += [inner for node in top if isinstance(node, ast.If) for inner in node.body]  # under TYPE_CHECKING
+    bound, own = set(), set()
+    for node in top:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "trivium":
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+    must = bound | own if path.name == "__init__.py" else own
+    assert {name for name in must if not name.startswith("_")} <= set(listed[0]) <= bound | own
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in project["dependencies"]}
+    optional = {
+        re.split(r"[<>=!~\[; ]", line)[0].lower()
+        for extra, lines in project.get("optional-dependencies", {}).items()
+        if extra != "dev"
+        for line in lines
+    }
+    used = {
+        DISTRIBUTIONS.get(top, top)
+        for path in FILES
+        for module in imports(path)
+        if (top := module.split(".")[0]) not in sys.stdlib_module_names and top != "trivium"
+    }
+    assert declared <= used, "declared, never imported"
+    assert used <= declared | optional, "imported, not declared"
+
+
+def test_help_is_light() -> None:
+    """Counted, not timed: a busy machine must not fail a test. The time is printed for those who look."""
+    code = (
+        "import sys, json, contextlib, io\nfrom trivium.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main(['--help'])\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - started)
+    modules = set(json.loads(done.stdout))
+    heavy = {
+        "torch",
+        "numpy",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "reasoning_gym",
+        "jinja2",
+    }
+    assert not heavy & modules
+    assert len(modules) < 600
+    print(f"trivium --help: {best:.2f} s, {len(modules)} modules")
+
+
+@pytest.mark.parametrize("package", ["recipe", "pipeline", "plan"])
+def test_what_only_plans_imports_no_torch(package: str) -> None:
+    modules = [
+        f"trivium.{package}.{path.stem}" for path in (SRC / package).glob("*.py") if path.stem != "__init__"
+    ]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

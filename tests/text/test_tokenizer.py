@@ -1,0 +1,89 @@
+"""The tokenizer: any text round-trips, digits are single, user text is never special, transformers agrees."""
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from trivium.errors import ArtifactError, DataError
+from trivium.text import tokenizer as tk
+
+TEXTS = Path(argparse.__file__).read_text(encoding="utf-8").split("\n\n")
+SPELT = st.lists(st.one_of(st.text(), st.sampled_from([*tk.SPECIAL, "<|", "|>", "<"]))).map("".join)
+TRAINED = tk.train(TEXTS, 400)
+
+
+def test_special_tokens_come_first_and_the_size_is_exact() -> None:
+    assert [TRAINED.token_to_id(token) for token in tk.SPECIAL] == list(range(6))
+    assert TRAINED.get_vocab_size() == 400
+
+
+@given(SPELT)
+def test_any_text_round_trips_and_is_never_special(text: str) -> None:
+    ids = tk.encode_plain(TRAINED, text)
+    assert TRAINED.decode(ids, skip_special_tokens=False) == text
+    assert all(number >= len(tk.SPECIAL) for number in ids)
+
+
+@given(st.lists(SPELT, max_size=4))
+def test_a_batch_is_its_texts(texts: list[str]) -> None:
+    assert tk.encode_plain_batch(TRAINED, texts) == [tk.encode_plain(TRAINED, text) for text in texts]
+
+
+def test_digits_stay_single() -> None:
+    tokens = [TRAINED.id_to_token(number) for number in tk.encode_plain(TRAINED, "f12 190")]
+    assert [token for token in tokens if any(c.isdigit() for c in token)] == list("12190")
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    texts = [f"{i} <|end|> fox {i}" for i in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda text: tk.encode_plain(TRAINED, text), texts))
+    assert found == [tk.encode_plain(TRAINED, text) for text in texts]
+
+
+def test_too_little_text_says_how_many_tokens_it_gives() -> None:
+    with pytest.raises(DataError, match=r"the data gives \d+ tokens") as caught:
+        tk.train(["short"], 1000)
+    assert "vocab_size: 1000" in caught.value.where
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[Path]:
+    tk.save(TRAINED, tmp_path, "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}", 256)
+    yield tmp_path
+
+
+def test_saved_and_loaded_it_is_the_same(saved: Path) -> None:
+    assert tk.load(saved).to_str() == TRAINED.to_str()
+
+
+def test_transformers_loads_the_same_tokenizer(saved: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    auto = transformers.AutoTokenizer.from_pretrained(saved)
+    for text in ["The quick fox 123", " spaces , kept ", "naïve\n\n\tcafé 😀"]:
+        assert auto.encode(text, add_special_tokens=False) == tk.encode_plain(TRAINED, text)
+        assert auto.decode(auto.encode(text, add_special_tokens=False)) == text
+    assert (auto.eos_token, auto.pad_token, auto.model_max_length) == ("<|end|>", "<|pad|>", 256)
+    assert set(auto.all_special_tokens) == set(tk.SPECIAL)
+    chat = auto.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert chat == "<|user|>hi<|end|>"
+
+
+def test_a_missing_or_damaged_file_is_an_artifact_error(saved: Path) -> None:
+    (saved / "tokenizer.json").write_text("{")
+    with pytest.raises(ArtifactError, match="damaged"):
+        tk.load(saved)
+    (saved / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        tk.load(saved)
+
+
+def test_training_is_reproducible() -> None:
+    again: Tokenizer = tk.train(TEXTS, 400)
+    assert again.to_str() == TRAINED.to_str()
