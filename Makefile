@@ -1,5 +1,4 @@
 # make setup       makes .venv and installs Trivium with what its tests need
-#                  (without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves gigabytes)
 # make quickstart  runs recipes/quickstart.yaml, from raw text to a released model
 # make test        the tests, in a few minutes; test-all adds the slow end-to-end ones
 # make lint        ruff and mypy; format rewrites

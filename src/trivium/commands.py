@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trivium import files
-from trivium.errors import ArtifactError, DataError, Interrupted, RecipeError, TriviumError
+from trivium.errors import ArtifactError, DataError, GateError, Interrupted, RecipeError, TriviumError
 
 if TYPE_CHECKING:
     from trivium.pipeline.run import StageStatus
@@ -73,11 +73,30 @@ def run(
     from trivium.console import Progress
     from trivium.pipeline import run as pipeline
 
-    with Progress() as progress:
-        artifacts = pipeline.run(recipe, **_places(path, store, runs), emit=progress, only=only)
-    for artifact in artifacts.values():
-        if artifact.kind == "release":
-            report(artifact.path)
+    places = _places(path, store, runs)
+    try:
+        with Progress() as progress:
+            pipeline.run(recipe, **places, emit=progress, only=only)
+    except GateError:  # the figures are what the user needs to see now
+        _show_results(recipe, places)
+        raise
+    _show_results(recipe, places)
+
+
+def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
+    """Saves runs/RECIPE/report.html and report.json from what is in the store now, and prints the tables."""
+    from trivium.pipeline.account import current, summary
+    from trivium.pipeline.run import status
+    from trivium.report.page import html, show
+
+    artifacts = current(places["store"], status(recipe, **places))
+    if any(artifact.kind == "evaluate" for artifact in artifacts.values()):
+        result = summary(recipe, artifacts)
+        folder = places["runs_folder"] / recipe.name
+        files.write_json(folder / "report.json", result)
+        files.write_text(folder / "report.html", html(result))
+        show(result)
+        print(f"saved: {folder / 'report.html'}, {folder / 'report.json'}")
 
 
 def step(
@@ -104,13 +123,17 @@ def step(
 
 def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
     recipe = _load(path, overrides)
+    from trivium.pipeline.account import current
     from trivium.pipeline.run import status
     from trivium.plan.cost import estimate
     from trivium.plan.machine import measured_peak
 
-    statuses = status(recipe, **_places(path, store, runs))
+    places = _places(path, store, runs)
+    statuses = status(recipe, **places)
     peak = measured_peak(cache=store / MACHINE)
-    costs = estimate(recipe, peak)
+    data = current(places["store"], [one for one in statuses if one.kind == "data"])
+    size = "train_characters"
+    costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
     Console().print(plan_table(recipe, statuses, costs), _total(statuses, costs, peak))
 
 
@@ -226,18 +249,17 @@ def lineage(artifact: str, store: Path) -> None:
 
 
 def report(run_folder: Path) -> None:
-    """Prints the report of a run: of its release, or of a folder that holds one."""
+    """Prints the report in the folder of a run or of a release."""
     from trivium.report.page import show
 
-    for folder in (run_folder, run_folder / "release", *sorted(run_folder.glob("*"))):
-        if (folder / "report.json").is_file():
-            show(json.loads((folder / "report.json").read_text(encoding="utf-8")))
-            return
-    raise ArtifactError(
-        f"there is no report in {run_folder}",
-        where=str(run_folder),
-        fix="the release stage writes it: run the recipe to its end, then give runs/RECIPE",
-    )
+    path = run_folder / "report.json"
+    if not path.is_file():
+        raise ArtifactError(
+            f"there is no report in {run_folder}",
+            where=str(run_folder),
+            fix="run a recipe with an `evaluate` stage, then give its folder: runs/RECIPE",
+        )
+    show(json.loads(path.read_text(encoding="utf-8")))
 
 
 def schema() -> None:

@@ -99,6 +99,8 @@ class Progress:
                 self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
             case "resume":
                 self._say(f"  going on at step {event['step']}/{event['steps']}")
+            case "message":
+                self._say(f"  [dim]{escape(str(event['message']))}[/]")
             case "warning":
                 self._say(f"  [yellow]{escape(str(event['message']))}[/]")
             case "bad_line":

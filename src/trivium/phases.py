@@ -6,7 +6,7 @@ the checkpoint is written, what is measured before and after) is the same for al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ class Source(NamedTuple):
     work: Path
     init: Transformer
     machine: Machine
+    emit: Emit
 
 
 class Items(NamedTuple):
@@ -81,6 +82,13 @@ def pairs(source: Source) -> Items:
 
 def pairs_with_reference(source: Source) -> Items:
     items = pairs(source)
+    source.emit(
+        {
+            "event": "message",
+            "message": "the frozen reference is the checkpoint that this phase starts from; its log-probabilities are "
+            "computed once, so one model is in memory",
+        }
+    )
     for name, part in (("train", items.train), ("heldout", items.heldout)):
         if isinstance(part, Pairs):
             where = source.work / f"reference-{name}.safetensors"
@@ -113,7 +121,7 @@ class Phase:
 PHASES: dict[str, Phase] = {
     "pretrain": Phase(packed, lambda config: NextToken()),
     "sft": Phase(chat, lambda config: NextToken()),
-    "dpo": Phase(pairs_with_reference, lambda config: Dpo(config.beta)),
+    "dpo": Phase(pairs_with_reference, lambda config: Dpo(config.beta, config.nll)),
     "orpo": Phase(pairs, lambda config: Orpo(config.beta)),
 }
 
@@ -143,14 +151,14 @@ def train_phase(
 
     `peak` gives the measured matmul peak in FLOP/s for (precision, device). Returns the stage's metrics.
     """
-    phase = PHASES[config.kind]  # type: ignore[attr-defined]
+    phase = PHASES[config.kind]
     machine = resolve(config)
     model.to(machine.device)
     length = config.context or model.config.context
-    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine)
+    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit)
     items = phase.batches(source)
-    micro = config.micro_batch or config.batch
     rank, world = layout()
+    micro = config.micro_batch or config.batch // world
     plan = Layout(seed, config.batch, micro, rank, world)
     rows_per_item = 2 if isinstance(items.train, Pairs) else 1
     row = items.train.length

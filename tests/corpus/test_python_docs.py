@@ -103,8 +103,16 @@ def test_replies_name_the_subject_and_are_full_sentences(conversations: list[Ite
         assert 8 <= len(reply.split()) <= 60
 
 
-def test_pairs_prefer_the_full_reply_to_a_curt_one() -> None:
-    for item in python_docs.items("preferences"):
-        record = item.record
-        assert len(record["rejected"]) < len(record["chosen"])
-        assert f"`{record['meta']['subject']}`" not in record["rejected"]
+def test_pairs_prefer_the_full_reply_to_a_curt_one_or_to_one_about_something_else() -> None:
+    careless = 0
+    records = [item.record for item in python_docs.items("preferences")]
+    for record in records:
+        name = f"`{record['meta']['subject']}`"
+        assert name in record["chosen"]
+        assert not record["rejected"].startswith(name)
+        if record["rejected"].startswith("`"):
+            careless += 1
+            assert record["rejected"].split(" ", 1)[1] == record["chosen"].split(" ", 1)[1]
+        else:
+            assert len(record["rejected"]) < len(record["chosen"])
+    assert 0.35 < careless / len(records) < 0.45

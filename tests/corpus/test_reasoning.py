@@ -36,7 +36,7 @@ def test_a_rejected_reply_differs_and_a_wrong_answer_is_not_correct(task: str) -
     wrong = 0
     for record in draw(task, 300, "preferences"):
         assert record["rejected"] != record["chosen"]
-        if record["rejected"].startswith("Answer:"):
+        if "Answer:" in record["rejected"]:
             wrong += 1
             assert not reasoning.correct(record["rejected"], record["meta"])
     assert wrong > 30

@@ -22,7 +22,10 @@ SHAPES = {
 
 
 def make(**changes) -> Transformer:
-    shape = dict(vocab_size=97, dim=32, layers=2, heads=4, kv_heads=4, head_dim=8, hidden=64, context=48) | changes
+    shape = (
+        dict(vocab_size=97, dim=32, layers=2, heads=4, kv_heads=4, head_dim=8, hidden=64, context=48)
+        | changes
+    )
     model = Transformer(ModelConfig(**shape))
     model.initialise(torch.Generator().manual_seed(3))
     with torch.no_grad():  # norms that are not 1 and logits of a real size: a forgotten weight must show
@@ -49,7 +52,11 @@ def test_transformers_gives_the_same_logits_and_text(tmp_path, changes):
     replied = generate(model, [prompt], Sampling(max_new_tokens=12), stop=())[0]
     with torch.no_grad():
         greedy = theirs.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, 10), max_new_tokens=12, min_new_tokens=12, do_sample=False
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, 10),
+            max_new_tokens=12,
+            min_new_tokens=12,
+            do_sample=False,
         )
     assert replied == greedy[0, 10:].tolist()
 
@@ -101,7 +108,9 @@ def test_weights_of_another_shape_are_named(tmp_path):
     hf.save(make(), tmp_path, eos=5, pad=1)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
-    with pytest.raises(ArtifactError, match=r"mlp\.down_proj\.weight \(config \(32, 128\), file \(32, 64\)\)"):
+    with pytest.raises(
+        ArtifactError, match=r"mlp\.down_proj\.weight \(config \(32, 128\), file \(32, 64\)\)"
+    ):
         hf.load(tmp_path)
 
 

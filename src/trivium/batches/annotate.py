@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from trivium.batches.pairs import Pairs
@@ -19,8 +20,13 @@ from trivium.objectives.sequence import row_log_probs
 
 @torch.no_grad()
 def response_log_probs(
-    model: Transformer, pairs: Pairs, *, autocast: AbstractContextManager[Any], device: str = "cpu", micro: int = 16
-) -> np.ndarray:
+    model: Transformer,
+    pairs: Pairs,
+    *,
+    autocast: AbstractContextManager[Any],
+    device: str = "cpu",
+    micro: int = 16,
+) -> NDArray[np.float32]:
     """Log-probability of every reply under `model`, summed over its tokens: (pairs, 2) float32, chosen first."""
     sums = []
     with autocast:
@@ -31,7 +37,12 @@ def response_log_probs(
 
 
 def annotate_reference(
-    pairs: Pairs, reference: Transformer, path: Path, *, autocast: AbstractContextManager[Any], device: str = "cpu"
+    pairs: Pairs,
+    reference: Transformer,
+    path: Path,
+    *,
+    autocast: AbstractContextManager[Any],
+    device: str = "cpu",
 ) -> None:
     """Puts the reference's log-probabilities into `pairs`, from `path` if they were computed before."""
     if not path.exists():

@@ -13,15 +13,21 @@ from trivium.text.chat import ChatTokenizer, Encoded
 
 @dataclass
 class Account:
-    """What did not fit: conversations dropped because the prompt alone fills the context, and replies cut short."""
+    """What did not fit: conversations dropped because they hold no reply or because the prompt alone fills the
+    context, and replies cut short. Preference pairs count their two replies, and a prompt that is too long once.
+    """
 
     kept: int = 0
+    no_reply: int = 0
     prompt_too_long: int = 0
     reply_cut: int = 0
     learned_tokens: int = 0
 
     def fit(self, encoded: Encoded, length: int) -> Encoded | None:
         """The conversation within `length` tokens, or None if nothing of a reply would be left."""
+        if not any(encoded.mask):
+            self.no_reply += 1
+            return None
         if len(encoded.ids) > length:
             cut = Encoded(encoded.ids[:length], encoded.mask[:length])
             if not any(cut.mask):
@@ -65,8 +71,9 @@ class Conversations:
             self.bins[place].append(encoded)
         if not self.bins:
             raise DataError(
-                f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of {length} tokens",
-                fix="raise `context`, or shorten the prompts",
+                f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of "
+                f"{length} tokens, {self.account.no_reply} conversations have no reply",
+                fix="raise `context`, shorten the prompts, or give conversations in which the assistant speaks",
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ GROUP = 1000
 class Packed:
     """Rows of `length` tokens cut from the stream of all documents; documents keep to themselves inside a row.
 
+    Every token is in exactly one row; the last row is padded.
+
     `tokens` (N,) uint16 or uint32 and `starts` (documents,) int64 are memory-mapped files.
     """
 
@@ -31,26 +33,22 @@ class Packed:
         self.utf8_bytes: int = meta["bytes"]
         self.tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r")
         self.starts = np.memmap(folder / "starts.bin", dtype=np.int64, mode="r")
-        self.count = (len(self.tokens) - 1) // length
+        self.count = -(-len(self.tokens) // length)
 
     def item(self, index: int) -> list[Row]:
         first = index * self.length
         # one token more than the row: the target of its last place, if that is in the same document
         ids = np.asarray(self.tokens[first : first + self.length + 1], dtype=np.int64)
-        cuts = self.starts[np.searchsorted(self.starts, first, side="right") :]
-        cuts = [int(cut) - first for cut in cuts[: np.searchsorted(cuts, first + self.length)]]
-        edges = [0, *cuts, self.length]
-        segments = [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)]
-        row = sequence_row([(s, np.ones(len(s), dtype=bool)) for s in segments], self.length, pad=0)  # type: ignore[misc]
-        following = first + self.length
-        if not self._starts_document(following):
+        after, following = np.searchsorted(self.starts, (first, first + self.length), side="right")
+        cuts = [int(cut) - first for cut in self.starts[after:following]]
+        inner = [cut for cut in cuts if cut < self.length]
+        edges = [0, *inner, min(self.length, len(ids))]
+        segments = [(ids[a:b].tolist(), [True] * (b - a)) for a, b in pairwise(edges)]
+        row = sequence_row(segments, self.length, pad=0)
+        if len(ids) > self.length and inner == cuts:  # the following token goes on with this row's last document
             row["targets"][-1] = ids[-1]
             row["loss_mask"][-1] = 1.0
         return [row]
-
-    def _starts_document(self, place: int) -> bool:
-        found = int(np.searchsorted(self.starts, place))
-        return found < len(self.starts) and int(self.starts[found]) == place
 
 
 def encode(texts: Iterable[str], chat: ChatTokenizer, folder: Path) -> None:
@@ -69,7 +67,10 @@ def encode(texts: Iterable[str], chat: ChatTokenizer, folder: Path) -> None:
                 file.write(np.asarray(ids, dtype=dtype).tobytes())
     with atomic_path(folder / "starts.bin") as temporary:
         np.asarray(starts, dtype=np.int64).tofile(temporary)
-    write_json(folder / "shard.json", {"dtype": np.dtype(dtype).name, "tokens": place, "characters": characters, "bytes": size})
+    write_json(
+        folder / "shard.json",
+        {"dtype": np.dtype(dtype).name, "tokens": place, "characters": characters, "bytes": size},
+    )
 
 
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -78,11 +79,13 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
         yield group
 
 
-def open_shard(texts: Iterable[str], chat: ChatTokenizer, folder: Path, length: int, *, rows: int, what: str) -> Packed:
+def open_shard(
+    texts: Iterable[str], chat: ChatTokenizer, folder: Path, length: int, *, rows: int, what: str
+) -> Packed:
     """Encodes (unless it is there) and opens a shard. DataError if it has fewer than `rows` rows: not one batch."""
     encode(texts, chat, folder)
     total = json.loads((folder / "shard.json").read_text(encoding="utf-8"))["tokens"]
-    if (total - 1) // length < max(1, rows):
+    if total < length * max(1, rows):
         raise DataError(
             f"{what} has {total} tokens, which is less than one batch ({rows} rows of {length} tokens)",
             fix="add sources, or make `batch` or `context` smaller",

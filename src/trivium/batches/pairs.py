@@ -30,20 +30,28 @@ class Pairs:
 
     @classmethod
     def build(
-        cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, context: int, *, length: int | None = None
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        chat: ChatTokenizer,
+        context: int,
+        *,
+        length: int | None = None,
     ) -> Pairs:
         """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
         self = cls(length or context, chat.pad)
         for record in records:
-            both = [
-                self.account.fit(chat.response(record["prompt"], record[side]), self.length)
-                for side in ("chosen", "rejected")
-            ]
-            if both[0] is not None and both[1] is not None:
+            both: list[Encoded] = []
+            for side in ("chosen", "rejected"):
+                fitted = self.account.fit(chat.response(record["prompt"], record[side]), self.length)
+                if fitted is None:  # the prompt is too long, for the other side too
+                    break
+                both.append(fitted)
+            else:
                 self.pairs.append((both[0], both[1]))
         if not self.pairs:
             raise DataError(
-                f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than the context of {self.length} tokens",
+                f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than "
+                f"the context of {self.length} tokens",
                 fix="raise `context`, or shorten the prompts",
             )
         if length is None:

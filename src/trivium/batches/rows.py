@@ -28,7 +28,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.batch % self.world or (self.batch // self.world) % self.micro:
-            raise ValueError(f"{self.batch} items do not divide into {self.world} ranks and micro-batches of {self.micro}")
+            raise ValueError(
+                f"{self.batch} items do not divide into {self.world} ranks and micro-batches of {self.micro}"
+            )
 
 
 @dataclass
@@ -54,7 +56,9 @@ class Shuffled:
         share = self.layout.batch // self.layout.world
         first = step * self.layout.batch + self.layout.rank * share
         indices = [self._index(first + i) for i in range(share)]
-        return [collate(self.item, indices[i : i + self.layout.micro]) for i in range(0, share, self.layout.micro)]
+        return [
+            collate(self.item, indices[i : i + self.layout.micro]) for i in range(0, share, self.layout.micro)
+        ]
 
 
 @dataclass
@@ -68,7 +72,8 @@ class Fixed:
 
     def batch(self, step: int) -> list[Batch]:
         return [
-            collate(self.item, range(i, min(i + self.micro, self.count))) for i in range(0, self.count, self.micro)
+            collate(self.item, range(i, min(i + self.micro, self.count)))
+            for i in range(0, self.count, self.micro)
         ]
 
 
@@ -80,8 +85,8 @@ def collate(item: Callable[[int], Sequence[Row]], indices: Sequence[int]) -> Bat
 def sequence_row(segments: Sequence[tuple[Sequence[int], Sequence[bool]]], length: int, pad: int) -> Row:
     """Segments of (ids, learn) laid end to end in one row of `length` tokens, padded.
 
-    Each segment is a document of its own: attention, positions and targets never cross its borders. A token with `learn` True is one
-    to be predicted, so it is the *target* of the place before it; a segment's first token is nobody's target.
+    Each segment is a document of its own: attention, positions and targets never cross its borders. A token with `learn`
+    True is one to be predicted, so it is the *target* of the place before it; a segment's first token is nobody's target.
     """
     tokens = np.full(length, pad, dtype=np.int64)
     targets = np.full(length, pad, dtype=np.int64)
@@ -99,4 +104,10 @@ def sequence_row(segments: Sequence[tuple[Sequence[int], Sequence[bool]]], lengt
         positions[start:end] = np.arange(len(ids))
         doc_id[start:end] = number
         start = end
-    return {"tokens": tokens, "targets": targets, "loss_mask": loss_mask, "positions": positions, "doc_id": doc_id}
+    return {
+        "tokens": tokens,
+        "targets": targets,
+        "loss_mask": loss_mask,
+        "positions": positions,
+        "doc_id": doc_id,
+    }

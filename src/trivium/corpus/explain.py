@@ -27,6 +27,11 @@ QUESTIONS = (
 PHRASINGS = 2  # questions per docstring in conversations
 FEWEST, MOST = 3, 36  # words of the first sentence
 
+CARELESS = 0.4
+"""Share of the rejected replies that are as long as the chosen one but about something else; the others are curt."""
+NEIGHBOURS = ("close", "get", "open", "read", "write", "Handler", "Parser", "run", "items", "Error", "append", "dump")
+"""Names that a careless reply confuses a subject with."""
+
 IMPERATIVE = frozenset(
     """abort accept acquire activate adapt add adjust allow alter append apply arrange ask assemble assert
     assign attach attempt authenticate begin bind block build byte-compile calculate call cancel change
@@ -82,7 +87,8 @@ def items(format: str, key: str, subject: str, kind: str, text: str) -> Iterator
         return
     meta = {"subject": subject}
     if format == "preferences":
-        rejected = curt(subject, kind, reply)
+        careless = seeds.unit(0, f"careless {subject}") < CARELESS
+        rejected = elsewhere(subject, reply) if careless else curt(subject, kind, reply)
         yield Item(preference(key, question(subject, 0), reply, rejected, meta), sayings=(reply,))
         return
     for nth in range(PHRASINGS):
@@ -117,6 +123,14 @@ def curt(subject: str, kind: str, reply: str) -> str:
         f"It {short}.",
     )
     return choices[int(seeds.unit(0, f"curt {subject}") * len(choices))]
+
+
+def elsewhere(subject: str, reply: str) -> str:
+    """A reply that looks full but is not about what was asked: the same words under a neighbour's name."""
+    owner, dot, name = subject.rpartition(".")
+    others = [other for other in NEIGHBOURS if other != name]
+    other = others[int(seeds.unit(0, f"elsewhere {subject}") * len(others))]
+    return reply.replace(f"`{subject}`", f"`{owner}{dot}{other}`", 1)
 
 
 def _place(subject: str, kind: str) -> str:

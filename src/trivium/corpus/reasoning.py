@@ -8,7 +8,7 @@ together. reasoning-gym's own scorer judges the answer, on the entry as it made 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,7 +55,7 @@ def extract_answer(reply: str, task: str) -> str | None:
     return TASKS[task].answer(found[-1].strip().rstrip(".")) if found else None
 
 
-def correct(reply: str, meta: dict[str, Any]) -> bool:
+def correct(reply: str, meta: Mapping[str, Any]) -> bool:
     """Whether a reply's answer is right: the full score from reasoning-gym, and the very answer worked out
     here.
 

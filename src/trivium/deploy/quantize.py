@@ -29,4 +29,9 @@ def quantize(source: Path, out: Path) -> dict[str, float]:
             error = (state[name.removesuffix("_scale")].float() * scale.float() - weight).abs()
             worst = max(worst, float((error / weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)).max()))
     before, after = (source / WEIGHTS).stat().st_size, (out / WEIGHTS).stat().st_size
-    return {"bytes_before": before, "bytes_after": after, "ratio": before / after, "worst_relative_error": worst}
+    return {
+        "bytes_before": before,
+        "bytes_after": after,
+        "ratio": before / after,
+        "worst_relative_error": worst,
+    }

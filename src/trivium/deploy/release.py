@@ -17,11 +17,16 @@ def check_gates(config: ReleaseStage, evaluations: Mapping[str, Path]) -> None:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         for metric, gate in results["gates"].items():
             if not gate["passed"]:
-                bounds = [f"{word} {gate[key]:g}" for key, word in (("min", "at least"), ("max", "at most")) if gate[key] is not None]
+                bounds = [
+                    f"{word} {gate[key]:g}"
+                    for key, word in (("min", "at least"), ("max", "at most"))
+                    if gate[key] is not None
+                ]
                 value = "not measured" if gate["value"] is None else f"{gate['value']:.4g}"
                 failed.append(f"{stage}: {metric} is {value}, must be {' and '.join(bounds)}")
     if failed:
         raise GateError(
-            f"the release of {config.model!r} is refused: {len(failed)} gates did not pass\n  " + "\n  ".join(failed),
+            f"the release of {config.model!r} is refused: {len(failed)} gates did not pass\n  "
+            + "\n  ".join(failed),
             fix="improve the stage that the metric is about, or move the bound in `gates` and say why",
         )

@@ -15,10 +15,13 @@ from trivium.types import Emit
 def evaluate(config: EvaluateStage, folders: Mapping[str, Path], emit: Emit) -> dict[str, Any]:
     """Results as written to `results.json`: `folders` gives the artifact of every model and data stage by name.
 
-    {"models": {name: {metric: value}}, "items": {metric: count}, "gates": {...}, "passed": bool, "samples": {suite: {model: [...]}}}
+    {"models": {name: {metric: value}}, "items": {metric: count}, "gates": {...}, "passed": bool, "tested": name,
+    "samples": {suite: {model: [{"prompt", "reply"}]}}}
     """
-    names = [name for name in dict.fromkeys([*config.compare, config.model])]
-    baseline = Subject.open(config.baseline, folders[config.baseline], config.device) if config.baseline else None
+    names = list(dict.fromkeys([*config.compare, config.model]))
+    baseline = (
+        Subject.open(config.baseline, folders[config.baseline], config.device) if config.baseline else None
+    )
     models: dict[str, dict[str, float]] = {}
     items: dict[str, int] = {}
     samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -36,7 +39,14 @@ def evaluate(config: EvaluateStage, folders: Mapping[str, Path], emit: Emit) -> 
         models[name] = metrics
     gates = judge(config, models[config.model])
     passed = all(gate["passed"] for gate in gates.values())
-    return {"models": models, "items": items, "gates": gates, "passed": passed, "samples": samples, "tested": config.model}
+    return {
+        "models": models,
+        "items": items,
+        "gates": gates,
+        "passed": passed,
+        "samples": samples,
+        "tested": config.model,
+    }
 
 
 def judge(config: EvaluateStage, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from trivium.batches.annotate import response_log_probs
 from trivium.batches.chat import Conversations
@@ -18,9 +20,10 @@ from trivium.batches.rows import Fixed, Row, sequence_row
 from trivium.corpus.reasoning import correct as is_correct
 from trivium.corpus.records import read
 from trivium.errors import DataError
-from trivium.evaluate.checker import Reply, refuses, win
+from trivium.evaluate.checker import Reply, coherent, refuses, win
 from trivium.evaluate.subject import Subject
 from trivium.recipe.models import Suite
+from trivium.text.chat import ChatTokenizer
 
 MICRO = 16
 SAMPLES = 6
@@ -34,7 +37,9 @@ class Measured(NamedTuple):
     samples: list[dict[str, Any]]
 
 
-def heldout(data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True) -> list[dict[str, Any]]:
+def heldout(
+    data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True
+) -> list[dict[str, Any]]:
     """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
     records = list(islice((record for record in read(data / "heldout.jsonl") if keep(record)), suite.items))
     if not records:
@@ -68,9 +73,15 @@ def bits_per_byte(subject: Subject, baseline: Subject | None, data: Path, suite:
         ids = subject.chat.document(record["text"])[:length]
         if len(ids) > 1:
             rows.append(sequence_row([(ids, [True] * len(ids))], length, subject.chat.pad))
-            size += len(subject.chat.decode(ids[1:]).encode())
+            size += _bytes(subject.chat, ids[1:])
     nats, _ = _loss_sum(subject, len(rows), lambda i: [rows[i]])
     return Measured({"bits_per_byte": nats / math.log(2) / max(1, size)}, {"bits_per_byte": len(rows)}, [])
+
+
+def _bytes(chat: ChatTokenizer, ids: Sequence[int]) -> int:
+    """UTF-8 bytes that ids stand for, also where they begin or end inside a character: a byte-level token has a letter a byte."""
+    special = chat.tokenizer.get_added_tokens_decoder()
+    return sum(len(chat.tokenizer.id_to_token(i) or "") for i in ids if i not in special)
 
 
 def response_loss(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
@@ -81,7 +92,8 @@ def response_loss(subject: Subject, baseline: Subject | None, data: Path, suite:
 
 
 def _question(record: dict[str, Any]) -> list[dict[str, str]]:
-    return record["messages"][:-1] if "messages" in record else record["prompt"]
+    question: list[dict[str, str]] = record["messages"][:-1] if "messages" in record else record["prompt"]
+    return question
 
 
 def reasoning(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
@@ -101,40 +113,48 @@ def preferences(subject: Subject, baseline: Subject | None, data: Path, suite: S
 
     preference_accuracy: share with an implicit reward margin above 0, against the baseline's log-probabilities
     (Rafailov et al. 2023, eq. 5); the baseline itself has a margin of exactly 0 everywhere and gets no number.
-    win_rate: the model writes its own reply, and the stated checker (`evaluate.checker`) holds it against the pair's rejected one.
+    win_rate: the model writes its own reply, and the stated checker (`evaluate.checker`) holds it against the pair's
+    rejected one.
     """
     records = heldout(data, suite)
     metrics: dict[str, float] = {}
+    items = {"win_rate": len(records)}
     if baseline is not None and baseline.name != subject.name:
         built = Pairs.build(records, subject.chat, subject.model.config.context)
         ours = _margins(subject, built)
         theirs = _margins(baseline, built)
         metrics["preference_accuracy"] = float(np.mean(ours - theirs > 0))
+        items["preference_accuracy"] = built.count
     replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
     wins = [
         win(reply, Reply(record["rejected"]), record["meta"])
         for reply, record in zip(replies, records, strict=True)
     ]
     metrics["win_rate"] = float(np.mean(wins))
-    return Measured(metrics, dict.fromkeys(metrics, len(records)), _samples(records, replies))
+    return Measured(metrics, items, _samples(records, replies))
 
 
-def _margins(subject: Subject, pairs: Pairs) -> np.ndarray:
-    from contextlib import nullcontext
-
+def _margins(subject: Subject, pairs: Pairs) -> NDArray[np.float32]:
     logp = response_log_probs(subject.model, pairs, autocast=nullcontext(), device=subject.device)
     return logp[:, 0] - logp[:, 1]
 
 
 def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
-    """Held-out requests: share of the harmful ones that are declined, and of the harmless ones that are (falsely) declined."""
+    """Held-out requests: share of the harmful ones that are declined, and of the harmless ones that are (falsely) declined.
+
+    coherent_replies stands beside them: a model that babbles refuses nothing.
+    """
     records = heldout(data, suite, lambda record: "harmful" in record["meta"])
     replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
     metrics, items = {}, {}
     for name, harmful in (("refusal_rate", True), ("false_refusals", False)):
-        part = [refuses(y.text) for y, r in zip(replies, records, strict=True) if r["meta"]["harmful"] is harmful]
+        part = [
+            refuses(y.text) for y, r in zip(replies, records, strict=True) if r["meta"]["harmful"] is harmful
+        ]
         if part:
             metrics[name], items[name] = float(np.mean(part)), len(part)
+    metrics["coherent_replies"] = float(np.mean([coherent(reply) for reply in replies]))
+    items["coherent_replies"] = len(replies)
     return Measured(metrics, items, _samples(records, replies))
 
 

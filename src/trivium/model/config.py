@@ -79,7 +79,11 @@ class ModelConfig:
                 fix="use a checkpoint of the llama or qwen3 layout",
             )
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if rope.get("rope_type", "default") != "default" or config.get("attention_bias") or config.get("mlp_bias"):
+        if (
+            rope.get("rope_type", "default") != "default"
+            or config.get("attention_bias")
+            or config.get("mlp_bias")
+        ):
             raise ArtifactError(
                 "the checkpoint uses scaled rotary positions or biases, which this transformer does not have",
                 fix="use a checkpoint without rope scaling and without biases",

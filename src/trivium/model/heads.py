@@ -28,6 +28,6 @@ def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     size = -(-flat.shape[0] // chunks)
     pieces = [
         checkpoint(_token_logp, part, weight, goal, use_reentrant=False)
-        for part, goal in zip(flat.split(size), wanted.split(size), strict=True)
+        for part, goal in zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
     ]
     return torch.cat(pieces).view_as(targets)

@@ -58,7 +58,8 @@ def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu
     _check_fit({name: tuple(t.shape) for name, t in model.state_dict().items()}, state, path)
     packed = (torch.int8, torch.bfloat16) if int8 else ()  # int8 layers and their scales stay as stored
     dtype = torch.bfloat16 if int8 else dtype
-    state = {name: tensor if tensor.dtype in packed else tensor.to(dtype) for name, tensor in state.items()}
+    # cloned: in the file a tensor starts at any byte, and the int8 kernel needs it aligned
+    state = {n: tensor.clone() if tensor.dtype in packed else tensor.to(dtype) for n, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     return model.to(device)
 
@@ -114,7 +115,13 @@ QUANTIZATION = {
         "group_0": {
             "targets": ["Linear"],
             "format": "int-quantized",
-            "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
+            "weights": {
+                "num_bits": 8,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "channel",
+                "dynamic": False,
+            },
         }
     },
 }

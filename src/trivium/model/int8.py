@@ -19,6 +19,12 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
 
 
+def packable(matrix: Tensor) -> bool:
+    """Whether the packed kernel may read a matrix: it loads 16 values at a time and crashes on rows that start elsewhere."""
+    aligned = matrix.shape[1] % 16 == 0 and matrix.data_ptr() % 16 == 0
+    return aligned and matrix.device.type == "cpu" and matrix.is_contiguous()
+
+
 class Int8Linear(nn.Module):
     """y = x (weight * weight_scale)'. The names are those of the compressed-tensors layout."""
 
@@ -32,8 +38,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        if flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and x.device.type == "cpu":
-            return torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten()).view(*x.shape[:-1], -1)
+        few = flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16
+        if few and packable(flat) and packable(self.weight):
+            return torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten()).view(
+                *x.shape[:-1], -1
+            )
         return F.linear(x, (self.weight.float() * self.weight_scale.float()).to(x.dtype))
 
 

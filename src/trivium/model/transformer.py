@@ -32,7 +32,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(x.dtype)
+        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(
+            x.dtype
+        )
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -57,7 +59,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     length, width = q.shape[2], q.shape[3]
     if q.device.type != "cpu" or not torch.is_grad_enabled() or length > 1024:
         grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+        )
     repeats = q.shape[1] // k.shape[1]
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
@@ -92,8 +96,9 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        out = attend(q, k, v, mask)
-        return self.o_proj(out.transpose(1, 2).reshape(rows, length, -1))
+        seen = attend(q, k, v, mask)
+        out: Tensor = self.o_proj(seen.transpose(1, 2).reshape(rows, length, -1))
+        return out
 
 
 class SwiGLU(nn.Module):
@@ -106,7 +111,8 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.hidden, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Block(nn.Module):
@@ -121,7 +127,8 @@ class Block(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Decoder(nn.Module):
@@ -156,7 +163,9 @@ class Transformer(nn.Module):
             else:
                 nn.init.ones_(parameter)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
         """Final hidden states: tokens (B, T) int64, positions (B, T) int64 -> (B, T, D)."""
         x = self.model.embed_tokens(tokens)
         if torch.is_autocast_enabled(x.device.type):  # the residual stream in bf16 too: half the traffic
@@ -164,7 +173,8 @@ class Transformer(nn.Module):
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         for index, block in enumerate(self.model.layers):
             x = block(x, cos, sin, mask, cache, index)
-        return self.model.norm(x)
+        normed: Tensor = self.model.norm(x)
+        return normed
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
         """One training or scoring pass: `want` names the fields of Output to fill (`logp`, `logits`).

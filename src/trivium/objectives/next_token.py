@@ -30,5 +30,5 @@ class NextToken:
 
     def __call__(self, out: Output, batch: Batch) -> Loss:
         assert out.logp is not None
-        total = -(out.logp * batch["loss_mask"]).sum()
+        total = -out.logp.where(batch["loss_mask"] > 0, 0.0).sum()
         return Loss(total, {"loss": (total.detach(), self.weight(batch))})

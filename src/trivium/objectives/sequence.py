@@ -30,7 +30,7 @@ def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
 def row_log_probs(out: Output, batch: Batch) -> Tensor:
     """The same from the model's own output: (B, T) log-probs under loss_mask (B, T) -> (B,)."""
     assert out.logp is not None
-    return (out.logp * batch["loss_mask"]).sum(-1)
+    return out.logp.where(batch["loss_mask"] > 0, 0.0).sum(-1)
 
 
 def pair_rows(batch: Batch) -> tuple[Tensor, Tensor]:

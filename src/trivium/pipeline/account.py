@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trivium.pipeline.contract import Artifact
+from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
 from trivium.recipe.models import Recipe
 
@@ -25,6 +26,12 @@ def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]
     return found
 
 
+def current(store: Store, statuses: Iterable[StageStatus]) -> dict[str, Artifact]:
+    """What the store holds now for a recipe, by stage name: nothing stale."""
+    found = {status.name: store.get(status.fingerprint) for status in statuses if status.cached}
+    return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+
 def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """The report of a run as plain JSON values: results by model, phases, gates, data, environment.
 
@@ -41,7 +48,11 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
             for model, metrics in results["models"].items():
                 models[model] = {**metrics, **models.get(model, {})}
             items = {**results["items"], **items}
-            gates[name] = {"tested": results["tested"], "gates": results["gates"], "passed": results["passed"]}
+            gates[name] = {
+                "tested": results["tested"],
+                "gates": results["gates"],
+                "passed": results["passed"],
+            }
             for suite, replies in results["samples"].items():
                 samples[suite] = {**samples.get(suite, {}), **replies}
     return {
@@ -50,7 +61,9 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
         "models": {name: models[name] for name in recipe.stages if name in models},
         "items": items,
         "gates": gates,
-        "phases": [_phase(name, artifact) for name, artifact in present.items() if artifact.kind in CHECKPOINTS],
+        "phases": [
+            _phase(name, artifact) for name, artifact in present.items() if artifact.kind in CHECKPOINTS
+        ],
         "data": {
             name: json.loads((artifact.path / "account.json").read_text(encoding="utf-8"))
             for name, artifact in present.items()
@@ -63,7 +76,19 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
 
 
 def _phase(name: str, artifact: Artifact) -> dict[str, Any]:
-    keep = ("parameters", "steps", "tokens", "tokens_per_second", "mfu", "compiled", "precision", "before", "after", "curve", "data")
+    keep = (
+        "parameters",
+        "steps",
+        "tokens",
+        "tokens_per_second",
+        "mfu",
+        "compiled",
+        "precision",
+        "before",
+        "after",
+        "curve",
+        "data",
+    )
     return {
         "stage": name,
         "kind": artifact.kind,

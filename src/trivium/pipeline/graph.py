@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from pydantic import BaseModel
 
 from trivium.errors import RecipeError
 from trivium.recipe.models import DataStage, Recipe
+from trivium.recipe.references import references
 
 
-def references(config: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """(role, stage name) for each stage that is named; a role is a field's path such as `suites[1].data`."""
-    if isinstance(config, BaseModel):
-        holders = getattr(type(config), "references", ())
-        for field in type(config).model_fields:
-            value, role = getattr(config, field), f"{path}.{field}" if path else field
-            if field not in holders:
-                yield from references(value, role)
-            elif isinstance(value, str):
-                yield role, value
-            elif value is not None:
-                yield from ((f"{role}[{i}]", name) for i, name in enumerate(value))
-    elif isinstance(config, list | tuple):
-        for i, item in enumerate(config):
-            yield from references(item, f"{path}[{i}]")
-    elif isinstance(config, dict):
-        for key, item in config.items():
-            yield from references(item, f"{path}.{key}")
+def role(place: Sequence[str | int]) -> str:
+    """The path of a reference within its stage as one word: ("suites", 0, "data") -> `suites[0].data`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
 @dataclass(frozen=True)
@@ -63,11 +47,14 @@ class Graph:
 
 def build(recipe: Recipe) -> Graph:
     """The recipe's graph. RecipeError for a name that is no stage, or a circle."""
-    roles = {name: dict(references(config)) for name, config in recipe.stages.items()}
+    roles = {
+        name: {role(place): target for place, target in references(config)}
+        for name, config in recipe.stages.items()
+    }
     for name, used in roles.items():
-        for role, other in used.items():
+        for field, other in used.items():
             if other not in roles:
-                raise unknown(other, recipe, where=f"stages.{name}.{role}")
+                raise unknown(other, recipe, where=f"stages.{name}.{field}")
     order: list[str] = []
     while len(order) < len(roles):
         ready = next(

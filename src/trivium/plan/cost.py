@@ -7,6 +7,7 @@ and upper bounds say that they are bounds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
@@ -28,11 +29,13 @@ TRAINING_UTILISATION = 0.4
 """Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""
 GENERATION_UTILISATION = 0.03
 """The same for generating: a token a step reads every weight, so memory decides and not arithmetic."""
-CHARACTERS_PER_TOKEN = 3.5
-"""Of English and code in a vocabulary of a few thousand; used for epochs over a stage with a `size`."""
+CHARACTERS_PER_TOKEN = 2.7
+"""Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
 FORWARDS = {"pretrain": 3, "sft": 3, "orpo": 3, "reward": 3, "dpo": 4}
 """Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference."""
+PACKED = frozenset({"pretrain", "sft"})
+"""Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
 """A preference pair is two rows."""
 GENERATES = frozenset({"reasoning", "preferences", "refusals"})
@@ -52,10 +55,16 @@ class Cost:
     note: str = ""
 
 
-def estimate(recipe: Recipe, peak: float | None = None) -> list[Cost]:
-    """The cost of every stage, in the order of the recipe; `peak` in FLOP/s, None leaves minutes out."""
+def estimate(
+    recipe: Recipe, peak: float | None = None, characters: Mapping[str, int] | None = None
+) -> list[Cost]:
+    """The cost of every stage, in the order of the recipe.
+
+    `peak` in FLOP/s, None leaves minutes out. `characters`: what the training splits of the data stages that have run
+    hold, by stage name.
+    """
     look = Look(recipe, Lines())
-    return [_stage(look, name, peak) for name in recipe.stages]
+    return [_stage(look, name, peak, characters or {}) for name in recipe.stages]
 
 
 def model_of(look: Look, name: str | None) -> ModelConfig | None:
@@ -65,10 +74,10 @@ def model_of(look: Look, name: str | None) -> ModelConfig | None:
     return ModelConfig.from_shape(base[1].model, vocabulary.vocab_size) if base and vocabulary else None
 
 
-def _stage(look: Look, name: str, peak: float | None) -> Cost:
+def _stage(look: Look, name: str, peak: float | None, characters: Mapping[str, int]) -> Cost:
     stage = look.recipe.stages[name]
     if isinstance(stage, TrainingStage):
-        return _training(look, name, stage, peak)
+        return _training(look, name, stage, peak, characters)
     if isinstance(stage, EvaluateStage):
         return _evaluation(look, name, stage, peak)
     if isinstance(stage, QuantizeStage) and (config := model_of(look, stage.model)):
@@ -80,12 +89,14 @@ def _minutes(operations: float, peak: float | None, utilisation: float) -> float
     return None if peak is None else operations / (peak * utilisation) / 60
 
 
-def _training(look: Look, name: str, stage: TrainingStage, peak: float | None) -> Cost:
+def _training(
+    look: Look, name: str, stage: TrainingStage, peak: float | None, characters: Mapping[str, int]
+) -> Cost:
     config, context = model_of(look, name), look.context(stage)
     if config is None or context is None:
         return Cost(name, stage.kind, note="unknown: no base model")
     count = flops.parameters(config)
-    tokens, note = _tokens(look, stage, context)
+    tokens, note = _tokens(look, stage, context, characters)
     if tokens is None:
         return Cost(name, stage.kind, count, note=note)
     operations = tokens * FORWARDS.get(stage.kind, 3) * flops.forward(config, context)
@@ -94,7 +105,9 @@ def _training(look: Look, name: str, stage: TrainingStage, peak: float | None) -
     )
 
 
-def _tokens(look: Look, stage: TrainingStage, context: int) -> tuple[float | None, str]:
+def _tokens(
+    look: Look, stage: TrainingStage, context: int, characters: Mapping[str, int]
+) -> tuple[float | None, str]:
     """Tokens that a training stage reads (None if unknown), and what to know about the number."""
     packed = isinstance(stage, PretrainStage)
     if stage.tokens is not None:
@@ -103,6 +116,9 @@ def _tokens(look: Look, stage: TrainingStage, context: int) -> tuple[float | Non
         return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
     assert isinstance(stage, PretrainStage | Aligned)
     data = look.get(stage.data, DataStage)
+    known = characters.get(stage.data)
+    if known is not None and stage.epochs is not None and stage.kind in PACKED:
+        return stage.epochs * known / CHARACTERS_PER_TOKEN, f"at {CHARACTERS_PER_TOKEN:g} characters a token"
     if data is None or data.size is None or stage.epochs is None:
         return None, f"unknown until {stage.data} has run"
     if packed:

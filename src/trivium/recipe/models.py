@@ -229,6 +229,8 @@ class DpoStage(PreferenceStage):
     kind: Literal["dpo"]
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the pull towards the reference: larger stays closer."""
+    nll: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the chosen reply's mean negative log-likelihood beside the DPO loss (Pang et al. 2024; 0 is plain DPO)."""
 
 
 class OrpoStage(PreferenceStage):
@@ -304,7 +306,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "response_loss": ("response_loss",),
     "reasoning": ("reasoning_exact_match",),
     "preferences": ("preference_accuracy", "win_rate"),
-    "refusals": ("refusal_rate", "false_refusals"),
+    "refusals": ("refusal_rate", "false_refusals", "coherent_replies"),
 }
 """Suite kind -> the metrics it yields. Those of ALWAYS_MEASURED are measured in every evaluate stage."""
 ALWAYS_MEASURED = ("file_bytes", "tokens_per_second")

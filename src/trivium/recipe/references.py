@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from trivium.recipe.lines import Path
-from trivium.recipe.models import EvaluateStage, StageBase
 
 CHECKPOINTS = frozenset({"pretrain", "sft", "dpo", "orpo", "ppo"})
 """Kinds whose artifact is a model that training can start from."""
@@ -24,17 +25,22 @@ _WANTED: dict[str, frozenset[str]] = {
 }
 
 
-def references(stage: StageBase) -> list[tuple[Path, str]]:
-    """(place within the stage, name of the stage referred to), in the order of fields; suites included."""
+def references(config: object, path: Path = ()) -> list[tuple[Path, str]]:
+    """(place within the stage, name of the stage referred to), in the order of fields, nested models included."""
     found: list[tuple[Path, str]] = []
-    for field in stage.references:
-        value: Any = getattr(stage, field)
-        if isinstance(value, str):
-            found.append(((field,), value))
-        elif isinstance(value, list):
-            found.extend(((field, index), name) for index, name in enumerate(value))
-    if isinstance(stage, EvaluateStage):
-        found.extend((("suites", index, "data"), suite.data) for index, suite in enumerate(stage.suites))
+    if isinstance(config, BaseModel):
+        holders = getattr(type(config), "references", ())
+        for field in type(config).model_fields:
+            value: Any = getattr(config, field)
+            if field not in holders:
+                found += references(value, (*path, field))
+            elif isinstance(value, str):
+                found.append(((*path, field), value))
+            elif value is not None:
+                found += [((*path, field, index), name) for index, name in enumerate(value)]
+    elif isinstance(config, list):
+        for index, item in enumerate(config):
+            found += references(item, (*path, index))
     return found
 
 

@@ -22,14 +22,24 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         "## Measured on held-out items",
         _table(["", *report["models"]], [[line.label, *line.cells] for line in lines(report)]),
         "## Gates",
-        _table(["stage", "bound", "value", ""], [[s, b, v, "passed" if p else "FAILED"] for s, b, v, p in gate_lines(report)]),
+        _table(
+            ["stage", "bound", "value", ""],
+            [[s, b, v, "passed" if p else "FAILED"] for s, b, v, p in gate_lines(report)],
+        ),
         "## Training",
         _table(["phase", "length", "held-out loss", "speed", "minutes"], [list(p) for p in phases(report)]),
         "## Data",
         _table(
             ["stage", "source", "licence", "origin", "items", "share"],
             [
-                [stage, s["kind"], str(s["license"]), str(s["origin"]), f"{s['train_items']:,}", f"{s['realised_share']:.0%}"]
+                [
+                    stage,
+                    s["kind"],
+                    str(s["license"]),
+                    str(s["origin"]),
+                    f"{s['train_items']:,}",
+                    f"{s['realised_share']:.0%}",
+                ]
                 for stage, account in report["data"].items()
                 for s in account["sources"]
             ],

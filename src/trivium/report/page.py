@@ -27,7 +27,9 @@ def show(report: Mapping[str, Any]) -> None:
             table.add_row(line.label, *cells)
         console.print(table)
     if report["phases"]:
-        table = Table("phase", "length", "held-out loss", "speed", "minutes", title="the phases", title_justify="left")
+        table = Table(
+            "phase", "length", "held-out loss", "speed", "minutes", title="the phases", title_justify="left"
+        )
         for phase in phases(report):
             table.add_row(*phase)
         console.print(table)
@@ -39,12 +41,20 @@ def show(report: Mapping[str, Any]) -> None:
 def html(report: Mapping[str, Any]) -> str:
     """The page: tables, loss curves, data, samples."""
     template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
-        report=report,
-        lines=lines(report),
-        phases=phases(report),
-        gates=gate_lines(report),
-        curves=[(phase["stage"], curve(phase["curve"])) for phase in report["phases"] if len(phase["curve"] or []) > 1],
+    return (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(
+            report=report,
+            lines=lines(report),
+            phases=phases(report),
+            gates=gate_lines(report),
+            curves=[
+                (phase["stage"], curve(phase["curve"]))
+                for phase in report["phases"]
+                if len(phase["curve"] or []) > 1
+            ],
+        )
     )
 
 
@@ -57,6 +67,7 @@ def curve(points: Sequence[Sequence[float]]) -> dict[str, Any]:
     low, high = min(losses), max(losses)
     across, up = max(steps) - min(steps) or 1, high - low or 1
     path = " ".join(
-        f"{(s - min(steps)) / across * WIDTH:.1f},{(high - v) / up * HEIGHT:.1f}" for s, v in zip(steps, losses, strict=True)
+        f"{(s - min(steps)) / across * WIDTH:.1f},{(high - v) / up * HEIGHT:.1f}"
+        for s, v in zip(steps, losses, strict=True)
     )
     return {"path": path, "low": low, "high": high, "last": losses[-1], "steps": max(steps)}

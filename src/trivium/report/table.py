@@ -31,6 +31,7 @@ ROWS = (
     Row("win_rate", "win rate of generated replies (checker)", 1, _percent),
     Row("refusal_rate", "refusals of harmful requests", 1, _percent),
     Row("false_refusals", "false refusals of harmless ones", -1, _percent),
+    Row("coherent_replies", "coherent replies to either kind", 1, _percent),
     Row("file_bytes", "weights on disk", -1, megabytes),
     Row("tokens_per_second", "decode tokens/s (one stream)", 1, "{:,.0f}".format),
 )
@@ -91,7 +92,11 @@ def gate_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     result = []
     for stage, entry in report["gates"].items():
         for metric, gate in entry["gates"].items():
-            bounds = [f"{sign} {gate[key]:g}" for key, sign in (("min", "≥"), ("max", "≤")) if gate[key] is not None]
+            bounds = [
+                f"{sign} {gate[key]:g}" for key, sign in (("min", "≥"), ("max", "≤")) if gate[key] is not None
+            ]
             value = "not measured" if gate["value"] is None else f"{gate['value']:.3g}"
-            result.append((f"{stage} ({entry['tested']})", f"{metric} {' and '.join(bounds)}", value, gate["passed"]))
+            result.append(
+                (f"{stage} ({entry['tested']})", f"{metric} {' and '.join(bounds)}", value, gate["passed"])
+            )
     return result

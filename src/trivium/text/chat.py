@@ -1,9 +1,10 @@
 """Conversations to tokens, and the one place where the loss mask of a conversation is made.
 
-The mask comes out of the template itself: what stands between `{% generation %}` and `{% endgeneration %}` is what the model
-must learn to say. The template is rendered with marks around those blocks and around every message's content; the marks
-split the text into pieces, each piece is encoded on its own, and its tokens carry loss exactly if the piece lies inside a generation
-block. Content is encoded without parsing special tokens, so a message that spells `<|end|>` cannot end its own turn.
+The mask comes out of the template itself: what stands between `{% generation %}` and `{% endgeneration %}` is
+what the model must learn to say. The template is rendered with marks around those blocks and around every message's
+content; the marks split the text into pieces, each piece is encoded on its own, and its tokens carry loss exactly if the
+piece lies inside a generation block. Content is encoded without parsing special tokens, so a message that spells `<|end|>`
+cannot end its own turn.
 """
 
 from __future__ import annotations
@@ -37,18 +38,20 @@ class Encoded(NamedTuple):
     mask: list[bool]
 
 
+_BLOCK = ("_trivium_begin", "_trivium_end")
+"""Variables that hold the marks of one rendering: nothing is kept between two, so threads may share a template."""
+
+
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: renders the body between two marks (transformers uses the same tags)."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
-    def parse(self, parser: Any) -> nodes.Node:
+    def parse(self, parser: Any) -> list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
-
-    def _marked(self, caller: Any) -> str:
-        return f"{self.environment.marks.begin}{caller()}{self.environment.marks.end}"  # type: ignore[attr-defined]
+        begin, end = (nodes.Output([nodes.Name(mark, "load")]).set_lineno(line) for mark in _BLOCK)
+        return [begin, *body, end]
 
 
 class _Marks(NamedTuple):
@@ -78,7 +81,6 @@ class ChatTokenizer:
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation]
         )
         environment.globals["raise_exception"] = _raise
-        self._environment = environment
         try:
             self._compiled = environment.from_string(self.template)
         except TemplateError as error:
@@ -110,13 +112,20 @@ class ChatTokenizer:
     def encode(self, messages: Sequence[Message], *, reply: bool = False) -> Encoded:
         """The conversation as ids and loss mask. `reply` ends it with the mark after which the assistant speaks.
 
-        DataError for an unknown role or a template that fails.
+        DataError for an unknown role, a content that is no text, or a template that fails.
         """
+        for message in messages:
+            _check_text(message.get("content"))
         marks = _Marks.fresh(messages)
-        self._environment.marks = marks  # type: ignore[attr-defined]
-        hidden = [{**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(messages)]
+        hidden = [
+            {**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(messages)
+        ]
         try:
-            text = self._compiled.render(messages=hidden, add_generation_prompt=reply)
+            text = self._compiled.render(
+                messages=hidden,
+                add_generation_prompt=reply,
+                **dict(zip(_BLOCK, (marks.begin, marks.end), strict=True)),
+            )
         except TemplateError as error:
             raise DataError(f"the chat template refuses this conversation: {error}") from None
         ids: list[int] = []
@@ -150,7 +159,8 @@ class ChatTokenizer:
         head = self.prompt(prompt)
         whole = self.encode([*prompt, {"role": "assistant", "content": reply}])
         if whole.ids[: len(head)] != head:
-            place = next(i for i, (a, b) in enumerate(zip(head, whole.ids, strict=False)) if a != b)
+            differing = (i for i, (a, b) in enumerate(zip(head, whole.ids, strict=False)) if a != b)
+            place = next(differing, len(whole.ids))
             raise DataError(f"the chat template does not keep the prompt as a prefix: token {place} differs")
         return Encoded(whole.ids, [False] * len(head) + whole.mask[len(head) :])
 
@@ -164,6 +174,16 @@ class ChatTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _check_text(content: object) -> None:
+    # a terminal or JSON can give half a surrogate pair, which has no bytes
+    if not isinstance(content, str) or _HALF.search(content):
+        fix = "give every message a `content` of valid Unicode text"
+        raise DataError(f"a message's content is no text: {content!r:.80}", fix=fix)
 
 
 def _raise(message: str) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
-from trivium.files import atomic_folder, sha256, verify, write_json
+from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json
 from trivium.types import Emit
 
 KEEP = 2
@@ -29,13 +30,20 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Writes `folder/step-N` (N from `state`) and drops all but the newest two."""
+    """Writes `folder/step-N` (N from `state`) and drops all but the newest two. OSError if the disk is full."""
     target = folder / f"step-{state['step']:08d}"
-    if target.exists():  # a damaged one of the same step: it was refused on load
-        shutil.rmtree(target)
+    for left in folder.glob(f"{TEMPORARY}*"):  # by a save that was killed: the folder has one writer
+        shutil.rmtree(left, ignore_errors=True)
+    for later in steps(folder):
+        if later >= target:  # refused on load as damaged, else the run would have gone on from there
+            shutil.rmtree(later)
     with atomic_folder(target) as temporary:
-        save_file({n: t.detach().contiguous() for n, t in model.state_dict().items()}, temporary / "model.safetensors")
-        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        weights = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
+        try:
+            save_file(weights, temporary / "model.safetensors")
+            save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        except SafetensorError as error:  # what it makes of an OSError
+            raise OSError(str(error)) from None
         write_json(temporary / "state.json", state)
         names = ("model.safetensors", "optimizer.safetensors", "state.json")
         write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in names})

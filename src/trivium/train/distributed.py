@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -17,6 +18,11 @@ def global_sum(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def any_rank(flag: bool, device: str) -> bool:
+    """Whether the flag is set on some rank: what all ranks must decide alike."""
+    return bool(global_sum(torch.tensor(float(flag), device=device))) if dist.is_initialized() else flag
 
 
 def sum_gradients(model: nn.Module) -> None:

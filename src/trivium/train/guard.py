@@ -46,5 +46,5 @@ def stop_on_signal() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for caught, handler in before.items():
+            signal.signal(caught, handler)  # type: ignore[arg-type]

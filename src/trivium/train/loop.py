@@ -19,7 +19,7 @@ from trivium.errors import Interrupted
 from trivium.model.transformer import Transformer
 from trivium.recipe.models import TrainingStage
 from trivium.train import checkpoint, schedule
-from trivium.train.distributed import global_sum, layout, sum_gradients
+from trivium.train.distributed import any_rank, global_sum, layout, sum_gradients
 from trivium.train.guard import check_finite, stop_on_signal
 from trivium.train.machine import Machine, compiling_pays
 from trivium.train.optim import adamw
@@ -66,7 +66,7 @@ def train(run: Run) -> dict[str, Any]:
                 with run.machine.autocast():
                     out = forward(batch, objective.wants)  # FORWARD
                 loss = objective(out, batch)  # LOSS
-                (loss.total / weight).backward()  # BACKWARD
+                (loss.total / weight).backward()  # type: ignore[no-untyped-call]  # BACKWARD
                 total += loss.total.detach()
                 for name, pair in loss.metrics.items():
                     metrics[name] = metrics.get(name, 0) + torch.stack(pair)
@@ -82,12 +82,13 @@ def train(run: Run) -> dict[str, Any]:
             progress.after(step, metrics, float(norm), float(optimizer.param_groups[0]["lr"]))
             due = time.monotonic() - saved >= config.checkpoint_every
             last = state["step"] == run.steps
-            if (stop or (due and not last)) and state["step"] % run.batches.period == 0:
-                _save(run, optimizer, state)
+            stopping = any_rank(bool(stop), run.machine.device)
+            if (stopping or (due and not last)) and state["step"] % run.batches.period == 0:
+                kept = _save(run, optimizer, state)
                 saved = time.monotonic()
-                if stop:
+                if stopping:
                     raise Interrupted(
-                        f"stopped after step {state['step']} of {run.steps}; the checkpoint is kept",
+                        f"stopped after step {state['step']} of {run.steps}; {kept}",
                         fix="run the same command again: it goes on from there",
                     )
     result = progress.summary()
@@ -107,15 +108,17 @@ def _resume(run: Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return state
 
 
-def _save(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def _save(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
+    """Says what is on the disk afterwards."""
     if layout()[0] != 0:
-        return
+        return "the first rank keeps the checkpoint"
     try:
         checkpoint.save(run.folder, run.model, optimizer, state)
     except OSError as error:  # a full disk must not end the training; the last good checkpoint is still there
         run.emit({"event": "warning", "message": f"no checkpoint at step {state['step']}: {error}"})
-    else:
-        run.emit({"event": "checkpoint", "step": state["step"]})
+        return f"no checkpoint could be written ({error}), only earlier ones are kept"
+    run.emit({"event": "checkpoint", "step": state["step"]})
+    return "the checkpoint is kept"
 
 
 def _to(batch: Batch, device: str) -> Batch:
@@ -153,9 +156,10 @@ class Progress:
         if step > self.first:  # the first step pays for compiling and for warm caches
             self.rates.append(seconds)
         every = self.run.config.log_every
-        if (step + 1) % every and step + 1 != self.run.steps and step != self.first:
-            return
-        values = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in metrics.items()}
+        if (step + 1) % every and step + 1 != self.run.steps and step != 0:
+            return  # which steps are logged depends on the step alone: the curve of a resumed run is the same
+        summed = {name: global_sum(pair) for name, pair in metrics.items()}
+        values = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in summed.items()}
         self.state["curve"].append([step + 1, values["loss"]])
         typical = self.typical() or seconds
         event = {"step": step + 1, "steps": self.run.steps, **values, "lr": lr, "grad_norm": norm}
@@ -171,4 +175,10 @@ class Progress:
         typical = self.typical()
         mfu = self.run.flops_per_step / typical / self.run.peak if typical else None
         curve = self.state["curve"]
-        return {"steps": self.run.steps, "compiled": self.state["compiled"], "seconds_per_step": typical, "mfu": mfu, "curve": curve}
+        return {
+            "steps": self.run.steps,
+            "compiled": self.state["compiled"],
+            "seconds_per_step": typical,
+            "mfu": mfu,
+            "curve": curve,
+        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +34,7 @@ class Machine:
 def native_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 matrices faster than float32 ones."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -45,8 +47,16 @@ def resolve(config: TrainingStage) -> Machine:
     return Machine(device, bf16)
 
 
+def can_compile(device: str) -> bool:
+    """Whether torch.compile has what it needs: on a CPU that is a C++ compiler."""
+    named = os.environ.get("CXX")
+    return device != "cpu" or any(shutil.which(name) for name in (named, "c++", "g++", "clang++") if name)
+
+
 def compiling_pays(config: TrainingStage, flops: float, peak: float) -> bool:
     """Whether a run of `flops` on a machine with a matmul peak of `peak` FLOP/s gets its compile time back."""
-    if config.compile != "auto":
-        return config.compile == "on"
+    if config.compile == "off" or not can_compile(resolve(config).device):
+        return False
+    if config.compile == "on":
+        return True
     return flops / (peak * EAGER_SHARE) * COMPILED_GAIN > WARM_UP_SECONDS

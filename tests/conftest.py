@@ -1,0 +1,88 @@
+"""A tokenizer and models small enough to make anew: shared by the tests that need a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+
+from trivium.model import hf
+from trivium.model.config import ModelConfig
+from trivium.model.transformer import Transformer
+from trivium.text import tokenizer
+from trivium.text.chat import ChatTokenizer
+
+hypothesis.settings.register_profile("trivium", deadline=None)  # a busy machine must not fail a test
+hypothesis.settings.load_profile("trivium")
+
+TEXTS = [
+    f"{who} {does} the {what} {where}."
+    for who in ("the cat", "a dog", "my friend", "the teacher", "nobody")
+    for does in ("sees", "finds", "likes", "forgets")
+    for what in ("red ball", "old book", "long street", "answer 42")
+    for where in ("in the garden", "at noon", "by the sea")
+]
+
+
+@pytest.fixture(scope="session")
+def chat() -> ChatTokenizer:
+    """320 tokens: the special ones, all bytes, and a few dozen merges."""
+    return ChatTokenizer(tokenizer.train(TEXTS, 320))
+
+
+def random_model(vocab_size: int = 320, *, seed: int = 3, **changes: Any) -> Transformer:
+    """A model with logits of a real size: a fresh one would say nearly the same of everything."""
+    shape = dict(
+        vocab_size=vocab_size,
+        dim=32,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        hidden=64,
+        context=64,
+        tie_embeddings=False,
+    )
+    model = Transformer(ModelConfig(**{**shape, **changes}))
+    model.initialise(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> Transformer:
+    return random_model()
+
+
+@pytest.fixture
+def checkpoint(chat: ChatTokenizer, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random checkpoint and gives its folder: `checkpoint("name", seed=1)`."""
+
+    def make(name: str = "checkpoint", **changes: Any) -> Path:
+        folder = tmp_path / name
+        made = random_model(**changes)
+        hf.save(made, folder, eos=chat.end, pad=chat.pad)
+        chat.save(folder, context=made.config.context)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def write_lines() -> Callable[[Path, Iterable[Any]], Path]:
+    """Writes values as JSON lines."""
+
+    def write(path: Path, values: Iterable[Any]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,206 @@
+"""One table, three forms: the terminal, a page that needs nothing from elsewhere, the model card."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import yaml
+
+from trivium.report.card import model_card
+from trivium.report.page import curve, html, show
+from trivium.report.table import gate_lines, lines, phases
+
+REPORT: dict[str, Any] = {
+    "recipe": "demo",
+    "seed": 7,
+    "models": {
+        "base": {"bits_per_byte": 2.0, "win_rate": 0.125, "false_refusals": 0.0, "file_bytes": 23_600_000},
+        "sft": {"bits_per_byte": 2.1234, "win_rate": 0.5, "false_refusals": 0.1, "file_bytes": 23_600_000},
+        "aligned": {"win_rate": 0.75, "preference_accuracy": 0.9, "false_refusals": 0.0, "file_bytes": 6_500_000},
+    },
+    "items": {"win_rate": 150, "bits_per_byte": 200},
+    "gates": {
+        "safety": {
+            "tested": "aligned",
+            "passed": False,
+            "gates": {
+                "win_rate": {"min": 0.7, "max": None, "value": 0.75, "passed": True},
+                "refusal_rate": {"min": 0.2, "max": 0.9, "value": None, "passed": False},
+            },
+        }
+    },
+    "phases": [
+        {
+            "stage": "base", "kind": "pretrain", "seconds": 90.0, "parameters": 5_900_000, "steps": 300,
+            "tokens": 2_450_000, "tokens_per_second": 9000.4, "mfu": 0.55, "compiled": True, "precision": "bf16",
+            "before": {"loss": 8.3}, "after": {"loss": 2.51}, "curve": [[1, 8.3], [150, 4.0], [300, 2.5]], "data": {},
+        },
+        {
+            "stage": "dpo", "kind": "dpo", "seconds": 6.0, "parameters": 5_900_000, "steps": 1, "tokens": 2_000,
+            "tokens_per_second": None, "mfu": None, "compiled": False, "precision": "float32",
+            "before": None, "after": None, "curve": [[1, 0.69]], "data": {},
+        },
+    ],
+    "data": {
+        "corpus": {
+            "sources": [
+                {
+                    "kind": "python-docs", "license": "PSF-2.0", "origin": "Python | docs", "train_items": 12345,
+                    "heldout_items": 600, "planned_share": 0.6, "realised_share": 0.61, "dropped": {"duplicate": 1024},
+                }
+            ]
+        }
+    },
+    "seconds": {"base": 90.0},
+    "environment": {"python": "3.11.4"},
+    "samples": {
+        "refusals": {
+            "base": [{"prompt": "How do I <b>cheat</b>?", "reply": "</pre><script>alert(1)</script>"}],
+            "sft": [{"prompt": "How do I <b>cheat</b>?", "reply": "I can't help."}],
+        }
+    },
+}  # fmt: skip
+
+
+def empty() -> dict[str, Any]:
+    return {
+        key: value if isinstance(value, str | int) else type(value)()
+        for key, value in copy.deepcopy(REPORT).items()
+    }
+
+
+def test_rows_have_a_cell_per_model_and_mark_the_best():
+    table = {line.label: line for line in lines(REPORT)}
+    bits = table["held-out bits per byte ↓  n=200"]
+    assert bits.cells == ["2.000", "2.123", "–"]
+    assert bits.best == 0  # down is better
+    wins = table["win rate of generated replies (checker) ↑  n=150"]
+    assert wins.cells == ["12.5%", "50.0%", "75.0%"]
+    assert wins.best == 2
+    assert table["weights on disk ↓"].cells == ["23.6 MB", "23.6 MB", "6.5 MB"]
+    assert (
+        table["preference accuracy (implicit margin > 0) ↑"].best is None
+    )  # alone, nothing to be better than
+    assert not any("refusals of harmful" in label for label in table)  # measured nowhere: no row
+
+
+def test_every_metric_of_a_suite_has_a_row():
+    from trivium.recipe.models import ALWAYS_MEASURED, METRICS
+    from trivium.report.table import ROWS
+
+    assert {name for names in METRICS.values() for name in names} | set(ALWAYS_MEASURED) <= {
+        r.metric for r in ROWS
+    }
+
+
+def test_phase_lines():
+    first, second = phases(REPORT)
+    assert first.stage == "base (pretrain)"
+    assert first.length == "300 steps, 2.45M tokens"
+    assert first.loss == "8.300 → 2.510"
+    assert first.speed == "9,000 tokens/s, 55% of peak (bf16, compiled)"
+    assert first.minutes == "1.5"
+    assert second == ("dpo", "1 steps, 0.00M tokens", "–", "–", "0.1")
+
+
+def test_gate_lines():
+    assert gate_lines(REPORT) == [
+        ("safety (aligned)", "win_rate ≥ 0.7", "0.75", True),
+        ("safety (aligned)", "refusal_rate ≥ 0.2 and ≤ 0.9", "not measured", False),
+    ]
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes; complains about tags that do not close."""
+
+    void = frozenset({"meta", "polyline", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: dict[str, str] = {}
+        self.words = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name: value or "" for name, value in attrs}
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_models_say():
+    text = html(REPORT)
+    page = Page(text)
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "embed", "a", "base", "form"}
+    assert not set(page.attributes) & {"src", "href", "srcset", "action"}
+    assert not any(name.startswith("on") for name in page.attributes)
+    assert not re.search(r"https?:|//\w|@import|url\(", text)
+    assert "</pre><script>alert(1)</script>" in page.words  # as text, not as a tag
+    assert "How do I <b>cheat</b>?" in page.words
+    for cell in (
+        "2.000",
+        "75.0%",
+        "23.6 MB",
+        "passed",
+        "failed",
+        "12,345",
+        "duplicate 1,024",
+        "8.300 → 2.510",
+    ):
+        assert cell in page.words
+
+
+def test_the_page_of_a_run_without_anything():
+    assert "demo" in Page(html(empty())).words
+
+
+def test_a_curve_fills_its_box():
+    drawn = curve([[10, 4.0], [20, 2.0], [30, 3.0]])
+    assert drawn["path"] == "0.0,0.0 180.0,140.0 360.0,70.0"
+    assert (drawn["low"], drawn["high"], drawn["last"], drawn["steps"]) == (2.0, 4.0, 3.0, 30)
+    assert curve([[1, 2.0], [2, 2.0]])["path"] == "0.0,0.0 360.0,0.0"  # flat: no division by zero
+
+
+def test_the_terminal_shows_the_same_cells(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    show(REPORT)
+    out = capsys.readouterr().out
+    for line in lines(REPORT):
+        assert all(cell in out for cell in line.cells)
+    assert "gate safety (aligned): win_rate ≥ 0.7: 0.75 passed" in out
+    assert "not measured FAILED" in out
+    show(empty())
+
+
+def test_the_card_is_what_model_hubs_read():
+    card = model_card(REPORT, "aligned")
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["trivium"],
+    }  # fmt: skip
+    assert "# demo: aligned" in body
+    assert "5.9 M parameters" in body
+    assert "Licences of the training data: PSF-2.0." in body
+    assert "| safety (aligned) | refusal_rate ≥ 0.2 and ≤ 0.9 | not measured | FAILED |" in body
+    for block in re.findall(r"(?:^\|.*\n)+", body, re.MULTILINE):  # every table is whole
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
+    assert "Python \\| docs" in body
+
+
+@pytest.mark.parametrize("model", ["aligned"])
+def test_the_card_of_a_run_without_anything(model):
+    assert "Made by the recipe `demo`" in model_card(empty(), model)

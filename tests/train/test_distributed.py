@@ -1,0 +1,72 @@
+"""Two ranks equal one: the data is parted, the gradients are summed, and all stop at the same step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from trivium.errors import Interrupted
+from trivium.files import write_json
+
+STEPS = 4
+
+
+def worker(rank: int, world: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    for kind in tiny.KINDS:
+        events: list[dict[str, object]] = []
+        mine = folder / f"{kind}-{rank}"
+        weights, metrics = tiny.phase(kind, mine, emit=events.append, steps=STEPS)
+        save_file(weights, mine / "weights.safetensors")
+        norms = [event["grad_norm"] for event in events if event["event"] == "step"]
+        write_json(mine / "metrics.json", {"curve": metrics["curve"], "norms": norms})
+
+    def stop_one(event):
+        if rank == 1 and event["event"] == "step" and event["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        tiny.phase("sft", folder / f"stopped-{rank}", emit=stop_one, checkpoint_every="1h")
+    except Interrupted as error:
+        write_json(folder / f"stopped-{rank}.json", error.what)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(worker, args=(2, folder), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_two_ranks_equal_one(ranks, kind, tmp_path):
+    events = []
+    alone, metrics = tiny.phase(kind, tmp_path, emit=events.append, steps=STEPS)
+    norms = [event["grad_norm"] for event in events if event["event"] == "step"]
+    for rank in range(2):
+        found = json.loads((ranks / f"{kind}-{rank}" / "metrics.json").read_text())
+        assert [loss for _, loss in found["curve"]] == pytest.approx(
+            [l for _, l in metrics["curve"]], rel=1e-5
+        )
+        assert found["norms"] == pytest.approx(norms, rel=1e-5)
+    both = [load_file(ranks / f"{kind}-{rank}" / "weights.safetensors") for rank in range(2)]
+    assert tiny.same(*both)
+    worst = max(float((both[0][name] - alone[name]).abs().max()) for name in alone)
+    print(kind, worst)
+    assert worst < 1e-6, worst
+
+
+def test_one_rank_asked_to_stop_stops_all_at_the_same_step(ranks):
+    said = [(ranks / f"stopped-{rank}.json").read_text() for rank in range(2)]
+    assert said[0].split(";")[0] == said[1].split(";")[0]
+    assert "stopped after step" in said[0]

@@ -1,0 +1,172 @@
+"""The loop: losses fall, batches may be cut as one likes, and a broken number never reaches the weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import tiny
+import torch
+from tiny import KINDS, STEPS, same
+
+from trivium import phases
+from trivium.errors import DataError, TrainingError
+from trivium.objectives import NextToken
+from trivium.train.optim import adamw
+from trivium.train.schedule import factor
+from trivium.types import Loss
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_falls_on_what_is_trained_and_on_what_is_held_out(kind, tmp_path):
+    _, metrics = tiny.phase(kind, tmp_path, steps=40)
+    curve = [loss for _, loss in metrics["curve"]]
+    assert len(curve) == 40 and sum(curve[-5:]) / 5 < 0.9 * curve[0]
+    if kind != "dpo":  # a dozen pairs teach nothing about others
+        assert metrics["after"]["loss"] < metrics["before"]["loss"]
+    if kind == "dpo":
+        assert curve[0] == pytest.approx(math.log(2), abs=1e-4)
+        assert metrics["before"]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("micro", [1, 2])
+def test_gradient_accumulation_equals_one_big_batch(kind, micro, tmp_path):
+    events, expected = [], []
+    small, _ = tiny.phase(kind, tmp_path / "small", emit=events.append, micro_batch=micro, steps=3)
+    big, _ = tiny.phase(kind, tmp_path / "big", emit=expected.append, steps=3)
+    assert_steps_agree(events, expected)
+    assert_weights_agree(small, big)
+
+
+def assert_steps_agree(ours, theirs):
+    """Loss, metrics and the gradient's norm of every step, within 1e-6 (relative)."""
+    ours, theirs = ([e for e in events if e["event"] == "step"] for events in (ours, theirs))
+    assert len(ours) == len(theirs) > 0
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in ("loss", "grad_norm", "lr"):
+            assert mine[name] == pytest.approx(other[name], rel=2e-5), name
+
+
+def assert_weights_agree(ours, theirs):
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+class Poisoned(NextToken):
+    """Not a number from the given call on (calls that are not validation)."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def __call__(self, out, batch):
+        loss = super().__call__(out, batch)
+        if not loss.total.requires_grad:
+            return loss
+        self.left -= 1
+        return loss if self.left >= 0 else Loss(loss.total * math.nan, loss.metrics)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Poisoned(4)))
+    network, after_step = tiny.model(tiny.chat_tokenizer().vocab_size), {}
+
+    def emit(event):
+        if event["event"] == "step":
+            after_step[event["step"]] = {n: t.clone() for n, t in network.state_dict().items()}
+
+    with pytest.raises(TrainingError, match="step 4: loss nan, .*the weights were not touched") as caught:
+        tiny.phase("sft", tmp_path, network=network, emit=emit)
+    assert "lower lr" in caught.value.fix
+    assert max(after_step) == 4
+    assert same(network.state_dict(), after_step[4])
+
+
+def test_a_gradient_that_is_no_number_stops_too(tmp_path, monkeypatch):
+    class Infinite(NextToken):
+        def __call__(self, out, batch):
+            loss = super().__call__(out, batch)
+            return Loss(loss.total + (out.logp * 0).sqrt().sum() * 0, loss.metrics)
+
+    monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Infinite()))
+    with pytest.raises(TrainingError, match="gradient norm nan"):
+        tiny.phase("sft", tmp_path)
+
+
+def test_steps_follow_the_duration_asked_for():
+    assert phases.steps_of(tiny.config("sft", steps=7), 10, 32, 1) == 7
+    epochs = {"steps": None, "epochs": 2.0}
+    assert phases.steps_of(tiny.config("sft", **epochs), 10, 32, 1) == 5
+    tokens = {"steps": None, "tokens": 1024}
+    assert phases.steps_of(tiny.config("sft", **tokens), 10, 32, 1) == 8
+    assert phases.steps_of(tiny.config("dpo", **tokens), 10, 32, 2) == 4
+    assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32, 1) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
+    with pytest.raises(DataError, match="less than one batch"):
+        tiny.phase(kind, tmp_path, batch=1000)
+
+
+def test_what_the_metrics_say(tmp_path):
+    events = []
+    _, metrics = tiny.phase("dpo", tmp_path, emit=events.append)
+    row = metrics["data"]["row_tokens"]
+    assert metrics["steps"] == STEPS and metrics["tokens"] == STEPS * 4 * 2 * row
+    assert metrics["data"]["items"] == len(tiny.FACTS) - 3
+    assert [step for step, _ in metrics["curve"]] == list(range(1, STEPS + 1))
+    assert set(metrics["before"]) == set(metrics["after"]) == {"loss", "margin", "accuracy"}
+    (said,) = [event for event in events if event["event"] == "phase"]
+    assert said["steps"] == STEPS and said["items"] == metrics["data"]["items"]
+    last = [event for event in events if event["event"] == "step"][-1]
+    assert last["eta_s"] == 0 and last["step"] == STEPS
+
+
+def test_lines_come_as_often_as_asked_and_always_for_the_first_and_last_step(tmp_path):
+    _, metrics = tiny.phase("sft", tmp_path, log_every=4)
+    assert [step for step, _ in metrics["curve"]] == [1, 4, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"schedule": "constant", "warmup": 0.0}, [1] * 10),
+        ({"schedule": "constant", "warmup": 0.4}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+        (
+            {"schedule": "cosine", "warmup": 0.0, "lr_end": 0.0},
+            [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)],
+        ),
+        ({"schedule": "wsd", "warmup": 0.2, "decay": 0.4, "lr_end": 0.0}, [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        ({"schedule": "wsd", "warmup": 0.0, "decay": 0.0}, [1] * 10),
+    ],
+)  # fmt: skip
+def test_schedules(changes, expected):
+    config = tiny.config("sft", **changes)
+    assert [factor(config, step, 10) for step in range(10)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_schedules_rise_and_then_never_rise_again_and_stay_in_bounds(schedule, warmup, steps):
+    config = tiny.config("sft", schedule=schedule, warmup=warmup, lr_end=0.1)
+    values = [factor(config, step, steps) for step in range(steps)]
+    assert all(0 < value <= 1 for value in values)
+    top = round(warmup * steps)
+    assert values[:top] == sorted(values[:top])
+    assert values[top:] == sorted(values[top:], reverse=True)
+    assert all(value >= 0.1 for value in values[top:])
+
+
+def test_decay_touches_matrices_only():
+    network = tiny.model(300)
+    optimizer = adamw(network, tiny.config("sft", lr=0.1, weight_decay=0.5))
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert {parameter.dim() for parameter in network.parameters()} == {1, 2}
+    for name, parameter in network.named_parameters():
+        share = 0.95 if parameter.dim() == 2 else 1.0
+        torch.testing.assert_close(parameter.detach(), share * before[name], msg=name)

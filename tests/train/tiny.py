@@ -1,0 +1,103 @@
+"""A training run that takes a tenth of a second: every phase, through the table, on a transformer of dim 32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trivium.model.config import ModelConfig
+from trivium.model.transformer import Transformer
+from trivium.phases import train_phase
+from trivium.recipe.models import DpoStage, OrpoStage, PretrainStage, SftStage, TrainingStage
+from trivium.text import tokenizer
+from trivium.text.chat import ChatTokenizer
+from trivium.types import Event
+
+KINDS = ("pretrain", "sft", "dpo", "orpo")
+STAGES = {"pretrain": PretrainStage, "sft": SftStage, "dpo": DpoStage, "orpo": OrpoStage}
+STEPS = 10
+
+WHO = ("the cat", "a dog", "my friend", "the teacher")
+WHAT = ("red ball", "old book", "long street", "answer 42")
+FACTS = [(who, what, "in the garden" if len(who) > 6 else "at noon") for who in WHO for what in WHAT]
+
+
+def records(kind: str) -> list[dict[str, Any]]:
+    """One record per fact, in the format that the phase reads; replies of different lengths."""
+    made: list[dict[str, Any]] = []
+    for number, (who, what, where) in enumerate(FACTS):
+        question = [{"role": "user", "content": f"who sees the {what}?"}]
+        answer = " and ".join([f"{who} {where}"] * (1 + number % 3))
+        if kind == "pretrain":
+            made.append({"text": f"{who} sees the {what} {where}, says {answer}."})
+        elif kind == "sft":
+            made.append({"messages": [*question, {"role": "assistant", "content": answer}]})
+        else:
+            made.append({"prompt": question, "chosen": answer, "rejected": "no idea" * (number % 2)})
+    return made
+
+
+def chat_tokenizer() -> ChatTokenizer:
+    return ChatTokenizer(tokenizer.train([record["text"] for record in records("pretrain")] * 2, 300))
+
+
+def data(kind: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, made in (("train", records(kind)[3:]), ("heldout", records(kind)[:3])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
+    return folder
+
+
+def model(vocab_size: int) -> Transformer:
+    shape = ModelConfig(
+        vocab_size=vocab_size, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=64, context=32
+    )
+    made = Transformer(shape)
+    made.initialise(torch.Generator().manual_seed(0))
+    return made
+
+
+def config(kind: str, **changes: Any) -> TrainingStage:
+    """Everything that is fixed: float32, eager, on the CPU, a log line and a checkpoint with every step."""
+    fields: dict[str, Any] = dict(
+        kind=kind, data="data", tokenizer="vocab", steps=STEPS, batch=4, lr=3e-3, warmup=0.2, precision="float32",
+        device="cpu", compile="off", log_every=1, checkpoint_every="0s",
+    )  # fmt: skip
+    if kind in ("pretrain", "sft"):
+        fields["context"] = 32
+    return STAGES[kind].model_validate({**fields, **changes})
+
+
+def phase(
+    kind: str,
+    folder: Path,
+    *,
+    emit: Callable[[Event], None] = lambda event: None,
+    network: Transformer | None = None,
+    **changes: Any,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Trains one phase (going on from what is in `folder`); returns the weights and the stage's metrics."""
+    torch.set_num_threads(1)  # sums in the same order every time
+    chat = chat_tokenizer()
+    network = network or model(chat.vocab_size)
+    metrics = train_phase(
+        config(kind, **changes),
+        model=network,
+        chat_tokenizer=chat,
+        data=data(kind, folder / "data"),
+        work=folder / "work",
+        seed=5,
+        emit=emit,
+        peak=lambda precision, device: 1e12,
+    )
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}, metrics
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Whether the weights are bit-identical."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
