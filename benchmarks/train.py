@@ -1,6 +1,6 @@
 """Training speed: Trivium's loop beside Hugging Face's Trainer, on the same model, data and optimizer, in one run.
 
-    python benchmarks/train.py                  about six minutes on two cores
+    python benchmarks/train.py                  about seven minutes on two quiet cores
     python benchmarks/train.py --steps 3 --repeats 1 --tiny      a check that it works
 
 Every measurement is a process of its own (so that memory and compile time are its own), and the two take turns, so that a noisy

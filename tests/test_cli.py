@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a recipe)
 """The commands as a user meets them: what they print, what they write, and the exit codes."""
 
 from __future__ import annotations

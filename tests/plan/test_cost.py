@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a recipe)
 """What a plan says a recipe costs."""
 
 from __future__ import annotations

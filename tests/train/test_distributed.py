@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file

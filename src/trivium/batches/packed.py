@@ -45,7 +45,9 @@ class Packed:
         edges = [0, *inner, min(self.length, len(ids))]
         segments = [(ids[a:b].tolist(), [True] * (b - a)) for a, b in pairwise(edges)]
         row = sequence_row(segments, self.length, pad=0)
-        if len(ids) > self.length and inner == cuts:  # the following token goes on with this row's last document
+        if (
+            len(ids) > self.length and inner == cuts
+        ):  # the following token goes on with this row's last document
             row["targets"][-1] = ids[-1]
             row["loss_mask"][-1] = 1.0
         return [row]

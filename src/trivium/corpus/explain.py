@@ -29,7 +29,20 @@ FEWEST, MOST = 3, 36  # words of the first sentence
 
 CARELESS = 0.4
 """Share of the rejected replies that are as long as the chosen one but about something else; the others are curt."""
-NEIGHBOURS = ("close", "get", "open", "read", "write", "Handler", "Parser", "run", "items", "Error", "append", "dump")
+NEIGHBOURS = (
+    "close",
+    "get",
+    "open",
+    "read",
+    "write",
+    "Handler",
+    "Parser",
+    "run",
+    "items",
+    "Error",
+    "append",
+    "dump",
+)
 """Names that a careless reply confuses a subject with."""
 
 IMPERATIVE = frozenset(

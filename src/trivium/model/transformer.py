@@ -53,11 +53,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k' / sqrt(E)) v: q (B, H, T, E), k and v (B, K, S, E), mask (B, 1, T, S) bool or None for causal.
 
-    Training on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
+    Training in bf16 on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
     kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
     """
     length, width = q.shape[2], q.shape[3]
-    if q.device.type != "cpu" or not torch.is_grad_enabled() or length > 1024:
+    written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if not written_out or length > 1024:
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
