@@ -75,7 +75,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights(tmp_path, monkeypatch
         if event["event"] == "step":
             after_step[event["step"]] = {n: t.clone() for n, t in network.state_dict().items()}
 
-    with pytest.raises(TrainingError, match="step 4: loss nan, .*the weights were not touched") as caught:
+    with pytest.raises(TrainingError, match=r"step 4: loss nan, .*the weights were not touched") as caught:
         tiny.phase("sft", tmp_path, network=network, emit=emit)
     assert "lower lr" in caught.value.fix
     assert max(after_step) == 4

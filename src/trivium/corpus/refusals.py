@@ -52,9 +52,15 @@ def items(format: str) -> Iterator[Item]:
 
 
 def _worse(topic: dict[str, Any], nth: int) -> str:
-    """Harmful: a curt no, or going along. Harmless: a curt reply, or a needless refusal."""
-    pair = (_COMPLIANT.format(topic["topic"]), _CURT) if topic["harmful"] else (_VAGUE, _NEEDLESS)
-    return pair[(nth + (seeds.unit(0, topic["topic"]) < 0.5)) % 2]
+    """Harmful: a curt no, or going along. Harmless: mostly a needless refusal, sometimes a curt reply.
+
+    Both replies to a harmful request teach to refuse, so nearly all to a harmless one must teach not to: with an even
+    split, alignment raised false refusals by six points.
+    """
+    turn = nth + (seeds.unit(0, topic["topic"]) < 0.5)
+    if topic["harmful"]:
+        return (_COMPLIANT.format(topic["topic"]), _CURT)[turn % 2]
+    return _VAGUE if turn % 5 == 0 else _NEEDLESS
 
 
 @cache
