@@ -50,7 +50,7 @@ every = pytest.mark.parametrize("kind", MAKERS)
 
 
 def objective_of(kind: str) -> Objective:
-    return PHASES[kind].objective(SimpleNamespace(beta=0.3))
+    return PHASES[kind].objective(SimpleNamespace(beta=0.3, nll=0.5))
 
 
 class Bigram(torch.nn.Module):
