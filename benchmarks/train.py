@@ -55,7 +55,7 @@ def prepare(folder: Path, tiny: bool) -> None:
     from trivium.model import hf
     from trivium.model.config import ModelConfig
     from trivium.model.transformer import Transformer
-    from trivium.recipe.models import ModelShape
+    from trivium.recipe.training import ModelShape
     from trivium.text.chat import ChatTokenizer
 
     corpus = {"kind": "data", "sources": [{"kind": "python-docs"}], "size": "6M"}
@@ -81,7 +81,7 @@ def ours(folder: Path, precision: str, compiled: bool, micro: int, steps: int) -
     """(the clock before the first and after every step, the first loss)."""
     from trivium.model import hf
     from trivium.phases import train_phase
-    from trivium.recipe.models import PretrainStage
+    from trivium.recipe.training import PretrainStage
     from trivium.text.chat import ChatTokenizer
 
     config = PretrainStage.model_validate(
@@ -218,7 +218,7 @@ def table(results: dict[str, list[dict[str, Any]]], tiny: bool) -> None:
 
     from trivium.model.config import ModelConfig
     from trivium.plan import flops
-    from trivium.recipe.models import ModelShape
+    from trivium.recipe.training import ModelShape
 
     config = ModelConfig.from_shape(ModelShape(context=CONTEXT, **shape(tiny)), VOCAB)
     peak = {

@@ -21,7 +21,7 @@ from trivium.errors import DataError
 from trivium.model.transformer import Transformer
 from trivium.objectives import Dpo, NextToken, Orpo
 from trivium.plan import flops
-from trivium.recipe.models import TrainingStage
+from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
 from trivium.train.distributed import layout
 from trivium.train.loop import Run, train

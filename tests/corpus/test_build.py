@@ -8,7 +8,7 @@ import pytest
 from trivium.corpus import records
 from trivium.corpus.build import build, identity
 from trivium.errors import DataError
-from trivium.recipe.models import DataStage
+from trivium.recipe.data import DataStage
 
 
 def run(folder: Path, name: str, *, against: tuple[str, ...] = (), seed: int = 1, **config: object) -> dict:

@@ -8,7 +8,7 @@ import pytest
 
 from trivium.deploy.release import check_gates
 from trivium.errors import GateError
-from trivium.recipe.models import ReleaseStage
+from trivium.recipe.deployment import ReleaseStage
 
 CONFIG = ReleaseStage(kind="release", model="small", requires=["safety", "again"])
 

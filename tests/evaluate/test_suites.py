@@ -15,7 +15,7 @@ from trivium.evaluate.run import evaluate, judge
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.model import hf
-from trivium.recipe.models import EvaluateStage, Suite
+from trivium.recipe.evaluation import EvaluateStage, Suite
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]
 TALKS = [

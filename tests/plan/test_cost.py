@@ -11,7 +11,7 @@ from trivium.model.config import ModelConfig
 from trivium.plan import flops, machine
 from trivium.plan.cost import GENERATION_UTILISATION, TRAINING_UTILISATION, Cost, estimate
 from trivium.recipe.load import loads
-from trivium.recipe.models import PretrainStage
+from trivium.recipe.training import PretrainStage
 
 RECIPE = """\
 name: tiny

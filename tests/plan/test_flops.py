@@ -9,7 +9,7 @@ import pytest
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops
-from trivium.recipe.models import ModelShape
+from trivium.recipe.training import ModelShape
 
 SHAPES = [
     (ModelShape(dim=64, layers=2, heads=4, kv_heads=2), 500),

@@ -11,8 +11,8 @@ import yaml
 
 from trivium.errors import RecipeError
 from trivium.recipe.load import load, loads
-from trivium.recipe.models import PretrainStage
 from trivium.recipe.schema import schema, starter
+from trivium.recipe.training import PretrainStage
 
 RECIPE = """\
 name: tiny

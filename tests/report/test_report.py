@@ -89,7 +89,7 @@ def test_rows_have_a_cell_per_model_and_mark_the_best():
 
 
 def test_every_metric_of_a_suite_has_a_row():
-    from trivium.recipe.models import ALWAYS_MEASURED, METRICS
+    from trivium.recipe.evaluation import ALWAYS_MEASURED, METRICS
     from trivium.report.table import ROWS
 
     assert {name for names in METRICS.values() for name in names} | set(ALWAYS_MEASURED) <= {

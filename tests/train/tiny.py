@@ -13,7 +13,8 @@ from torch import Tensor
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.phases import train_phase
-from trivium.recipe.models import DpoStage, OrpoStage, PretrainStage, SftStage, TrainingStage
+from trivium.recipe.alignment import DpoStage, OrpoStage
+from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
 from trivium.text import tokenizer
 from trivium.text.chat import ChatTokenizer
 from trivium.types import Event

@@ -19,7 +19,7 @@ from trivium.corpus import contamination, records, sources
 from trivium.corpus.records import Item, Record
 from trivium.errors import DataError
 from trivium.files import write_json
-from trivium.recipe.models import DataStage
+from trivium.recipe.data import DataStage
 from trivium.types import Emit
 
 SPLIT_SEED = 1729

@@ -12,7 +12,7 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus import files, python_docs, reasoning, refusals
 from trivium.corpus.records import Item
-from trivium.recipe.models import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text
+from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text
 from trivium.types import Emit
 
 

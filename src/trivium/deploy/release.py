@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trivium.errors import GateError
-from trivium.recipe.models import ReleaseStage
+from trivium.recipe.deployment import ReleaseStage
 
 
 def check_gates(config: ReleaseStage, evaluations: Mapping[str, Path]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
-from trivium.recipe.models import EvaluateStage
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.types import Emit
 
 

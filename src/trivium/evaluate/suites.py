@@ -22,7 +22,7 @@ from trivium.corpus.records import read
 from trivium.errors import DataError
 from trivium.evaluate.checker import Reply, coherent, refuses, win
 from trivium.evaluate.subject import Subject
-from trivium.recipe.models import Suite
+from trivium.recipe.evaluation import Suite
 from trivium.text.chat import ChatTokenizer
 
 MICRO = 16

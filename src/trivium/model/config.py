@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivium.errors import ArtifactError
-from trivium.recipe.models import ModelShape
+from trivium.recipe.training import ModelShape
 
 
 @dataclass(frozen=True)

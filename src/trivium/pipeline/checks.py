@@ -9,7 +9,9 @@ from pathlib import Path
 from trivium.errors import ArtifactError, DataError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.graph import Graph, build
-from trivium.recipe.models import DataStage, EvaluateStage, Recipe
+from trivium.recipe.data import DataStage
+from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.models import Recipe
 
 
 def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trivium.errors import RecipeError
-from trivium.recipe.models import DataStage, Recipe
+from trivium.recipe.data import DataStage
+from trivium.recipe.models import Recipe
 from trivium.recipe.references import references
 
 

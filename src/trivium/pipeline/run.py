@@ -19,7 +19,8 @@ from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import Graph, build, execution_order
 from trivium.pipeline.store import Store, disk_full, full, previous, writing
-from trivium.recipe.models import DataStage, Recipe, TokenizerStage
+from trivium.recipe.data import DataStage, TokenizerStage
+from trivium.recipe.models import Recipe
 from trivium.types import Emit, Event
 
 

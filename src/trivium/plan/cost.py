@@ -12,18 +12,13 @@ from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops
+from trivium.recipe.data import DataStage, TokenizerStage
+from trivium.recipe.deployment import QuantizeStage
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
-from trivium.recipe.models import (
-    Aligned,
-    DataStage,
-    EvaluateStage,
-    PretrainStage,
-    QuantizeStage,
-    Recipe,
-    TokenizerStage,
-    TrainingStage,
-)
+from trivium.recipe.models import Recipe
+from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
 
 TRAINING_UTILISATION = 0.4
 """Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""

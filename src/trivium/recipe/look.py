@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from trivium.errors import RecipeError
+from trivium.recipe.base import StageBase
+from trivium.recipe.data import DataStage
+from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.lines import Lines
-from trivium.recipe.models import (
-    Aligned,
-    DataStage,
-    PretrainStage,
-    QuantizeStage,
-    Recipe,
-    StageBase,
-    TrainingStage,
-)
+from trivium.recipe.models import Recipe
+from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
 
 S = TypeVar("S", bound=StageBase)
 

@@ -26,7 +26,7 @@ _TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the words and numbers of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own name and type)
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 _Loader.add_implicit_resolver(

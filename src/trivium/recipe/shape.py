@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from trivium.recipe import models
+from trivium.recipe.base import Strict
 from trivium.recipe.lines import Path
+from trivium.recipe.models import Recipe, Stage
+from trivium.recipe.sources import Source
 
 
-def _by_kind(union: Any) -> dict[str, type[models.Strict]]:
+def _members(annotation: Any) -> list[Any]:
+    """The alternatives of an annotation, without `Annotated`, `| None` and the like around them."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for member in get_args(annotation) for one in _members(member)]
+    return [annotation]
+
+
+def _by_kind(union: Any) -> dict[str, type[Strict]]:
     """An annotated union of models, told apart by `kind` -> {kind: model}."""
-    members = get_args(get_args(union)[0])
-    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in members}
+    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in _members(union)}
 
 
-STAGES = _by_kind(models.Stage)
-SOURCES = _by_kind(models.Source)
+STAGES = _by_kind(Stage)
+SOURCES = _by_kind(Source)
 
 
 def value_at(raw: Any, path: Path) -> Any:
@@ -30,25 +41,41 @@ def value_at(raw: Any, path: Path) -> Any:
     return raw
 
 
-def class_at(raw: Any, path: Path) -> type[models.Strict] | None:
+def _step(annotations: list[Any], part: str | int, raw: Any) -> list[Any]:
+    """From the annotations of a value to those of its member `part`; `raw` is the value itself."""
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    for annotation in annotations:
+        origin, inner = get_origin(annotation), get_args(annotation)
+        if origin is list and isinstance(part, int):
+            return _members(inner[0])
+        if origin is dict and isinstance(part, str):
+            return _members(inner[1])
+    for model in _models(annotations, kind):
+        if part in model.model_fields:
+            return _members(model.model_fields[str(part)].annotation)
+    return []
+
+
+def _models(annotations: list[Any], kind: Any) -> list[type[Strict]]:
+    """The model classes among annotations; where several are told apart by `kind`, the one it names."""
+    found = [one for one in annotations if isinstance(one, type) and issubclass(one, Strict)]
+    if len(found) > 1:
+        found = [one for one in found if "kind" in one.model_fields and kind in _kinds(one)]
+    return found
+
+
+def _kinds(model: type[Strict]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["kind"].annotation)
+
+
+def class_at(raw: Any, path: Path) -> type[Strict] | None:
     """The model that describes the mapping at `path`; None if its keys are free or its kind is unknown."""
-    if not path:
-        return models.Recipe
-    kind = (value_at(raw, path) or {}).get("kind") if isinstance(value_at(raw, path), dict) else None
-    if path[0] != "stages" or len(path) < 2:
-        return None
-    if len(path) == 2:
-        return STAGES.get(str(kind))
-    match path[2:]:
-        case ("sources", int()):
-            return SOURCES.get(str(kind))
-        case ("suites", int()):
-            return models.Suite
-        case ("gates", str()):
-            return models.Gate
-        case ("model",):
-            return models.ModelShape
-    return None
+    annotations: list[Any] = [Recipe]
+    for depth, part in enumerate(path):
+        annotations = _step(annotations, part, value_at(raw, path[:depth]))
+    value = value_at(raw, path)
+    found = _models(annotations, value.get("kind") if isinstance(value, dict) else None)
+    return found[0] if found else None
 
 
 def fields_at(raw: Any, path: Path) -> list[str] | None:

@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe import traps_data, traps_evaluation, traps_training
+from trivium.recipe.alignment import PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
-from trivium.recipe.models import (
-    Aligned,
-    PpoStage,
-    PreferenceStage,
-    PretrainStage,
-    Recipe,
-)
+from trivium.recipe.models import Recipe
 from trivium.recipe.references import CHECKPOINTS, references, wanted
+from trivium.recipe.training import Aligned, PretrainStage
 
 Found = Iterator[RecipeError]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
+from trivium.recipe.data import DataStage
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
-from trivium.recipe.models import DataStage, EvaluateStage, SourceBase
 from trivium.recipe.references import references
+from trivium.recipe.sources import SourceBase
 
 Found = Iterator[RecipeError]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
+from trivium.recipe.deployment import ReleaseStage
+from trivium.recipe.evaluation import ALWAYS_MEASURED, METRICS, EvaluateStage
 from trivium.recipe.lines import listed, nearest
 from trivium.recipe.look import Look
-from trivium.recipe.models import ALWAYS_MEASURED, METRICS, EvaluateStage, ReleaseStage
 
 Found = Iterator[RecipeError]
 

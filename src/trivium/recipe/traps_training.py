@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe.look import Look
-from trivium.recipe.models import PretrainStage, TrainingStage
+from trivium.recipe.training import PretrainStage, TrainingStage
 
 Found = Iterator[RecipeError]
 

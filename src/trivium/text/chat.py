@@ -45,7 +45,7 @@ _BLOCK = ("_trivium_begin", "_trivium_end")
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: renders the body between two marks (transformers uses the same tags)."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+    tags = {"generation"}
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         line = next(parser.stream).lineno

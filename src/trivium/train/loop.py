@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trivium.errors import Interrupted
 from trivium.model.transformer import Transformer
-from trivium.recipe.models import TrainingStage
+from trivium.recipe.training import TrainingStage
 from trivium.train import checkpoint, schedule
 from trivium.train.distributed import any_rank, global_sum, layout, sum_gradients
 from trivium.train.guard import check_finite, stop_on_signal

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trivium.recipe.models import TrainingStage
+from trivium.recipe.training import TrainingStage
 
 WARM_UP_SECONDS = 40.0
 """What compiling costs on two cores with a cold cache (measured: 15 to 41 s)."""

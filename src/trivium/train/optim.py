@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trivium.recipe.models import TrainingStage
+from trivium.recipe.training import TrainingStage
 
 
 def adamw(model: nn.Module, config: TrainingStage) -> torch.optim.AdamW:

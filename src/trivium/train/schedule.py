@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trivium.recipe.models import TrainingStage
+from trivium.recipe.training import TrainingStage
 
 
 def factor(config: TrainingStage, step: int, steps: int) -> float:
