@@ -23,9 +23,10 @@ from trivium.objectives import Dpo, NextToken, Orpo
 from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
-from trivium.train.distributed import layout
+from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
 from trivium.train.machine import Machine, resolve
+from trivium.train.parallel.apply import check, cut, parallelise
 from trivium.types import Emit, Objective
 
 VALIDATION_ITEMS = 256
@@ -156,7 +157,8 @@ def train_phase(
     model.to(machine.device)
     length = config.context or model.config.context
     source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit)
-    items = phase.batches(source)
+    with first_rank_first():
+        items = phase.batches(source)
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
     plan = Layout(seed, config.batch, micro, rank, world)
@@ -167,16 +169,21 @@ def train_phase(
     heldout = items.heldout
     per_token = flops.training(model.config, row)
     model.train()
+    grid = mesh()
+    check(model.config, grid, row)
+    parallelise(model, grid, bf16=machine.bf16)
     run = Run(
         model=model,
         objective=phase.objective(config),
-        batches=Shuffled(items.train.count, items.train.item, plan),
+        batches=cut(model, Shuffled(items.train.count, items.train.item, plan)),
         steps=steps,
         config=config,
         machine=machine,
         folder=work / "checkpoints",
         emit=emit,
-        validation=Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro) if heldout else None,
+        validation=cut(model, Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro))
+        if heldout
+        else None,
         flops_per_step=per_token * tokens_per_step,
         peak=peak("bf16" if machine.bf16 else "float32", machine.device),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,15 @@ from trivium.types import Batch, Output
 
 if TYPE_CHECKING:
     from trivium.model.cache import Cache
+
+
+class Sequence(Protocol):
+    """Ranks that share one row: each has a run of its places (`train.parallel.apply.Sequence`)."""
+
+    place: int
+
+    def gather(self, x: Tensor, dim: int) -> Tensor: ...
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class RMSNorm(nn.Module):
@@ -85,13 +94,19 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        cache: Cache | Sequence | None,
+        layer: int,
     ) -> Tensor:
         """x (B, T, D); mask (B, 1, T, S) bool, True where a query may look, or None for plain causal."""
         rows, length, _ = x.shape
-        q = self.q_proj(x).view(rows, length, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(rows, length, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(rows, length, self.kv_heads, self.head_dim).transpose(1, 2)
+        q = self.q_proj(x).view(rows, length, -1, self.head_dim).transpose(1, 2)
+        k = self.k_proj(x).view(rows, length, -1, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(rows, length, -1, self.head_dim).transpose(1, 2)
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
@@ -125,7 +140,13 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        cache: Cache | Sequence | None,
+        layer: int,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -138,6 +159,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.sequence: Sequence | None = None  # set by train.parallel where rows are cut along time
 
 
 class Transformer(nn.Module):
@@ -173,7 +195,7 @@ class Transformer(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         for index, block in enumerate(self.model.layers):
-            x = block(x, cos, sin, mask, cache, index)
+            x = block(x, cos, sin, mask, cache or self.model.sequence, index)
         normed: Tensor = self.model.norm(x)
         return normed
 
@@ -182,7 +204,7 @@ class Transformer(nn.Module):
 
         Attention is causal and, where the batch has `doc_id` (B, T), stays inside equal values of it.
         """
-        mask = document_mask(batch["doc_id"]) if "doc_id" in batch else None
+        mask = document_mask(batch["doc_id"], self.model.sequence) if "doc_id" in batch else None
         hidden = self.hidden(batch["tokens"], batch["positions"], mask)
         weight = self.output_weight
         return Output(
@@ -191,8 +213,9 @@ class Transformer(nn.Module):
         )
 
 
-def document_mask(doc_id: Tensor) -> Tensor:
-    """(B, T) -> (B, 1, T, T) bool: a query sees earlier tokens of its own document."""
-    length = doc_id.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=doc_id.device).tril()
-    return ((doc_id[:, :, None] == doc_id[:, None, :]) & causal)[:, None]
+def document_mask(doc_id: Tensor, sequence: Sequence | None = None) -> Tensor:
+    """(B, T) -> (B, 1, T, S) bool: a query sees earlier tokens of its own document. S is T, or all of a row cut along time."""
+    keys = doc_id if sequence is None else sequence.gather(doc_id, 1)
+    first = 0 if sequence is None else sequence.place * doc_id.shape[1]
+    causal = torch.ones(doc_id.shape[1], keys.shape[1], dtype=torch.bool, device=doc_id.device).tril(first)
+    return ((doc_id[:, :, None] == keys[:, None, :]) & causal)[:, None]

@@ -28,6 +28,25 @@ class ModelShape(Strict):
     """RMSNorm on queries and keys (saved in the Qwen3 layout instead of Llama's)."""
 
 
+class Parallel(Strict):
+    """How a stage's ranks share the work: the product of the axes is the number of processes. The result is the same."""
+
+    data: Annotated[int, Field(gt=0)] = 1
+    """Copies of the model that see other rows; gradients are summed."""
+    shard: Annotated[int, Field(gt=0)] = 1
+    """Ranks that see other rows and hold a share of every weight, gradient and optimizer state (FSDP2); with `data`, hybrid."""
+    tensor: Annotated[int, Field(gt=0)] = 1
+    """Ranks that split each matrix product by heads and hidden units (DTensor); must divide heads and kv_heads."""
+    context: Annotated[int, Field(gt=0)] = 1
+    """Ranks that split each row along time; must divide the row. pretrain and sft only."""
+    pipeline: Annotated[int, Field(gt=0)] = 1
+    """Ranks that hold consecutive layers; micro-batches flow through them. pretrain and sft only."""
+
+    @property
+    def ranks(self) -> int:
+        return self.data * self.shard * self.tensor * self.context * self.pipeline
+
+
 class TrainingStage(StageBase):
     """Fields that every phase shares."""
 
@@ -63,6 +82,8 @@ class TrainingStage(StageBase):
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
+    parallel: Parallel = how(Parallel())
+    """Ranks and what they share; the default is one process."""
     checkpoint_every: Seconds = how(60.0)
     """Time between the checkpoints that a killed run resumes from."""
     log_every: Annotated[int, Field(gt=0)] = how(10)

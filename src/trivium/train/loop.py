@@ -19,7 +19,7 @@ from trivium.errors import Interrupted
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
 from trivium.train import checkpoint, schedule
-from trivium.train.distributed import any_rank, global_sum, layout, sum_gradients
+from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
 from trivium.train.guard import check_finite, stop_on_signal
 from trivium.train.machine import Machine, compiling_pays
 from trivium.train.optim import adamw
@@ -71,7 +71,7 @@ def train(run: Run) -> dict[str, Any]:
                 for name, pair in loss.metrics.items():
                     metrics[name] = metrics.get(name, 0) + torch.stack(pair)
             sum_gradients(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            norm = clip_gradients(model, config.clip)
             check_finite(float(global_sum(total) / weight), float(norm), step)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * schedule.factor(config, step, run.steps)
@@ -110,7 +110,7 @@ def _resume(run: Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 def _save(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
     """Says what is on the disk afterwards."""
-    if layout()[0] != 0:
+    if rank() != 0:
         return "the first rank keeps the checkpoint"
     try:
         checkpoint.save(run.folder, run.model, optimizer, state)
@@ -136,6 +136,9 @@ def validate(run: Run) -> dict[str, float]:
             out = run.model(moved, run.objective.wants)
         for name, pair in run.objective(out, moved).metrics.items():
             sums[name] = sums.get(name, 0) + torch.stack(pair)
+    sums = {
+        name: global_sum(pair) for name, pair in sums.items()
+    }  # ranks along `data` add the same: the ratio stays
     result = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in sums.items()}
     run.emit({"event": "validation", **result})
     return result
