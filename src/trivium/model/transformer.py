@@ -190,14 +190,22 @@ class Transformer(nn.Module):
         self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """Final hidden states: tokens (B, T) int64, positions (B, T) int64 -> (B, T, D)."""
-        x = self.model.embed_tokens(tokens)
-        if torch.is_autocast_enabled(x.device.type):  # the residual stream in bf16 too: half the traffic
+        normed: Tensor = self.model.norm(self.through(self.embed(tokens), positions, mask, cache))
+        return normed
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, D): the residual stream, in bf16 under autocast: half the traffic."""
+        x: Tensor = self.model.embed_tokens(tokens)
+        if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        return x
+
+    def through(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         for index, block in enumerate(self.model.layers):
             x = block(x, cos, sin, mask, cache or self.model.sequence, index)
-        normed: Tensor = self.model.norm(x)
-        return normed
+        return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
         """One training or scoring pass: `want` names the fields of Output to fill (`logp`, `logits`).
