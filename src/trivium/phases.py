@@ -27,6 +27,7 @@ from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
 from trivium.train.machine import Machine, resolve
 from trivium.train.parallel.apply import check, cut, parallelise
+from trivium.train.parallel.pipeline import Pipeline, Stage
 from trivium.types import Emit, Objective
 
 VALIDATION_ITEMS = 256
@@ -171,10 +172,12 @@ def train_phase(
     model.train()
     grid = mesh()
     check(model.config, grid, row)
-    parallelise(model, grid, bf16=machine.bf16)
+    root = parallelise(model, grid, bf16=machine.bf16)
+    objective = phase.objective(config)
     run = Run(
         model=model,
-        objective=phase.objective(config),
+        objective=objective,
+        pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
         batches=cut(model, Shuffled(items.train.count, items.train.item, plan)),
         steps=steps,
         config=config,

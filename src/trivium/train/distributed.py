@@ -161,16 +161,20 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm from before, () float32."""
     if not dist.is_initialized():
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    square = torch.zeros((), device=gradients[0].device)
-    for grad in gradients:
-        norm = torch.linalg.vector_norm(grad.float())
+    held = [p for p in model.parameters() if p.grad is not None]
+    square = torch.zeros((), device=held[0].device)
+    for parameter in held:
+        if hasattr(parameter, "is_copy"):  # tied embeddings at the end of a pipeline: counted at its start
+            continue
+        norm = torch.linalg.vector_norm(parameter.grad.float())  # type: ignore[union-attr]
         square = square + (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
     stages = mesh().along("pipeline")
     if stages is not None:
         dist.all_reduce(square, group=stages.get_group())
     norm = square.sqrt()
     scale = (limit / (norm + 1e-6)).clamp_max(1.0)
-    for grad in gradients:
+    for parameter in held:
+        grad = parameter.grad
+        assert grad is not None
         (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
     return norm

@@ -23,6 +23,7 @@ from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank
 from trivium.train.guard import check_finite, stop_on_signal
 from trivium.train.machine import Machine, compiling_pays
 from trivium.train.optim import adamw
+from trivium.train.parallel.pipeline import Pipeline
 from trivium.types import Batch, Batches, Emit, Objective, Output
 
 
@@ -38,6 +39,7 @@ class Run:
     machine: Machine
     folder: Path  # checkpoints of this run
     emit: Emit
+    pipeline: Pipeline | None = None  # runs the forward and backward passes where layers lie on several ranks
     validation: Batches | None = None  # a fixed held-out set; batch(0) is all of it
     flops_per_step: float = 0.0
     peak: float = 1.0  # measured matmul peak, FLOP/s
@@ -62,6 +64,10 @@ def train(run: Run) -> dict[str, Any]:
             weight = global_sum(units).clamp_min(1)  # the one denominator, known before the forward pass
             total = torch.zeros((), device=run.machine.device)
             metrics: dict[str, Tensor] = {}
+            if run.pipeline is not None:  # the same three, scheduled over the ranks
+                metrics = run.pipeline.step(micro, weight, run.machine.autocast())
+                total += metrics["loss"][0]
+                micro = []
             for batch in micro:
                 with run.machine.autocast():
                     out = forward(batch, objective.wants)  # FORWARD
@@ -130,7 +136,13 @@ def validate(run: Run) -> dict[str, float]:
     """The objective's metrics on the fixed held-out set, each as sum over weight."""
     assert run.validation is not None
     sums: dict[str, Tensor] = {}
-    for batch in run.validation.batch(0):
+    held = run.validation.batch(0)
+    if run.pipeline is not None:
+        sums, held = (
+            run.pipeline.validate([_to(b, run.machine.device) for b in held], run.machine.autocast()),
+            [],
+        )
+    for batch in held:
         moved = _to(batch, run.machine.device)
         with run.machine.autocast():
             out = run.model(moved, run.objective.wants)

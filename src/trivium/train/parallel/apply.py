@@ -24,6 +24,7 @@ from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.train.distributed import Mesh
+from trivium.train.parallel.pipeline import Elsewhere, Stage
 from trivium.types import Batch, Batches
 
 SPLIT_BY_HEADS: dict[str, type[ColwiseParallel | RowwiseParallel]] = {
@@ -63,27 +64,30 @@ def check(config: ModelConfig, mesh: Mesh, length: int) -> None:
         )
 
 
-def parallelise(model: Transformer, mesh: Mesh, *, bf16: bool = False) -> Transformer:
-    """Changes `model` in place so that its ranks together hold and compute what one would: same sums, same loss."""
+def parallelise(model: Transformer, mesh: Mesh, *, bf16: bool = False) -> nn.Module:
+    """Changes `model` in place so that its ranks together hold and compute what one would: same sums, same loss.
+
+    Returns what to call: the model, or this rank's stage of it where it has a `pipeline` axis.
+    """
+    root: nn.Module = model
+    if mesh.size("pipeline") > 1:
+        root = Stage(model, mesh.place("pipeline"), mesh.size("pipeline"))
+    blocks = [block for block in model.model.layers if not isinstance(block, Elsewhere)]
     if (across := mesh.along("tensor")) is not None:
-        for block in model.model.layers:
-            assert isinstance(block, nn.Module)
+        for block in blocks:
+            names = dict(block.named_modules())
             present: dict[str, ParallelStyle] = {
-                name: style() for name, style in SPLIT_BY_HEADS.items() if _has(block, name)
+                n: style() for n, style in SPLIT_BY_HEADS.items() if n in names
             }
             parallelize_module(block, across, present)
     if (across := mesh.along("context")) is not None:
         model.model.sequence = Sequence(across)
     if mesh.size("shard") > 1:
-        _shard(model, mesh, bf16)
-    return model
+        _shard(root, blocks, mesh, bf16)
+    return root
 
 
-def _has(block: nn.Module, name: str) -> bool:
-    return name in dict(block.named_modules())
-
-
-def _shard(model: Transformer, mesh: Mesh, bf16: bool) -> None:
+def _shard(root: nn.Module, blocks: list[nn.Module], mesh: Mesh, bf16: bool) -> None:
     """FSDP2 (Zhao et al. 2023), hybrid where there is a `data` axis too: shards within `shard`, copies across `data`."""
     assert mesh.grid is not None
     inner = mesh.along("shard", "context")
@@ -94,7 +98,7 @@ def _shard(model: Transformer, mesh: Mesh, bf16: bool) -> None:
         over = mesh.grid[("data", name)]
     half = torch.bfloat16 if bf16 else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    parts = [*model.model.layers, model]
+    parts = [*blocks, root]
     for part in parts:
         fully_shard(part, mesh=over, mp_policy=policy)
     for part in parts:
