@@ -50,9 +50,7 @@ class Stage(nn.Module):
             if hasattr(model, "lm_head"):
                 model.lm_head = Elsewhere()  # type: ignore[assignment]
         if not self.first:
-            if self.last and model.config.tie_embeddings:
-                model.model.embed_tokens.weight.is_copy = True  # type: ignore[attr-defined]
-            else:
+            if not (self.last and model.config.tie_embeddings):
                 model.model.embed_tokens = Elsewhere()  # type: ignore[assignment]
         self.inner = model
 
@@ -76,6 +74,10 @@ class Pipeline:
         self.peers = dist.get_process_group_ranks(self.group)
         self.objective, self.device = objective, torch.device(device)
         self.module, self.model = module, module.inner
+        if (
+            module.last and self.model.config.tie_embeddings
+        ):  # its gradient's norm is counted on the first rank
+            self.model.model.embed_tokens.weight.is_copy = True  # type: ignore[attr-defined]
         self.schedules: dict[tuple[int, torch.Size], Any] = {}
         self.pending: list[tuple[Batch, Tensor]] = []
 
