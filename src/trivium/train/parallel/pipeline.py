@@ -49,9 +49,8 @@ class Stage(nn.Module):
             model.model.norm = Elsewhere()  # type: ignore[assignment]
             if hasattr(model, "lm_head"):
                 model.lm_head = Elsewhere()  # type: ignore[assignment]
-        if not self.first:
-            if not (self.last and model.config.tie_embeddings):
-                model.model.embed_tokens = Elsewhere()  # type: ignore[assignment]
+        if not self.first and not (self.last and model.config.tie_embeddings):
+            model.model.embed_tokens = Elsewhere()  # type: ignore[assignment]
         self.inner = model
 
     def forward(self, x: Tensor, positions: Tensor, doc_id: Tensor, targets: Tensor) -> Tensor:

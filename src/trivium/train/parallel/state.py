@@ -52,14 +52,14 @@ def place(source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
         value = source[name].to(target.device, target.dtype)
         if isinstance(target, DTensor):
             part = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
-            target.detach().to_local().copy_(part.to_local())
+            target.to_local().detach().copy_(part.to_local())
         else:
             target.detach().copy_(value)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state by the name of its parameter: `layer.weight/exp_avg` and so on; on this rank, as it lies."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": value
         for parameter, entries in optimizer.state.items()
