@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trivium.model.config import ModelConfig
 from trivium.model.heads import log_probs
+from trivium.model.rope import rotary, rotate
 from trivium.types import Batch, Output
 
 if TYPE_CHECKING:
@@ -34,33 +35,21 @@ class Sequence(Protocol):
 class RMSNorm(nn.Module):
     """Zhang & Sennrich 2019: x / rms(x) * weight, computed in float32."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, eps: float, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
+        self.eps, self.scale = eps, scale
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()).to(
-            x.dtype
-        )
+        root = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return _scaled(wide * root * self.weight.float(), self.scale).to(x.dtype)
 
 
-def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of RoPE (Su et al. 2021) in Llama's half-split order: positions (B, T) -> two (B, 1, T, E) float32."""
-    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    angle = positions[:, None, :, None].float() * frequency
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """softmax(scale q k') v: q (B, H, T, E), k and v (B, K, S, E), mask (B, 1, T, S) bool or None for causal.
 
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(E)) v: q (B, H, T, E), k and v (B, K, S, E), mask (B, 1, T, S) bool or None for causal.
+    `scale` None means 1 / sqrt(E).
 
     Training in bf16 on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
     kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
@@ -70,25 +59,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if not written_out or length > 1024:
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped, scale=scale
         )
     repeats = q.shape[1] // k.shape[1]
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     if mask is None:
         mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
-    scores = torch.matmul(q * width**-0.5, k.transpose(-1, -2)).float()
+    scores = torch.matmul(q * (scale or width**-0.5), k.transpose(-1, -2)).float()
     return torch.matmul(scores.masked_fill(~mask, -1e30).softmax(-1).to(v.dtype), v)
 
 
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.scale, self.turned = config.attention_scale, layer not in config.no_rope
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.q_proj = nn.Linear(config.dim, config.heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=False)
-        self.o_proj = nn.Linear(config.heads * config.head_dim, config.dim, bias=False)
+        self.q_proj = nn.Linear(config.dim, config.heads * config.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.dim, config.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.heads * config.head_dim, config.dim, bias=config.output_bias)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
@@ -109,10 +99,11 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(rows, length, -1, self.head_dim).transpose(1, 2)
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if self.turned:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        seen = attend(q, k, v, mask)
+        seen = attend(q, k, v, mask, self.scale)
         out: Tensor = self.o_proj(seen.transpose(1, 2).reshape(rows, length, -1))
         return out
 
@@ -120,11 +111,11 @@ class Attention(nn.Module):
 class SwiGLU(nn.Module):
     """Shazeer 2020: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, dim: int, hidden: int, bias: bool = False) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.hidden, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.hidden, bias=False)
-        self.down_proj = nn.Linear(config.hidden, config.dim, bias=False)
+        self.gate_proj = nn.Linear(dim, hidden, bias=bias)
+        self.up_proj = nn.Linear(dim, hidden, bias=bias)
+        self.down_proj = nn.Linear(hidden, dim, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -132,12 +123,14 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
+        self.residual_scale = config.residual_scale
+        self.windowed = layer in config.windowed
         self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
-        self.mlp = SwiGLU(config)
+        self.mlp = SwiGLU(config.dim, config.hidden, config.mlp_bias)
 
     def forward(
         self,
@@ -148,17 +141,21 @@ class Block(nn.Module):
         cache: Cache | Sequence | None,
         layer: int,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+        share = self.residual_scale
+        x = x + _scaled(self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer), share)
+        return x + _scaled(self.mlp(self.post_attention_layernorm(x)), share)
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else x * factor
 
 
 class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps, config.logit_scale)
         self.sequence: Sequence | None = None  # set by train.parallel where rows are cut along time
 
 
@@ -183,6 +180,8 @@ class Transformer(nn.Module):
             if parameter.dim() == 2:
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(parameter, std=residual if deep else 0.02, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
             else:
                 nn.init.ones_(parameter)
 
@@ -195,16 +194,22 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D): the residual stream, in bf16 under autocast: half the traffic."""
-        x: Tensor = self.model.embed_tokens(tokens)
+        x: Tensor = _scaled(self.model.embed_tokens(tokens), self.config.embedding_scale)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x
 
     def through(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
-        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = rotary(positions, self.config)
+        near = mask
+        if self.config.window is not None:
+            cut = self.model.sequence
+            first = None if cut is None else cut.place * x.shape[1]
+            near = window_mask(mask, x, first, self.config.window)
         for index, block in enumerate(self.model.layers):
-            x = block(x, cos, sin, mask, cache or self.model.sequence, index)
+            seen = near if block.windowed else mask
+            x = block(x, cos, sin, seen, cache or self.model.sequence, index)
         return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
@@ -227,3 +232,16 @@ def document_mask(doc_id: Tensor, sequence: Sequence | None = None) -> Tensor:
     first = 0 if sequence is None else sequence.place * doc_id.shape[1]
     causal = torch.ones(doc_id.shape[1], keys.shape[1], dtype=torch.bool, device=doc_id.device).tril(first)
     return ((doc_id[:, :, None] == keys[:, None, :]) & causal)[:, None]
+
+
+def window_mask(mask: Tensor | None, x: Tensor, first: int | None, window: int) -> Tensor:
+    """`mask` (B, 1, T, S), None for causal, without what lies `window` or more places back; x is (B, T, D).
+
+    `first`: the place of the first query in a row that is cut along time; None: the queries are the last T of S places.
+    """
+    length = x.shape[1]
+    keys = length if mask is None else mask.shape[-1]
+    query = torch.arange(length, device=x.device)[:, None] + (keys - length if first is None else first)
+    key = torch.arange(keys, device=x.device)[None]
+    near = (key <= query) & (key > query - window)
+    return near[None, None] if mask is None else mask & near

@@ -7,44 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
+from trivium.recipe.network import ModelShape
+from trivium.recipe.parallel import Launch, Parallel
 from trivium.recipe.units import Count, Seconds
-
-
-class ModelShape(Strict):
-    """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
-
-    dim: Annotated[int, Field(gt=0)] = 256
-    layers: Annotated[int, Field(gt=0)] = 6
-    heads: Annotated[int, Field(gt=0)] = 4
-    kv_heads: Annotated[int, Field(gt=0)] | None = None
-    """Key/value heads; None means as many as `heads`."""
-    hidden: Annotated[int, Field(gt=0)] | None = None
-    """Width of the SwiGLU layer; None means 8/3 of dim, rounded up to a multiple of 64."""
-    context: Annotated[int, Field(ge=8)] = 256
-    """Longest sequence in tokens."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
-    tie_embeddings: bool = True
-    qk_norm: bool = False
-    """RMSNorm on queries and keys (saved in the Qwen3 layout instead of Llama's)."""
-
-
-class Parallel(Strict):
-    """How a stage's ranks share the work: the product of the axes is the number of processes. The result is the same."""
-
-    data: Annotated[int, Field(gt=0)] = 1
-    """Copies of the model that see other rows; gradients are summed."""
-    shard: Annotated[int, Field(gt=0)] = 1
-    """Ranks that see other rows and hold a share of every weight, gradient and optimizer state (FSDP2); with `data`, hybrid."""
-    tensor: Annotated[int, Field(gt=0)] = 1
-    """Ranks that split each matrix product by heads and hidden units (DTensor); must divide heads and kv_heads."""
-    context: Annotated[int, Field(gt=0)] = 1
-    """Ranks that split each row along time; must divide the row. pretrain and sft only."""
-    pipeline: Annotated[int, Field(gt=0)] = 1
-    """Ranks that hold consecutive layers; micro-batches flow through them. pretrain and sft only."""
-
-    @property
-    def ranks(self) -> int:
-        return self.data * self.shard * self.tensor * self.context * self.pipeline
 
 
 class TrainingStage(StageBase):
@@ -82,8 +47,10 @@ class TrainingStage(StageBase):
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
-    parallel: Parallel = how(Parallel())
-    """Ranks and what they share; the default is one process."""
+    parallel: Parallel | Literal["auto"] = how(Parallel())
+    """Ranks and what they share; the default is one process. auto: what the planner finds for the devices there are."""
+    launch: Launch = how(Launch())
+    """Who starts the ranks."""
     checkpoint_every: Seconds = how(60.0)
     """Time between the checkpoints that a killed run resumes from."""
     log_every: Annotated[int, Field(gt=0)] = how(10)
