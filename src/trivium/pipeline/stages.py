@@ -60,40 +60,9 @@ def _tokenizer(ctx: Context) -> dict[str, Any]:
 
 
 def _train(ctx: Context) -> dict[str, Any]:
-    import torch
+    from trivium.pipeline.training import train
 
-    from trivium.model import hf
-    from trivium.model.config import ModelConfig
-    from trivium.model.transformer import Transformer
-    from trivium.phases import train_phase
-    from trivium.plan.machine import measured_peak
-    from trivium.seeds import derive
-    from trivium.text.chat import ChatTokenizer
-
-    config = ctx.config
-    if config.init is not None:
-        start = ctx.inputs[config.init].path
-        model, tokenizer_folder = hf.load(start), start
-        chat = ChatTokenizer.load(start)
-    else:
-        tokenizer_folder = ctx.inputs[config.tokenizer].path
-        chat = ChatTokenizer.load(tokenizer_folder)
-        model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
-        model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
-    store = ctx.work.parent.parent
-    metrics = train_phase(
-        config,
-        model=model,
-        chat_tokenizer=chat,
-        data=ctx.inputs[config.data].path,
-        work=ctx.work,
-        seed=ctx.seed,
-        emit=ctx.emit,
-        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
-    )
-    hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
-    chat.save(ctx.out, context=model.config.context)
-    return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
+    return train(ctx)
 
 
 def _evaluate(ctx: Context) -> dict[str, Any]:

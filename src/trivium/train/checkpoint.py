@@ -15,33 +15,38 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from trivium.errors import ArtifactError
 from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json
+from trivium.train.distributed import rank
+from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, whole
 from trivium.types import Emit
 
 KEEP = 2
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Writes `folder/step-N` (N from `state`) and drops all but the newest two. OSError if the disk is full."""
+    """Writes `folder/step-N` (N from `state`) and drops all but the newest two. OSError if the disk is full.
+
+    All ranks call it together; the first one writes. What is written is whole, so that other layouts can go on from it.
+    """
     target = folder / f"step-{state['step']:08d}"
+    weights, moments = whole(model.state_dict()), whole(optimizer_tensors(model, optimizer))
+    if rank() != 0:
+        return target
     for left in folder.glob(f"{TEMPORARY}*"):  # by a save that was killed: the folder has one writer
         shutil.rmtree(left, ignore_errors=True)
     for later in steps(folder):
         if later >= target:  # refused on load as damaged, else the run would have gone on from there
             shutil.rmtree(later)
     with atomic_folder(target) as temporary:
-        weights = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
         try:
-            save_file(weights, temporary / "model.safetensors")
-            save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+            save_file(
+                {name: tensor.contiguous() for name, tensor in weights.items()},
+                temporary / "model.safetensors",
+            )
+            save_file(moments, temporary / "optimizer.safetensors")
         except SafetensorError as error:  # what it makes of an OSError
             raise OSError(str(error)) from None
         write_json(temporary / "state.json", state)
@@ -71,13 +76,7 @@ def newest(folder: Path, emit: Emit) -> Path | None:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Puts a checkpoint into `model` and `optimizer`; returns its state."""
-    model.load_state_dict(load_file(path / "model.safetensors"))
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(path / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    whole = optimizer.state_dict()
-    whole["state"] = entries
-    optimizer.load_state_dict(whole)
+    place(load_file(path / "model.safetensors"), model.state_dict())
+    load_optimizer(model, optimizer, load_file(path / "optimizer.safetensors"))
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return state

@@ -19,7 +19,7 @@ from trivium.errors import Interrupted
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
 from trivium.train import checkpoint, schedule
-from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
+from trivium.train.distributed import any_rank, clip_gradients, global_sum, sum_gradients
 from trivium.train.guard import check_finite, stop_on_signal
 from trivium.train.machine import Machine, compiling_pays
 from trivium.train.optim import adamw
@@ -116,8 +116,6 @@ def _resume(run: Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 def _save(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
     """Says what is on the disk afterwards."""
-    if rank() != 0:
-        return "the first rank keeps the checkpoint"
     try:
         checkpoint.save(run.folder, run.model, optimizer, state)
     except OSError as error:  # a full disk must not end the training; the last good checkpoint is still there

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from trivium.model.transformer import Transformer
 from trivium.train.distributed import mesh
 
 
@@ -44,6 +45,16 @@ def _from_all_stages(found: dict[str, Tensor], group: dist.ProcessGroup) -> dict
                 every[name] = found[name] if mine else torch.empty(shape, dtype=dtype, device=device)
                 dist.broadcast(every[name], owner, group=group)
     return every
+
+
+def gathered(model: Transformer) -> Transformer:
+    """The whole model on every rank, on the CPU; `model` itself where there is only one. All ranks call it together."""
+    if not dist.is_initialized():
+        return model
+    with torch.device("meta"):
+        single = Transformer(model.config)
+    single.load_state_dict(whole(model.state_dict()), assign=True)
+    return single
 
 
 def place(source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:

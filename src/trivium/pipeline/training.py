@@ -1,0 +1,88 @@
+"""A training stage: its starting point, one phase on one rank or many, and the checkpoint it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trivium.pipeline import launch
+from trivium.pipeline.contract import Context
+from trivium.recipe.parallel import Parallel
+
+
+def train(ctx: Context) -> dict[str, Any]:
+    """Runs the stage here, or on the ranks that it asks for."""
+    parallel = ctx.config.parallel
+    if parallel == "auto":
+        parallel = _chosen(ctx)
+    if parallel.ranks == 1 and ctx.config.launch.kind == "local":
+        return train_here(ctx)
+    return launch.launch(ctx, parallel)
+
+
+def train_here(ctx: Context) -> dict[str, Any]:
+    """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
+    from trivium.model import hf
+    from trivium.phases import train_phase
+    from trivium.plan.machine import measured_peak
+    from trivium.train import distributed
+    from trivium.train.parallel.state import gathered
+
+    model, chat = _start(ctx)
+    store = ctx.work.parent.parent
+    metrics = train_phase(
+        ctx.config,
+        model=model,
+        chat_tokenizer=chat,
+        data=ctx.inputs[ctx.config.data].path,
+        work=ctx.work,
+        seed=ctx.seed,
+        emit=ctx.emit,
+        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+    )
+    model = gathered(model)
+    if distributed.rank() == 0:
+        hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
+        chat.save(ctx.out, context=model.config.context)
+    return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
+
+
+def _start(ctx: Context) -> tuple[Any, Any]:
+    """(model, tokenizer) that the stage begins with: those of `init`, or new weights."""
+    import torch
+
+    from trivium.model import hf
+    from trivium.model.config import ModelConfig
+    from trivium.model.transformer import Transformer
+    from trivium.seeds import derive
+    from trivium.text.chat import ChatTokenizer
+
+    config = ctx.config
+    if config.init is not None:
+        start = ctx.inputs[config.init].path
+        return hf.load(start), ChatTokenizer.load(start)
+    chat = ChatTokenizer.load(ctx.inputs[config.tokenizer].path)
+    model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
+    model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
+    return model, chat
+
+
+def _chosen(ctx: Context) -> Parallel:
+    """`parallel: auto`: every GPU of this machine, as the planner lays them out; one process on a CPU, which has its threads."""
+    import torch
+
+    from trivium.plan.layout import choose
+
+    if not torch.cuda.is_available() or ctx.config.device == "cpu":
+        return Parallel()
+    model, _ = _start(ctx)
+    shape, config = model.config, ctx.config
+    rows = config.micro_batch or config.batch
+    return choose(
+        sum(p.numel() for p in model.parameters()),
+        rows * (config.context or shape.context),
+        shape.layers,
+        shape.dim,
+        devices=torch.cuda.device_count(),
+        memory=float(torch.cuda.get_device_properties(0).total_memory),
+        batch=config.batch,
+    )
