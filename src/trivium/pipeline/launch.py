@@ -36,7 +36,7 @@ def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
     """
     folder = ctx.work / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.json*"):
+    for old in [*folder.glob("*.json*"), *folder.glob("output.log")]:
         old.unlink()
     job = folder / "job.json"
     write_json(job, worker.describe(ctx, parallel.model_dump(include=set(AXES))))
@@ -45,15 +45,23 @@ def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
     metrics = folder / "metrics.json"
     if not metrics.exists():
         raise TrainingError(
-            f"the {parallel.ranks} ranks ended without a result",
+            f"the {parallel.ranks} ranks ended without a result{_last_words(folder)}",
             where=str(folder),
-            fix="read their output above or in that folder; run the command again to go on from the newest checkpoint",
+            fix="run the command again: it goes on from the newest checkpoint",
         )
     result: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     return result
 
 
 AXES = ("data", "shard", "tensor", "context", "pipeline", "expert")
+
+
+def _last_words(folder: Path) -> str:
+    """The last line of a Python traceback in the ranks' output, if there is one."""
+    logs = [folder / "output.log", *sorted((folder / "slurm").glob("*.err"))]
+    lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
+    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "["))]
+    return f"; the last error was: {errors[-1].strip()}" if errors else ""
 
 
 def _raise_what_stopped(folder: Path) -> None:

@@ -65,6 +65,20 @@ def _train(ctx: Context) -> dict[str, Any]:
     return train(ctx)
 
 
+def _import(ctx: Context) -> dict[str, Any]:
+    from trivium.imports import import_checkpoint
+
+    template = ctx.config.chat_template
+    text = None if template is None else (ctx.recipe_folder / template).read_text(encoding="utf-8")
+    return import_checkpoint(ctx.recipe_folder / ctx.config.path, ctx.out, text)
+
+
+def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
+    from trivium.model.source import identity
+
+    return identity(folder / config.path, None if config.chat_template is None else folder / config.chat_template)
+
+
 def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
 
@@ -114,6 +128,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 STAGES: Registry = {
     "data": Kind(1, _data, _data_identity),
     "tokenizer": Kind(1, _tokenizer),
+    "import": Kind(1, _import, _import_identity),
     "pretrain": Kind(1, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),

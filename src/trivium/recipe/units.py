@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -41,4 +41,8 @@ def show_count(value: float) -> str:
 
 
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str)]
-Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    PlainSerializer(lambda seconds: f"{seconds:f}s", when_used="json"),  # so that a recipe written down can be read again
+]
