@@ -185,18 +185,17 @@ def chat(
     max_new_tokens: int,
     seed: int,
 ) -> None:
-    if not (checkpoint / "config.json").is_file():
+    if checkpoint.suffix != ".gguf" and not (checkpoint / "config.json").is_file():
         raise ArtifactError(
             f"there is no checkpoint at {checkpoint}",
             where=str(checkpoint),
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
     from trivium.generate.engine import Sampling, stream
-    from trivium.model.hf import load
+    from trivium.imports import open_checkpoint
     from trivium.seeds import derive
-    from trivium.text.chat import ChatTokenizer
 
-    model, tokenizer = load(checkpoint), ChatTokenizer.load(checkpoint)
+    model, tokenizer = open_checkpoint(checkpoint)
     start = [{"role": "system", "content": system}] if system else []
 
     def answer(messages: list[dict[str, str]]) -> str:

@@ -41,7 +41,7 @@ class Subject:
         """A greedy reply to each conversation. A prompt that fills the context gets an empty, unfinished one."""
         prompts = [self.chat.prompt(messages) for messages in conversations]
         fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.model.config.context]
-        stop = (self.chat.end, self.chat.end_of_text)
+        stop = self.chat.stops
         sampling = Sampling(max_new_tokens=max_new_tokens)
         replies = generate(self.model, [prompts[i] for i in fits], sampling, stop)
         result = [Reply("", finished=False)] * len(prompts)

@@ -122,7 +122,7 @@ def stream(
     """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole."""
     ids: list[int] = []
     sent = ""
-    stop = (tokenizer.end, tokenizer.end_of_text)
+    stop = tokenizer.stops
     for step in decode(model, [tokenizer.prompt(messages)], sampling, stop):
         if step[0][1] in stop:
             break

@@ -14,11 +14,12 @@ from trivium.recipe.base import Name, Strict
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage, ReleaseStage
 from trivium.recipe.evaluation import EvaluateStage
-from trivium.recipe.training import PretrainStage, SftStage
+from trivium.recipe.training import ImportStage, PretrainStage, SftStage
 
 Stage = Annotated[
     DataStage
     | TokenizerStage
+    | ImportStage
     | PretrainStage
     | SftStage
     | DpoStage

@@ -8,14 +8,14 @@ from pydantic import BaseModel
 
 from trivium.recipe.lines import Path
 
-CHECKPOINTS = frozenset({"pretrain", "sft", "dpo", "orpo", "ppo"})
+CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "ppo"})
 """Kinds whose artifact is a model that training can start from."""
 
 _MODELS = CHECKPOINTS | {"quantize"}
 _WANTED: dict[str, frozenset[str]] = {
     "data": frozenset({"data"}),
     "decontaminate": frozenset({"data"}),
-    "tokenizer": frozenset({"tokenizer"}),
+    "tokenizer": frozenset({"tokenizer", "import"}),
     "init": CHECKPOINTS,
     "reward_model": frozenset({"reward"}),
     "requires": frozenset({"evaluate"}),

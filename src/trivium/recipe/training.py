@@ -57,6 +57,16 @@ class TrainingStage(StageBase):
     """Steps between progress lines."""
 
 
+class ImportStage(StageBase):
+    """A checkpoint that others made, as a start for training: a Hugging Face folder or a GGUF file (made float32)."""
+
+    kind: Literal["import"]
+    path: str = Field(json_schema_extra={"identity": False})
+    """The folder or the .gguf file; what counts is the bytes of its files, not where they lie."""
+    chat_template: str | None = how(None)
+    """A jinja file to use instead of the checkpoint's own template; its bytes count, too."""
+
+
 class PretrainStage(TrainingStage):
     """Next-token prediction on packed documents."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
-from trivium.recipe import traps_data, traps_evaluation, traps_training
+from trivium.recipe import traps_data, traps_evaluation, traps_parallel, traps_training
 from trivium.recipe.alignment import PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
@@ -147,6 +147,20 @@ def tokenizer_differs(look: Look) -> Found:
             )
 
 
+def tokenizer_not_imported(look: Look) -> Found:
+    for name, stage in look.recipe.stages.items():
+        if not isinstance(stage, PretrainStage | Aligned):
+            continue
+        root = look.imported(stage.init)
+        if root is not None and stage.tokenizer not in (None, root):
+            yield look.error(
+                f"the tokenizer `{stage.tokenizer}` is not the one that came with `{root}`",
+                name,
+                "tokenizer",
+                fix=f"the ids would mean other words to the model: write `tokenizer: {root}`",
+            )
+
+
 def pretrain_init_differs(look: Look) -> Found:
     for name, stage in look.each(PretrainStage):
         base = look.base(stage.init)
@@ -194,9 +208,11 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     alignment_on_base,
     ppo_without_reward_model,
     tokenizer_differs,
+    tokenizer_not_imported,
     pretrain_init_differs,
     *traps_data.TRAPS,
     *traps_training.TRAPS,
+    *traps_parallel.TRAPS,
     *traps_evaluation.TRAPS,
 )
 

@@ -67,10 +67,27 @@ def save(tokenizer: Tokenizer, folder: Path, chat_template: str, context: int) -
     write_text(folder / "chat_template.jinja", chat_template)
 
 
+def save_foreign(
+    tokenizer: Tokenizer, folder: Path, chat_template: str | None, context: int, special: dict[str, str]
+) -> None:
+    """The same for a tokenizer that others made. `special`: eos_token and its like. No file of a template where there is none."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+        "padding_side": "right",
+    }
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    write_json(folder / "tokenizer_config.json", config)
+    if chat_template is not None:
+        write_text(folder / "chat_template.jinja", chat_template)
+
+
 def load(folder: Path) -> Tokenizer:
     """The tokenizer of an artifact's folder. ArtifactError if tokenizer.json is missing or damaged."""
     path = folder / "tokenizer.json"
-    fix = "run the tokenizer stage again, or point at a folder that holds a tokenizer"
+    fix = "run the tokenizer stage again, or point at a folder that holds a tokenizer.json (transformers writes one)"
     if not path.is_file():
         raise ArtifactError("tokenizer.json is missing", where=str(folder), fix=fix)
     try:
