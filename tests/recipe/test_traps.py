@@ -81,6 +81,27 @@ MISTAKES = {
     "not_built_yet": [
         (changed("", "  judge: {kind: reward, init: chat, data: pairs, steps: 9}\n"), "38, stage judge, field kind", "cannot run yet", "dpo"),
     ],
+    "batch_does_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 5}\n"), "15, stage base, field parallel", "batch of 32 rows cannot be shared evenly by 5 ranks", "multiple of 5"),
+        (changed("    steps: 100\n", "    steps: 100\n    micro_batch: 16\n    parallel: {data: 2, shard: 2}\n"), "16, stage base, field parallel", "micro-batches of 16", "multiple of 64"),
+    ],
+    "heads_do_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {tensor: 3}\n"), "15, stage base, field parallel.tensor", "does not divide the model's 4 heads", "divisor of 4"),
+        (changed("layers: 2,", "layers: 2, kv_heads: 2,", "    steps: 100\n", "    steps: 100\n    parallel: {tensor: 4}\n"), "15, stage base, field parallel.tensor", "2 key/value heads", "divisor of 2"),
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {pipeline: 4}\n"), "15, stage base, field parallel.pipeline", "more stages than the model's 2 layers", "at most 2"),
+    ],
+    "row_does_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {context: 3}\n"), "15, stage base, field parallel.context", "does not divide rows of 128 tokens", "divisor of 128"),
+    ],
+    "phase_cannot_be_cut": [
+        (changed("    data: pairs\n    steps: 10\n", "    data: pairs\n    steps: 10\n    parallel: {context: 2}\n"), "25, stage aligned, field parallel.context", "compares whole replies", "shard"),
+    ],
+    "experts_do_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 4}\n"), "15, stage base, field parallel.expert", "does not divide the 2 ranks", "divisor"),
+    ],
+    "ranks_do_not_divide_among_nodes": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 4}\n    launch: {kind: slurm, nodes: 3}\n"), "16, stage base, field launch.nodes", "do not spread evenly over 3 nodes", "divisor of 4"),
+    ],
     "no_sources": [
         (changed("    sources: [{kind: python-docs}]\n", ""), "3, stage corpus, field sources", "no sources", "python-docs"),
         (changed("    sources: [{kind: python-docs}]\n", "    sources: []\n"), "5, stage corpus, field sources", "no sources", "python-docs"),
