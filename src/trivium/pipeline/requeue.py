@@ -36,7 +36,7 @@ class Rank:
         if code == REQUEUE:
             Path(self.job).with_name("stopped.json").unlink(missing_ok=True)
             os.kill(os.getpid(), getattr(signal, os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "SIGUSR2")))
-            time.sleep(60)  # submitit's handler ends the process
+            time.sleep(300)  # submitit ends the first task at once, and Slurm the others
         return code
 
     def checkpoint(self) -> Any:

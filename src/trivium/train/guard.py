@@ -20,6 +20,10 @@ def check_finite(loss: float, norm: float, step: int) -> None:
         )
 
 
+_LAUNCHERS = (signal.SIGUSR2,)
+"""Signals by which a launcher announces the end (Slurm through submitit): heeded where a launcher has set a handler."""
+
+
 class StopRequest:
     """Set by Ctrl-C or SIGTERM; the loop looks at it after each step."""
 
@@ -40,7 +44,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
         signal.signal(number, before[number])  # type: ignore[arg-type]
 
     with suppress(ValueError):  # not the main thread: signals are somebody else's business
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *_LAUNCHERS):
+            if number in _LAUNCHERS and signal.getsignal(number) is signal.SIG_DFL:
+                continue
             before[number] = signal.getsignal(number)
             signal.signal(number, ask)
     try:
