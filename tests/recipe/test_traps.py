@@ -197,6 +197,17 @@ MISTAKES = {
         (changed("steps: 100", "tokens: 4095"), "14, stage base, field tokens", "4,095 tokens are fewer than one batch (32 rows x 128 tokens = 4,096)", "lower `batch`"),
         (changed("data: talks\n    steps: 10", "data: talks\n    tokens: 1K"), "19, stage chat, field tokens", "1,000 tokens are fewer", "lower `batch`"),
     ],
+    "adapter_without_init": [
+        (changed("steps: 100", "steps: 100\n    adapter: {rank: 4}"), "15, stage base, field adapter", "trains an adapter, and has no `init`", "name a checkpoint"),
+    ],
+    "adapter_on_split_matrices": [
+        (changed("init: chat", "init: chat\n    adapter: {rank: 4}\n    parallel: {tensor: 2}"), "24, stage aligned, field parallel.tensor", "adapters cannot be trained with `tensor: 2`", "`shard`"),
+        (changed("init: base", "init: base\n    adapter: {rank: 4}\n    parallel: {pipeline: 2}"), "19, stage chat, field parallel.pipeline", "`pipeline: 2`", "`data`"),
+    ],
+    "tokenizer_not_imported": [
+        (changed("init: base", "init: theirs\n    tokenizer: vocab", "", "  theirs: {kind: import, path: x.gguf}\n"), "18, stage chat, field tokenizer", "`vocab` is not the one that came with `theirs`", "tokenizer: theirs"),
+        (changed("tokenizer: vocab\n", "tokenizer: vocab\n    init: theirs\n", "", "  theirs: {kind: import, path: x.gguf}\n"), "12, stage base, field tokenizer", "came with `theirs`", "tokenizer: theirs"),
+    ],
     "no_suites": [
         (changed("", "  more: {kind: evaluate, model: chat, suites: []}\n"), "38, stage more, field suites", "measures nothing", "bits_per_byte"),
     ],

@@ -21,11 +21,12 @@ def train(ctx: Context) -> dict[str, Any]:
 
 def train_here(ctx: Context) -> dict[str, Any]:
     """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
-    from trivium.model import hf
+    from trivium import imports
+    from trivium.model import lora
     from trivium.phases import train_phase
     from trivium.plan.machine import measured_peak
     from trivium.train import distributed
-    from trivium.train.parallel.state import gathered
+    from trivium.train.parallel.state import gathered, whole
 
     model, chat = _start(ctx)
     store = ctx.work.parent.parent
@@ -39,10 +40,17 @@ def train_here(ctx: Context) -> dict[str, Any]:
         emit=ctx.emit,
         peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
     )
-    model = gathered(model)
+    adapter = ctx.config.adapter
+    if adapter is None:
+        model = gathered(model)
+    else:
+        metrics["trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        state = whole(model.state_dict())
+        model = lora.merged(model.config, state, adapter)
+        if distributed.rank() == 0:
+            lora.save(state, adapter, ctx.out / "adapter")
     if distributed.rank() == 0:
-        hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
-        chat.save(ctx.out, context=model.config.context)
+        imports.save(model, chat, ctx.out)
     return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
 
 
@@ -50,7 +58,7 @@ def _start(ctx: Context) -> tuple[Any, Any]:
     """(model, tokenizer) that the stage begins with: those of `init`, or new weights."""
     import torch
 
-    from trivium.model import hf
+    from trivium.model import hf, lora
     from trivium.model.config import ModelConfig
     from trivium.model.transformer import Transformer
     from trivium.seeds import derive
@@ -59,7 +67,12 @@ def _start(ctx: Context) -> tuple[Any, Any]:
     config = ctx.config
     if config.init is not None:
         start = ctx.inputs[config.init].path
-        return hf.load(start), ChatTokenizer.load(start)
+        model, chat = hf.load(start), ChatTokenizer.load(start)
+        if config.adapter is not None:
+            lora.attach(
+                model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter"))
+            )
+        return model, chat
     chat = ChatTokenizer.load(ctx.inputs[config.tokenizer].path)
     model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
     model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))

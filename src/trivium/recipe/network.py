@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from trivium.recipe.base import Strict
 
 Positive = Annotated[float, Field(gt=0)]
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class RopeScaling(Strict):
@@ -51,6 +52,27 @@ class Moe(Strict):
     """What the routed experts' sum is multiplied by."""
     balance: Annotated[float, Field(ge=0)] = 1e-3
     """How far an expert's bias moves after each step towards equal load (DeepSeek-V3's gamma); 0 switches it off."""
+
+
+class Adapter(Strict):
+    """Low-rank adapters (LoRA): the checkpoint stays as it is, and only small matrices beside its layers are trained.
+
+    The stage's artifact holds the merged model, and the adapter alone in `adapter/`, in the layout of the peft library.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Positive | None = None
+    """The adapter's output is multiplied by alpha / rank; None means 2 x rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that are dropped while training."""
+    targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Target))
+    """Layers that get an adapter."""
+    quantize: Literal["none", "int8"] = "none"
+    """int8: the frozen layers are kept as int8, a quarter of the memory; the merged model has their rounding."""
+
+    @property
+    def factor(self) -> float:
+        return (self.alpha or 2 * self.rank) / self.rank
 
 
 class ModelShape(Strict):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
-from trivium.recipe.network import ModelShape
+from trivium.recipe.network import Adapter, ModelShape
 from trivium.recipe.parallel import Launch, Parallel
 from trivium.recipe.units import Count, Seconds
 
@@ -44,6 +44,8 @@ class TrainingStage(StageBase):
     """Largest gradient norm."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
+    adapter: Adapter | None = None
+    """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")

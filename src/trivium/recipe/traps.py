@@ -62,11 +62,9 @@ def wrong_kind_of_stage(look: Look) -> Found:
 
 
 def _a(kinds: frozenset[str]) -> str:
-    return (
-        "a checkpoint (" + listed(sorted(kinds)) + ")"
-        if len(kinds) > 1
-        else f"a stage of kind {next(iter(kinds))}"
-    )
+    if "pretrain" in kinds:
+        return "a checkpoint (" + listed(sorted(kinds)) + ")"
+    return "a stage of kind " + " or ".join(sorted(kinds, reverse=True))
 
 
 def cycle(look: Look) -> Found:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe.look import Look
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, TrainingStage
 
 Found = Iterator[RecipeError]
@@ -103,6 +104,32 @@ def shorter_than_one_batch(look: Look) -> Found:
             )
 
 
+def adapter_without_init(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        if stage.adapter is not None and stage.init is None:
+            yield look.error(
+                "this pretrain stage trains an adapter, and has no `init`",
+                name,
+                "adapter",
+                fix="an adapter stands beside weights that know something: name a checkpoint in `init`, or leave it out",
+            )
+
+
+def adapter_on_split_matrices(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.adapter is None or not isinstance(stage.parallel, Parallel):
+            continue
+        for axis, size in (("tensor", stage.parallel.tensor), ("pipeline", stage.parallel.pipeline)):
+            if size > 1:
+                yield look.error(
+                    f"adapters cannot be trained with `{axis}: {size}`",
+                    name,
+                    "parallel",
+                    axis,
+                    fix="use `data` or `shard`: what is trained is small",
+                )
+
+
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_duration,
     heads_do_not_divide,
@@ -110,4 +137,6 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     context_too_long,
     batch_does_not_divide,
     shorter_than_one_batch,
+    adapter_without_init,
+    adapter_on_split_matrices,
 )

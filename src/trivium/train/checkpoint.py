@@ -20,7 +20,7 @@ from torch import nn
 from trivium.errors import ArtifactError
 from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json
 from trivium.train.distributed import rank
-from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, whole
+from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, trained, whole
 from trivium.types import Emit
 
 KEEP = 2
@@ -32,7 +32,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
     All ranks call it together; the first one writes. What is written is whole, so that other layouts can go on from it.
     """
     target = folder / f"step-{state['step']:08d}"
-    weights, moments = whole(model.state_dict()), whole(optimizer_tensors(model, optimizer))
+    weights, moments = whole(trained(model)), whole(optimizer_tensors(model, optimizer))
     if rank() != 0:
         return target
     for left in folder.glob(f"{TEMPORARY}*"):  # by a save that was killed: the folder has one writer
@@ -76,7 +76,7 @@ def newest(folder: Path, emit: Emit) -> Path | None:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Puts a checkpoint into `model` and `optimizer`; returns its state."""
-    place(load_file(path / "model.safetensors"), model.state_dict())
+    place(load_file(path / "model.safetensors"), trained(model))
     load_optimizer(model, optimizer, load_file(path / "optimizer.safetensors"))
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return state

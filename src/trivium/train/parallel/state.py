@@ -27,6 +27,16 @@ def whole(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in found.items()}
 
 
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state without what training leaves as it was: all of it, or adapters alone."""
+    state: dict[str, Tensor] = model.state_dict()
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if not frozen:
+        return state
+    learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: tensor for name, tensor in state.items() if name in learnt}
+
+
 def _full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
