@@ -23,7 +23,9 @@ SHORT = ("--only", "base", "-o", "base.steps=6", "-o", "base.precision=float32",
 def folder(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("launch")
     shutil.copyfile(RECIPE, made / "tiny.yaml")
-    texts = [f"Day {n}: the {'cat dog bird fish'.split()[n % 4]} saw {n * 7 % 90} stones." for n in range(400)]
+    texts = [
+        f"Day {n}: the {['cat', 'dog', 'bird', 'fish'][n % 4]} saw {n * 7 % 90} stones." for n in range(400)
+    ]
     (made / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return made
 
@@ -78,26 +80,26 @@ def test_a_layout_that_does_not_fit_the_model_is_told_before_the_first_step(fold
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_started_again_and_nothing_is_lost(folder, alone):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_a_lost_rank_is_started_again_and_nothing_is_lost(folder, how):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    overrides = ("base.parallel.data=2", "base.checkpoint_every=0s", "base.steps=200")
-    process = subprocess.Popen(
-        command(folder, "killed", *overrides), env=environment, stdout=subprocess.DEVNULL
-    )
+    overrides = ("base.parallel.data=2", "base.checkpoint_every=0s", "base.steps=200", "base.launch.hang=15s")
+    store = f"lost-{how.name}"
+    process = subprocess.Popen(command(folder, store, *overrides), env=environment, stdout=subprocess.DEVNULL)
     killed = None
     while process.poll() is None and killed is None:
         time.sleep(0.2)
-        checkpoints = list((folder / "killed").glob("work/*/checkpoints/step-*/manifest.json"))
+        checkpoints = list((folder / store).glob("work/*/checkpoints/step-*/manifest.json"))
         ranks = [
             int(entry.name)
             for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _is_rank(entry, folder / "killed")
+            if entry.name.isdigit() and _is_rank(entry, folder / store)
         ]
         if checkpoints and len(ranks) == 2:
             killed = max(ranks)
-            os.kill(killed, signal.SIGKILL)
+            os.kill(killed, how)
     assert process.wait() == 0 and killed is not None
-    weights, events = result(folder, "killed")
+    weights, events = result(folder, store)
     assert any(event["event"] == "resume" for event in events)
     assert close(weights, run(folder, "unharmed", *overrides)[0])
 
