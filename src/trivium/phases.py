@@ -168,7 +168,7 @@ def train_phase(
     steps = steps_of(config, items.train.count, row, rows_per_item)
     tokens_per_step = config.batch * rows_per_item * row
     heldout = items.heldout
-    per_token = flops.training(model.config, row)
+    per_token = (flops.adapting if config.adapter else flops.training)(model.config, row)
     model.train()
     grid = mesh()
     check(model.config, grid, row)

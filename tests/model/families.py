@@ -50,6 +50,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "granite",
         {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 2.0},
     ),
+    "qwen3 moe": ("qwen3_moe", MOE | {"num_experts": 6, "norm_topk_prob": True, "head_dim": 8}),
+    "qwen3 moe, dense first": (
+        "qwen3_moe", MOE | {"num_experts": 4, "mlp_only_layers": [0], "norm_topk_prob": False, "head_dim": 8},
+    ),
+    "glm4 moe": (
+        "glm4_moe",
+        MOE | {"n_routed_experts": 6, "n_shared_experts": 2, "routed_scaling_factor": 1.5, "head_dim": 8,
+               "first_k_dense_replace": 1, "partial_rotary_factor": 1.0, "use_qk_norm": True},
+    ),
 }  # fmt: skip
 
 

@@ -66,10 +66,31 @@ class ModelConfig:
             heads=shape.heads,
             kv_heads=shape.kv_heads or shape.heads,
             head_dim=shape.dim // shape.heads,
-            hidden=shape.hidden or -(-(shape.dim * 8 // 3) // 64) * 64,
+            hidden=_width(shape),
             context=shape.context,
             rope_theta=shape.rope_theta,
             rope_scaling=shape.rope_scaling,
             tie_embeddings=shape.tie_embeddings,
             qk_norm=shape.qk_norm,
+            experts=None if shape.moe is None else _experts(shape, shape.moe),
+            base_dim=shape.mup_base if shape.mup else None,
+            logit_scale=shape.mup_base / shape.dim if shape.mup else 1.0,
+            attention_scale=8 / (shape.dim // shape.heads) if shape.mup else None,
         )
+
+
+def _width(shape: ModelShape) -> int:
+    return shape.hidden or -(-(shape.dim * 8 // 3) // 64) * 64
+
+
+def _experts(shape: ModelShape, moe: Moe) -> Experts:
+    hidden = moe.hidden or -(-_width(shape) // ((moe.top_k + moe.shared) * 16)) * 16
+    return Experts(
+        moe.experts,
+        moe.top_k,
+        hidden,
+        shared=moe.shared,
+        dense=moe.dense,
+        scale=moe.scale,
+        balance=moe.balance,
+    )

@@ -269,11 +269,11 @@ def _read_experts(raw: dict[str, Any], name: str) -> Experts:
                 "the checkpoint has experts in scattered layers", fix="use one with experts from some layer on"
             )
         normal = bool(raw.get("norm_topk_prob", False))
-        return Experts(raw["num_experts"], **common, dense=len(dense), softmax=True, normalise=normal)
+        return Experts(raw.get("num_experts") or raw["num_local_experts"], **common, dense=len(dense), softmax=True, normalise=normal)
     if raw.get("n_group", 1) != 1:
         raise ArtifactError("the checkpoint chooses experts by groups", fix="use one with a single group")
     return Experts(
-        raw["n_routed_experts"],
+        raw.get("n_routed_experts") or raw["num_local_experts"],
         **common,
         shared=raw.get("n_shared_experts", 1),
         dense=raw.get("first_k_dense_replace", 1),

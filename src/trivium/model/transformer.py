@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from trivium.model.config import ModelConfig
 from trivium.model.heads import log_probs
+from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import rotary, rotate
+from trivium.model.swiglu import SwiGLU
 from trivium.types import Batch, Output
 
 if TYPE_CHECKING:
@@ -108,20 +110,6 @@ class Attention(nn.Module):
         return out
 
 
-class SwiGLU(nn.Module):
-    """Shazeer 2020: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, dim: int, hidden: int, bias: bool = False) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(dim, hidden, bias=bias)
-        self.up_proj = nn.Linear(dim, hidden, bias=bias)
-        self.down_proj = nn.Linear(hidden, dim, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
-
-
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
@@ -130,7 +118,11 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
-        self.mlp = SwiGLU(config.dim, config.hidden, config.mlp_bias)
+        self.mlp: nn.Module
+        if config.experts is not None and layer >= config.experts.dense:
+            self.mlp = MixtureOfExperts(config.dim, config.experts)
+        else:
+            self.mlp = SwiGLU(config.dim, config.hidden, config.mlp_bias)
 
     def forward(
         self,

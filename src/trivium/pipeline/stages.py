@@ -112,7 +112,7 @@ def _release(ctx: Context) -> dict[str, Any]:
     store = Store(ctx.work.parent.parent)
     report = summary(ctx.recipe, history(ctx.inputs, store))
     for file in sorted(model.path.iterdir()):
-        if file.name != "artifact.json":
+        if file.is_file() and file.name != "artifact.json":
             shutil.copyfile(file, ctx.out / file.name)
     files.write_json(ctx.out / "lineage.json", lineage(model.fingerprint, store).as_dict())
     files.write_json(ctx.out / "report.json", report)

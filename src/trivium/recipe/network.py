@@ -42,7 +42,7 @@ class Moe(Strict):
     experts: Annotated[int, Field(ge=2)] = 8
     top_k: Annotated[int, Field(ge=1)] = 2
     """Experts that each token goes to."""
-    shared: Annotated[int, Field(ge=0)] = 1
+    shared: Annotated[int, Field(ge=1)] = 1
     """Experts that every token goes to, beside those."""
     hidden: Annotated[int, Field(gt=0)] | None = None
     """Width of one expert; None means the model's `hidden` / (top_k + shared), rounded up to a multiple of 16."""
@@ -92,3 +92,9 @@ class ModelShape(Strict):
     tie_embeddings: bool = True
     qk_norm: bool = False
     """RMSNorm on queries and keys (saved in the Qwen3 layout instead of Llama's)."""
+    moe: Moe | None = None
+    """Mixture of experts (saved in the GLM-4-MoE layout)."""
+    mup: bool = False
+    """Width transfer (muP): the best learning rate at one width is the best at another (saved in the Granite layout)."""
+    mup_base: Annotated[int, Field(gt=0)] = 64
+    """mup: the `dim` at which `lr` was found; there, all but attention's scale is as without mup."""

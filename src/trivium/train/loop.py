@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trivium.errors import Interrupted
+from trivium.model.moe import balance
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
 from trivium.train import checkpoint, schedule
@@ -80,9 +81,10 @@ def train(run: Run) -> dict[str, Any]:
             norm = clip_gradients(model, config.clip)
             check_finite(float(global_sum(total) / weight), float(norm), step)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule.factor(config, step, run.steps)
+                group["lr"] = config.lr * group.get("share", 1.0) * schedule.factor(config, step, run.steps)
             optimizer.step()  # STEP
             optimizer.zero_grad(set_to_none=True)
+            metrics |= balance(model, global_sum)
 
             state["step"] = step + 1
             progress.after(step, metrics, float(norm), float(optimizer.param_groups[0]["lr"]))
