@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.errors import DataError
+from trivium.generate.sampling import Sampling, draw
+from trivium.generate.slots import complete
 from trivium.model.cache import Cache
 from trivium.model.transformer import Transformer
-from trivium.seeds import derive
+from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer, Message
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 96
-    seed: int = 0
-
-
-def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Next ids: logits (B, V) -> (B,) int64. top_p keeps the smallest set of tokens with that much probability (nucleus)."""
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probabilities = F.softmax(logits.float() / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
 
 @torch.no_grad()
@@ -63,14 +43,17 @@ def decode(
     for row, prompt in enumerate(prompts):
         tokens[row, padding[row] :] = torch.as_tensor(prompt)
     tokens, padding = tokens.to(device), padding.to(device)
-    generator = None
-    if sampling.temperature > 0:
-        generator = torch.Generator(device).manual_seed(derive(sampling.seed, "sample"))
+    limit = capacity - longest
+    streams = [
+        generator(sampling.seed, "sample", n).random(limit) for n in range(len(prompts))
+    ]  # as in `complete`
+    uniforms = torch.from_numpy(np.stack(streams)).to(device)
     stops = torch.tensor(list(stop), device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the cache belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for _ in range(capacity - longest):
-        new = sample(_next_logits(model, tokens, padding, cache, weight), sampling, generator)
+    for place in range(limit):
+        logits = _next_logits(model, tokens, padding, cache, weight)
+        new = draw(logits, sampling, uniforms[rows, place])
         yield [(int(r), int(t)) for r, t, d in zip(rows, new, done, strict=True) if not d]
         done |= torch.isin(new, stops)
         if bool(done.all()):
@@ -103,17 +86,12 @@ def generate(
     *,
     batch: int = 64,
 ) -> list[list[int]]:
-    """A reply to every prompt as ids, without the stop id, in the order of the prompts. Prompts of like length go together."""
-    replies: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    ending = set(stop)
-    for first in range(0, len(order), batch):
-        group = order[first : first + batch]
-        for step in decode(model, [prompts[i] for i in group], sampling, stop):
-            for row, token in step:
-                if token not in ending:
-                    replies[group[row]].append(token)
-    return replies
+    """A reply to every prompt as ids, without the stop id, in the order of the prompts."""
+    ending = frozenset(stop)
+    return [
+        [token for token in reply.ids if token not in ending]
+        for reply in complete(model, prompts, sampling, stop, slots=batch)
+    ]
 
 
 def stream(
