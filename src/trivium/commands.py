@@ -191,7 +191,8 @@ def chat(
             where=str(checkpoint),
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
-    from trivium.generate.engine import Sampling, stream
+    from trivium.generate.engine import stream
+    from trivium.generate.sampling import Sampling
     from trivium.imports import open_checkpoint
     from trivium.seeds import derive
 

@@ -82,6 +82,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. OSError or ValueError where there is none."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill; renames it to `path` when the block ends without an error.

@@ -6,53 +6,39 @@ the checkpoint is written, what is measured before and after) is the same for al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from trivium.batches.annotate import annotate_reference
+from trivium.batches.annotate import annotate_feedback, annotate_reference
 from trivium.batches.chat import Conversations
+from trivium.batches.feedback import Feedback, WithBaseline
+from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import Packed, open_shard
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.source import Items, Source
+from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import DataError
+from trivium.files import read_json, write_json
+from trivium.model.scalar import ActorCritic, Scalar
 from trivium.model.transformer import Transformer
-from trivium.objectives import Dpo, NextToken, Orpo
+from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
-from trivium.train.machine import Machine, resolve
+from trivium.train.machine import resolve
 from trivium.train.parallel.apply import check, cut, parallelise
 from trivium.train.parallel.pipeline import Pipeline, Stage
-from trivium.types import Emit, Objective
+from trivium.types import Batches, Emit, Objective
 
 VALIDATION_ITEMS = 256
 """Held-out rows or pairs that the loss is taken on before and after a phase."""
-
-
-class Source(NamedTuple):
-    """What a phase's batches are made from."""
-
-    data: Path  # a data artifact
-    chat: ChatTokenizer
-    length: int  # tokens in a row
-    batch: int
-    work: Path
-    init: Transformer
-    machine: Machine
-    emit: Emit
-
-
-class Items(NamedTuple):
-    """Training and held-out items of a phase, and what was dropped on the way."""
-
-    train: Packed | Conversations | Pairs
-    heldout: Packed | Conversations | Pairs | None
-    account: dict[str, Any]
 
 
 def packed(source: Source) -> Items:
@@ -79,11 +65,35 @@ def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
         return Pairs.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
 
-    return _split(build, source)
+    items = _split(build, source)
+    items.rows_per_item = 2
+    return items
 
 
 def pairs_with_reference(source: Source) -> Items:
     items = pairs(source)
+    _reference(source, items, annotate_reference)
+    return items
+
+
+def feedback(source: Source) -> Items:
+    def build(split: str) -> Feedback:
+        return Feedback.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+
+    items = _split(build, source)
+    _reference(source, items, annotate_feedback)
+
+    def around(batches: Batches) -> Batches:
+        held = items.heldout if isinstance(batches, Fixed) else items.train
+        assert isinstance(held, Feedback)
+        return WithBaseline(batches, held, source.network, source.machine)
+
+    items.around = around
+    return items
+
+
+def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> None:
+    """The frozen reference's log-probabilities of both splits, from the model as it is before the first step."""
     source.emit(
         {
             "event": "message",
@@ -92,15 +102,14 @@ def pairs_with_reference(source: Source) -> Items:
         }
     )
     for name, part in (("train", items.train), ("heldout", items.heldout)):
-        if isinstance(part, Pairs):
+        if part is not None:
             where = source.work / f"reference-{name}.safetensors"
-            annotate_reference(
-                part, source.init, where, autocast=source.machine.autocast(), device=source.machine.device
+            annotate(
+                part, source.model, where, autocast=source.machine.autocast(), device=source.machine.device
             )
-    return items
 
 
-def _split(build: Callable[[str], Conversations | Pairs], source: Source) -> Items:
+def _split(build: Callable[[str], Any], source: Source) -> Items:
     train_items = build("train")
     if train_items.count < source.batch:
         raise DataError(
@@ -118,14 +127,38 @@ class Phase:
 
     batches: Callable[[Source], Items]
     objective: Callable[[Any], Objective]
+    network: Callable[[Transformer, Any], Any] = lambda model, config: model
+    """What the loop calls: the model, or the model and its scalar head."""
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(packed, lambda config: NextToken()),
-    "sft": Phase(chat, lambda config: NextToken()),
-    "dpo": Phase(pairs_with_reference, lambda config: Dpo(config.beta, config.nll)),
-    "orpo": Phase(pairs, lambda config: Orpo(config.beta)),
+    "pretrain": Phase(packed, lambda c: NextToken()),
+    "sft": Phase(chat, lambda c: NextToken()),
+    "reward": Phase(pairs, lambda c: Reward(c.margin, c.centring), lambda model, c: Scalar(model)),
+    "dpo": Phase(
+        pairs_with_reference, lambda c: Dpo(c.beta, c.nll, c.loss, c.label_smoothing, c.length_normalised)
+    ),
+    "orpo": Phase(pairs, lambda c: Orpo(c.beta)),
+    "kto": Phase(feedback, lambda c: Kto(c.beta, c.desirable, c.undesirable)),
+    "ppo": Phase(
+        critic_rollouts,
+        lambda c: Ppo(c.clip, c.value_clip, c.value_weight, c.entropy_weight),
+        lambda model, c: ActorCritic(model, None if c.share_trunk else deepcopy(model)),
+    ),
+    "grpo": Phase(group_rollouts, lambda c: Grpo(c.loss, c.max_new_tokens, c.clip, c.clip_high, c.kl)),
+    "distill": Phase(taught, lambda c: Distill(c.divergence, c.distill_temperature, c.mix, c.share)),
 }
+
+
+def _measured(items: Items, work: Path, name: str) -> dict[str, float]:
+    """What the phase measures beside its loss, once: a resumed run finds it in `work`."""
+    if items.measure is None:
+        return {}
+    path = work / f"{name}.json"
+    if not path.exists():
+        write_json(path, items.measure())
+    found: dict[str, float] = read_json(path)
+    return found
 
 
 def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int) -> int:
@@ -148,50 +181,61 @@ def train_phase(
     seed: int,
     emit: Emit,
     peak: Callable[[str, str], float],
+    others: Mapping[str, Path] | None = None,
+    network: Any = None,
 ) -> dict[str, Any]:
     """Runs one phase on `model` in place, going on from `work` if an earlier try left a checkpoint there.
 
-    `peak` gives the measured matmul peak in FLOP/s for (precision, device). Returns the stage's metrics.
+    `peak` gives the measured matmul peak in FLOP/s for (precision, device). `others`: the artifacts that fields such as
+    `reward_model` name. `network`: what the loop calls where that is more than the model (`Phase.network`). Returns the metrics.
     """
     phase = PHASES[config.kind]
     machine = resolve(config)
-    model.to(machine.device)
+    network = phase.network(model, config) if network is None else network
+    network.to(machine.device)
     length = config.context or model.config.context
-    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit)
+    source = Source(
+        config, data, chat_tokenizer, length, work, seed, model, network, machine, emit, others or {}
+    )
     with first_rank_first():
         items = phase.batches(source)
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
     plan = Layout(seed, config.batch, micro, rank, world)
-    rows_per_item = 2 if isinstance(items.train, Pairs) else 1
+    rows_per_item = items.rows_per_item
     row = items.train.length
     steps = steps_of(config, items.train.count, row, rows_per_item)
     tokens_per_step = config.batch * rows_per_item * row
     heldout = items.heldout
     per_token = (flops.adapting if config.adapter else flops.training)(model.config, row)
-    model.train()
+    network.train()
     grid = mesh()
     check(model.config, grid, row)
     root = parallelise(model, grid, bf16=machine.bf16)
+    made = items.online(plan) if items.online else Shuffled(items.train.count, items.train.item, plan)
+    validation = Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro) if heldout else None
     objective = phase.objective(config)
     run = Run(
-        model=model,
+        model=network,
         objective=objective,
         pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
-        batches=cut(model, Shuffled(items.train.count, items.train.item, plan)),
+        batches=cut(model, items.around(made)),
         steps=steps,
         config=config,
         machine=machine,
         folder=work / "checkpoints",
         emit=emit,
-        validation=cut(model, Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro))
-        if heldout
-        else None,
+        validation=cut(model, items.around(validation)) if validation else None,
         flops_per_step=per_token * tokens_per_step,
         peak=peak("bf16" if machine.bf16 else "float32", machine.device),
     )
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
+    before = _measured(items, work, "before")
     result = train(run)
+    if before:
+        after = items.measure() if items.measure else {}
+        result |= {"before": before, "after": after}
+        emit({"event": "validation", **after})
     seconds = result["seconds_per_step"]
     result["tokens_per_second"] = tokens_per_step / seconds if seconds else None
     result |= {

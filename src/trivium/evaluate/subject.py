@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from trivium.evaluate.checker import Reply
-from trivium.generate.engine import Sampling, generate
+from trivium.generate.engine import generate
+from trivium.generate.sampling import Sampling
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer, Message
 from trivium.train.machine import native_bf16
+from trivium.verify.replies import Reply
 
 
 @dataclass

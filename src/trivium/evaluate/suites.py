@@ -20,10 +20,11 @@ from trivium.batches.rows import Fixed, Row, sequence_row
 from trivium.corpus.reasoning import correct as is_correct
 from trivium.corpus.records import read
 from trivium.errors import DataError
-from trivium.evaluate.checker import Reply, coherent, refuses, win
+from trivium.evaluate.checker import win
 from trivium.evaluate.subject import Subject
 from trivium.recipe.evaluation import Suite
 from trivium.text.chat import ChatTokenizer
+from trivium.verify.replies import Reply, coherent, refuses
 
 MICRO = 16
 SAMPLES = 6

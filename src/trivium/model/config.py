@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trivium.recipe.network import Moe, ModelShape, RopeScaling
+from trivium.recipe.network import ModelShape, Moe, RopeScaling
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,22 @@ def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         for part, goal in zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
     ]
     return torch.cat(pieces).view_as(targets)
+
+
+def _logp_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = F.linear(hidden, weight).float()
+    total = logits.logsumexp(-1)
+    logp = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - total
+    return torch.stack((logp, total - ((logits - total.unsqueeze(-1)).exp() * logits).sum(-1)))
+
+
+def log_probs_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """As `log_probs`, and the entropy of the whole distribution at each place, in nats: two (B, T) float32."""
+    flat, wanted = hidden.flatten(0, 1), targets.flatten()
+    size = max(1, CHUNK // weight.shape[0])
+    pieces = [
+        checkpoint(_logp_and_entropy, part, weight, goal, use_reentrant=False)
+        for part, goal in zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
+    ]
+    both = torch.cat(pieces, dim=1)
+    return both[0].view_as(targets), both[1].view_as(targets)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trivium.model.config import ModelConfig
-from trivium.model.heads import log_probs
+from trivium.model.heads import log_probs, log_probs_and_entropy
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import rotary, rotate
 from trivium.model.swiglu import SwiGLU
@@ -205,13 +205,23 @@ class Transformer(nn.Module):
         return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
-        """One training or scoring pass: `want` names the fields of Output to fill (`logp`, `logits`).
+        """One training or scoring pass: `want` names the fields of Output to fill (`logp`, `logits`, `entropy`).
 
         Attention is causal and, where the batch has `doc_id` (B, T), stays inside equal values of it.
         """
+        return self.outputs(self.states(batch), batch, want)
+
+    def states(self, batch: Batch) -> Tensor:
+        """Final hidden states of a batch: (B, T, D)."""
         mask = document_mask(batch["doc_id"], self.model.sequence) if "doc_id" in batch else None
-        hidden = self.hidden(batch["tokens"], batch["positions"], mask)
+        return self.hidden(batch["tokens"], batch["positions"], mask)
+
+    def outputs(self, hidden: Tensor, batch: Batch, want: Set[str]) -> Output:
+        """What `want` names, from final hidden states (B, T, D)."""
         weight = self.output_weight
+        if "entropy" in want:
+            logp, entropy = log_probs_and_entropy(hidden, weight, batch["targets"])
+            return Output(logp=logp, entropy=entropy)
         return Output(
             logp=log_probs(hidden, weight, batch["targets"]) if "logp" in want else None,
             logits=F.linear(hidden, weight).float() if "logits" in want else None,

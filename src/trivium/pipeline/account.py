@@ -11,7 +11,7 @@ from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
 from trivium.recipe.models import Recipe
 
-CHECKPOINTS = ("pretrain", "sft", "dpo", "orpo")
+CHECKPOINTS = ("pretrain", "sft", "reward", "dpo", "orpo", "kto", "ppo", "grpo", "distill")
 
 
 def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]:

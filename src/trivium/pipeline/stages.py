@@ -76,7 +76,9 @@ def _import(ctx: Context) -> dict[str, Any]:
 def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
     from trivium.model.source import identity
 
-    return identity(folder / config.path, None if config.chat_template is None else folder / config.chat_template)
+    return identity(
+        folder / config.path, None if config.chat_template is None else folder / config.chat_template
+    )
 
 
 def _evaluate(ctx: Context) -> dict[str, Any]:
@@ -132,6 +134,11 @@ STAGES: Registry = {
     "pretrain": Kind(1, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
+    "reward": Kind(1, _train),
+    "kto": Kind(1, _train),
+    "ppo": Kind(1, _train),
+    "grpo": Kind(1, _train),
+    "distill": Kind(1, _train),
     "orpo": Kind(1, _train),
     "evaluate": Kind(1, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),

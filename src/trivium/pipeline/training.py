@@ -22,13 +22,14 @@ def train(ctx: Context) -> dict[str, Any]:
 def train_here(ctx: Context) -> dict[str, Any]:
     """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
     from trivium import imports
-    from trivium.model import lora
-    from trivium.phases import train_phase
+    from trivium.model import lora, scalar
+    from trivium.phases import PHASES, train_phase
     from trivium.plan.machine import measured_peak
     from trivium.train import distributed
     from trivium.train.parallel.state import gathered, whole
 
     model, chat = _start(ctx)
+    network = PHASES[ctx.config.kind].network(model, ctx.config)
     store = ctx.work.parent.parent
     metrics = train_phase(
         ctx.config,
@@ -39,7 +40,18 @@ def train_here(ctx: Context) -> dict[str, Any]:
         seed=ctx.seed,
         emit=ctx.emit,
         peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+        others={
+            field: ctx.inputs[name].path
+            for field in ("reward_model", "teacher")
+            if (name := getattr(ctx.config, field, None)) is not None
+        },
+        network=network,
     )
+    if isinstance(network, scalar.Scalar):
+        if distributed.rank() == 0:
+            scalar.save(network, ctx.out, eos=chat.end, pad=chat.pad)
+            chat.save(ctx.out, context=model.config.context)
+        return {"parameters": sum(p.numel() for p in network.parameters()), **metrics}
     adapter = ctx.config.adapter
     if adapter is None:
         model = gathered(model)
@@ -69,11 +81,10 @@ def _start(ctx: Context) -> tuple[Any, Any]:
         start = ctx.inputs[config.init].path
         model, chat = hf.load(start), ChatTokenizer.load(start)
         if config.adapter is not None:
-            lora.attach(
-                model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter"))
-            )
+            lora.attach(model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter")))
         return model, chat
-    chat = ChatTokenizer.load(ctx.inputs[config.tokenizer].path)
+    vocabulary = config.teacher if config.kind == "distill" else config.tokenizer
+    chat = ChatTokenizer.load(ctx.inputs[vocabulary].path)
     model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
     model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
     return model, chat

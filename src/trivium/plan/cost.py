@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops
+from trivium.recipe.alignment import DistillStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.evaluation import EvaluateStage
@@ -27,8 +28,19 @@ GENERATION_UTILISATION = 0.03
 CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
-FORWARDS = {"pretrain": 3, "sft": 3, "orpo": 3, "reward": 3, "dpo": 4}
-"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference."""
+FORWARDS = {
+    "pretrain": 3,
+    "sft": 3,
+    "orpo": 3,
+    "reward": 3,
+    "dpo": 4,
+    "kto": 5,
+    "ppo": 12,
+    "grpo": 6,
+    "distill": 4,
+}
+"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference;
+ppo has a critic of its own, and ppo and grpo score their replies again before they learn from them."""
 PACKED = frozenset({"pretrain", "sft"})
 """Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
@@ -109,7 +121,7 @@ def _tokens(
         return stage.tokens, ""
     if stage.steps is not None:
         return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
-    assert isinstance(stage, PretrainStage | Aligned)
+    assert isinstance(stage, PretrainStage | Aligned | DistillStage)
     data = look.get(stage.data, DataStage)
     known = characters.get(stage.data)
     if known is not None and stage.epochs is not None and stage.kind in PACKED:

@@ -9,7 +9,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from trivium.recipe.alignment import DpoStage, OrpoStage, PpoStage, RewardStage
+from trivium.recipe.alignment import (
+    DistillStage,
+    DpoStage,
+    GrpoStage,
+    KtoStage,
+    OrpoStage,
+    PpoStage,
+    RewardStage,
+)
 from trivium.recipe.base import Name, Strict
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage, ReleaseStage
@@ -24,8 +32,11 @@ Stage = Annotated[
     | SftStage
     | DpoStage
     | OrpoStage
-    | PpoStage
+    | KtoStage
     | RewardStage
+    | PpoStage
+    | GrpoStage
+    | DistillStage
     | EvaluateStage
     | QuantizeStage
     | ReleaseStage,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from trivium.recipe.lines import Path
 
-CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "ppo"})
+CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "kto", "ppo", "grpo", "distill"})
 """Kinds whose artifact is a model that training can start from."""
 
 _MODELS = CHECKPOINTS | {"quantize"}
@@ -17,6 +17,7 @@ _WANTED: dict[str, frozenset[str]] = {
     "decontaminate": frozenset({"data"}),
     "tokenizer": frozenset({"tokenizer", "import"}),
     "init": CHECKPOINTS,
+    "teacher": CHECKPOINTS,
     "reward_model": frozenset({"reward"}),
     "requires": frozenset({"evaluate"}),
     "model": _MODELS,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
+from trivium.recipe.base import Fraction, Name, StageBase, how
 from trivium.recipe.network import Adapter, ModelShape
 from trivium.recipe.parallel import Launch, Parallel
 from trivium.recipe.units import Count, Seconds

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe import traps_data, traps_evaluation, traps_parallel, traps_training
-from trivium.recipe.alignment import PpoStage, PreferenceStage
+from trivium.recipe.alignment import DistillStage, GrpoStage, PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
@@ -122,13 +122,46 @@ def alignment_on_base(look: Look) -> Found:
 
 def ppo_without_reward_model(look: Look) -> Found:
     for name, stage in look.each(PpoStage):
-        if stage.reward_model is None:
+        if stage.reward_model is None and stage.reward is None:
             yield look.error(
                 "this ppo stage has no `reward_model`",
                 name,
                 "reward_model",
                 fix="ppo maximises the score of a reward model: name a stage of kind reward; "
                 "without one, use dpo, which learns from the pairs directly",
+            )
+
+
+def grpo_without_reward(look: Look) -> Found:
+    for name, stage in look.each(GrpoStage):
+        if stage.reward_model is None and stage.reward is None:
+            yield look.error(
+                "this grpo stage has nothing that scores replies",
+                name,
+                fix="write `reward: reasoning` for a verifier, or `reward_model: NAME` with a stage of kind reward",
+            )
+
+
+def groups_do_not_divide(look: Look) -> Found:
+    for name, stage in look.each(GrpoStage):
+        if stage.batch % stage.group:
+            yield look.error(
+                f"a batch of {stage.batch} replies does not divide into groups of {stage.group}",
+                name,
+                "group",
+                fix=f"make `batch` a multiple of {stage.group}",
+            )
+
+
+def student_differs(look: Look) -> Found:
+    for name, stage in look.each(DistillStage):
+        teacher, student = look.base(stage.teacher), look.base(stage.init)
+        if teacher and student and teacher[1].tokenizer != student[1].tokenizer:
+            yield look.error(
+                f"the teacher `{stage.teacher}` and the student `{stage.init}` have different tokenizers",
+                name,
+                "teacher",
+                fix="distil between models that were trained with the same tokenizer",
             )
 
 
@@ -205,6 +238,9 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     alignment_without_init,
     alignment_on_base,
     ppo_without_reward_model,
+    grpo_without_reward,
+    groups_do_not_divide,
+    student_differs,
     tokenizer_differs,
     tokenizer_not_imported,
     pretrain_init_differs,

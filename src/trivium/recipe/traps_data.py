@@ -15,20 +15,23 @@ from trivium.recipe.sources import SourceBase
 Found = Iterator[RecipeError]
 
 FORMAT_OF_STAGE = {
-    "pretrain": "documents",
-    "tokenizer": "documents",
-    "sft": "conversations",
-    "ppo": "conversations",
-    "dpo": "preferences",
-    "orpo": "preferences",
-    "reward": "preferences",
+    "pretrain": ("documents",),
+    "tokenizer": ("documents",),
+    "sft": ("conversations",),
+    "distill": ("conversations",),
+    "ppo": ("conversations",),
+    "grpo": ("conversations",),
+    "dpo": ("preferences",),
+    "orpo": ("preferences",),
+    "reward": ("preferences",),
+    "kto": ("feedback", "preferences"),
 }
 FORMAT_OF_SUITE = {
-    "bits_per_byte": "documents",
-    "response_loss": "conversations",
-    "reasoning": "conversations",
-    "preferences": "preferences",
-    "refusals": "conversations",
+    "bits_per_byte": ("documents",),
+    "response_loss": ("conversations",),
+    "reasoning": ("conversations",),
+    "preferences": ("preferences",),
+    "refusals": ("conversations",),
 }
 
 
@@ -73,7 +76,7 @@ def source_without_format(look: Look) -> Found:
 def wrong_format(look: Look) -> Found:
     """A stage or suite whose data stage has another format than it learns from or measures."""
     for name, stage in look.recipe.stages.items():
-        needs: list[tuple[Path, str | None, str | None, str]] = [
+        needs: list[tuple[Path, str | None, tuple[str, ...] | None, str]] = [
             (("data",), getattr(stage, "data", None), FORMAT_OF_STAGE.get(stage.kind), stage.kind)
         ]
         if isinstance(stage, EvaluateStage):
@@ -83,13 +86,14 @@ def wrong_format(look: Look) -> Found:
             ]
         for place, target, needed, said in needs:
             data = look.get(target, DataStage)
-            if data and needed and data.format != needed:
-                fitting = [n for n, s in look.each(DataStage) if s.format == needed]
+            if data and needed and data.format not in needed:
+                fitting = [n for n, s in look.each(DataStage) if s.format in needed]
+                form = " or ".join(needed)
                 yield look.error(
-                    f"{said} needs {needed}, and `{target}` holds {data.format}",
+                    f"{said} needs {form}, and `{target}` holds {data.format}",
                     name,
                     *place,
-                    fix=f"data stages with {needed}: {listed(fitting)}; or add one with `format: {needed}`",
+                    fix=f"data stages with {form}: {listed(fitting)}; or add one with `format: {needed[0]}`",
                 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
+from trivium.recipe.alignment import OnlineStage, RewardStage
 from trivium.recipe.look import Look
 from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
@@ -82,6 +83,15 @@ def phase_cannot_be_cut(look: Look) -> Found:
                     "parallel",
                     axis,
                     fix="use `data`, `shard` or `tensor` here",
+                )
+        for axis in ("shard", "tensor") if isinstance(stage, OnlineStage | RewardStage) else ():
+            if getattr(parallel, axis) > 1:
+                yield look.error(
+                    f"`{axis}` ranks are not for `{stage.kind}`: each rank needs the whole model to reply or to score",
+                    name,
+                    "parallel",
+                    axis,
+                    fix="use `data` here",
                 )
 
 
