@@ -52,7 +52,11 @@ class Objective(Protocol):
 
 
 class Batches(Protocol):
-    """Where the loop's data comes from: a pure function of the step."""
+    """Where the loop's data comes from: a pure function of the step.
+
+    May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
+    guard records them of a batch that it refused.
+    """
 
     period: int  # a checkpoint may fall only where step % period == 0
 

@@ -12,7 +12,7 @@ from tiny import KINDS, STEPS, same
 from trivium import phases
 from trivium.errors import DataError, TrainingError
 from trivium.objectives import NextToken
-from trivium.train.optim import adamw
+from trivium.train.optim import adamw, build
 from trivium.train.schedule import factor
 from trivium.types import Loss
 
@@ -133,6 +133,7 @@ def test_lines_come_as_often_as_asked_and_always_for_the_first_and_last_step(tmp
     [
         ({"schedule": "constant", "warmup": 0.0}, [1] * 10),
         ({"schedule": "constant", "warmup": 0.4}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+        ({"schedule": "linear", "warmup": 0.2, "lr_end": 0.0}, [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
         (
             {"schedule": "cosine", "warmup": 0.0, "lr_end": 0.0},
             [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)],
@@ -146,7 +147,7 @@ def test_schedules(changes, expected):
     assert [factor(config, step, 10) for step in range(10)] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_schedules_rise_and_then_never_rise_again_and_stay_in_bounds(schedule, warmup, steps):
@@ -157,6 +158,26 @@ def test_schedules_rise_and_then_never_rise_again_and_stay_in_bounds(schedule, w
     assert values[:top] == sorted(values[:top])
     assert values[top:] == sorted(values[top:], reverse=True)
     assert all(value >= 0.1 for value in values[top:])
+
+
+def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
+    network = tiny.model(300)
+    optimizer = build(network, tiny.config("sft", optimizer="muon", lr=0.1, muon_lr=0.3, weight_decay=0.0))
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+    peaks = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(peaks) == len(before) == len(optimizer.state)
+    for name, parameter in network.named_parameters():
+        change = parameter.detach() - before[name]
+        if parameter.dim() == 2 and "layers" in name:  # as many singular values alike as there are
+            values = torch.linalg.svdvals(change.float()) / (0.3 * 0.2 * max(change.shape) ** 0.5)
+            assert peaks[id(parameter)] == 0.3 and values.min() > 0.5 and values.max() < 1.5, name
+        else:  # the first step of Adam is the sign of the gradient
+            assert peaks[id(parameter)] == 0.1
+            torch.testing.assert_close(change, -0.1 * parameter.grad.sign(), atol=1e-4, rtol=1e-3)
 
 
 def test_decay_touches_matrices_only():
