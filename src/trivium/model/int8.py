@@ -59,5 +59,7 @@ def with_int8_layers(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name != "lm_head":
-                setattr(parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None))
+                setattr(
+                    parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None)
+                )
     return model

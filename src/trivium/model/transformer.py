@@ -166,12 +166,17 @@ class Transformer(nn.Module):
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2)."""
-        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2).
+
+        Under muP (Yang et al. 2022, table 8) the matrices of the blocks are divided by the root of the width's ratio.
+        """
+        inside = 0.02 / math.sqrt(self.config.width_ratio)
+        residual = inside / math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=residual if deep else 0.02, generator=generator)
+                usual = inside if name.startswith("model.layers.") else 0.02
+                nn.init.normal_(parameter, std=residual if deep else usual, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
@@ -191,7 +196,9 @@ class Transformer(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x
 
-    def through(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def through(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
         cos, sin = rotary(positions, self.config)
         near = mask

@@ -65,7 +65,9 @@ def checked(
     for role, token in tokens.items():
         if token is not None and tokenizer.token_to_id(token) is None:
             said = f"the tokenizer's {role} {token!r} is not in its vocabulary"
-            raise ArtifactError(said, where=str(where), fix="use the tokenizer.json that belongs to this config")
+            raise ArtifactError(
+                said, where=str(where), fix="use the tokenizer.json that belongs to this config"
+            )
     bos, pad, unk = (tokens.get(role) for role in ("bos_token", "pad_token", "unk_token"))
     return Special(eos, bos, pad, unk, stops)
 
@@ -75,7 +77,9 @@ def document_end(tokenizer: Tokenizer, special: Special) -> int:
     for token in DOCUMENT_ENDS:
         if (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
-    return int(tokenizer.token_to_id(special.eos))
+    number = tokenizer.token_to_id(special.eos)
+    assert number is not None  # `checked` has seen it
+    return int(number)
 
 
 def template_of(folder: Path) -> str | None:
