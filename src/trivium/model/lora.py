@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trivium.files import atomic_path, write_json
 from trivium.model.config import ModelConfig
 from trivium.model.int8 import Int8Linear, quantize
+from trivium.model.moe import MixtureOfExperts
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Adapter
 
@@ -58,9 +59,15 @@ class LoraInt8(_Low, Int8Linear):
 
 
 def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> None:
-    """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen."""
+    """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen.
+
+    Routed experts stay as they are: transformers keeps them in one tensor, where peft puts no adapters.
+    """
     model.requires_grad_(False)
-    for parent in list(model.modules()):
+    routed = {
+        part for layer in model.modules() if isinstance(layer, MixtureOfExperts) for part in layer.experts
+    }
+    for parent in [module for module in model.modules() if module not in routed]:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in adapter.targets:
                 setattr(parent, name, _adapted(child, adapter, generator))
@@ -109,6 +116,8 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         for name, tensor in state.items()
         if name.endswith((".lora_A", ".lora_B"))
     }
+    # with the parent's name, so that peft leaves routed experts alone
+    targets = {".".join(name.split(".")[-3:-1]) for name in state if name.endswith(".lora_A")}
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -116,7 +125,7 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         "r": adapter.rank,
         "lora_alpha": adapter.alpha or 2 * adapter.rank,
         "lora_dropout": adapter.dropout,
-        "target_modules": sorted(adapter.targets),
+        "target_modules": sorted(targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,

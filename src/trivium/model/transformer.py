@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trivium.model.config import ModelConfig
-from trivium.model.heads import log_probs
+from trivium.model.heads import log_probs, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import rotary, rotate
 from trivium.model.swiglu import SwiGLU
@@ -157,6 +158,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # blocks: forget what is inside them and compute it again on the way back
         self.model = Decoder(config)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -208,7 +210,11 @@ class Transformer(nn.Module):
             near = window_mask(mask, x, first, self.config.window)
         for index, block in enumerate(self.model.layers):
             seen = near if block.windowed else mask
-            x = block(x, cos, sin, seen, cache or self.model.sequence, index)
+            inputs = (x, cos, sin, seen, cache or self.model.sequence, index)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                x = block(*inputs)
         return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
@@ -219,8 +225,14 @@ class Transformer(nn.Module):
         mask = document_mask(batch["doc_id"], self.model.sequence) if "doc_id" in batch else None
         hidden = self.hidden(batch["tokens"], batch["positions"], mask)
         weight = self.output_weight
+        logp = log_z = None
+        if "log_z" in want:
+            logp, log_z = log_probs_and_z(hidden, weight, batch["targets"])
+        elif "logp" in want:
+            logp = log_probs(hidden, weight, batch["targets"])
         return Output(
-            logp=log_probs(hidden, weight, batch["targets"]) if "logp" in want else None,
+            logp=logp,
+            log_z=log_z,
             logits=F.linear(hidden, weight).float() if "logits" in want else None,
         )
 

@@ -69,9 +69,7 @@ def _start(ctx: Context) -> tuple[Any, Any]:
         start = ctx.inputs[config.init].path
         model, chat = hf.load(start), ChatTokenizer.load(start)
         if config.adapter is not None:
-            lora.attach(
-                model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter"))
-            )
+            lora.attach(model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter")))
         return model, chat
     chat = ChatTokenizer.load(ctx.inputs[config.tokenizer].path)
     model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
