@@ -6,6 +6,7 @@ import families
 import pytest
 import torch
 
+from trivium.errors import ArtifactError
 from trivium.model import hf, lora
 from trivium.recipe.network import Adapter
 
@@ -40,10 +41,7 @@ def test_a_fresh_adapter_changes_nothing_and_alone_is_trained(tmp_path, quantize
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.is_gradient_checkpointing:FutureWarning",
-    "ignore:The following (rank|alpha)_pattern:RuntimeWarning",  # it looks for adapters on routed experts, which have none
-)
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize(
     ("name", "targets"),
     [("qwen2", None), ("llama, biases", ["q_proj", "v_proj"]), ("qwen3", ["down_proj"]), ("glm4 moe", None)],
@@ -88,3 +86,8 @@ def test_dropout_only_while_training(tmp_path):
     assert torch.equal(families.logits(model, tokens), families.logits(model, tokens))  # without gradients
     positions = torch.arange(40).expand(2, 40)
     assert not torch.equal(model.hidden(tokens, positions, None), model.hidden(tokens, positions, None))
+
+
+def test_targets_that_the_model_has_not(tmp_path):
+    with pytest.raises(ArtifactError, match="no layer for adapters among gate_proj"):
+        adapted("glm4 moe", tmp_path, targets=["gate_proj"])

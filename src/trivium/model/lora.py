@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_json
 from trivium.model.config import ModelConfig
 from trivium.model.int8 import Int8Linear, quantize
-from trivium.model.moe import MixtureOfExperts
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Adapter
 
@@ -61,16 +61,22 @@ class LoraInt8(_Low, Int8Linear):
 def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> None:
     """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen.
 
-    Routed experts stay as they are: transformers keeps them in one tensor, where peft puts no adapters.
+    In a model with experts only attention gets them: transformers keeps experts in one tensor, and peft has its own ways there.
+    ArtifactError if no layer has one of the names.
     """
     model.requires_grad_(False)
-    routed = {
-        part for layer in model.modules() if isinstance(layer, MixtureOfExperts) for part in layer.experts
-    }
-    for parent in [module for module in model.modules() if module not in routed]:
+    blocks = [m for name, m in model.named_modules() if model.config.experts is None or ".mlp" not in name]
+    found = False
+    for parent in blocks:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in adapter.targets:
                 setattr(parent, name, _adapted(child, adapter, generator))
+                found = True
+    if not found:
+        raise ArtifactError(
+            f"the model has no layer for adapters among {', '.join(adapter.targets)}",
+            fix="in a model with experts, name attention's: q_proj, k_proj, v_proj, o_proj",
+        )
 
 
 def _adapted(layer: nn.Linear, adapter: Adapter, generator: torch.Generator) -> _Low:
@@ -116,8 +122,7 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         for name, tensor in state.items()
         if name.endswith((".lora_A", ".lora_B"))
     }
-    # with the parent's name, so that peft leaves routed experts alone
-    targets = {".".join(name.split(".")[-3:-1]) for name in state if name.endswith(".lora_A")}
+    targets = {name.split(".")[-2] for name in state if name.endswith(".lora_A")}
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -66,7 +66,7 @@ class Adapter(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an adapter's inputs that are dropped while training."""
     targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Target))
-    """Layers that get an adapter."""
+    """Layers that get an adapter; in a model with experts, only those of attention do."""
     quantize: Literal["none", "int8"] = "none"
     """int8: the frozen layers are kept as int8, a quarter of the memory; the merged model has their rounding."""
 

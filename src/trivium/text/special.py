@@ -86,7 +86,10 @@ def template_of(folder: Path) -> str | None:
     """The chat template of a folder: its own file, or in tokenizer_config.json; None if there is none."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path.name} is no text: {error}", where=str(path)) from None
     found = read_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(found, list):  # several by name
         found = next((one["template"] for one in found if one.get("name") == "default"), None)
