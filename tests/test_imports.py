@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trivium.errors import ArtifactError, TriviumError
+from trivium.errors import ArtifactError, RecipeError, TriviumError
 from trivium.imports import open_checkpoint
 from trivium.pipeline.run import run
 from trivium.pipeline.stages import STAGES
@@ -120,3 +120,11 @@ def test_a_file_that_is_no_gguf(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ArtifactError, match=r"notes\.txt is no checkpoint"):
         open_checkpoint(tmp_path / "notes.txt")
+
+
+def test_rows_longer_than_an_imported_model_reads(tmp_path):
+    checkpoint(tmp_path / "folder")
+    places = dict(registry=STAGES, recipe_folder=tmp_path, runs_folder=tmp_path / "runs")
+    recipe = loads(RECIPE.replace("context: 64", "context: 65"))
+    with pytest.raises(RecipeError, match="65 tokens exceed the model's context of 64"):
+        run(recipe, store=Store(tmp_path / "store"), emit=lambda event: None, **places)
