@@ -17,7 +17,7 @@ from trivium.batches.packed import Packed, open_shard
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
 from trivium.corpus.records import read
-from trivium.errors import DataError
+from trivium.errors import ArtifactError, DataError
 from trivium.model.transformer import Transformer
 from trivium.objectives import Dpo, NextToken, Orpo
 from trivium.plan import flops
@@ -121,8 +121,8 @@ class Phase:
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(packed, lambda config: NextToken()),
-    "sft": Phase(chat, lambda config: NextToken()),
+    "pretrain": Phase(packed, lambda config: NextToken(config.z_loss)),
+    "sft": Phase(chat, lambda config: NextToken(config.z_loss)),
     "dpo": Phase(pairs_with_reference, lambda config: Dpo(config.beta, config.nll)),
     "orpo": Phase(pairs, lambda config: Orpo(config.beta)),
 }
@@ -162,14 +162,13 @@ def train_phase(
         items = phase.batches(source)
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
-    plan = Layout(seed, config.batch, micro, rank, world)
     rows_per_item = 2 if isinstance(items.train, Pairs) else 1
     row = items.train.length
+    _check_sizes(config, source, items.train.count * rows_per_item * row)
     steps = steps_of(config, items.train.count, row, rows_per_item)
     tokens_per_step = config.batch * rows_per_item * row
-    heldout = items.heldout
-    per_token = (flops.adapting if config.adapter else flops.training)(model.config, row)
     model.train()
+    model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, row)
     root = parallelise(model, grid, bf16=machine.bf16)
@@ -178,25 +177,49 @@ def train_phase(
         model=model,
         objective=objective,
         pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
-        batches=cut(model, Shuffled(items.train.count, items.train.item, plan)),
+        batches=cut(
+            model,
+            Shuffled(items.train.count, items.train.item, Layout(seed, config.batch, micro, rank, world)),
+        ),
         steps=steps,
         config=config,
         machine=machine,
         folder=work / "checkpoints",
         emit=emit,
-        validation=cut(model, Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro))
-        if heldout
-        else None,
-        flops_per_step=per_token * tokens_per_step,
+        validation=items.heldout and cut(model, _fixed(items.heldout, micro)),
+        flops_per_step=(flops.adapting if config.adapter else flops.training)(model.config, row)
+        * tokens_per_step,
         peak=peak("bf16" if machine.bf16 else "float32", machine.device),
     )
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     result = train(run)
     seconds = result["seconds_per_step"]
-    result["tokens_per_second"] = tokens_per_step / seconds if seconds else None
-    result |= {
+    return result | {
+        "tokens_per_second": tokens_per_step / seconds if seconds else None,
         "tokens": steps * tokens_per_step,
         "data": items.account,
         "precision": "bf16" if machine.bf16 else "float32",
     }
-    return result
+
+
+def _fixed(heldout: Packed | Conversations | Pairs, micro: int) -> Fixed:
+    return Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro)
+
+
+def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
+    """What would go wrong only inside the first steps, or without a word. ArtifactError for ids that the model has not."""
+    known, given = source.init.config.vocab_size, source.chat.vocab_size
+    if given > known:
+        raise ArtifactError(
+            f"the tokenizer has {given} ids and the checkpoint's embeddings hold {known}",
+            fix="start from a checkpoint that was trained with this tokenizer",
+        )
+    if config.tokens is not None and config.tokens > available:
+        times = config.tokens / available
+        source.emit(
+            {
+                "event": "warning",
+                "message": f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it is read "
+                f"{times:.3g} times (`epochs: {times:.3g}` says the same)",
+            }
+        )

@@ -31,6 +31,7 @@ class Output(NamedTuple):
 
     logp: Tensor | None = None  # (B, T) float32: log-probability of each target
     logits: Tensor | None = None  # (B, T, V) float32
+    log_z: Tensor | None = None  # (B, T) float32: log of the softmax's denominator
 
 
 class Loss(NamedTuple):

@@ -10,7 +10,8 @@ import torch
 from tiny import KINDS, STEPS, same
 
 from trivium import phases
-from trivium.errors import DataError, TrainingError
+from trivium.errors import ArtifactError, DataError, TrainingError
+from trivium.model import heads
 from trivium.objectives import NextToken
 from trivium.train.optim import adamw, build
 from trivium.train.schedule import factor
@@ -57,6 +58,7 @@ class Poisoned(NextToken):
     """Not a number from the given call on (calls that are not validation)."""
 
     def __init__(self, step):
+        super().__init__()
         self.left = step
 
     def __call__(self, out, batch):
@@ -107,6 +109,52 @@ def test_steps_follow_the_duration_asked_for():
 def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
     with pytest.raises(DataError, match="less than one batch"):
         tiny.phase(kind, tmp_path, batch=1000)
+
+
+def test_recomputing_blocks_changes_nothing_but_memory(tmp_path):
+    plain, _ = tiny.phase("sft", tmp_path / "plain", steps=3)
+    assert same(tiny.phase("sft", tmp_path / "again", steps=3, recompute="blocks")[0], plain)
+
+
+def test_z_loss_keeps_the_denominator_near_one(tmp_path):
+    ends = []
+    for z_loss in (1e-9, 1.0):
+        events = []
+        tiny.phase("pretrain", tmp_path / str(z_loss), steps=60, lr=2e-2, z_loss=z_loss, emit=events.append)
+        ends.append([e["log_z_squared"] for e in events if e["event"] == "step"][-1])
+    assert ends[1] < ends[0] / 2
+
+
+@pytest.mark.parametrize("chunk", [2**25, 700])
+def test_log_probs_and_their_denominator_are_those_of_the_full_logits(chunk, monkeypatch):
+    monkeypatch.setattr(heads, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(2, 5, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(300, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 300, (2, 5), generator=generator)
+    logp, log_z = heads.log_probs_and_z(hidden, weight, targets)
+    grads = torch.autograd.grad((logp - 0.1 * log_z**2).sum(), (hidden, weight))
+    logits = hidden @ weight.T
+    wanted = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    expected = torch.autograd.grad((wanted - 0.1 * logits.logsumexp(-1) ** 2).sum(), (hidden, weight))
+    torch.testing.assert_close(logp, wanted)
+    torch.testing.assert_close(heads.log_probs(hidden, weight, targets), wanted)
+    for ours, theirs in zip(grads, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
+    with pytest.raises(
+        ArtifactError, match="the tokenizer has 300 ids and the checkpoint's embeddings hold 200"
+    ):
+        tiny.phase("sft", tmp_path, network=tiny.model(200))
+
+
+def test_more_tokens_than_the_data_has_is_said(tmp_path):
+    events = []
+    tiny.phase("pretrain", tmp_path, steps=None, tokens=4096, emit=events.append)
+    (said,) = [event["message"] for event in events if event["event"] == "warning"]
+    assert "4,096 tokens are asked for" in said and "`epochs: " in said
 
 
 def test_what_the_metrics_say(tmp_path):

@@ -67,6 +67,8 @@ class TrainingStage(StageBase):
     """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
     adapter: Adapter | None = None
     """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
+    recompute: Literal["none", "blocks"] = how("none")
+    """blocks: keep only what goes between blocks and compute the rest again on the way back: less memory, a third more work."""
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
@@ -104,6 +106,8 @@ class PretrainStage(TrainingStage):
     model: ModelShape = ModelShape()
     init: Name | None = None
     """Go on from this checkpoint (weights only); then `model` must describe the same shape."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""
 
 
 class Aligned(TrainingStage):
@@ -121,3 +125,5 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""
