@@ -173,14 +173,12 @@ def train_phase(
     check(model.config, grid, row)
     root = parallelise(model, grid, bf16=machine.bf16)
     objective = phase.objective(config)
+    order = Shuffled(items.train.count, items.train.item, Layout(seed, config.batch, micro, rank, world))
     run = Run(
         model=model,
         objective=objective,
         pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
-        batches=cut(
-            model,
-            Shuffled(items.train.count, items.train.item, Layout(seed, config.batch, micro, rank, world)),
-        ),
+        batches=cut(model, order),
         steps=steps,
         config=config,
         machine=machine,

@@ -143,6 +143,16 @@ def test_log_probs_and_their_denominator_are_those_of_the_full_logits(chunk, mon
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_held_out_is_looked_at_as_often_as_asked_for(tmp_path):
+    events = []
+    weights, metrics = tiny.phase("sft", tmp_path / "looked", validate_every=4, emit=events.append)
+    looks = [event for event in events if event["event"] == "validation"]
+    assert [event.get("step") for event in looks] == [None, 4, 8, None]
+    losses = [event["loss"] for event in looks]
+    assert losses == sorted(losses, reverse=True) and losses[-1] == metrics["after"]["loss"]
+    assert same(weights, tiny.phase("sft", tmp_path / "plain")[0])
+
+
 def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
     with pytest.raises(
         ArtifactError, match="the tokenizer has 300 ids and the checkpoint's embeddings hold 200"

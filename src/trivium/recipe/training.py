@@ -84,6 +84,8 @@ class TrainingStage(StageBase):
     """Keep also the first checkpoint of every so many steps, as long as the stage runs."""
     log_every: Annotated[int, Field(gt=0)] = how(10)
     """Steps between progress lines."""
+    validate_every: Annotated[int, Field(gt=0)] | None = how(None)
+    """Steps between looks at the held-out set; None: only before the first step and after the last."""
 
 
 class ImportStage(StageBase):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from trivium.train.distributed import global_sum
+from trivium.train.validation import validate
 
 if TYPE_CHECKING:
     from trivium.train.loop import Run
@@ -23,6 +24,9 @@ class Progress:
         self.first = state["step"]
 
     def after(self, step: int, metrics: dict[str, Tensor], norm: float, lr: float) -> None:
+        look = self.run.config.validate_every
+        if look and self.run.validation is not None and not (step + 1) % look:
+            validate(self.run, step + 1)
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
         if step > self.first:  # the first step pays for compiling and for warm caches

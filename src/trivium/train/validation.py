@@ -20,8 +20,8 @@ def moved(batch: Batch, device: str) -> Batch:
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
-    """The objective's metrics on the fixed held-out set, each as sum over weight."""
+def validate(run: Run, step: int | None = None) -> dict[str, float]:
+    """The objective's metrics on the fixed held-out set, each as sum over weight; `step`: those taken so far, for the event."""
     assert run.validation is not None
     sums: dict[str, Tensor] = {}
     held = run.validation.batch(0)
@@ -40,5 +40,5 @@ def validate(run: Run) -> dict[str, float]:
         name: global_sum(pair) for name, pair in sums.items()
     }  # ranks along `data` add the same: the ratio stays
     result = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in sums.items()}
-    run.emit({"event": "validation", **result})
+    run.emit({"event": "validation", **({} if step is None else {"step": step}), **result})
     return result
