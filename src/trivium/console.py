@@ -99,6 +99,8 @@ class Progress:
                 self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
             case "resume":
                 self._say(f"  going on at step {event['step']}/{event['steps']}")
+            case "guard":
+                self._say(f"  [yellow]step {event['step']}: {escape(event['reason'])}: {_refused(event)}[/]")
             case "message":
                 self._say(f"  [dim]{escape(str(event['message']))}[/]")
             case "warning":
@@ -135,6 +137,15 @@ class Progress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+def _refused(event: Event) -> str:
+    match event["action"]:
+        case "skip":
+            return "the batch is left out"
+        case "rewind":
+            return f"back to {event['back_to']}"
+    return "the run stops"
 
 
 def _numbers(event: Mapping[str, Any], *known: str) -> str:

@@ -49,11 +49,15 @@ def save(model: Transformer, chat: ChatTokenizer, out: Path) -> None:
     chat.save(out, context=model.config.context)
 
 
-def import_checkpoint(path: Path, out: Path, template: str | None = None) -> dict[str, Any]:
+def import_checkpoint(path: Path, out: Path, template: Path | None = None) -> dict[str, Any]:
     """Copies the checkpoint at `path` to the folder `out`, in our layout and float32; `template` replaces its chat template."""
     model, chat = open_checkpoint(path)
     if template is not None:
-        chat = ChatTokenizer(chat.tokenizer, template, chat.special)
+        try:
+            text = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"the chat template cannot be read: {error}", where=str(template)) from None
+        chat = ChatTokenizer(chat.tokenizer, text, chat.special)
     if bad := [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:5])
         raise ArtifactError(f"{len(bad)} weights hold NaN or infinity: {shown}", where=str(path))

@@ -22,7 +22,7 @@ from trivium.batches.rows import Fixed, Layout, Shuffled
 from trivium.batches.source import Items, Source
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
-from trivium.errors import DataError
+from trivium.errors import ArtifactError, DataError
 from trivium.files import read_json, write_json
 from trivium.model.scalar import ActorCritic, Scalar
 from trivium.model.transformer import Transformer
@@ -36,6 +36,7 @@ from trivium.train.machine import resolve
 from trivium.train.parallel.apply import check, cut, parallelise
 from trivium.train.parallel.pipeline import Pipeline, Stage
 from trivium.types import Batches, Emit, Objective
+from trivium.verify import VERIFIERS
 
 VALIDATION_ITEMS = 256
 """Held-out rows or pairs that the loss is taken on before and after a phase."""
@@ -132,8 +133,8 @@ class Phase:
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(packed, lambda c: NextToken()),
-    "sft": Phase(chat, lambda c: NextToken()),
+    "pretrain": Phase(packed, lambda c: NextToken(c.z_loss)),
+    "sft": Phase(chat, lambda c: NextToken(c.z_loss)),
     "reward": Phase(pairs, lambda c: Reward(c.margin, c.centring), lambda model, c: Scalar(model)),
     "dpo": Phase(
         pairs_with_reference, lambda c: Dpo(c.beta, c.nll, c.loss, c.label_smoothing, c.length_normalised)
@@ -189,58 +190,88 @@ def train_phase(
     `peak` gives the measured matmul peak in FLOP/s for (precision, device). `others`: the artifacts that fields such as
     `reward_model` name. `network`: what the loop calls where that is more than the model (`Phase.network`). Returns the metrics.
     """
-    phase = PHASES[config.kind]
-    machine = resolve(config)
+    phase, machine = PHASES[config.kind], resolve(config)
     network = phase.network(model, config) if network is None else network
     network.to(machine.device)
     length = config.context or model.config.context
+    score = VERIFIERS.get(getattr(config, "reward", None) or "")
     source = Source(
-        config, data, chat_tokenizer, length, work, seed, model, network, machine, emit, others or {}
+        config, data, chat_tokenizer, length, work, seed, model, network, machine, emit, others or {}, score
     )
     with first_rank_first():
         items = phase.batches(source)
+    row = items.train.length
+    _check_sizes(config, source, items.train.count * items.rows_per_item * row)
+    steps = steps_of(config, items.train.count, row, items.rows_per_item)
+    tokens_per_step = config.batch * items.rows_per_item * row
+    emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
+    run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
+    before = _measured(items, work, "before")
+    result = train(run)
+    if items.measure is not None:
+        result |= {"before": before, "after": items.measure()}
+        emit({"event": "validation", **result["after"]})
+    seconds = result["seconds_per_step"]
+    return result | {
+        "tokens_per_second": tokens_per_step / seconds if seconds else None,
+        "tokens": steps * tokens_per_step,
+        "data": items.account,
+        "precision": "bf16" if machine.bf16 else "float32",
+    }
+
+
+def _run(
+    source: Source,
+    items: Items,
+    objective: Objective,
+    steps: int,
+    tokens_per_step: int,
+    peak: Callable[[str, str], float],
+) -> Run:
+    """The model laid over the ranks, and what the loop needs beside it."""
+    config, model, machine = source.config, source.model, source.machine
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
-    plan = Layout(seed, config.batch, micro, rank, world)
-    rows_per_item = items.rows_per_item
-    row = items.train.length
-    steps = steps_of(config, items.train.count, row, rows_per_item)
-    tokens_per_step = config.batch * rows_per_item * row
-    heldout = items.heldout
-    per_token = (flops.adapting if config.adapter else flops.training)(model.config, row)
-    network.train()
+    plan = Layout(source.seed, config.batch, micro, rank, world)
+    source.network.train()
+    model.recompute = config.recompute == "blocks"
     grid = mesh()
-    check(model.config, grid, row)
+    check(model.config, grid, items.train.length)
     root = parallelise(model, grid, bf16=machine.bf16)
     made = items.online(plan) if items.online else Shuffled(items.train.count, items.train.item, plan)
-    validation = Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro) if heldout else None
-    objective = phase.objective(config)
-    run = Run(
-        model=network,
+    held = items.heldout
+    validation = Fixed(min(held.count, VALIDATION_ITEMS), held.item, micro) if held else None
+    per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
+    return Run(
+        model=source.network,
         objective=objective,
         pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
         batches=cut(model, items.around(made)),
         steps=steps,
         config=config,
         machine=machine,
-        folder=work / "checkpoints",
-        emit=emit,
+        folder=source.work / "checkpoints",
+        emit=source.emit,
         validation=cut(model, items.around(validation)) if validation else None,
         flops_per_step=per_token * tokens_per_step,
         peak=peak("bf16" if machine.bf16 else "float32", machine.device),
     )
-    emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
-    before = _measured(items, work, "before")
-    result = train(run)
-    if before:
-        after = items.measure() if items.measure else {}
-        result |= {"before": before, "after": after}
-        emit({"event": "validation", **after})
-    seconds = result["seconds_per_step"]
-    result["tokens_per_second"] = tokens_per_step / seconds if seconds else None
-    result |= {
-        "tokens": steps * tokens_per_step,
-        "data": items.account,
-        "precision": "bf16" if machine.bf16 else "float32",
-    }
-    return result
+
+
+def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
+    """What would go wrong only inside the first steps, or without a word. ArtifactError for ids that the model has not."""
+    known, given = source.model.config.vocab_size, source.chat.vocab_size
+    if given > known:
+        raise ArtifactError(
+            f"the tokenizer has {given} ids and the checkpoint's embeddings hold {known}",
+            fix="start from a checkpoint that was trained with this tokenizer",
+        )
+    if config.tokens is not None and config.tokens > available:
+        times = config.tokens / available
+        source.emit(
+            {
+                "event": "warning",
+                "message": f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it is read "
+                f"{times:.3g} times (`epochs: {times:.3g}` says the same)",
+            }
+        )

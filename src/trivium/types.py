@@ -41,6 +41,7 @@ class Output(NamedTuple):
     logits: Tensor | None = None  # (B, T, V) float32
     entropy: Tensor | None = None  # (B, T) float32: entropy of the next token's distribution, in nats
     values: Tensor | None = None  # (B, T) float32: the scalar head's number at each place
+    log_z: Tensor | None = None  # (B, T) float32: log of the softmax's denominator
 
 
 class Loss(NamedTuple):
@@ -62,7 +63,11 @@ class Objective(Protocol):
 
 
 class Batches(Protocol):
-    """Where the loop's data comes from: a pure function of the step."""
+    """Where the loop's data comes from: a pure function of the step.
+
+    May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
+    guard records them of a batch that it refused.
+    """
 
     period: int  # a checkpoint may fall only where step % period == 0
 

@@ -6,6 +6,7 @@ import families
 import pytest
 import torch
 
+from trivium.errors import ArtifactError
 from trivium.model import hf, lora
 from trivium.recipe.network import Adapter
 
@@ -42,7 +43,8 @@ def test_a_fresh_adapter_changes_nothing_and_alone_is_trained(tmp_path, quantize
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize(
-    ("name", "targets"), [("qwen2", None), ("llama, biases", ["q_proj", "v_proj"]), ("qwen3", ["down_proj"])]
+    ("name", "targets"),
+    [("qwen2", None), ("llama, biases", ["q_proj", "v_proj"]), ("qwen3", ["down_proj"]), ("glm4 moe", None)],
 )
 def test_peft_reads_it_and_gives_the_same_logits(tmp_path, name, targets):
     from peft import PeftModel
@@ -84,3 +86,8 @@ def test_dropout_only_while_training(tmp_path):
     assert torch.equal(families.logits(model, tokens), families.logits(model, tokens))  # without gradients
     positions = torch.arange(40).expand(2, 40)
     assert not torch.equal(model.hidden(tokens, positions, None), model.hidden(tokens, positions, None))
+
+
+def test_targets_that_the_model_has_not(tmp_path):
+    with pytest.raises(ArtifactError, match="no layer for adapters among gate_proj"):
+        adapted("glm4 moe", tmp_path, targets=["gate_proj"])

@@ -179,6 +179,10 @@ MISTAKES = {
         (changed("    steps: 100\n", ""), "9, stage base", "given nowhere", "tokens: 3M"),
         (changed("    steps: 100\n", "    steps: 100\n    epochs: 2\n"), "15, stage base, field epochs", "as steps and epochs", "exactly one"),
     ],
+    "muon_on_split_matrices": [
+        (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "the optimizer is adamw", "optimizer: muon"),
+        (changed("steps: 100", "steps: 100\n    optimizer: muon\n    parallel: {shard: 2}"), "15, stage base, field optimizer", "whole matrices", "`data`"),
+    ],
     "heads_do_not_divide": [
         (changed("heads: 4", "heads: 5"), "13, stage base, field model.heads", "dim 64 is not divisible by 5 heads", "4"),
         (changed("dim: 64, heads: 4", "dim: 36, heads: 4"), "13, stage base, field model.heads", "9 wide", "even"),
@@ -196,6 +200,14 @@ MISTAKES = {
     "shorter_than_one_batch": [
         (changed("steps: 100", "tokens: 4095"), "14, stage base, field tokens", "4,095 tokens are fewer than one batch (32 rows x 128 tokens = 4,096)", "lower `batch`"),
         (changed("data: talks\n    steps: 10", "data: talks\n    tokens: 1K"), "19, stage chat, field tokens", "1,000 tokens are fewer", "lower `batch`"),
+    ],
+    "mup_with_what_granite_has_not": [
+        (changed("heads: 4", "heads: 4, mup: true, qk_norm: true"), "13, stage base, field model.mup", "`mup` and `qk_norm`", "leave one"),
+        (changed("heads: 4", "heads: 4, mup: true, moe: {experts: 4}"), "13, stage base, field model.mup", "`mup` and `moe`", "leave one"),
+    ],
+    "more_choices_than_experts": [
+        (changed("heads: 4", "heads: 4, moe: {experts: 4, top_k: 5}"), "13, stage base, field model.moe.top_k", "5 of 4 experts", "at most 4"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4, dense: 2}"), "13, stage base, field model.moe.dense", "2 dense layers leave no layer", "2 layers"),
     ],
     "adapter_without_init": [
         (changed("steps: 100", "steps: 100\n    adapter: {rank: 4}"), "15, stage base, field adapter", "trains an adapter, and has no `init`", "name a checkpoint"),

@@ -67,7 +67,7 @@ def config(kind: str, **changes: Any) -> TrainingStage:
     """Everything that is fixed: float32, eager, on the CPU, a log line and a checkpoint with every step."""
     fields: dict[str, Any] = dict(
         kind=kind, data="data", tokenizer="vocab", steps=STEPS, batch=4, lr=3e-3, warmup=0.2, precision="float32",
-        device="cpu", compile="off", log_every=1, checkpoint_every="0s",
+        device="cpu", compile="off", log_every=1, checkpoint_every="1 step",
     )  # fmt: skip
     if kind in ("pretrain", "sft"):
         fields["context"] = 32

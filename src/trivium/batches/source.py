@@ -65,4 +65,3 @@ class Items:
     around: Callable[[Batches], Batches] = lambda batches: batches
     online: Callable[[Layout], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None
-

@@ -73,12 +73,8 @@ def taught(source: Source) -> Items:
     def build(split: str) -> Conversations:
         return Conversations.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
 
-    items = Items(build("train"), None, {})
-    items.account = {
-        **vars(items.train.account),
-        "items": items.train.count,
-        "row_tokens": items.train.length,
-    }  # type: ignore[attr-defined]
+    rows = build("train")
+    items = Items(rows, None, {**vars(rows.account), "items": rows.count, "row_tokens": rows.length})
     if any(True for _ in read(source.data / "heldout.jsonl")):
         items.heldout = build("heldout")
 

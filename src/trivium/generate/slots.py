@@ -35,6 +35,8 @@ class SlotCache:
 
     def __init__(self, config: ModelConfig, slots: int, capacity: int, like: Tensor) -> None:
         shape = (slots, config.kv_heads, capacity, config.head_dim)
+        if torch.is_autocast_enabled(like.device.type):
+            like = like.new_empty((), dtype=torch.get_autocast_dtype(like.device.type))
         self.keys = [like.new_zeros(shape) for _ in range(config.layers)]
         self.values = [like.new_zeros(shape) for _ in range(config.layers)]
         self.rows: Tensor | None = None  # None: all slots

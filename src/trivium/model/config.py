@@ -17,7 +17,9 @@ class Experts:
     shared: int = 0  # experts that every token goes to, as one SwiGLU of shared x hidden
     dense: int = 0  # first layers that keep a plain SwiGLU
     scale: float = 1.0
-    softmax: bool = False  # scores by softmax (Qwen3-MoE) instead of sigmoid and a balancing bias (DeepSeek-V3)
+    softmax: bool = (
+        False  # scores by softmax (Qwen3-MoE) instead of sigmoid and a balancing bias (DeepSeek-V3)
+    )
     normalise: bool = True  # a token's weights sum to one
     balance: float = 0.0  # step of the bias after each update
 
@@ -51,6 +53,11 @@ class ModelConfig:
     logit_scale: float = 1.0
     experts: Experts | None = None
     base_dim: int | None = None  # muP: the width at which the learning rate was found
+
+    @property
+    def width_ratio(self) -> float:
+        """muP: how much wider the model is than the one whose learning rate it uses; 1 without muP."""
+        return self.dim / self.base_dim if self.base_dim else 1.0
 
     def __post_init__(self) -> None:
         if self.window is None or not self.windowed:  # one spelling for one network

@@ -121,7 +121,11 @@ def _rope(config: ModelConfig) -> dict[str, Any]:
     scaling = config.rope_scaling
     if scaling is None:
         return {"rope_type": "default", "rope_theta": config.rope_theta, **_whole_head(config)}
-    made: dict[str, Any] = {"rope_type": scaling.kind, "rope_theta": config.rope_theta, "factor": scaling.factor}
+    made: dict[str, Any] = {
+        "rope_type": scaling.kind,
+        "rope_theta": config.rope_theta,
+        "factor": scaling.factor,
+    }
     if scaling.kind != "linear":
         made["original_max_position_embeddings"] = scaling.original
     if scaling.kind == "llama3":
@@ -219,7 +223,8 @@ def _read_rope(raw: dict[str, Any], rope: dict[str, Any]) -> RopeScaling | None:
         part = 0.5 if raw["model_type"] == "glm4_moe" else 1.0
     if part != 1.0 or kind not in ("default", "linear", "llama3", "yarn") or rope.get("mscale"):
         raise ArtifactError(
-            f"the checkpoint's rotary positions are {kind!r}" + (f" on {part} of each head" if part != 1.0 else ""),
+            f"the checkpoint's rotary positions are {kind!r}"
+            + (f" on {part} of each head" if part != 1.0 else ""),
             fix="use a checkpoint with plain, linear, llama3 or yarn positions on whole heads",
         )
     if kind == "default":
@@ -247,7 +252,9 @@ def _no_rope(raw: dict[str, Any], layers: int) -> frozenset[int]:
 
 def _windows(raw: dict[str, Any], name: str, layers: int) -> dict[str, Any]:
     window = raw.get("sliding_window", 4096 if name == "mistral" else None)
-    used = name == "mistral" or (name in ("qwen2", "qwen3", "qwen3_moe", "smollm3") and raw.get("use_sliding_window"))
+    used = name == "mistral" or (
+        name in ("qwen2", "qwen3", "qwen3_moe", "smollm3") and raw.get("use_sliding_window")
+    )
     if not used or window is None:
         return {}
     if name == "mistral":
@@ -266,10 +273,17 @@ def _read_experts(raw: dict[str, Any], name: str) -> Experts:
         dense = raw.get("mlp_only_layers") or []
         if raw.get("decoder_sparse_step", 1) != 1 or dense != list(range(len(dense))):
             raise ArtifactError(
-                "the checkpoint has experts in scattered layers", fix="use one with experts from some layer on"
+                "the checkpoint has experts in scattered layers",
+                fix="use one with experts from some layer on",
             )
         normal = bool(raw.get("norm_topk_prob", False))
-        return Experts(raw.get("num_experts") or raw["num_local_experts"], **common, dense=len(dense), softmax=True, normalise=normal)
+        return Experts(
+            raw.get("num_experts") or raw["num_local_experts"],
+            **common,
+            dense=len(dense),
+            softmax=True,
+            normalise=normal,
+        )
     if raw.get("n_group", 1) != 1:
         raise ArtifactError("the checkpoint chooses experts by groups", fix="use one with a single group")
     return Experts(

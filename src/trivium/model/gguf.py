@@ -174,6 +174,8 @@ def _llama3(config: ModelConfig, factors: Tensor, path: Path) -> RopeScaling:
         made = ModelConfig(**{**vars(config), "rope_scaling": scaling})
         plain = ModelConfig(**{**vars(config), "rope_scaling": None})
         divisors = frequencies(plain)[0] / frequencies(made)[0]
-        if factors.shape == divisors.shape and math.isclose(0, float((divisors / factors - 1).abs().max()), abs_tol=1e-3):
+        if factors.shape == divisors.shape and math.isclose(
+            0, float((divisors / factors - 1).abs().max()), abs_tol=1e-3
+        ):
             return scaling
     raise ArtifactError("the GGUF file slows rotary positions in a way of its own", where=str(path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,37 +18,47 @@ def _token_logp(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
+def _token_logp_and_z(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = F.linear(hidden, weight).float()
+    log_z = logits.logsumexp(-1)
+    return torch.stack((logits.gather(-1, targets[:, None])[:, 0] - log_z, log_z), dim=-1)
+
+
+def _token_logp_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logp = F.linear(hidden, weight).float().log_softmax(-1)
+    return torch.stack((logp.gather(-1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)), dim=-1)
+
+
 def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target: hidden (B, T, D), weight (V, D), targets (B, T) int64 -> (B, T) float32.
 
     The full (B, T, V) logits never exist at once when they would hold more than CHUNK elements.
     """
-    flat, wanted = hidden.flatten(0, 1), targets.flatten()
-    chunks = -(-flat.shape[0] * weight.shape[0] // CHUNK)
-    if chunks <= 1:
-        return _token_logp(flat, weight, wanted).view_as(targets)
-    size = -(-flat.shape[0] // chunks)
-    pieces = [
-        checkpoint(_token_logp, part, weight, goal, use_reentrant=False)
-        for part, goal in zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
-    ]
-    return torch.cat(pieces).view_as(targets)
+    return _in_chunks(_token_logp, hidden, weight, targets).view_as(targets)
 
 
-def _logp_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    logits = F.linear(hidden, weight).float()
-    total = logits.logsumexp(-1)
-    logp = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - total
-    return torch.stack((logp, total - ((logits - total.unsqueeze(-1)).exp() * logits).sum(-1)))
+def log_probs_and_z(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`log_probs`, and the log of the softmax's denominator at each place, (B, T) float32: one pass gives both."""
+    both = _in_chunks(_token_logp_and_z, hidden, weight, targets).view(*targets.shape, 2)
+    return both[..., 0], both[..., 1]
 
 
 def log_probs_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """As `log_probs`, and the entropy of the whole distribution at each place, in nats: two (B, T) float32."""
+    """`log_probs`, and the entropy of the whole distribution at each place, in nats, (B, T) float32."""
+    both = _in_chunks(_token_logp_and_entropy, hidden, weight, targets).view(*targets.shape, 2)
+    return both[..., 0], both[..., 1]
+
+
+def _in_chunks(
+    made: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, weight: Tensor, targets: Tensor
+) -> Tensor:
     flat, wanted = hidden.flatten(0, 1), targets.flatten()
-    size = max(1, CHUNK // weight.shape[0])
+    chunks = -(-flat.shape[0] * weight.shape[0] // CHUNK)
+    if chunks <= 1:
+        return made(flat, weight, wanted)
+    size = -(-flat.shape[0] // chunks)
     pieces = [
-        checkpoint(_logp_and_entropy, part, weight, goal, use_reentrant=False)
+        checkpoint(made, part, weight, goal, use_reentrant=False)
         for part, goal in zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
     ]
-    both = torch.cat(pieces, dim=1)
-    return both[0].view_as(targets), both[1].view_as(targets)
+    return torch.cat(pieces)

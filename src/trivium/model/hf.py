@@ -80,7 +80,9 @@ def build(
         if int8:
             with_int8_layers(model)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    state = {name: tensor for name, tensor in state.items() if name in expected or not _redundant(name, state)}
+    state = {
+        name: tensor for name, tensor in state.items() if name in expected or not _redundant(name, state)
+    }
     _check_fit(expected, state, where)
     packed = (torch.int8, torch.bfloat16) if int8 else ()  # int8 layers and their scales stay as stored
     dtype = torch.bfloat16 if int8 else dtype
@@ -142,7 +144,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(4)
         if start[:2] == b"PK" or start[:1] == b"\x80":
-            said = f"{path.name} is a pickle under another name, and loading it would run whatever code is in it"
+            said = (
+                f"{path.name} is a pickle under another name, and loading it would run whatever code is in it"
+            )
             raise ArtifactError(said, where=str(path), fix="use a checkpoint of real safetensors") from None
         fix = "the file is damaged: copy it again, or run the recipe again to make it anew"
         raise ArtifactError(f"{path.name} cannot be read: {error}", where=str(path), fix=fix) from None

@@ -41,10 +41,10 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        few = flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
+        few = 0 < flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
         if few and packable(flat) and packable(self.weight):
             product = torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten())
-            out = product.view(*x.shape[:-1], -1)
+            out = product.view(*x.shape[:-1], self.out_features)
             return out if self.bias is None else out + self.bias
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.dequantised().to(x.dtype), bias)
@@ -59,5 +59,7 @@ def with_int8_layers(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name != "lm_head":
-                setattr(parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None))
+                setattr(
+                    parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None)
+                )
     return model

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_json
 from trivium.model.config import ModelConfig
 from trivium.model.int8 import Int8Linear, quantize
@@ -58,12 +59,24 @@ class LoraInt8(_Low, Int8Linear):
 
 
 def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> None:
-    """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen."""
+    """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen.
+
+    In a model with experts only attention gets them: transformers keeps experts in one tensor, and peft has its own ways there.
+    ArtifactError if no layer has one of the names.
+    """
     model.requires_grad_(False)
-    for parent in list(model.modules()):
+    blocks = [m for name, m in model.named_modules() if model.config.experts is None or ".mlp" not in name]
+    found = False
+    for parent in blocks:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in adapter.targets:
                 setattr(parent, name, _adapted(child, adapter, generator))
+                found = True
+    if not found:
+        raise ArtifactError(
+            f"the model has no layer for adapters among {', '.join(adapter.targets)}",
+            fix="in a model with experts, name attention's: q_proj, k_proj, v_proj, o_proj",
+        )
 
 
 def _adapted(layer: nn.Linear, adapter: Adapter, generator: torch.Generator) -> _Low:
@@ -109,6 +122,7 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         for name, tensor in state.items()
         if name.endswith((".lora_A", ".lora_B"))
     }
+    targets = {name.split(".")[-2] for name in state if name.endswith(".lora_A")}
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -116,7 +130,7 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         "r": adapter.rank,
         "lora_alpha": adapter.alpha or 2 * adapter.rank,
         "lora_dropout": adapter.dropout,
-        "target_modules": sorted(adapter.targets),
+        "target_modules": sorted(targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,

@@ -53,17 +53,20 @@ class MixtureOfExperts(nn.Module):
         self.top_k = experts.top_k
         self.gate = Router(dim, experts)
         self.experts = nn.ModuleList(SwiGLU(dim, experts.hidden) for _ in range(experts.count))
-        if experts.shared:
+        self.has_shared = experts.shared > 0
+        if self.has_shared:
             self.shared_experts = SwiGLU(dim, experts.shared * experts.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
         flat = x.reshape(-1, x.shape[-1])
         chosen, weights = self.gate(flat)
-        out = self.routed(flat, chosen, weights).view_as(x)
-        return out + self.shared_experts(x) if hasattr(self, "shared_experts") else out
+        out: Tensor = self.routed(flat, chosen, weights).view_as(x)
+        if self.has_shared:
+            out = out + self.shared_experts(x)
+        return out
 
-    @torch.compiler.disable  # the sizes of the groups are data
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the sizes of the groups are data
     def routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Tokens sorted by expert, so that each does one product: x (N, D), chosen and weights (N, top_k) -> (N, D)."""
         picked = chosen.flatten()
@@ -72,7 +75,7 @@ class MixtureOfExperts(nn.Module):
         if self.training and torch.is_grad_enabled():
             self.gate.load = counts if self.gate.load is None else self.gate.load + counts
         token = order // self.top_k
-        groups = x[token].split(counts.tolist())
+        groups = torch.split(x[token], counts.tolist())
         # experts without tokens compute too: every rank must have every gradient
         made = torch.cat([expert(group) for expert, group in zip(self.experts, groups, strict=True)])
         shares = weights.flatten()[order].unsqueeze(-1)

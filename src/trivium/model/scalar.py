@@ -92,5 +92,5 @@ def load(folder: Path, *, device: str = "cpu") -> Scalar:
 @torch.no_grad()
 def reply_scores(model: Scalar, batch: Batch, last: Tensor) -> Tensor:
     """The reward of each row's reply: the number at its last token, `last` (B,) -> (B,) float32."""
-    values = model(batch, {"values"}).values
+    values: Tensor = model(batch, {"values"}).values
     return values.gather(-1, last[:, None]).squeeze(-1)

@@ -44,7 +44,9 @@ def identity(path: Path, template: Path | None) -> dict[str, Any]:
     ArtifactError where there is none.
     """
     if template is not None and not template.is_file():
-        raise ArtifactError(f"there is no chat template at {template}", where=str(template), fix="name a jinja file")
+        raise ArtifactError(
+            f"there is no chat template at {template}", where=str(template), fix="name a jinja file"
+        )
     prints = {found.name: sha256(found) for found in sources(path)}
     if path.is_file():
         prints = {"gguf": prints[path.name]}

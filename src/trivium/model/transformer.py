@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trivium.model.config import ModelConfig
-from trivium.model.heads import log_probs, log_probs_and_entropy
+from trivium.model.heads import log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import rotary, rotate
 from trivium.model.swiglu import SwiGLU
@@ -157,6 +158,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # blocks: forget what is inside them and compute it again on the way back
         self.model = Decoder(config)
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -166,12 +168,17 @@ class Transformer(nn.Module):
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2)."""
-        residual = 0.02 / math.sqrt(2 * self.config.layers)
+        """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2).
+
+        Under muP (Yang et al. 2022, table 8) the matrices of the blocks are divided by the root of the width's ratio.
+        """
+        inside = 0.02 / math.sqrt(self.config.width_ratio)
+        residual = inside / math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=residual if deep else 0.02, generator=generator)
+                usual = inside if name.startswith("model.layers.") else 0.02
+                nn.init.normal_(parameter, std=residual if deep else usual, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
@@ -191,7 +198,9 @@ class Transformer(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return x
 
-    def through(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def through(
+        self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
+    ) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
         cos, sin = rotary(positions, self.config)
         near = mask
@@ -201,7 +210,9 @@ class Transformer(nn.Module):
             near = window_mask(mask, x, first, self.config.window)
         for index, block in enumerate(self.model.layers):
             seen = near if block.windowed else mask
-            x = block(x, cos, sin, seen, cache or self.model.sequence, index)
+            inputs = (x, cos, sin, seen, cache or self.model.sequence, index)
+            recomputed = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(block, *inputs, use_reentrant=False) if recomputed else block(*inputs)
         return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:
@@ -220,10 +231,17 @@ class Transformer(nn.Module):
         """What `want` names, from final hidden states (B, T, D)."""
         weight = self.output_weight
         if "entropy" in want:
-            logp, entropy = log_probs_and_entropy(hidden, weight, batch["targets"])
-            return Output(logp=logp, entropy=entropy)
+            both = log_probs_and_entropy(hidden, weight, batch["targets"])
+            return Output(logp=both[0], entropy=both[1])
+        logp: Tensor | None = None
+        log_z: Tensor | None = None
+        if "log_z" in want:
+            logp, log_z = log_probs_and_z(hidden, weight, batch["targets"])
+        elif "logp" in want:
+            logp = log_probs(hidden, weight, batch["targets"])
         return Output(
-            logp=log_probs(hidden, weight, batch["targets"]) if "logp" in want else None,
+            logp=logp,
+            log_z=log_z,
             logits=F.linear(hidden, weight).float() if "logits" in want else None,
         )
 

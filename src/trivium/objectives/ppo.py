@@ -58,8 +58,8 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: flo
 class Ppo:
     """Clipped surrogate + `value_weight` x clipped value loss - `entropy_weight` x entropy; the unit of weight is one token.
 
-    Wants `logp`, `values` and `entropy`; reads `old_logp`, `advantage`, `returns`, `old_values`, `correction`. What is paid for leaving
-    the reference is in the rewards that the advantages were made of (`batches.rollouts`).
+    Wants `logp`, `values` and `entropy`; reads `old_logp`, `advantage`, `returns`, `old_values` and `correction`. What is paid
+    for leaving the reference is in the rewards that the advantages were made of (`batches.online`).
     """
 
     wants = frozenset({"logp", "values", "entropy"})

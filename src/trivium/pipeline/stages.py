@@ -69,8 +69,8 @@ def _import(ctx: Context) -> dict[str, Any]:
     from trivium.imports import import_checkpoint
 
     template = ctx.config.chat_template
-    text = None if template is None else (ctx.recipe_folder / template).read_text(encoding="utf-8")
-    return import_checkpoint(ctx.recipe_folder / ctx.config.path, ctx.out, text)
+    own = None if template is None else ctx.recipe_folder / template
+    return import_checkpoint(ctx.recipe_folder / ctx.config.path, ctx.out, own)
 
 
 def _import_identity(config: Any, folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trivium.errors import RecipeError
 from trivium.pipeline import launch
 from trivium.pipeline.contract import Context
 from trivium.recipe.parallel import Parallel
@@ -80,6 +81,12 @@ def _start(ctx: Context) -> tuple[Any, Any]:
     if config.init is not None:
         start = ctx.inputs[config.init].path
         model, chat = hf.load(start), ChatTokenizer.load(start)
+        if config.context is not None and config.context > model.config.context:
+            raise RecipeError(  # of an imported checkpoint, the recipe alone does not tell
+                f"rows of {config.context} tokens exceed the model's context of {model.config.context}",
+                where=f"stages.{ctx.name}.context",
+                fix="write at most that",
+            )
         if config.adapter is not None:
             lora.attach(model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter")))
         return model, chat

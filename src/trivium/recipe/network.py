@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivium.recipe.base import Strict
 
@@ -34,6 +34,12 @@ class RopeScaling(Strict):
     """yarn: what cosines and sines are multiplied by; None means 0.1 ln(factor) + 1."""
     truncate: bool = True
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
+
+    @model_validator(mode="after")
+    def _ramp(self) -> Self:
+        if self.kind == "llama3" and self.low >= self.high:
+            raise ValueError(f"`low` {self.low:g} must be less than `high` {self.high:g}")
+        return self
 
 
 class Moe(Strict):
@@ -66,7 +72,7 @@ class Adapter(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an adapter's inputs that are dropped while training."""
     targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Target))
-    """Layers that get an adapter."""
+    """Layers that get an adapter; in a model with experts, only those of attention do."""
     quantize: Literal["none", "int8"] = "none"
     """int8: the frozen layers are kept as int8, a quarter of the memory; the merged model has their rounding."""
 

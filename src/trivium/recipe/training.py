@@ -6,10 +6,25 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase, how
+from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
 from trivium.recipe.network import Adapter, ModelShape
 from trivium.recipe.parallel import Launch, Parallel
-from trivium.recipe.units import Count, Seconds
+from trivium.recipe.units import Count, Every, Interval
+
+
+class Guard(Strict):
+    """What happens when a step's loss or gradient is not finite, or its loss is a spike."""
+
+    on_bad: Literal["stop", "skip", "rewind"] = "stop"
+    """stop: end the run, weights untouched; skip: leave the batch out; rewind: go back to the last checkpoint and leave out all
+    batches since (repeatable only where `checkpoint_every` counts steps)."""
+    z: Annotated[float, Field(gt=0)] | None = None
+    """A loss so many robust deviations above the median of the accepted ones is a spike (10 is a careful choice); None: only
+    what is not finite is refused."""
+    window: Annotated[int, Field(ge=8)] = 128
+    """Accepted losses that a new one is held against; judging begins when a quarter of them is there."""
+    max_skips: Annotated[int, Field(ge=0)] = 5
+    """More refused batches than this within `window` steps end the run."""
 
 
 class TrainingStage(StageBase):
@@ -30,7 +45,11 @@ class TrainingStage(StageBase):
     """Tokens per row; None means the model's context."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices inside the blocks, AdamW for all else."""
+    muon_lr: Annotated[float, Field(gt=0)] | None = None
+    """muon only: peak learning rate of those matrices; None means `lr`, to which their updates are scaled."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""
     decay: Fraction = 0.2
@@ -42,10 +61,14 @@ class TrainingStage(StageBase):
     betas: tuple[float, float] = (0.9, 0.95)
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
+    guard: Guard = Guard()
+    """What is done about a batch whose loss is broken."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
     adapter: Adapter | None = None
     """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
+    recompute: Literal["none", "blocks"] = how("none")
+    """blocks: keep only what goes between blocks and compute the rest again on the way back: less memory, a third more work."""
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
@@ -53,10 +76,16 @@ class TrainingStage(StageBase):
     """Ranks and what they share; the default is one process. auto: what the planner finds for the devices there are."""
     launch: Launch = how(Launch())
     """Who starts the ranks."""
-    checkpoint_every: Seconds = how(60.0)
-    """Time between the checkpoints that a killed run resumes from."""
+    checkpoint_every: Every = how(Interval(60.0, "s"))
+    """Time or steps between the checkpoints that a killed run resumes from: `5min`, `200 steps`."""
+    keep_last: Annotated[int, Field(gt=0)] = how(2)
+    """Newest checkpoints that are kept while the stage runs."""
+    keep_every: Annotated[int, Field(gt=0)] | None = how(None)
+    """Keep also the first checkpoint of every so many steps, as long as the stage runs."""
     log_every: Annotated[int, Field(gt=0)] = how(10)
     """Steps between progress lines."""
+    validate_every: Annotated[int, Field(gt=0)] | None = how(None)
+    """Steps between looks at the held-out set; None: only before the first step and after the last."""
 
 
 class ImportStage(StageBase):
@@ -79,6 +108,8 @@ class PretrainStage(TrainingStage):
     model: ModelShape = ModelShape()
     init: Name | None = None
     """Go on from this checkpoint (weights only); then `model` must describe the same shape."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""
 
 
 class Aligned(TrainingStage):
@@ -96,3 +127,5 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""

@@ -61,7 +61,9 @@ def _fresh_marks(messages: Sequence[Message]) -> foreign.Marks:
     while True:
         nonce = secrets.token_hex(8)
         if not any(nonce in message["content"] for message in messages):
-            return foreign.Marks(*(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005")))
+            return foreign.Marks(
+                *(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005"))
+            )
 
 
 @dataclass

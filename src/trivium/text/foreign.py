@@ -95,7 +95,9 @@ def _turns(
         before, after = render(messages[:place], True), render(messages[: place + 1], False)
         for shorter, longer in ((before, after), (after, text)):
             if not longer.startswith(shorter):
-                raise not_a_prefix(_encode(tokenizer, shorter, marks), _encode(tokenizer, longer, marks), tokenizer)
+                raise not_a_prefix(
+                    _encode(tokenizer, shorter, marks), _encode(tokenizer, longer, marks), tokenizer
+                )
         spans.append((len(before), len(after)))
     return spans
 
@@ -141,7 +143,11 @@ def not_a_prefix(head: Sequence[int], whole: Sequence[int], tokenizer: Tokenizer
     place = next(differing, min(len(head), len(whole)))
 
     def shown(ids: Sequence[int]) -> str:
-        return repr(tokenizer.decode(list(ids[place : place + 1]), skip_special_tokens=False)) if place < len(ids) else "none"
+        return (
+            repr(tokenizer.decode(list(ids[place : place + 1]), skip_special_tokens=False))
+            if place < len(ids)
+            else "none"
+        )
 
     return DataError(
         f"the chat template does not keep the prompt as a prefix: token {place} differs, "

@@ -6,6 +6,7 @@ SentencePiece with scores and bytes as a last resort.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def _words(digits: str) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-CUTS = {
+CUTS: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
     "gpt-2": _plain,
     "smollm": _digits,
     "starcoder": _digits,
@@ -91,7 +92,9 @@ def _byte_level(meta: dict[str, Any], tokens: list[str], where: Path) -> Tokeniz
         )
     vocabulary = {token: number for number, token in enumerate(tokens)}
     merges = [(left, right) for left, right in (line.split(" ") for line in meta["tokenizer.ggml.merges"])]
-    made = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut in ("llama-bpe", "llama3", "smaug-bpe")))
+    made = Tokenizer(
+        models.BPE(vocabulary, merges, ignore_merges=cut in ("llama-bpe", "llama3", "smaug-bpe"))
+    )
     if cut == "qwen2":
         made.normalizer = normalizers.NFC()
     made.pre_tokenizer = CUTS[cut]()
@@ -126,7 +129,11 @@ def _sentencepiece(meta: dict[str, Any], tokens: list[str], types: list[int]) ->
 
 
 def _add(made: Tokenizer, tokens: list[str], types: list[int]) -> None:
-    special = [AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, types, strict=True) if k == CONTROL]
+    special = [
+        AddedToken(t, special=True, normalized=False)
+        for t, k in zip(tokens, types, strict=True)
+        if k == CONTROL
+    ]
     made.add_special_tokens(special)
     plain = [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=True) if k == USER_DEFINED]
     made.add_tokens(plain)

@@ -65,7 +65,9 @@ def checked(
     for role, token in tokens.items():
         if token is not None and tokenizer.token_to_id(token) is None:
             said = f"the tokenizer's {role} {token!r} is not in its vocabulary"
-            raise ArtifactError(said, where=str(where), fix="use the tokenizer.json that belongs to this config")
+            raise ArtifactError(
+                said, where=str(where), fix="use the tokenizer.json that belongs to this config"
+            )
     bos, pad, unk = (tokens.get(role) for role in ("bos_token", "pad_token", "unk_token"))
     return Special(eos, bos, pad, unk, stops)
 
@@ -75,14 +77,19 @@ def document_end(tokenizer: Tokenizer, special: Special) -> int:
     for token in DOCUMENT_ENDS:
         if (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
-    return int(tokenizer.token_to_id(special.eos))
+    number = tokenizer.token_to_id(special.eos)
+    assert number is not None  # `checked` has seen it
+    return int(number)
 
 
 def template_of(folder: Path) -> str | None:
     """The chat template of a folder: its own file, or in tokenizer_config.json; None if there is none."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path.name} is no text: {error}", where=str(path)) from None
     found = read_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(found, list):  # several by name
         found = next((one["template"] for one in found if one.get("name") == "default"), None)

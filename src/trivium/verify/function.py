@@ -30,8 +30,8 @@ class Function:
 
     A call that raises, runs over `seconds` of wall clock or of CPU, or ends the process (memory is limited to `memory`
     bytes) scores 0 and is counted in `failures`; the process is started anew where it is gone. The limits guard against
-    accidents and hangs; they are no jail against code that means harm. DataError for a file that does not load, a result that is no number, or a function
-    that fails on each of its first ten replies.
+    accidents and hangs; they are no jail against code that means harm. DataError for a file that does not
+    load, a result that is no number, or a function that fails on each of its first ten replies.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import Any
 
 
 def main(path: str, name: str, cpu: float, memory: int) -> None:
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    results = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -25,7 +25,9 @@ def main(path: str, name: str, cpu: float, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def say(**result: Any) -> None:
-        print(json.dumps(result), file=results, flush=True)
+        line = json.dumps(result).encode() + b"\n"
+        while line:
+            line = line[os.write(results, line) :]
 
     try:
         function = runpy.run_path(path)[name]
