@@ -8,6 +8,7 @@ from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase
 from trivium.recipe.sources import Source
+from trivium.recipe.steps import Extract, Language, Normalise, Pii, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
 
 
@@ -23,6 +24,18 @@ class DataStage(StageBase):
     """Size of the training mix: characters for documents, items otherwise. None: the largest there is."""
     heldout: Fraction = 0.05
     """Share of the items that is never trained on, chosen by a hash of the item itself."""
+    extract: Extract = Extract()
+    """Documents: how the text of a page of HTML is found."""
+    normalise: Switch[Normalise] = Normalise()
+    """Documents: Unicode normalisation, repair of charsets, invisible characters. `false` leaves the text as it is."""
+    language: Switch[Language] = None
+    """Documents: language identification, and which languages are kept."""
+    rules: RulesBlock = None
+    """Documents: published heuristic rules: gopher, gopher_repetition, c4, fineweb. `web` is FineWeb's selection."""
+    quality: Quality | None = None
+    """Documents: a trained quality score, and the least one that is kept."""
+    pii: Switch[Pii] = None
+    """Documents: personal data and secrets replaced by placeholders."""
     dedup: bool = True
     """Drop documents and items that are equal after white space is normalised."""
     decontaminate: list[Name] = []

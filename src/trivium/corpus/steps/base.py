@@ -1,0 +1,94 @@
+"""What a step is, and what the steps share: a document's words, split once."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+Document = dict[str, Any]
+"""One document on its way: key, url, text, source, kind, license, origin, language, ... (a row of the artifact)."""
+
+# Scripts written without spaces: each character counts as a word there.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[^\W{UNSPACED}]+|[{UNSPACED}]|[^\w\s]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+
+
+class Step(Protocol):
+    """One thing done to every document. May change the text and add columns; gives the reason of a rejection."""
+
+    name: str
+
+    def __call__(self, document: Document) -> str | None: ...
+
+
+class Words:
+    """The words of a text: runs of letters and digits, each other visible character for itself.
+
+    Everything here is counted once per *different* word, so that a rule costs little more than the split.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.all: list[str] = _WORD.findall(text)
+        """In reading order, punctuation included."""
+        self.distinct: list[str] = list(dict.fromkeys(self.all))
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(words,) int64: the place of each word in `distinct`."""
+        index = {word: number for number, word in enumerate(self.distinct)}
+        return np.fromiter(map(index.__getitem__, self.all), np.int64, len(self.all))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """(distinct,) int64: how often each word stands there."""
+        return np.bincount(self.ids, minlength=len(self.distinct))
+
+    @cached_property
+    def distinct_lengths(self) -> np.ndarray:
+        """(distinct,) int64: characters of each word."""
+        return np.fromiter(map(len, self.distinct), np.int64, len(self.distinct))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(words,) int64: characters of each word, in reading order."""
+        lengths: np.ndarray = self.distinct_lengths[self.ids]
+        return lengths
+
+    @cached_property
+    def unspaced(self) -> bool:
+        """Whether most of the text is in a script without spaces, where a word's length means nothing."""
+        return len(_UNSPACED.findall(self.text)) * 2 > len(self.all) if not self.text.isascii() else False
+
+    def keys(self, n: int) -> np.ndarray:
+        """(words - n + 1,) uint64: a hash of each n words in a row; equal n-grams have equal keys."""
+        key = self._mixed
+        for shift in range(1, n):
+            key = key[:-1] * _MULTIPLIER + self._mixed[shift:]
+        return key
+
+    @cached_property
+    def _mixed(self) -> np.ndarray:
+        mixed = (self.ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        return mixed ^ (mixed >> np.uint64(32))
+
+
+_MULTIPLIER = np.uint64(0xFF51AFD7ED558CCD)
+
+
+class Splitter:
+    """Gives the words of a text, split once for all steps that ask for the same text in a row."""
+
+    def __init__(self) -> None:
+        self._last: Words | None = None
+
+    def __call__(self, text: str) -> Words:
+        if self._last is None or self._last.text is not text:
+            self._last = Words(text)
+        return self._last

@@ -1,0 +1,191 @@
+"""Gopher's rules: quality and repetition (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1 and table A1).
+
+Two readings that the paper leaves open are those of datatrove: the n-gram shares divide characters of words by all characters
+of the text, and a duplicated n-gram is not looked into again, so that no character counts twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from trivium.corpus.steps.base import Document, Splitter, Words
+from trivium.recipe.steps import Gopher, GopherRepetition
+
+BULLETS = ("•", "-")
+ELLIPSES = ("...", "…")
+_PARAGRAPHS = re.compile(r"\n{2,}")
+_LINES = re.compile(r"\n+")
+_LETTER = re.compile(r"[^\W\d_]")
+_ALNUM = re.compile(r"[^\W_]")
+
+
+class GopherStep:
+    name = "gopher"
+
+    def __init__(self, config: Gopher, split: Splitter, language: str) -> None:
+        self.config, self.split, self.language = config, split, language
+        self.stop_words = {code: frozenset(words) for code, words in config.stop_words.items()}
+
+    def __call__(self, document: Document) -> str | None:
+        words = self.split(document["text"])
+        failed = self._words(words) or self._lines(words) or self._stop_words(words, document)
+        return f"gopher:{failed}" if failed else None
+
+    def _words(self, words: Words) -> str | None:
+        limit = self.config
+        real = np.fromiter((_ALNUM.search(word) is not None for word in words.distinct), bool)
+        counted = words.counts * real
+        total = int(counted.sum())
+        if total < (limit.min_words or 0) or not words.all:
+            return "min_words"
+        if limit.max_words is not None and total > limit.max_words:
+            return "max_words"
+        if total and not words.unspaced:
+            mean = float(counted @ words.distinct_lengths) / total
+            if limit.min_mean_word_length is not None and mean < limit.min_mean_word_length:
+                return "min_mean_word_length"
+            if limit.max_mean_word_length is not None and mean > limit.max_mean_word_length:
+                return "max_mean_word_length"
+        if limit.min_alphabetic_words is not None:
+            letters = (_LETTER.search(word) is not None for word in words.distinct)
+            alphabetic = int(words.counts @ np.fromiter(letters, np.int64))
+            if alphabetic / len(words.all) < limit.min_alphabetic_words:
+                return "min_alphabetic_words"
+        return None
+
+    def _lines(self, words: Words) -> str | None:
+        limit, text = self.config, words.text
+        count = len(words.all)
+        if limit.max_hashes is not None and text.count("#") / count > limit.max_hashes:
+            return "max_hashes"
+        ellipses = sum(map(text.count, ELLIPSES))
+        if limit.max_ellipses is not None and ellipses / count > limit.max_ellipses:
+            return "max_ellipses"
+        lines = text.splitlines()
+        if limit.max_bullet_lines is not None:
+            bullets = sum(line.lstrip().startswith(BULLETS) for line in lines)
+            if bullets / len(lines) > limit.max_bullet_lines:
+                return "max_bullet_lines"
+        if limit.max_ellipsis_lines is not None and ellipses:
+            ending = sum(line.rstrip().endswith(ELLIPSES) for line in lines)
+            if ending / len(lines) > limit.max_ellipsis_lines:
+                return "max_ellipsis_lines"
+        return None
+
+    def _stop_words(self, words: Words, document: Document) -> str | None:
+        needed = self.config.min_stop_words
+        stop_words = self.stop_words.get(document.get("language") or self.language)
+        if needed and stop_words and len(stop_words.intersection(words.distinct)) < needed:
+            return "min_stop_words"
+        return None
+
+
+class GopherRepetitionStep:
+    name = "gopher_repetition"
+
+    def __init__(self, config: GopherRepetition, split: Splitter) -> None:
+        self.config, self.split = config, split
+        self.top = _limits({2: config.top_2gram, 3: config.top_3gram, 4: config.top_4gram})
+        self.duplicate = _limits(
+            {
+                5: config.duplicate_5gram,
+                6: config.duplicate_6gram,
+                7: config.duplicate_7gram,
+                8: config.duplicate_8gram,
+                9: config.duplicate_9gram,
+                10: config.duplicate_10gram,
+            }
+        )
+
+    def __call__(self, document: Document) -> str | None:
+        text: str = document["text"]
+        if not text:
+            return "gopher_repetition:empty"
+        failed = next(self._failed(text), None)
+        return f"gopher_repetition:{failed}" if failed else None
+
+    def _failed(self, text: str) -> Iterator[str]:
+        limit = self.config
+        repeated, characters = duplicates(_PARAGRAPHS.split(text.strip()))
+        if limit.duplicate_paragraphs is not None and repeated > limit.duplicate_paragraphs:
+            yield "duplicate_paragraphs"
+        share = limit.duplicate_paragraph_characters
+        if share is not None and characters / len(text) > share:
+            yield "duplicate_paragraph_characters"
+        repeated, characters = duplicates(_LINES.split(text))
+        if limit.duplicate_lines is not None and repeated > limit.duplicate_lines:
+            yield "duplicate_lines"
+        share = limit.duplicate_line_characters
+        if share is not None and characters / len(text) > share:
+            yield "duplicate_line_characters"
+        words = self.split(text)
+        for n, share in self.top.items():
+            if top_characters(words, n) / len(text) > share:
+                yield f"top_{n}gram"
+        if not self.duplicate:
+            return
+        bound = most_duplicated(words, min(self.duplicate))
+        for n, share in self.duplicate.items():
+            if bound / len(text) > share and duplicated_characters(words, n) / len(text) > share:
+                yield f"duplicate_{n}gram"
+
+
+def _limits(by_size: dict[int, float | None]) -> dict[int, float]:
+    return {n: share for n, share in by_size.items() if share is not None}
+
+
+def duplicates(parts: list[str]) -> tuple[float, int]:
+    """(share of parts that stood there before, characters in them)."""
+    distinct = set(parts)
+    characters = sum(map(len, parts)) - sum(map(len, distinct))
+    return (len(parts) - len(distinct)) / len(parts), characters
+
+
+def top_characters(words: Words, n: int) -> int:
+    """Characters in all places of the most frequent n-gram, spaces included; of equals the first counts."""
+    if len(words.all) < n:
+        return 0
+    keys = words.keys(n)
+    ordered = np.sort(keys)
+    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
+    counts = np.diff(edges)
+    most = int(counts.max())
+    frequent = ordered[edges[:-1][counts == most]]
+    first = int(np.isin(keys, frequent).argmax())
+    return (int(words.lengths[first : first + n].sum()) + n - 1) * most
+
+
+def most_duplicated(words: Words, n: int) -> int:
+    """No n-gram rule for this n or a longer one can count more characters than this.
+
+    Each longer n-gram that stood there before begins and ends with n-grams that did, so the characters it covers are among
+    those that they cover; the bound costs one sort.
+    """
+    if len(words.all) <= n:
+        return 0
+    ordered = np.sort(words.keys(n))
+    repeats = int((ordered[1:] == ordered[:-1]).sum())
+    ends = np.concatenate(([0], np.cumsum(words.lengths)))
+    return repeats * int((ends[n:] - ends[:-n]).max())
+
+
+def duplicated_characters(words: Words, n: int) -> int:
+    """Characters in n-grams that stood there before, none counted twice."""
+    if len(words.all) < n:
+        return 0
+    keys: list[int] = words.keys(n).tolist()
+    ends = np.concatenate(([0], np.cumsum(words.lengths)))
+    spans: list[int] = (ends[n:] - ends[:-n]).tolist()
+    seen: set[int] = set()
+    characters = place = 0
+    while place < len(keys):
+        if keys[place] in seen:
+            characters += spans[place]
+            place += n
+        else:
+            seen.add(keys[place])
+            place += 1
+    return characters
