@@ -65,4 +65,22 @@ class Jsonl(SourceBase):
     """Malformed lines that are reported, counted and skipped before the stage stops."""
 
 
-Source = Annotated[PythonDocs | Reasoning | Refusals | Text | Jsonl, Field(discriminator="kind")]
+class Html(SourceBase):
+    """Pages of HTML in folders: one document per page, its main text."""
+
+    kind: Literal["html"]
+    path: str
+    """A file, a folder (read recursively, .html, .htm and .xhtml, also .gz and .zst), a glob or an fsspec URL."""
+
+
+class Warc(SourceBase):
+    """WARC files, as crawlers and Common Crawl write them: one document per page, its main text."""
+
+    kind: Literal["warc"]
+    path: str
+    """A file, a folder, a glob or an fsspec URL: .warc, .warc.gz, .warc.zst, also .wet; plain, gzip or zstd."""
+
+
+Source = Annotated[
+    PythonDocs | Reasoning | Refusals | Text | Jsonl | Html | Warc, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""The kinds of sources, opened as readers of items. A new kind is one row in `READERS`."""
+"""The kinds of sources that give conversations and preferences, opened as readers of items held in memory."""
 
 from __future__ import annotations
 
@@ -40,24 +40,6 @@ def open_source(source: SourceBase, format: str, seed: int, recipe_folder: Path,
     reader.license = source.license or reader.license
     reader.origin = source.origin or reader.origin
     return reader
-
-
-def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
-    """What the source's items depend on beyond the recipe."""
-    if isinstance(source, PythonDocs):
-        return {
-            "kind": source.kind,
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-        }
-    if isinstance(source, Reasoning):
-        return {"kind": source.kind, "reasoning-gym": metadata.version("reasoning-gym")}
-    if isinstance(source, Refusals):
-        return {"kind": source.kind, "sha256": refusals.checksum()}
-    if isinstance(source, Text | Jsonl):
-        endings = files.JSONL if isinstance(source, Jsonl) else ()
-        found = files.checksums(source.path, recipe_folder, endings)
-        return {"kind": source.kind, "path": source.path, "files": found}
-    raise TypeError(f"no identity for {type(source).__name__}")
 
 
 def _python_docs(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:

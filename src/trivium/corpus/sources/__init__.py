@@ -1,0 +1,76 @@
+"""Where text comes from. A new kind is a model in recipe/sources.py and a row in one of the tables below.
+
+Documents are read part by part (`open_documents`); conversations and preferences as items in memory (`open_source`).
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trivium.corpus import refusals
+from trivium.corpus.sources import html, locate, text, warc
+from trivium.corpus.sources.base import Document, DocumentSource, Part, Setting, Source
+from trivium.corpus.sources.builtin import PythonDocsDocuments, ReasoningDocuments
+from trivium.corpus.sources.items import Reader, open_source
+from trivium.recipe.sources import Html, Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text, Warc
+
+__all__ = [
+    "DOCUMENTS",
+    "Document",
+    "DocumentSource",
+    "Part",
+    "Reader",
+    "Setting",
+    "Source",
+    "identity",
+    "open_documents",
+    "open_source",
+]
+
+DOCUMENTS: dict[type[SourceBase], type[Source]] = {
+    PythonDocs: PythonDocsDocuments,
+    Reasoning: ReasoningDocuments,
+    Text: text.TextFiles,
+    Jsonl: text.JsonLines,
+    Html: html.HtmlFiles,
+    Warc: warc.Warc,
+}
+"""Kinds of sources -> how they are read as documents."""
+
+ENDINGS: dict[type[SourceBase], tuple[str, ...]] = {
+    Text: (),
+    Jsonl: text.JSONL,
+    Html: html.HTML,
+    Warc: warc.WARC,
+}
+"""Kinds that read files under `path` -> which of a folder's files."""
+
+
+def open_documents(source: SourceBase, setting: Setting) -> DocumentSource:
+    """A source of the recipe, opened for documents."""
+    opened: Any = DOCUMENTS[type(source)](source, setting)
+    return opened  # type: ignore[no-any-return]
+
+
+def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
+    """What the source's items depend on beyond the recipe."""
+    if isinstance(source, PythonDocs):
+        return {
+            "kind": source.kind,
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+        }
+    if isinstance(source, Reasoning):
+        return {"kind": source.kind, "reasoning-gym": metadata.version("reasoning-gym")}
+    if isinstance(source, Refusals):
+        return {"kind": source.kind, "sha256": refusals.checksum()}
+    if type(source) in ENDINGS:
+        path: str = vars(source)["path"]
+        return {
+            "kind": source.kind,
+            "path": path,
+            "files": locate.identity(path, recipe_folder, ENDINGS[type(source)]),
+        }
+    raise TypeError(f"no identity for {type(source).__name__}")

@@ -1,0 +1,54 @@
+"""From a page of HTML to its main text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from trivium.corpus import extras
+from trivium.corpus.sources import charset
+from trivium.corpus.sources.base import Setting
+
+
+class Page(NamedTuple):
+    text: str
+    title: str
+
+
+def extract(data: bytes, setting: Setting, declared: str | None = None) -> Page:
+    """The main text of a page; empty where it has none. ValueError, with the reason, where it cannot be had.
+
+    `declared`: the charset of the HTTP header.
+    """
+    if len(data) > setting.caps.html:
+        raise ValueError(f"page larger than the {setting.caps.html:,} bytes allowed: {len(data):,}")
+    html = charset.decode(data, declared)
+    try:
+        return _LIBRARIES[setting.extract](html, setting.main_content)
+    except RecursionError:
+        raise ValueError("page nested too deeply") from None
+    except Exception as error:  # whatever a parser meets in a page is the page's fault, and is said
+        raise ValueError(f"extraction failed: {type(error).__name__}: {error}") from None
+
+
+def _resiliparse(html: str, main_content: bool) -> Page:
+    with extras.needed("data", "resiliparse"):
+        from resiliparse.extract.html2text import extract_plain_text
+        from resiliparse.parse.html import HTMLTree
+    tree = HTMLTree.parse(html)
+    title = " ".join((tree.title or "").split())
+    return Page(extract_plain_text(tree, main_content=main_content, list_bullets=True), title)
+
+
+def _trafilatura(html: str, main_content: bool) -> Page:
+    with extras.needed("data", "trafilatura"):
+        import trafilatura
+    found = trafilatura.extract(html, include_comments=False) if main_content else trafilatura.html2txt(html)
+    about = trafilatura.extract_metadata(html)
+    return Page(found or "", (about.title if about else None) or "")
+
+
+_LIBRARIES: dict[str, Callable[[str, bool], Page]] = {
+    "resiliparse": _resiliparse,
+    "trafilatura": _trafilatura,
+}
