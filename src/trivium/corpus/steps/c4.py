@@ -27,7 +27,7 @@ class C4Step:
         policy = limit.policy and POLICY.search(lowered) is not None
         javascript = limit.javascript and "javascript" in lowered
         lorem = limit.lorem_ipsum and "lorem ipsum" in lowered
-        kept, sentences = [], 0
+        kept, sentences, needed = [], 0, limit.min_sentences or 0
         for raw in text.splitlines():
             line = self._line(raw.strip())
             if line is None:
@@ -40,9 +40,10 @@ class C4Step:
                     return "c4:lorem_ipsum"
                 if (javascript and "javascript" in low) or (policy and POLICY.search(low)):
                     continue
-            sentences += count_sentences(line)
+            if sentences < needed:
+                sentences += count_sentences(line)
             kept.append(line)
-        if limit.min_sentences is not None and sentences < limit.min_sentences:
+        if sentences < needed:
             return "c4:min_sentences"
         document["text"] = "\n".join(kept).strip()
         return None if document["text"] else "c4:empty"

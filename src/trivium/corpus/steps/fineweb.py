@@ -53,8 +53,10 @@ class FineWebStep:
             repeated = sum(map(len, lines)) - sum(map(len, set(lines)))
             if repeated / (len(text) - newlines) > limit.max_duplicate_line_characters:
                 return "max_duplicate_line_characters"
-        if limit.max_newlines_per_word is not None:
+        share = limit.max_newlines_per_word
+        # A text has at least as many words as stretches without white space, which are counted faster.
+        if share is not None and newlines > share * len(text.split()):
             words = len(self.split(text).all)
-            if not words or newlines / words > limit.max_newlines_per_word:
+            if not words or newlines / words > share:
                 return "max_newlines_per_word"
         return None

@@ -125,12 +125,13 @@ class GopherRepetitionStep:
         for n, share in self.top.items():
             if top_characters(words, n) / len(text) > share:
                 yield f"top_{n}gram"
-        if not self.duplicate:
-            return
-        bound = most_duplicated(words, min(self.duplicate))
-        for n, share in self.duplicate.items():
-            if bound / len(text) > share and duplicated_characters(words, n) / len(text) > share:
-                yield f"duplicate_{n}gram"
+        if self.duplicate and most_duplicated(words, min(self.duplicate)) > min(
+            self.duplicate.values()
+        ) * len(text):
+            repeated_at = Repeats(words)
+            for n, share in self.duplicate.items():
+                if repeated_at.characters(n, share * len(text)) > share * len(text):
+                    yield f"duplicate_{n}gram"
 
 
 def _limits(by_size: dict[int, float | None]) -> dict[int, float]:
@@ -172,20 +173,41 @@ def most_duplicated(words: Words, n: int) -> int:
     return repeats * int((ends[n:] - ends[:-n]).max())
 
 
-def duplicated_characters(words: Words, n: int) -> int:
-    """Characters in n-grams that stood there before, none counted twice."""
-    if len(words.all) < n:
-        return 0
-    keys: list[int] = words.keys(n).tolist()
-    ends = np.concatenate(([0], np.cumsum(words.lengths)))
-    spans: list[int] = (ends[n:] - ends[:-n]).tolist()
-    seen: set[int] = set()
-    characters = place = 0
-    while place < len(keys):
-        if keys[place] in seen:
-            characters += spans[place]
-            place += n
-        else:
-            seen.add(keys[place])
-            place += 1
-    return characters
+class Repeats:
+    """Characters in n-grams that stand there more than once, for n that grows: only where a shorter one repeats."""
+
+    def __init__(self, words: Words) -> None:
+        self.words = words
+        self.ends = np.concatenate(([0], np.cumsum(words.lengths)))
+        self.places = np.arange(len(words.all))
+        """Where an n-gram starts that stands there more than once."""
+
+    def characters(self, n: int, enough: float) -> int:
+        """Characters in n-grams that stood there before, none counted twice; or a bound that is not above `enough`."""
+        places = self.places[self.places <= len(self.words.all) - n]
+        keys = self.words.keys(n)[places]
+        order = np.argsort(keys, kind="stable")
+        same = keys[order][1:] == keys[order][:-1]
+        later = places[order[1:][same]]
+        repeated = np.zeros(len(keys), bool)
+        repeated[order[1:][same]] = repeated[order[:-1][same]] = True
+        self.places, keys = places[repeated], keys[repeated]
+        covered = np.zeros(len(self.words.all) + 1, np.int64)
+        np.add.at(covered, later, 1)
+        np.add.at(covered, later + n, -1)
+        bound = int(self.words.lengths[np.cumsum(covered)[:-1] > 0].sum())
+        return bound if bound <= enough else self._exactly(n, keys.tolist())
+
+    def _exactly(self, n: int, keys: list[int]) -> int:
+        spans: list[int] = (self.ends[self.places + n] - self.ends[self.places]).tolist()
+        seen: set[int] = set()
+        characters = free = 0
+        for place, key, span in zip(self.places.tolist(), keys, spans, strict=True):
+            if place < free:
+                continue
+            if key in seen:
+                characters += span
+                free = place + n
+            else:
+                seen.add(key)
+        return characters

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from trivium.corpus.steps.base import Document
+import numpy as np
+
+from trivium.corpus.steps.base import Document, codepoints
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Normalise
 
@@ -18,7 +20,6 @@ ROUNDS = 4
 """Repairing can uncover what the next round repairs (mojibake of mojibake); more than two rounds hardly occur."""
 
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f]")
 
 # The lead byte of a UTF-8 sequence and a byte that continues it, both read as Windows-1252 or Latin-1; or a bare C1 control.
 _CONTINUES = (
@@ -39,11 +40,11 @@ _ONE_PICTURE = f"[{_PICTURE}](?:\ufe0f|[\U0001f3fb-\U0001f3ff])?"
 
 _MARKS = "\u061c\u200e\u200f"  # directional marks
 _ODD = (
+    "\x00-\x08\x0e-\x1f\x7f"
     "\u0080-\u009f\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u202a-\u202e"
     "\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_HAS_ODD = re.compile(f"[{_ODD}{_MARKS}]")
 # What stays is matched first, as a whole, so that it is the sequence that decides and not one neighbour.
 _KEEP = "|".join(
     (
@@ -64,6 +65,29 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _REMOVE_MARKS = re.compile(f"[{_MARKS}]")
 
 
+_ODD_FLAG, _LEAD, _CONTINUATION, _LINE_FLAG = 1, 2, 4, 8
+
+
+def _classes() -> np.ndarray:
+    """(0x110000,) uint8: what of the above a character can be part of."""
+    table = np.zeros(0x110000, np.uint8)
+    everything = "".join(map(chr, range(0x110000)))
+    for flag, pattern in (
+        (_ODD_FLAG, f"[{_ODD}{_MARKS}]"),
+        (_LEAD, "[\u0080-\u009f\u00c2-\u00f4]"),
+        (_CONTINUATION, f"[{_CONTINUES} ]"),
+        (_LINE_FLAG, "[\u2028\u2029]"),
+    ):
+        for found in re.finditer(f"{pattern}+", everything):
+            table[found.start() : found.end()] |= flag
+    return table
+
+
+_CLASS = _classes()
+_DROP_CONTROLS = dict.fromkeys([*range(9), *range(14, 32), 127])
+_ASCII_LINE_ENDS = ("\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e")
+
+
 class NormaliseStep:
     name = "normalise"
 
@@ -79,25 +103,29 @@ class NormaliseStep:
 
     def text(self, text: str) -> str:
         """The normalised text; the same again for what it gives."""
-        text = (
-            _LINE_END.sub("\n", text) if not text.isascii() or "\r" in text or _odd_line_end(text) else text
-        )
+        if any(end in text for end in _ASCII_LINE_ENDS):
+            text = _LINE_END.sub("\n", text)
         if not text.isascii():
             for _ in range(ROUNDS):
                 before = text
                 text = self._unicode(text)
                 if text == before:
                     break
-        if self.config.invisible:
-            text = _CONTROL.sub("", text)
+        elif self.config.invisible:
+            text = text.translate(_DROP_CONTROLS)
         if self.blank is not None:
             text = self.blank.sub(self.blank_to, text)
         return text
 
     def _unicode(self, text: str) -> str:
-        if self.config.mojibake and _SUSPECT.search(text):
+        classes = _CLASS[codepoints(text)]
+        flags = int(np.bitwise_or.reduce(classes))
+        if flags & _LINE_FLAG:
+            text = _LINE_END.sub("\n", text)
+        if self.config.mojibake and flags & _LEAD and _suspicious(classes):
             text = repair(text)
-        if self.config.invisible and _HAS_ODD.search(text):
+            flags = _ODD_FLAG
+        if self.config.invisible and flags & _ODD_FLAG:
             text = _REMOVE.sub(lambda found: found[1] or "", text)
             if not _HAS_RTL.search(text):
                 text = _REMOVE_MARKS.sub("", text)
@@ -109,8 +137,11 @@ class NormaliseStep:
         return text
 
 
-def _odd_line_end(text: str) -> bool:
-    return "\x0b" in text or "\x0c" in text or "\x1c" in text or "\x1d" in text or "\x1e" in text
+def _suspicious(classes: np.ndarray) -> bool:
+    """Whether a lead byte read as a character stands before a continuation, as `_SUSPECT` says it exactly."""
+    lead = (classes & _LEAD) != 0
+    follows = (classes & _CONTINUATION) != 0
+    return bool((lead[:-1] & follows[1:]).any() or (classes == (_LEAD | _CONTINUATION | _ODD_FLAG)).any())
 
 
 def repair(text: str) -> str:

@@ -14,7 +14,9 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
-from trivium.corpus.steps.base import Document
+import numpy as np
+
+from trivium.corpus.steps.base import Document, codepoints
 from trivium.corpus.steps.secrets import redact_secrets
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Pii
@@ -32,8 +34,8 @@ _FILES = frozenset(
 )
 """Endings of files that stand after an @ without being a domain: logo@2x.png, pkg@latest.js."""
 
-_NUMBER = re.compile(r"(?<![\w.,@/-])[+(]?\d(?:[ \u00a0().\-/]{0,3}\d){6,22}(?![\w@])")
-"""Seven digits or more, grouped as people write telephone, card and account numbers; also IPv4 addresses."""
+LEAST_DIGITS, DIGITS_WITHIN = 7, 24
+"""Telephone, card and account numbers have so many digits in so few characters; other lines are not looked at."""
 _IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _IPV6 = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)"
@@ -90,20 +92,54 @@ def redact(text: str, config: Pii) -> tuple[str, Counter[str]]:
     if config.secrets:
         text, found = redact_secrets(text)
         counts.update(found)
-    if config.email and "@" in text:
-        text = _replace(_EMAIL, "email", _is_email, text, counts)
-    if config.iban and _IBAN_HINT.search(text):
-        text = _IBAN.sub(lambda found: _iban(found[0], counts), text)
-    if config.ip and ":" in text and ("::" in text or _IPV6.search(text)):
-        text = _replace(_IPV6, "ip", _is_ipv6, text, counts)
-    if (config.card or config.phone or config.ip) and _NUMBER.search(text):
-        if config.ip:
-            text = _replace(_IPV4, "ip", _is_ipv4, text, counts)
-        if config.card:
-            text = _replace(_CARD, "card", _is_card, text, counts)
-        if config.phone:
-            text = _replace(_PHONE, "phone", lambda found: _is_phone(found, config.regions), text, counts)
-    return text, counts
+    pieces, done = [], 0
+    for place in _hints(text, config):
+        if place < done:
+            continue
+        start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
+        end = len(text) if end < 0 else end
+        pieces += [text[done:start], _redact_line(text[start:end], config, counts)]
+        done = end
+    return "".join([*pieces, text[done:]]) if pieces else text, counts
+
+
+def _hints(text: str, config: Pii) -> list[int]:
+    """Where something could be found, ascending: an @, many digits close together, colons as in an IPv6 address."""
+    points = codepoints(text)
+    found = [np.flatnonzero(points == ord("@"))] if config.email else []
+    if config.ip or config.phone or config.card or config.iban:
+        digits = np.flatnonzero((points >= ord("0")) & (points <= ord("9")))
+        found.append(_close(digits, LEAST_DIGITS, DIGITS_WITHIN))
+    if config.ip:
+        dots = np.flatnonzero(points == ord("."))
+        found.append(_close(dots, 3, 9))
+        found.append(_close(np.flatnonzero(points == ord(":")), 2, 6))
+    return np.unique(np.concatenate(found)).tolist() if found else []
+
+
+def _close(places: np.ndarray, least: int, within: int) -> np.ndarray:
+    """Those of ascending `places` that begin a group of `least` in at most `within` characters."""
+    if len(places) < least:
+        return places[:0]
+    starts = places[: len(places) - least + 1]
+    near: np.ndarray = starts[places[least - 1 :] - starts < within]
+    return near
+
+
+def _redact_line(line: str, config: Pii, counts: Counter[str]) -> str:
+    if config.email and "@" in line:
+        line = _replace(_EMAIL, "email", _is_email, line, counts)
+    if config.iban and _IBAN_HINT.search(line):
+        line = _IBAN.sub(lambda found: _iban(found[0], counts), line)
+    if config.ip and line.count(":") > 1:
+        line = _replace(_IPV6, "ip", _is_ipv6, line, counts)
+    if config.ip and line.count(".") > 2:
+        line = _replace(_IPV4, "ip", _is_ipv4, line, counts)
+    if config.card:
+        line = _replace(_CARD, "card", _is_card, line, counts)
+    if config.phone:
+        line = _replace(_PHONE, "phone", lambda found: _is_phone(found, config.regions), line, counts)
+    return line
 
 
 def _replace(pattern: re.Pattern[str], kind: str, proves: Any, text: str, counts: Counter[str]) -> str:

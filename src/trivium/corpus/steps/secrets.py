@@ -6,6 +6,10 @@ import math
 import re
 from collections import Counter
 
+import numpy as np
+
+from trivium.corpus.steps.base import codepoints
+
 _B64 = "[A-Za-z0-9_-]"
 # Type -> (what every match contains, the pattern). The literals are searched first: that is as fast as memory.
 _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
@@ -50,6 +54,7 @@ _TOKENS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
     ("openai_key", ("sk-",), re.compile(rf"(?<![\w-])sk-(?:proj-|ant-|svcacct-)?{_B64}{{32,200}}(?![\w-])")),
 )
 
+LEAST_RUN = 16
 _NAMES = ("secret", "token", "passw", "api_key", "apikey", "api-key", "access_key", "auth_key", "private_key")
 _ASSIGNED = re.compile(
     r"(?i:(?:secret|token|passw(?:or)?d|passwd|api[_-]?key|access[_-]?key|auth[_-]?key|private[_-]?key)[\w-]{0,20})"
@@ -62,6 +67,8 @@ LEAST_ENTROPY = 3.5
 def redact_secrets(text: str) -> tuple[str, Counter[str]]:
     """(the text with placeholders such as <AWS_KEY>, how many of each type). For documents and for code alike."""
     counts: Counter[str] = Counter()
+    if not _has_long_run(text):
+        return text, counts
     for kind, literals, pattern in _TOKENS:
         if any(literal in text for literal in literals):
             text, number = pattern.subn(f"<{kind.upper()}>", text)
@@ -72,6 +79,13 @@ def redact_secrets(text: str) -> tuple[str, Counter[str]]:
         if any(name in lowered for name in _NAMES):
             text = _ASSIGNED.sub(lambda found: _assigned(found, counts), text)
     return text, counts
+
+
+def _has_long_run(text: str) -> bool:
+    """Whether there is a stretch of LEAST_RUN visible ASCII characters: no token is shorter."""
+    breaks = np.flatnonzero(codepoints(text) <= ord(" "))
+    runs = np.diff(breaks, prepend=-1, append=len(text))
+    return int(runs.max()) > LEAST_RUN
 
 
 def _assigned(found: re.Match[str], counts: Counter[str]) -> str:
