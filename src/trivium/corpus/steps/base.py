@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +23,18 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 def codepoints(text: str) -> np.ndarray:
     """(characters,) uint32: what a text is made of, to look at all of it at the speed of memory."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+_ALPHA, _ALNUM = 1, 2
+
+
+@cache
+def _kinds() -> np.ndarray:
+    """(0x110000,) uint8: whether a character is a letter, and whether it is a letter or digit."""
+    points = range(0x110000)
+    kinds = np.fromiter((chr(point).isalpha() for point in points), np.uint8, 0x110000) * np.uint8(_ALPHA)
+    kinds |= np.fromiter((chr(point).isalnum() for point in points), np.uint8, 0x110000) * np.uint8(_ALNUM)
+    return kinds
 
 
 class Step(Protocol):
@@ -62,6 +74,24 @@ class Words:
     def distinct_lengths(self) -> np.ndarray:
         """(distinct,) int64: characters of each word."""
         return np.fromiter(map(len, self.distinct), np.int64, len(self.distinct))
+
+    @cached_property
+    def alphanumeric(self) -> np.ndarray:
+        """(distinct,) bool: words with a letter or digit; the others are punctuation and symbols."""
+        return self._any(_ALNUM)
+
+    @cached_property
+    def alphabetic(self) -> np.ndarray:
+        """(distinct,) bool: words with at least one letter."""
+        return self._any(_ALPHA)
+
+    def _any(self, flag: int) -> np.ndarray:
+        if not self.distinct:
+            return np.zeros(0, bool)
+        has = (_kinds()[codepoints("".join(self.distinct))] & flag) != 0
+        starts = np.cumsum(self.distinct_lengths) - self.distinct_lengths
+        found: np.ndarray = np.logical_or.reduceat(has, starts)
+        return found
 
     @cached_property
     def lengths(self) -> np.ndarray:

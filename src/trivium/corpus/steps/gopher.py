@@ -18,8 +18,6 @@ BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
 _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
-_LETTER = re.compile(r"[^\W\d_]")
-_ALNUM = re.compile(r"[^\W_]")
 
 
 class GopherStep:
@@ -36,8 +34,7 @@ class GopherStep:
 
     def _words(self, words: Words) -> str | None:
         limit = self.config
-        real = np.fromiter((_ALNUM.search(word) is not None for word in words.distinct), bool)
-        counted = words.counts * real
+        counted = words.counts * words.alphanumeric
         total = int(counted.sum())
         if total < (limit.min_words or 0) or not words.all:
             return "min_words"
@@ -50,8 +47,7 @@ class GopherStep:
             if limit.max_mean_word_length is not None and mean > limit.max_mean_word_length:
                 return "max_mean_word_length"
         if limit.min_alphabetic_words is not None:
-            letters = (_LETTER.search(word) is not None for word in words.distinct)
-            alphabetic = int(words.counts @ np.fromiter(letters, np.int64))
+            alphabetic = int(words.counts @ words.alphabetic)
             if alphabetic / len(words.all) < limit.min_alphabetic_words:
                 return "min_alphabetic_words"
         return None

@@ -126,7 +126,7 @@ class NormaliseStep:
             text = repair(text)
             flags = _ODD_FLAG
         if self.config.invisible and flags & _ODD_FLAG:
-            text = _REMOVE.sub(lambda found: found[1] or "", text)
+            text = _visible(text)
             if not _HAS_RTL.search(text):
                 text = _REMOVE_MARKS.sub("", text)
         elif not self.config.invisible:
@@ -142,6 +142,19 @@ def _suspicious(classes: np.ndarray) -> bool:
     lead = (classes & _LEAD) != 0
     follows = (classes & _CONTINUATION) != 0
     return bool((lead[:-1] & follows[1:]).any() or (classes == (_LEAD | _CONTINUATION | _ODD_FLAG)).any())
+
+
+def _visible(text: str) -> str:
+    """Without what nobody sees. Only lines that have some are looked at closely: that is slow."""
+    pieces, done = [], 0
+    for place in np.flatnonzero(_CLASS[codepoints(text)] & _ODD_FLAG).tolist():
+        if place < done:
+            continue
+        start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
+        end = len(text) if end < 0 else end
+        pieces += [text[done:start], _REMOVE.sub(lambda found: found[1] or "", text[start:end])]
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
 def repair(text: str) -> str:
