@@ -15,6 +15,8 @@ class Caps:
     """One record of a WARC file, one file of text, one member of an archive, one book's chapter."""
     html: int = 16 * MiB
     """One page given to the HTML parser (Common Crawl cuts pages at 5 MiB)."""
+    book: int = 512 * MiB
+    """One file of a book."""
     line: int = 32 * MiB
     """One line of a JSON-lines file."""
     ratio: int = 200

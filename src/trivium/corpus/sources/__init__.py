@@ -11,11 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from trivium.corpus import refusals
-from trivium.corpus.sources import html, locate, text, warc
+from trivium.corpus.sources import books, code, crawl, html, locate, tables, text, warc
 from trivium.corpus.sources.base import Document, DocumentSource, Part, Setting, Source
 from trivium.corpus.sources.builtin import PythonDocsDocuments, ReasoningDocuments
 from trivium.corpus.sources.items import Reader, open_source
-from trivium.recipe.sources import Html, Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text, Warc
+from trivium.errors import DataError
+from trivium.recipe.sources import (
+    Books,
+    Code,
+    Crawl,
+    Html,
+    HuggingFace,
+    Jsonl,
+    Parquet,
+    PythonDocs,
+    Reasoning,
+    Refusals,
+    SourceBase,
+    Synthetic,
+    Text,
+    Warc,
+)
 
 __all__ = [
     "DOCUMENTS",
@@ -37,6 +53,12 @@ DOCUMENTS: dict[type[SourceBase], type[Source]] = {
     Jsonl: text.JsonLines,
     Html: html.HtmlFiles,
     Warc: warc.Warc,
+    Parquet: tables.ParquetFiles,
+    Books: books.Books,
+    Code: code.CodeFiles,
+    HuggingFace: tables.HuggingFaceRows,
+    Synthetic: tables.SyntheticDocuments,
+    Crawl: crawl.Crawl,
 }
 """Kinds of sources -> how they are read as documents."""
 
@@ -45,6 +67,9 @@ ENDINGS: dict[type[SourceBase], tuple[str, ...]] = {
     Jsonl: text.JSONL,
     Html: html.HTML,
     Warc: warc.WARC,
+    Parquet: tables.PARQUET,
+    Books: books.BOOKS,
+    Code: (),
 }
 """Kinds that read files under `path` -> which of a folder's files."""
 
@@ -73,4 +98,21 @@ def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
             "path": path,
             "files": locate.identity(path, recipe_folder, ENDINGS[type(source)]),
         }
+    if isinstance(source, HuggingFace):
+        return {"kind": source.kind, **_data_set(source, recipe_folder)}
+    if isinstance(source, Synthetic | Crawl):
+        return {"kind": source.kind}  # the stage it reads is an input; a crawl is what the recipe asks for
     raise TypeError(f"no identity for {type(source).__name__}")
+
+
+def _data_set(source: HuggingFace, folder: Path) -> dict[str, Any]:
+    if (folder / source.name).exists():
+        return {"files": locate.identity(source.name, folder)}
+    if source.revision is None:
+        raise DataError(
+            f"{source.name} is no local folder, and for a data set on the hub its `revision` is missing",
+            where="sources: huggingface",
+            fix="write `revision: ...`, the commit's 40 hexadecimal digits (see the data set's Files and versions), so "
+            "that the same recipe always reads the same data; or correct `name`",
+        )
+    return {"revision": source.revision}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from trivium.corpus import extras
@@ -29,6 +30,11 @@ def extract(data: bytes, setting: Setting, declared: str | None = None) -> Page:
         raise ValueError("page nested too deeply") from None
     except Exception as error:  # whatever a parser meets in a page is the page's fault, and is said
         raise ValueError(f"extraction failed: {type(error).__name__}: {error}") from None
+
+
+def whole(data: bytes, setting: Setting) -> str:
+    """All text of a page, for pages that have no menus around it (a book's). ValueError as `extract`."""
+    return extract(data, replace(setting, extract="resiliparse", main_content=False)).text
 
 
 def _resiliparse(html: str, main_content: bool) -> Page:

@@ -6,16 +6,23 @@ a size, and gzip reaches 1,029 bytes per byte.
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from trivium.corpus import extras
 from trivium.corpus.caps import Caps
 
 CHUNK = 2**18
-MAGIC = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
+MAGIC = {
+    "gzip": b"\x1f\x8b\x08",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "xz": b"\xfd7zXZ\x00",
+    "bzip2": b"BZh",
+}
 
 
 class Damaged(ValueError):
@@ -125,10 +132,37 @@ class Zstd:
         return piece, rest, self.inflate.eof and not self.ready
 
 
-_DECODERS: dict[str, type[Gzip | Zstd]] = {"gzip": Gzip, "zstd": Zstd}
+class Bounded:
+    """One xz or bzip2 stream: both libraries hold to a limit on the output themselves."""
+
+    MEMORY = 256 * 2**20
+    """What an xz stream may ask for; `xz -9` needs 65 MiB."""
+
+    def __init__(self, kind: str) -> None:
+        self.inflate = lzma.LZMADecompressor(memlimit=self.MEMORY) if kind == "xz" else bz2.BZ2Decompressor()
+
+    @property
+    def waiting(self) -> bool:
+        return not self.inflate.needs_input and not self.inflate.eof
+
+    def step(self, data: bytes, room: int) -> tuple[bytes, bytes, bool]:
+        """As `Gzip.step`. The libraries keep the input that they have not used."""
+        if self.waiting:
+            return self.inflate.decompress(b"", room), data, self.inflate.eof
+        piece = self.inflate.decompress(data, room)
+        return piece, self.inflate.unused_data if self.inflate.eof else b"", self.inflate.eof
 
 
-def decoder(kind: str) -> Gzip | Zstd:
+Decoder = Gzip | Zstd | Bounded
+_DECODERS: dict[str, Callable[[], Decoder]] = {
+    "gzip": Gzip,
+    "zstd": Zstd,
+    "xz": lambda: Bounded("xz"),
+    "bzip2": lambda: Bounded("bzip2"),
+}
+
+
+def decoder(kind: str) -> Decoder:
     return _DECODERS[kind]()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from trivium.corpus import extras
@@ -28,9 +29,13 @@ class Warc(Source):
         found = locate.find(self.config.path, self.setting.folder, WARC)
         return locate.ranges(found, self.setting.index, self.setting.folder, splits=WARC)
 
+    def root(self) -> Path:
+        """The folder that the parts' paths are relative to."""
+        return self.setting.folder
+
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
         try:
-            with locate.open_binary(part.path, self.setting.folder) as file:
+            with locate.open_binary(part.path, self.root()) as file:
                 for offset, record in self._records(file, part, dead):
                     found = self._document(part.path, offset, record, dead)
                     if found is not None:
