@@ -46,7 +46,10 @@ class Warc(Source):
     def _records(self, file: BinaryIO, part: Part, dead: DeadLetters) -> Iterator[tuple[int, bytes]]:
         """(offset of the member or record, the whole record) of each record that may hold a document."""
 
+        said: list[str] = []
+
         def lost(offset: int, reason: str) -> None:
+            said.append(reason)
             dead.add(part.path, offset, reason)
 
         start = file.read(4)
@@ -55,9 +58,13 @@ class Warc(Source):
         kind = streams.kind_of(start)
         file.seek(part.start)
         found = frames.records(file, kind, part.start, part.stop, self.setting.caps, lost)
+        empty = True
         for offset, record in found:
+            empty = False
             if frames.type_of(record) in READ:
                 yield offset, record
+        if empty and not said and part.start == 0 and part.stop is None:
+            lost(0, "no WARC record in the file")
 
     def _document(self, name: str, offset: int, data: bytes, dead: DeadLetters) -> Document | None:
         with extras.needed("data", "fastwarc"):
