@@ -31,9 +31,10 @@ _ALPHA, _ALNUM = 1, 2
 @cache
 def _kinds() -> np.ndarray:
     """(0x110000,) uint8: whether a character is a letter, and whether it is a letter or digit."""
-    points = range(0x110000)
-    kinds = np.fromiter((chr(point).isalpha() for point in points), np.uint8, 0x110000) * np.uint8(_ALPHA)
-    kinds |= np.fromiter((chr(point).isalnum() for point in points), np.uint8, 0x110000) * np.uint8(_ALNUM)
+    kinds = np.zeros(0x110000, np.uint8)
+    for run in re.finditer(r"[^\W_]+", "".join(map(chr, range(0x110000)))):
+        letters = np.fromiter(map(str.isalpha, run[0]), np.uint8, len(run[0]))
+        kinds[run.start() : run.end()] = _ALNUM | (letters * np.uint8(_ALPHA))
     return kinds
 
 

@@ -7,7 +7,7 @@ import re
 from trivium.corpus.steps.base import Document
 from trivium.recipe.steps import C4
 
-TERMINAL = (".", "?", "!", '"', "'", "”", "’")
+TERMINAL = (".", "?", "!", '"', "'")
 POLICY = re.compile("terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _SENTENCE_END = re.compile(r"[.!?…。！？।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")

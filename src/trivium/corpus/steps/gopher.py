@@ -29,10 +29,10 @@ class GopherStep:
 
     def __call__(self, document: Document) -> str | None:
         words = self.split(document["text"])
-        failed = self._words(words) or self._lines(words) or self._stop_words(words, document)
+        failed = self._lengths(words) or self._lines(words) or self._vocabulary(words, document)
         return f"gopher:{failed}" if failed else None
 
-    def _words(self, words: Words) -> str | None:
+    def _lengths(self, words: Words) -> str | None:
         limit = self.config
         counted = words.counts * words.alphanumeric
         total = int(counted.sum())
@@ -46,10 +46,6 @@ class GopherStep:
                 return "min_mean_word_length"
             if limit.max_mean_word_length is not None and mean > limit.max_mean_word_length:
                 return "max_mean_word_length"
-        if limit.min_alphabetic_words is not None:
-            alphabetic = int(words.counts @ words.alphabetic)
-            if alphabetic / len(words.all) < limit.min_alphabetic_words:
-                return "min_alphabetic_words"
         return None
 
     def _lines(self, words: Words) -> str | None:
@@ -71,8 +67,13 @@ class GopherStep:
                 return "max_ellipsis_lines"
         return None
 
-    def _stop_words(self, words: Words, document: Document) -> str | None:
-        needed = self.config.min_stop_words
+    def _vocabulary(self, words: Words, document: Document) -> str | None:
+        limit = self.config
+        if limit.min_alphabetic_words is not None:
+            alphabetic = int(words.counts @ words.alphabetic)
+            if alphabetic / len(words.all) < limit.min_alphabetic_words:
+                return "min_alphabetic_words"
+        needed = limit.min_stop_words
         stop_words = self.stop_words.get(document.get("language") or self.language)
         if needed and stop_words and len(stop_words.intersection(words.distinct)) < needed:
             return "min_stop_words"

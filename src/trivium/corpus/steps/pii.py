@@ -107,13 +107,14 @@ def _hints(text: str, config: Pii) -> list[int]:
     """Where something could be found, ascending: an @, many digits close together, colons as in an IPv6 address."""
     points = codepoints(text)
     found = [np.flatnonzero(points == ord("@"))] if config.email else []
+    digit = (points >= ord("0")) & (points <= ord("9"))
     if config.ip or config.phone or config.card or config.iban:
-        digits = np.flatnonzero((points >= ord("0")) & (points <= ord("9")))
-        found.append(_close(digits, LEAST_DIGITS, DIGITS_WITHIN))
-    if config.ip:
-        dots = np.flatnonzero(points == ord("."))
+        found.append(_close(np.flatnonzero(digit), LEAST_DIGITS, DIGITS_WITHIN))
+    if config.ip and len(points) > 2:
+        dots = np.flatnonzero(digit[:-2] & (points[1:-1] == ord(".")) & digit[2:])
         found.append(_close(dots, 3, 9))
-        found.append(_close(np.flatnonzero(points == ord(":")), 2, 6))
+        colons = np.flatnonzero(points == ord(":"))
+        found += [_close(colons, 2, 2), _close(colons, 6, 31)]
     return np.unique(np.concatenate(found)).tolist() if found else []
 
 
@@ -189,7 +190,7 @@ def _iban(found: str, counts: Counter[str]) -> str:
 def _is_card(found: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", found[0])
     return (
-        bool(_ISSUERS.fullmatch(digits)) and len(set(digits)) > 2 and bool(_libraries()[2].is_valid(digits))
+        bool(_ISSUERS.fullmatch(digits)) and len(set(digits)) > 1 and bool(_libraries()[2].is_valid(digits))
     )
 
 
