@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,6 +10,11 @@ from typing import NamedTuple
 from trivium.corpus import extras
 from trivium.corpus.sources import charset
 from trivium.corpus.sources.base import Setting
+
+DEEPEST, ATTRIBUTES = 512, 5000
+_BOX = re.compile(r"<(/?)(?:div|article)\b")
+_LONG = re.compile(r"[^>]{20000,}")
+_TAG = re.compile(r"<[a-zA-Z]")
 
 
 class Page(NamedTuple):
@@ -24,12 +30,29 @@ def extract(data: bytes, setting: Setting, declared: str | None = None) -> Page:
     if len(data) > setting.caps.html:
         raise ValueError(f"page larger than the {setting.caps.html:,} bytes allowed: {len(data):,}")
     html = charset.decode(data, declared)
+    _hold(html)
     try:
         return _LIBRARIES[setting.extract](html, setting.main_content)
     except RecursionError:
         raise ValueError("page nested too deeply") from None
     except Exception as error:  # whatever a parser meets in a page is the page's fault, and is said
         raise ValueError(f"extraction failed: {type(error).__name__}: {error}") from None
+
+
+def _hold(html: str) -> None:
+    """ValueError for a page on which the parsers take quadratic time: 100 KB of nested `<div>` cost resiliparse 8
+    seconds, 10 MB of attributes in one tag hours. Browsers stop at DEEPEST too."""
+    lower = html.lower()
+    if lower.count("<div") + lower.count("<article") > DEEPEST:
+        depth = 0
+        for found in _BOX.finditer(lower):
+            depth = max(0, depth - 1) if found[1] else depth + 1
+            if depth > DEEPEST:
+                raise ValueError(f"page nested deeper than {DEEPEST} elements")
+    for found in _LONG.finditer(html):
+        tag = _TAG.search(found[0])
+        if tag and len(found[0][tag.start() :].split(None, ATTRIBUTES)) > ATTRIBUTES:
+            raise ValueError(f"page with more than {ATTRIBUTES} attributes in one tag")
 
 
 def whole(data: bytes, setting: Setting) -> str:

@@ -200,21 +200,44 @@ def deflated(data: bytes, caps: Caps) -> bytes:
     raise Damaged("corrupt deflate")
 
 
+class Borrowed(io.RawIOBase):
+    """A stream from its beginning, of which some bytes have been looked at; closing it leaves the stream open."""
+
+    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        self.head, self.stream = head, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        piece = self.head[: len(buffer)] or self.stream.read(len(buffer))
+        self.head = self.head[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
 def plain(stream: BinaryIO, caps: Caps, total: int | None = None) -> BinaryIO:
-    """The stream with any gzip or zstd around it taken off, buffered; `total` caps what comes out."""
-    buffered = io.BufferedReader(cast(io.RawIOBase, stream), CHUNK)
-    kind = kind_of(buffered.peek(4)[:4])
-    if kind is None:
-        return buffered
-    return io.BufferedReader(Inflated(cast(BinaryIO, buffered), kind, caps, total), CHUNK)
+    """The stream with any compression around it taken off, buffered; `total` caps what comes out."""
+    head = stream.read(max(map(len, MAGIC.values())))
+    kind = kind_of(head)
+    raw: io.RawIOBase = Borrowed(head, stream)
+    if kind is not None:
+        raw = Inflated(cast(BinaryIO, raw), kind, caps, total)
+    return io.BufferedReader(raw, CHUNK)
 
 
 def whole(stream: BinaryIO, limit: int) -> bytes:
-    """All of a stream. Damaged if it is longer than `limit` bytes; no more than that is ever held."""
-    data = stream.read(limit + 1)
-    if len(data) > limit:
+    """All of a stream. Damaged if it is longer than `limit` bytes; hardly more than that is ever held."""
+    pieces: list[bytes] = []
+    left = limit + 1
+    while left > 0 and (
+        piece := stream.read(min(left, CHUNK))
+    ):  # asked for more, it would make room for all of it
+        pieces.append(piece)
+        left -= len(piece)
+    if left <= 0:
         raise Damaged(f"larger than the {limit:,} bytes allowed")
-    return data
+    return b"".join(pieces)
 
 
 def lines(

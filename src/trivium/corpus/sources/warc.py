@@ -88,7 +88,7 @@ class Warc(Source):
             )
             encoding = (record.http_headers.get("Content-Encoding") or "") if record.http_headers else ""
             declared = record.http_charset
-            body = record.reader.read(caps.record + 1)
+            body = record.reader.read()
             meta = {"date": record.headers.get("WARC-Date"), "status": status}
         except Exception as error:  # whatever the library raises, it is this record's fault
             dead.add(name, offset, f"unreadable record: {error}")
