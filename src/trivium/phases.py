@@ -55,7 +55,7 @@ class Items(NamedTuple):
 
 def packed(source: Source) -> Items:
     def shard(split: str, rows: int) -> Packed:
-        texts = (record["text"] for record in read(source.data / f"{split}.jsonl"))
+        texts = (record["text"] for record in read(source.data / split))
         what = f"the {split} split"
         return open_shard(texts, source.chat, source.work / split, source.length, rows=rows, what=what)
 
@@ -68,14 +68,14 @@ def packed(source: Source) -> Items:
 
 def chat(source: Source) -> Items:
     def conversations(split: str) -> Conversations:
-        return Conversations.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Conversations.build(read(source.data / split), source.chat, source.length)
 
     return _split(conversations, source)
 
 
 def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
-        return Pairs.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Pairs.build(read(source.data / split), source.chat, source.length)
 
     return _split(build, source)
 
@@ -106,7 +106,7 @@ def _split(build: Callable[[str], Conversations | Pairs], source: Source) -> Ite
             fix="add sources, or make `batch` smaller",
         )
     account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
-    has_heldout = any(True for _ in read(source.data / "heldout.jsonl"))
+    has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(train_items, build("heldout") if has_heldout else None, account)
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from pipeline_fakes import Bench, Fake, default, stages
 
-from trivium.errors import ArtifactError, DataError
+from trivium.errors import DataError
 
 
 def with_keys(**splits):
@@ -68,7 +68,7 @@ def test_records_without_a_key_and_missing_splits_are_named(bench: Bench):
         return {}
 
     bench.kinds["data"] = Fake(missing, version=2)
-    with pytest.raises(ArtifactError, match=r"heldout\.jsonl is missing"):
+    with pytest.raises(DataError, match="heldout is missing"):
         bench.run()
 
 

@@ -29,13 +29,13 @@ class Forbidden:
 
     @classmethod
     def read(cls, against: dict[str, Path], n: int) -> Forbidden:
-        """From `heldout.jsonl` of each folder in `against`. DataError if one is missing or unreadable."""
+        """From the held-out split of each folder in `against`. DataError if one is missing or unreadable."""
         keys: set[str] = set()
         grams: set[tuple[str, ...]] = set()
         for _, folder in sorted(against.items()):
-            for record in records.read(folder / "heldout.jsonl"):
+            for record in records.read(folder / "heldout"):
                 keys.add(record["key"])
-                if record["source"] not in MADE_UP:
+                if records.kind_of(record) not in MADE_UP:
                     for text in _sayings(record):
                         grams.update(_grams(words(text), n))
         return cls(frozenset(keys), frozenset(grams), n)
@@ -59,6 +59,6 @@ def _sayings(record: Record) -> list[str]:
         return [record["text"]]
     turns = record["messages"] if "messages" in record else record["prompt"]
     said = [
-        turn["content"] for turn in turns if turn["role"] == "assistant" or record["source"] != "python-docs"
+        turn["content"] for turn in turns if turn["role"] == "assistant" or records.kind_of(record) != "python-docs"
     ]
     return [*said, record["chosen"]] if "chosen" in record else said

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from trivium.errors import ArtifactError, DataError
+from trivium.corpus import records
+from trivium.errors import DataError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
@@ -31,11 +31,11 @@ def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
             if suite.data not in artifacts:
                 continue
             if suite.data not in heldout:
-                heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout.jsonl"))
+                heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout"))
             for data in trained_on:
                 if (suite.data, data) in clean:
                     continue
-                seen = _seen(artifacts[data].path / "train.jsonl", heldout[suite.data])
+                seen = _seen(artifacts[data].path / "train", heldout[suite.data])
                 if seen:
                     raise _overlap(name, suite.kind, suite.data, data, seen)
                 clean.add((suite.data, data))
@@ -55,23 +55,16 @@ def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
 
 
 def keys(path: Path) -> Iterator[str]:
-    """The `key` of each record of a data artifact's file, one line in memory at a time."""
+    """The `key` of each record of a split of a data artifact (`artifact / "train"`), a few in memory at a time."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield str(json.loads(line)["key"])
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(
-                        f"a record without a readable `key`: {error}",
-                        where=f"{path}, line {number}",
-                        fix="a data stage writes one JSON object with a `key` per line; run it anew",
-                    ) from None
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path.name} is missing from a data artifact",
-            where=str(path.parent),
-            fix="a data stage writes train.jsonl and heldout.jsonl; run it anew",
+        number = 0
+        for number, record in enumerate(records.read(path, ("key",)), start=1):
+            yield str(record["key"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"a record without a readable `key`: {error}",
+            where=f"{records.files(path)[0]}, line {number}",
+            fix="a data stage writes records with a `key`; run it anew",
         ) from None
 
 

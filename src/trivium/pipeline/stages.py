@@ -47,7 +47,7 @@ def _tokenizer(ctx: Context) -> dict[str, Any]:
     from trivium.text.chat import TEMPLATE
 
     texts, characters = [], 0
-    for record in read(ctx.inputs[ctx.config.data].path / "train.jsonl"):
+    for record in read(ctx.inputs[ctx.config.data].path / "train"):
         if characters >= ctx.config.sample:
             break
         texts.append(record["text"])
