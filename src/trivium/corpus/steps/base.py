@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any, Protocol
 
@@ -17,7 +18,6 @@ _WORD = re.compile(r"\w+(?:[.'’]\w+)*|[^\w\s]{1,2}")
 _WORD_UNSPACED = re.compile(
     rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[.'’][^\W{UNSPACED}]+)*|[^\w\s{UNSPACED}]{{1,2}}"
 )
-_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 def codepoints(text: str) -> np.ndarray:
@@ -25,17 +25,33 @@ def codepoints(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-_ALPHA, _ALNUM = 1, 2
+_ALPHA, _ALNUM, _NO_SPACES = 1, 2, 4
 
 
 @cache
 def _kinds() -> np.ndarray:
-    """(0x110000,) uint8: whether a character is a letter, and whether it is a letter or digit."""
+    """(0x110000,) uint8: whether a character is a letter, a letter or digit, of a script without spaces."""
     kinds = np.zeros(0x110000, np.uint8)
-    for run in re.finditer(r"[^\W_]+", "".join(map(chr, range(0x110000)))):
+    everything = "".join(map(chr, range(0x110000)))
+    for run in re.finditer(r"[^\W_]+", everything):
         letters = np.fromiter(map(str.isalpha, run[0]), np.uint8, len(run[0]))
         kinds[run.start() : run.end()] = _ALNUM | (letters * np.uint8(_ALPHA))
+    for run in re.finditer(f"[{UNSPACED}]+", everything):
+        kinds[run.start() : run.end()] |= _NO_SPACES
     return kinds
+
+
+def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
+    """The text with `change` made to the lines that hold one of the places (ascending): the others are not looked at."""
+    pieces, done = [], 0
+    for place in places:
+        if place < done:
+            continue
+        start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
+        end = len(text) if end < 0 else end
+        pieces += [text[done:start], change(text[start:end])]
+        done = end
+    return "".join([*pieces, text[done:]]) if pieces else text
 
 
 class Step(Protocol):
@@ -55,8 +71,10 @@ class Words:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        unspaced = not text.isascii() and _UNSPACED.search(text) is not None
-        self.all: list[str] = (_WORD_UNSPACED if unspaced else _WORD).findall(text)
+        self._unspaced = (
+            0 if text.isascii() else int(np.count_nonzero(_kinds()[codepoints(text)] & _NO_SPACES))
+        )
+        self.all: list[str] = (_WORD_UNSPACED if self._unspaced else _WORD).findall(text)
         """In reading order, punctuation included."""
         self.distinct: list[str] = list(dict.fromkeys(self.all))
 
@@ -101,9 +119,14 @@ class Words:
         return lengths
 
     @cached_property
+    def ends(self) -> np.ndarray:
+        """(words + 1,) int64: characters of all words before each."""
+        return np.concatenate(([0], np.cumsum(self.lengths)))
+
+    @property
     def unspaced(self) -> bool:
         """Whether most of the text is in a script without spaces, where a word's length means nothing."""
-        return not self.text.isascii() and len(_UNSPACED.findall(self.text)) * 2 > len(self.all)
+        return self._unspaced * 2 > len(self.all)
 
     def keys(self, n: int) -> np.ndarray:
         """(words - n + 1,) uint64: a hash of each n words in a row; equal n-grams have equal keys."""

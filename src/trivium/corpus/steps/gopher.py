@@ -17,7 +17,6 @@ from trivium.recipe.steps import Gopher, GopherRepetition
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
 _PARAGRAPHS = re.compile(r"\n{2,}")
-_LINES = re.compile(r"\n+")
 
 
 class GopherStep:
@@ -106,33 +105,54 @@ class GopherRepetitionStep:
 
     def _failed(self, text: str) -> Iterator[str]:
         limit = self.config
-        repeated, characters = duplicates(_PARAGRAPHS.split(text.strip()))
+        repeated, characters = duplicates(_paragraphs(text.strip()))
         if limit.duplicate_paragraphs is not None and repeated > limit.duplicate_paragraphs:
             yield "duplicate_paragraphs"
         share = limit.duplicate_paragraph_characters
         if share is not None and characters / len(text) > share:
             yield "duplicate_paragraph_characters"
-        repeated, characters = duplicates(_LINES.split(text))
+        repeated, characters = duplicates(_lines(text))
         if limit.duplicate_lines is not None and repeated > limit.duplicate_lines:
             yield "duplicate_lines"
         share = limit.duplicate_line_characters
         if share is not None and characters / len(text) > share:
             yield "duplicate_line_characters"
         words = self.split(text)
+        yield from self._top(words)
+        yield from self._duplicated(words)
+
+    def _top(self, words: Words) -> Iterator[str]:
+        size, most = len(words.text), len(words.all)
         for n, share in self.top.items():
-            if top_characters(words, n) / len(text) > share:
-                yield f"top_{n}gram"
-        if self.duplicate and most_duplicated(words, min(self.duplicate)) > min(
-            self.duplicate.values()
-        ) * len(text):
-            repeated_at = Repeats(words)
-            for n, share in self.duplicate.items():
-                if repeated_at.characters(n, share * len(text)) > share * len(text):
-                    yield f"duplicate_{n}gram"
+            if most * longest(words, n) > share * size:  # no longer n-gram is more frequent than a part of it
+                characters, most = top_characters(words, n)
+                if characters / size > share:
+                    yield f"top_{n}gram"
+
+    def _duplicated(self, words: Words) -> Iterator[str]:
+        size, shares = len(words.text), [*self.duplicate.values()]
+        if not shares or most_duplicated(words, min(self.duplicate)) <= min(shares) * size:
+            return
+        repeats = Repeats(words)
+        for number, (n, share) in enumerate(self.duplicate.items()):
+            if repeats.characters(n, share * size) > share * size:
+                yield f"duplicate_{n}gram"
+            if repeats.bound <= min(shares[number:]) * size:
+                return
 
 
 def _limits(by_size: dict[int, float | None]) -> dict[int, float]:
     return {n: share for n, share in by_size.items() if share is not None}
+
+
+def _paragraphs(text: str) -> list[str]:
+    return _PARAGRAPHS.split(text) if "\n\n\n" in text else text.split("\n\n")
+
+
+def _lines(text: str) -> list[str]:
+    """What lies between runs of line ends: empty only before the first and after the last."""
+    lines = list(filter(None, text.split("\n")))
+    return [""] * text.startswith("\n") + lines + [""] * text.endswith("\n")
 
 
 def duplicates(parts: list[str]) -> tuple[float, int]:
@@ -142,18 +162,31 @@ def duplicates(parts: list[str]) -> tuple[float, int]:
     return (len(parts) - len(distinct)) / len(parts), characters
 
 
-def top_characters(words: Words, n: int) -> int:
-    """Characters in all places of the most frequent n-gram, spaces included; of equals the first counts."""
+def top_characters(words: Words, n: int) -> tuple[int, int]:
+    """(characters in all places of the most frequent n-gram, spaces included; how often it stands there).
+
+    Of n-grams that are equally frequent, the first counts.
+    """
     if len(words.all) < n:
-        return 0
+        return 0, 0
     keys = words.keys(n)
     ordered = np.sort(keys)
     edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1], [True])))
     counts = np.diff(edges)
     most = int(counts.max())
     frequent = ordered[edges[:-1][counts == most]]
-    first = int(np.isin(keys, frequent).argmax())
-    return (int(words.lengths[first : first + n].sum()) + n - 1) * most
+    first = (
+        0
+        if most == 1
+        else int((keys == frequent[0] if len(frequent) == 1 else np.isin(keys, frequent)).argmax())
+    )
+    return (int(words.lengths[first : first + n].sum()) + n - 1) * most, most
+
+
+def longest(words: Words, n: int) -> int:
+    """Characters of the longest n words in a row, spaces between them included."""
+    ends = words.ends
+    return int((ends[n:] - ends[:-n]).max()) + n - 1 if len(words.all) >= n else 0
 
 
 def most_duplicated(words: Words, n: int) -> int:
@@ -166,8 +199,7 @@ def most_duplicated(words: Words, n: int) -> int:
         return 0
     ordered = np.sort(words.keys(n))
     repeats = int((ordered[1:] == ordered[:-1]).sum())
-    ends = np.concatenate(([0], np.cumsum(words.lengths)))
-    return repeats * int((ends[n:] - ends[:-n]).max())
+    return repeats * longest(words, n)
 
 
 class Repeats:
@@ -175,7 +207,8 @@ class Repeats:
 
     def __init__(self, words: Words) -> None:
         self.words = words
-        self.ends = np.concatenate(([0], np.cumsum(words.lengths)))
+        self.bound = 0
+        """No n-gram as long as the last asked for, or longer, can have more characters."""
         self.places = np.arange(len(words.all))
         """Where an n-gram starts that stands there more than once."""
 
@@ -190,13 +223,13 @@ class Repeats:
         repeated[order[1:][same]] = repeated[order[:-1][same]] = True
         self.places, keys = places[repeated], keys[repeated]
         covered = np.zeros(len(self.words.all) + 1, np.int64)
-        np.add.at(covered, later, 1)
-        np.add.at(covered, later + n, -1)
-        bound = int(self.words.lengths[np.cumsum(covered)[:-1] > 0].sum())
-        return bound if bound <= enough else self._exactly(n, keys.tolist())
+        covered[later] += 1  # each place stands there once
+        covered[later + n] -= 1
+        self.bound = int(self.words.lengths[np.cumsum(covered)[:-1] > 0].sum())
+        return self.bound if self.bound <= enough else self._exactly(n, keys.tolist())
 
     def _exactly(self, n: int, keys: list[int]) -> int:
-        spans: list[int] = (self.ends[self.places + n] - self.ends[self.places]).tolist()
+        spans: list[int] = (self.words.ends[self.places + n] - self.words.ends[self.places]).tolist()
         seen: set[int] = set()
         characters = free = 0
         for place, key, span in zip(self.places.tolist(), keys, spans, strict=True):

@@ -12,7 +12,7 @@ import unicodedata
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, codepoints
+from trivium.corpus.steps.base import Document, codepoints, on_lines
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Normalise
 
@@ -146,15 +146,8 @@ def _suspicious(classes: np.ndarray) -> bool:
 
 def _visible(text: str) -> str:
     """Without what nobody sees. Only lines that have some are looked at closely: that is slow."""
-    pieces, done = [], 0
-    for place in np.flatnonzero(_CLASS[codepoints(text)] & _ODD_FLAG).tolist():
-        if place < done:
-            continue
-        start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-        end = len(text) if end < 0 else end
-        pieces += [text[done:start], _REMOVE.sub(lambda found: found[1] or "", text[start:end])]
-        done = end
-    return "".join([*pieces, text[done:]])
+    places = np.flatnonzero(_CLASS[codepoints(text)] & _ODD_FLAG).tolist()
+    return on_lines(text, places, lambda line: _REMOVE.sub(lambda found: found[1] or "", line))
 
 
 def repair(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, codepoints
+from trivium.corpus.steps.base import Document, codepoints, on_lines
 from trivium.corpus.steps.secrets import redact_secrets
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Pii
@@ -92,15 +92,8 @@ def redact(text: str, config: Pii) -> tuple[str, Counter[str]]:
     if config.secrets:
         text, found = redact_secrets(text)
         counts.update(found)
-    pieces, done = [], 0
-    for place in _hints(text, config):
-        if place < done:
-            continue
-        start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-        end = len(text) if end < 0 else end
-        pieces += [text[done:start], _redact_line(text[start:end], config, counts)]
-        done = end
-    return "".join([*pieces, text[done:]]) if pieces else text, counts
+    text = on_lines(text, _hints(text, config), lambda line: _redact_line(line, config, counts))
+    return text, counts
 
 
 def _hints(text: str, config: Pii) -> list[int]:
