@@ -92,12 +92,22 @@ class CodeFiles(Source):
                 if within.is_relative_to(root) and within != root
                 else within.name
             )
+            if self._leads_out(name):
+                dead.add(name, None, "link leads out of the folder: it is not read")
+                continue
             if size is not None and size > self.config.max_file:
                 yield File(inside, name, None, None)
                 continue
             data = whole_file(self, name, dead, self.config.max_file)
             if data is not None:
                 yield File(inside, name, data, self._nearest(name, found))
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether a file of a checkout is a link to something outside of it."""
+        file, root = self.setting.folder / name, self.setting.folder / self.config.path
+        if locate.is_url(name) or not root.is_dir() or not file.is_symlink():
+            return False
+        return not file.resolve().is_relative_to(root.resolve())
 
     def _nearest(self, name: str, found: dict[str, str | None]) -> str | None:
         """The licence of the nearest folder around a file that has a licence file, up to the source's root."""

@@ -91,7 +91,7 @@ def allowed(expression: str, names: Iterable[str]) -> bool:
         token = tokens[place] if place < len(tokens) else ""
         place += 1
         if token == "(":
-            value = either()
+            value = either() and tokens[place : place + 1] == [")"]
             place += 1
         else:
             value = token in known or token.removesuffix("+") in known

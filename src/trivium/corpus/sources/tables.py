@@ -71,6 +71,7 @@ class ParquetFiles(Rows):
         if column not in schema.names:
             return f"no column `{column}`; there are: {', '.join(schema.names) or 'none'}"
         kind = schema.field(column).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(kind) or types.is_large_string(kind)):
             return f"column `{column}` holds {kind}, no strings"
         return None
@@ -79,11 +80,11 @@ class ParquetFiles(Rows):
         place = 0
         try:
             with locate.open_binary(part.path, self.setting.folder) as file:
-                table = _parquet(file, self.config.column)
                 wrong = self._wrong(_parquet(file))
                 if wrong:
                     dead.add(part.path, part.start, f"wrong columns: {wrong}")
                     return
+                table = _parquet(file, self.config.column)
                 groups = table.metadata.num_row_groups
                 stop = groups if part.stop is None else part.stop
                 if groups == 0 or table.metadata.num_rows == 0:
