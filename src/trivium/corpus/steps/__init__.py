@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivium.corpus.steps.base import Document, Splitter, Step
+from trivium.corpus.steps.base import Splitter, Step
 from trivium.corpus.steps.c4 import C4Step
 from trivium.corpus.steps.fineweb import FineWebStep
 from trivium.corpus.steps.gopher import GopherRepetitionStep, GopherStep
@@ -17,8 +17,6 @@ from trivium.corpus.steps.normalise import NormaliseStep
 from trivium.corpus.steps.pii import PiiStep
 from trivium.corpus.steps.quality import QualityStep
 from trivium.recipe.data import DataStage
-
-__all__ = ["Document", "Step", "build_steps"]
 
 
 def build_steps(config: DataStage, folder: Path) -> list[Step]:
