@@ -12,9 +12,12 @@ from typing import Any
 
 from trivium.corpus import refusals
 from trivium.corpus.sources import books, code, crawl, html, locate, tables, text, warc
-from trivium.corpus.sources.base import Document, DocumentSource, Part, Setting, Source
+from trivium.corpus.sources.base import Document as Document
+from trivium.corpus.sources.base import DocumentSource, Setting, Source
+from trivium.corpus.sources.base import Part as Part
 from trivium.corpus.sources.builtin import PythonDocsDocuments, ReasoningDocuments
-from trivium.corpus.sources.items import Reader, open_source
+from trivium.corpus.sources.items import Reader as Reader
+from trivium.corpus.sources.items import open_source as open_source
 from trivium.errors import DataError
 from trivium.recipe.sources import (
     Books,
@@ -32,19 +35,6 @@ from trivium.recipe.sources import (
     Text,
     Warc,
 )
-
-__all__ = [
-    "DOCUMENTS",
-    "Document",
-    "DocumentSource",
-    "Part",
-    "Reader",
-    "Setting",
-    "Source",
-    "identity",
-    "open_documents",
-    "open_source",
-]
 
 DOCUMENTS: dict[type[SourceBase], type[Source]] = {
     PythonDocs: PythonDocsDocuments,

@@ -1,7 +1,7 @@
 """The files of a crawl: WARC with the pages, and a log from which a killed crawl goes on.
 
 A line of the log is written after its page is on the disk: {"url", "from": [redirected URLs], "depth", "status",
-"links"}, {"url", "failed"} or {"url", "refused"}. Both are only ever appended to, so a kill costs at most the last line.
+"page", "links"}, {"url", "failed"} or {"url", "refused"}. Both are only ever appended to, so a kill costs at most the last line.
 """
 
 from __future__ import annotations

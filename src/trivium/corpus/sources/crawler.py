@@ -7,6 +7,7 @@ when it is killed, and keeps its queue in pickles; here the log holds each page'
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -28,6 +29,8 @@ from trivium.files import write_json
 
 LARGEST = 16 * 2**20
 """Bytes of an answer that are fetched at most."""
+ERRORS = list(range(400, 600))
+"""Answers that are kept too (and not asked for again); redirects are followed."""
 FILE = 2**30
 """Bytes after which another WARC file is begun."""
 
@@ -65,7 +68,7 @@ class Spider(scrapy.Spider):
         for entry in crawl_log.entries(self.folder):
             if "status" in entry:
                 self.fetched |= {entry["url"], *entry.get("from", [])}
-                self.pages += entry.get("status") == 200
+                self.pages += entry.get("page") is True
                 for url in entry.get("links", []):
                     frontier[url] = min(frontier.get(url, entry["depth"] + 1), entry["depth"] + 1)
         for url, depth in sorted(frontier.items(), key=lambda item: item[1]):
@@ -73,10 +76,8 @@ class Spider(scrapy.Spider):
                 yield self._request(url, depth)
 
     def _request(self, url: str, depth: int) -> Any:
-        return scrapy.Request(
-            url, callback=self.page, errback=self.failed, meta={"level": depth, "handle_httpstatus_all": True},
-            priority=-depth,
-        )  # fmt: skip
+        meta = {"level": depth, "handle_httpstatus_list": ERRORS}
+        return scrapy.Request(url, callback=self.answered, errback=self.failed, meta=meta, priority=-depth)
 
     def _ours(self, url: str) -> bool:
         host = (urlsplit(url).hostname or "").lower()
@@ -85,23 +86,26 @@ class Spider(scrapy.Spider):
             host == d.lower() or (below and host.endswith(f".{d.lower()}")) for d in self.job["domains"]
         )
 
-    def page(self, response: Any) -> Iterator[Any]:
+    def answered(self, response: Any) -> Iterator[Any]:
         if self.pages >= self.job["max_pages"]:
             raise CloseSpider("max_pages")
         depth: int = response.meta["level"]
         if not self._ours(response.url):  # redirected away
             self._note({"url": response.request.url, "refused": "redirected out of the allowed domains"})
             return
+        before = response.meta.get("redirect_urls", [])
+        if response.url in self.fetched:  # several addresses of one page
+            self._note({"url": response.url, "from": before, "depth": depth, "status": 0, "links": []})
+            return
         robots = _robots(response)
         links = [] if "nofollow" in robots or depth >= self.job["depth"] else self._links(response)
+        page = response.status == 200 and "noindex" not in robots
         if "noindex" not in robots:
             self._store(response)
-            self.pages += response.status == 200
-        before = response.meta.get("redirect_urls", [])
+        self.pages += page
         self.fetched |= {response.url, *before}
-        self._note(
-            {"url": response.url, "from": before, "depth": depth, "status": response.status, "links": links}
-        )
+        answer = {"depth": depth, "status": response.status, "page": page, "links": links}
+        self._note({"url": response.url, "from": before, **answer})
         for url in links:
             if url not in self.fetched:
                 yield self._request(url, depth + 1)
@@ -166,10 +170,8 @@ class Spider(scrapy.Spider):
 
 
 def _packed(record: WarcRecord) -> bytes:
-    import gzip
-
     plain = io.BytesIO()
-    record.write(plain)
+    record.write(plain, checksum_data=True)
     return gzip.compress(plain.getvalue(), 6, mtime=0)
 
 
@@ -194,8 +196,9 @@ def main(folder: Path) -> None:
         "DOWNLOAD_DELAY": job["delay"],
         "RANDOMIZE_DOWNLOAD_DELAY": False,
         "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
-        "AUTOTHROTTLE_ENABLED": job["delay"] > 0,
-        "AUTOTHROTTLE_START_DELAY": job["delay"],
+        "CONCURRENT_REQUESTS": 16
+        if job["subdomains"]
+        else len(job["domains"]),  # more would run past max_pages
         "DOWNLOAD_MAXSIZE": LARGEST,
         "DOWNLOAD_TIMEOUT": 60,
         "RETRY_TIMES": 2,
