@@ -60,10 +60,10 @@ class DeadLetters:
         if self.limit is not None and len(self.letters) > self.limit:
             first = "\n".join(f"    {letter}" for letter in self.letters[:SHOWN])
             raise DataError(
-                f"{len(self.letters)} inputs could not be read, more than the {self.limit} allowed (`max_dead`); "
+                f"{len(self.letters)} inputs could not be read, more than the {self.limit} allowed; "
                 f"the first:\n{first}",
                 where=self.letters[0].where,
-                fix="mend or leave out the files named, or raise `max_dead` of the data stage",
+                fix="mend or leave out the files named, or raise `max_dead` of the data stage (or the source's own `max_bad_lines`)",
             )
 
     def rows(self) -> list[dict[str, Any]]:

@@ -62,8 +62,9 @@ class Jsonl(SourceBase):
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
     path: str
     """A file, a folder or a glob, relative to the recipe, or (documents only) any fsspec URL."""
-    max_bad_lines: Annotated[int, Field(ge=0)] = 10
-    """Malformed lines that are reported, counted and skipped before the stage stops."""
+    max_bad_lines: Annotated[int, Field(ge=0)] | None = None
+    """Malformed lines that are reported, counted and skipped before the stage stops. null: 10 for conversations and
+    preferences, the stage's `max_dead` for documents."""
 
 
 class Html(SourceBase):
@@ -180,8 +181,9 @@ class Crawl(SourceBase):
     """Pages fetched at most."""
     delay: Seconds = 1.0
     """Least time between two requests to one host; a longer Crawl-delay in robots.txt wins."""
-    agent: str = "Trivium (+https://example.com/bot)"
-    """How the crawler introduces itself: a name, and where its owner can be reached."""
+    agent: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*.*(https?://\S+|\S+@\S+)")]
+    """How the crawler introduces itself: a name, and a URL or e-mail address at which its owner can be reached, such as
+    `mybot (+https://my.site/bot)`. robots.txt is read for the name."""
     round: Annotated[int, Field(ge=1)] = 1
     """Part of the crawl's identity: another number fetches everything again."""
 

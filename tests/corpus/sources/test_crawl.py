@@ -82,8 +82,18 @@ def site() -> Iterator[tuple[str, type[Site]]]:
     thread.join()
 
 
+AGENT = "Trivium-test (+https://example.org/bot)"
+
+
 def crawl(folder: Path, url: str, **block: Any) -> Any:
-    block = {"kind": "crawl", "start": [f"{url}/page/0"], "delay": "0.02s", "depth": 20, **block}
+    block = {
+        "kind": "crawl",
+        "start": [f"{url}/page/0"],
+        "delay": "0.02s",
+        "depth": 20,
+        "agent": AGENT,
+        **block,
+    }
     return opened(folder, setting={"work": folder / "work"}, **block)
 
 
@@ -132,7 +142,7 @@ def test_depth_pages_and_domains_are_kept(tmp_path: Path, site: tuple[str, type[
     assert len(server.asked) < 12
     with pytest.raises(DataError, match="the crawl fetched no page"):
         everything(crawl(tmp_path, url, domains=["example.org"]))
-    server.robots = "User-agent: Trivium\nDisallow: /\n"
+    server.robots = "User-agent: Trivium-test\nDisallow: /\n"
     with pytest.raises(DataError, match="the crawl fetched no page"):
         everything(crawl(tmp_path, url, round=2))
 

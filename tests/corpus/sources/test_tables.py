@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -12,7 +13,7 @@ import pytest
 from sources_made import MODELS, everything, kept, opened, read
 
 from trivium.corpus import records
-from trivium.corpus.sources import identity, locate
+from trivium.corpus.sources import identity, locate, open_source
 from trivium.errors import DataError
 
 ROWS = [{"text": f"row {number}", "url": f"https://x.test/{number}", "n": number} for number in range(100)]
@@ -138,3 +139,21 @@ def test_documents_of_another_stage_keep_key_licence_and_origin(tmp_path: Path) 
     (tmp_path / "train").mkdir()
     write(tmp_path / "train/a.parquet")
     assert kept(read(tmp_path, **block)[0]) == TEXTS
+
+
+def test_items_of_another_stage_too(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    rows = [
+        {"key": f"k{n}", "source": "x", "license": "MIT", "origin": "teacher", "messages": turns}
+        for n in range(2)
+    ]
+    records.write(tmp_path / "train.jsonl", rows)
+    source = MODELS.validate_python({"kind": "synthetic", "stage": "made"})
+    reader = open_source(source, "conversations", 1, tmp_path, lambda _: None, {"made": tmp_path})
+    items = list(reader.items(Counter()))
+    assert [item.record["key"] for item in items] == ["k0", "k1"]
+    assert items[0].record["license"] == "MIT"
+    assert items[0].sayings == ("Why?", "Because.")
+    other = open_source(source, "preferences", 1, tmp_path, lambda _: None, {"made": tmp_path})
+    with pytest.raises(DataError, match="stage made holds no preferences"):
+        list(other.items(Counter()))

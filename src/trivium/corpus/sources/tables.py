@@ -11,7 +11,7 @@ from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.records import Record, key_of
 from trivium.corpus.sources import locate
-from trivium.corpus.sources.base import Document, Part, Source
+from trivium.corpus.sources.base import Document, Part, Setting, Source
 from trivium.corpus.sources.text import JsonLines, said
 from trivium.errors import DataError
 
@@ -216,6 +216,13 @@ class HuggingFaceRows(Rows):
 class SyntheticDocuments(Source):
     """Documents of another stage's artifact, with the key, licence and origin they have there."""
 
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        folder = setting.inputs.get(config.stage)
+        found = licences_of(folder) if folder is not None else []
+        self.license = config.license or ", ".join(found) or self.license
+        self.origin = config.origin or f"stage {config.stage}"
+
     def parts(self, characters: int | None = None) -> list[Part]:
         return [Part(self.setting.index, f"stage {self.config.stage}")]
 
@@ -235,6 +242,15 @@ class SyntheticDocuments(Source):
                 origin=record.get("origin"),
                 meta=json.loads(meta) if isinstance(meta, str) else meta,
             )
+
+
+def licences_of(folder: Path) -> list[str]:
+    """The licences in the account of a stage's artifact; empty if it has none."""
+    try:
+        account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+        return sorted({str(source["license"]) for source in account["sources"]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def artifact(folder: Path) -> Iterator[Record]:

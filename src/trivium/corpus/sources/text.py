@@ -37,6 +37,12 @@ class TextFiles(Source):
 class JsonLines(Source):
     """One JSON object per line with `text`, and `url`, `id`, `license`, `language`, `title` where they are there."""
 
+    @property
+    def max_dead(self) -> int | None:  # type: ignore[override]
+        """The source's own limit, if the recipe gives one."""
+        limit: int | None = self.config.max_bad_lines
+        return limit
+
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, JSONL)
         return locate.ranges(found, self.setting.index, self.setting.folder, splits=files.JSONL)
