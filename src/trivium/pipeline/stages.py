@@ -32,6 +32,8 @@ def _data(ctx: Context) -> dict[str, Any]:
         out=ctx.out,
         against=against,
         emit=ctx.emit,
+        work=ctx.work,
+        inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
     )
 
 
@@ -143,7 +145,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(1, _data, _data_identity),
+    "data": Kind(2, _data, _data_identity),
     "tokenizer": Kind(1, _tokenizer),
     "pretrain": Kind(1, _train),
     "sft": Kind(1, _train),

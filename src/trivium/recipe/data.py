@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase
+from trivium.recipe.base import Fraction, Name, StageBase, how
+from trivium.recipe.dedup import Dedup
 from trivium.recipe.sources import Source
 from trivium.recipe.steps import Extract, Language, Normalise, Pii, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
@@ -36,12 +37,23 @@ class DataStage(StageBase):
     """Documents: a trained quality score, and the least one that is kept."""
     pii: Switch[Pii] = None
     """Documents: personal data and secrets replaced by placeholders."""
-    dedup: bool = True
-    """Drop documents and items that are equal after white space is normalised."""
+    dedup: Switch[Dedup] = Dedup()
+    """Duplicates: equal texts (white space normalised) and URLs; `lines` and `fuzzy` are switched on inside."""
     decontaminate: list[Name] = []
     """Data stages whose held-out items must not be seen in this stage's training split."""
     ngram: Annotated[int, Field(ge=3)] = 13
     """Words in a row that count as contamination."""
+    on_overlap: Literal["drop", "flag"] = "drop"
+    """Documents that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
+    evaluation refuses flagged items unless its suite says `contaminated: report`."""
+    keep_rejects: bool = False
+    """Documents: keep what is dropped, with step and reason, in the folder `rejects`."""
+    max_dead: Annotated[int, Field(ge=0)] = 1000
+    """Documents: inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
+    runner: Literal["native", "ray"] = how("native")
+    """Documents: Daft's engine: all cores of this machine, or the Ray cluster of RAY_ADDRESS. The artifact is the same."""
+    workers: Annotated[int, Field(ge=1)] | None = how(None)
+    """Documents: processes that read. null: one a core."""
 
 
 class TokenizerStage(StageBase):
