@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, Strict
+from trivium.recipe.base import Name, Strict, how
 from trivium.recipe.units import Count, Seconds
 
 
@@ -167,7 +167,7 @@ class Synthetic(SourceBase):
 class Crawl(SourceBase):
     """A polite crawl: obeys robots.txt, keeps to its domains, waits between requests, writes WARC and reads that.
 
-    The pages are fetched once and kept beside the recipe's work; to crawl anew, raise `round`.
+    The pages are fetched once and kept in `folder`, whatever else changes in the recipe; to crawl anew, raise `round`.
     """
 
     kind: Literal["crawl"]
@@ -184,6 +184,8 @@ class Crawl(SourceBase):
     agent: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*.*(https?://\S+|\S+@\S+)")]
     """How the crawler introduces itself: a name, and a URL or e-mail address at which its owner can be reached, such as
     `mybot (+https://my.site/bot)`. robots.txt is read for the name."""
+    folder: str = how("crawls")
+    """Folder, relative to the recipe, in which the pages are kept as WARC files."""
     round: Annotated[int, Field(ge=1)] = 1
     """Part of the crawl's identity: another number fetches everything again."""
 

@@ -94,7 +94,7 @@ def crawl(folder: Path, url: str, **block: Any) -> Any:
         "agent": AGENT,
         **block,
     }
-    return opened(folder, setting={"work": folder / "work"}, **block)
+    return opened(folder, **block)
 
 
 def paths(documents: list[dict[str, Any]]) -> list[str]:
@@ -165,6 +165,7 @@ def test_killed_and_run_again_it_fetches_only_the_rest(tmp_path: Path, site: tup
     from trivium.corpus.sources.crawl import job
     from trivium.files import write_json
 
+    source.folder.mkdir(parents=True)
     write_json(source.folder / crawl_log.JOB, job(source.config))
     command = [sys.executable, "-m", "trivium.corpus.sources.crawler", str(source.folder)]
     process = subprocess.Popen(command, env=os.environ)

@@ -63,7 +63,7 @@ class Setting:
     inputs: Mapping[str, Path] = field(default_factory=dict)
     """Stage -> folder of its artifact, for sources that read another stage's output."""
     work: Path | None = None
-    """A folder that outlives a kill, for sources that fetch before they read (`crawl`)."""
+    """A folder that outlives a kill."""
 
 
 class DocumentSource(Protocol):

@@ -1,4 +1,8 @@
-"""A crawl as a source: fetches first, in a process of its own, into a folder that outlives a kill; then reads its WARC."""
+"""A crawl as a source: fetches first, in a process of its own, into a folder beside the recipe; then reads its WARC.
+
+The folder is the one place that a data stage writes to outside of its artifact: a site is not asked for the same pages
+again because a threshold has changed.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import filelock
+
 from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.sources import crawl_log, locate
 from trivium.corpus.sources.base import Document, Part
 from trivium.corpus.sources.warc import WARC, Warc
-from trivium.errors import DataError, TriviumError
+from trivium.errors import DataError
 from trivium.files import canonical_json, write_json
 
 
@@ -30,13 +36,9 @@ class Crawl(Warc):
     @property
     def folder(self) -> Path:
         """Where this crawl's files are: named by what is asked for, so that another crawl never reads them."""
-        if self.setting.work is None:
-            raise TriviumError("a crawl needs a folder to keep its pages in", where="sources: crawl")
         asked = {key: value for key, value in job(self.config).items() if key not in ("agent", "delay")}
-        return (
-            Path(self.setting.work)
-            / f"crawl-{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:12]}"
-        )
+        name = f"crawl-{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:12]}"
+        return Path(self.setting.folder / self.config.folder / name)
 
     def parts(self, characters: int | None = None) -> list[Part]:
         """Crawls, or goes on where a killed crawl stopped. DataError if not one page could be fetched."""
@@ -63,6 +65,12 @@ class Crawl(Warc):
     def _fetch(self) -> None:
         with extras.needed("crawl", "scrapy"):
             import scrapy  # noqa: F401 - the process below needs it
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.folder / "lock"):  # another recipe may want the same crawl
+            if not (self.folder / crawl_log.DONE).is_file():
+                self._run()
+
+    def _run(self) -> None:
         write_json(self.folder / crawl_log.JOB, job(self.config))
         command = [sys.executable, "-m", "trivium.corpus.sources.crawler", str(self.folder)]
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
+import filelock
 import scrapy
 from fastwarc.warc import WarcRecord, WarcRecordType
 from scrapy.crawler import CrawlerProcess
@@ -207,9 +208,12 @@ def main(folder: Path) -> None:
         "TELNETCONSOLE_ENABLED": False,
         "LOG_LEVEL": "ERROR",
     }
-    process = CrawlerProcess(settings)
-    process.crawl(Spider, folder=folder, job=job)
-    process.start()
+    with filelock.FileLock(
+        folder / "crawler.lock"
+    ):  # one whose parent was killed may still be at work: it ends first
+        process = CrawlerProcess(settings)
+        process.crawl(Spider, folder=folder, job=job)
+        process.start()
 
 
 if __name__ == "__main__":
