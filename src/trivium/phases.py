@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from trivium.batches.annotate import annotate_reference
 from trivium.batches.chat import Conversations
-from trivium.batches.packed import Packed, open_shard
+from trivium.batches.mixed import Mixed
+from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.shares import mixed
 from trivium.corpus.records import read
 from trivium.errors import DataError
 from trivium.model.transformer import Transformer
@@ -43,27 +45,28 @@ class Source(NamedTuple):
     init: Transformer
     machine: Machine
     emit: Emit
+    tokens: Path  # where token shards are, or will be
 
 
 class Items(NamedTuple):
     """Training and held-out items of a phase, and what was dropped on the way."""
 
-    train: Packed | Conversations | Pairs
-    heldout: Packed | Conversations | Pairs | None
+    train: Corpus | Conversations | Pairs
+    heldout: Corpus | Conversations | Pairs | None
     account: dict[str, Any]
 
 
 def packed(source: Source) -> Items:
-    def shard(split: str, rows: int) -> Packed:
-        texts = (record["text"] for record in read(source.data / split))
-        what = f"the {split} split"
-        return open_shard(texts, source.chat, source.work / split, source.length, rows=rows, what=what)
+    def corpus(split: str, rows: int) -> Corpus:
+        folder, what = source.tokens / split, f"the {split} split"
+        return open_corpus(source.data / split, source.chat, folder, source.length, rows=rows, what=what)
 
-    train_split = shard("train", source.batch)
+    train_split = corpus("train", source.batch)
+    account = {"tokens_available": train_split.total_tokens}
     try:
-        return Items(train_split, shard("heldout", 1), {"tokens_available": len(train_split.tokens)})
+        return Items(train_split, corpus("heldout", 1), account)
     except DataError:  # a held-out split shorter than one row: trained without a before and after
-        return Items(train_split, None, {"tokens_available": len(train_split.tokens)})
+        return Items(train_split, None, account)
 
 
 def chat(source: Source) -> Items:
@@ -146,16 +149,18 @@ def train_phase(
     seed: int,
     emit: Emit,
     peak: Callable[[str, str], float],
+    tokens: Path | None = None,
 ) -> dict[str, Any]:
     """Runs one phase on `model` in place, going on from `work` if an earlier try left a checkpoint there.
 
-    `peak` gives the measured matmul peak in FLOP/s for (precision, device). Returns the stage's metrics.
+    `peak` gives the measured matmul peak in FLOP/s for (precision, device); `tokens` is the folder of the data's token
+    shards, shared with other stages (made there if need be; default: in `work`). Returns the stage's metrics.
     """
     phase = PHASES[config.kind]
     machine = resolve(config)
     model.to(machine.device)
     length = config.context or model.config.context
-    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit)
+    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit, tokens or work)
     items = phase.batches(source)
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
@@ -165,12 +170,18 @@ def train_phase(
     steps = steps_of(config, items.train.count, row, rows_per_item)
     tokens_per_step = config.batch * rows_per_item * row
     heldout = items.heldout
+    batches: Mixed | Shuffled
+    if isinstance(items.train, Corpus):
+        batches, shown = mixed(items.train, data, plan, steps, emit)
+        items.account["sources"] = shown
+    else:
+        batches = Shuffled(items.train.count, items.train.item, plan)
     per_token = flops.training(model.config, row)
     model.train()
     run = Run(
         model=model,
         objective=phase.objective(config),
-        batches=Shuffled(items.train.count, items.train.item, plan),
+        batches=batches,
         steps=steps,
         config=config,
         machine=machine,

@@ -100,7 +100,12 @@ def read(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[Record]
     `columns` reads no others from Parquet. DataError if the split is missing or damaged.
     """
     for file in files(path):
-        yield from _lines(file) if file.suffix == ".jsonl" else _rows(file, columns)
+        yield from read_file(file, columns)
+
+
+def read_file(file: Path, columns: tuple[str, ...] | None = None) -> Iterator[Record]:
+    """The records of one of `files`."""
+    yield from _lines(file) if file.suffix == ".jsonl" else _rows(file, columns)
 
 
 def _lines(path: Path) -> Iterator[Record]:
