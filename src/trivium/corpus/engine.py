@@ -7,12 +7,10 @@ killed goes on where it stopped, and neither the number of workers nor their ord
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -103,13 +101,6 @@ def _spread(job: Job, tasks: Sequence[str], runner: str, workers: int) -> Iterat
             where=job.name,
             fix="run the same command again: what is finished is kept; with fewer `workers` if memory ran out",
         ) from error
-    finally:
-        del frame, worker
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ResourceWarning
-            )  # Daft leaves the pipes of its workers to be collected
-            gc.collect()
 
 
 class _Worker:
