@@ -43,6 +43,7 @@ def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[st
         "format": "documents",
         "steps": steps,
         "sources": _sources(corpus, plan, dealt),
+        "mix": corpus.config.mix.model_dump(mode="json") if corpus.config.mix else None,
         "languages": counts.merged(sidecar["languages"] for sidecar in dealt),
         "lengths": dict(sorted(lengths.items(), key=lambda pair: int(pair[0]))),
         "domains": [[domain, count] for domain, count in list(domains.items())[:DOMAINS]],

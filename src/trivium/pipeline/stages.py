@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,26 +44,32 @@ def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(ctx: Context) -> dict[str, Any]:
-    from trivium.corpus.records import read
+    from trivium.corpus.shards import sample
     from trivium.text import tokenizer
     from trivium.text.chat import TEMPLATE
 
-    texts, characters = [], 0
-    for record in read(ctx.inputs[ctx.config.data].path / "train"):
-        if characters >= ctx.config.sample:
-            break
-        texts.append(record["text"])
-        characters += len(record["text"])
-    trained = tokenizer.train(texts, ctx.config.vocab_size)
+    texts: list[str] = []
+    characters = 0
+
+    def seen() -> Iterator[str]:  # the trainer counts words as it reads: the sample is never in memory
+        nonlocal characters
+        for text in sample(ctx.inputs[ctx.config.data].path, ctx.config.sample):
+            characters += len(text)
+            if len(texts) < 1000:
+                texts.append(text)
+            yield text
+
+    trained = tokenizer.train(seen(), ctx.config.vocab_size)
     tokenizer.save(trained, ctx.out, TEMPLATE, context=0)
-    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts[:1000])]
-    ratio = sum(len(text.encode()) for text in texts[:1000]) / max(1, sum(sizes))
+    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts)]
+    ratio = sum(len(text.encode()) for text in texts) / max(1, sum(sizes))
     return {"vocab_size": trained.get_vocab_size(), "characters": characters, "bytes_per_token": ratio}
 
 
 def _train(ctx: Context) -> dict[str, Any]:
     import torch
 
+    from trivium.corpus.shards import place
     from trivium.model import hf
     from trivium.model.config import ModelConfig
     from trivium.model.transformer import Transformer
@@ -83,6 +89,9 @@ def _train(ctx: Context) -> dict[str, Any]:
         model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
         model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
     store = ctx.work.parent.parent
+    tokens = None
+    if config.kind == "pretrain":
+        tokens = place(store / "tokens", ctx.inputs[config.data].fingerprint, chat)
     metrics = train_phase(
         config,
         model=model,
@@ -92,6 +101,7 @@ def _train(ctx: Context) -> dict[str, Any]:
         seed=ctx.seed,
         emit=ctx.emit,
         peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+        tokens=tokens,
     )
     hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
     chat.save(ctx.out, context=model.config.context)
@@ -146,8 +156,8 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 STAGES: Registry = {
     "data": Kind(2, _data, _data_identity),
-    "tokenizer": Kind(1, _tokenizer),
-    "pretrain": Kind(1, _train),
+    "tokenizer": Kind(2, _tokenizer),
+    "pretrain": Kind(2, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
     "orpo": Kind(1, _train),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, how
 from trivium.recipe.dedup import Dedup
+from trivium.recipe.mix import Mix
 from trivium.recipe.sources import Source
 from trivium.recipe.steps import Extract, Language, Normalise, Pii, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
@@ -23,6 +24,8 @@ class DataStage(StageBase):
     sources: list[Source] = []
     size: Count | None = None
     """Size of the training mix: characters for documents, items otherwise. None: the largest there is."""
+    mix: Mix | None = None
+    """Documents: keep all of each source and mix by weight while training (temperature, max_epochs, curriculum)."""
     heldout: Fraction = 0.05
     """Share of the items that is never trained on, chosen by a hash of the item itself."""
     extract: Extract = Extract()
