@@ -188,6 +188,25 @@ def quality_train(
     commands.quality_train(good, crawl, out, buckets, documents, seed)
 
 
+@data_app.command("inspect")
+def inspect(
+    artifact: Annotated[
+        Path,
+        typer.Argument(metavar="ARTIFACT", help="A data artifact's folder or link.", show_default=False),
+    ],
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the account as one HTML file, too.")
+    ] = None,
+) -> None:
+    """Show where every document went: in and out of each step, what was dropped and why, duplicates, dead letters.
+
+    Example:
+
+      trivium data inspect runs/quickstart/corpus --html corpus.html
+    """
+    commands.inspect(artifact, page)
+
+
 @data_app.command("run")
 def data(
     recipe: Recipe,

@@ -135,6 +135,17 @@ def quality_train(good: Path, crawl: Path, out: Path, buckets: int, documents: i
     Console(highlight=False).print(table)
 
 
+def inspect(artifact: Path, page: Path | None) -> None:
+    """Prints the account of a data artifact; writes it as HTML to `page`."""
+    from trivium.report import data
+
+    account = data.load(artifact)
+    data.show(account)
+    if page is not None:
+        files.write_text(page, data.html(account))
+        print(f"saved: {page}")
+
+
 def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
     recipe = _load(path, overrides)
     from trivium.pipeline.account import current
