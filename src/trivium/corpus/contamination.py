@@ -18,6 +18,9 @@ from trivium.files import atomic_path
 MADE_UP = frozenset({"reasoning", "refusals"})
 """Sources whose texts follow fixed forms: sharing words says nothing, so only keys are compared."""
 
+OVERLAP = "overlap.jsonl"
+"""In a data artifact: evaluation items that its training documents share words with, {"stage", "key"} a line."""
+
 _WORD = re.compile(r"\w+")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium.corpus import counts, parts
-from trivium.corpus.contamination import Evaluated
+from trivium.corpus.contamination import OVERLAP, Evaluated
 from trivium.corpus.marks import key_hash
 from trivium.errors import DataError
 from trivium.files import atomic_path, write_json
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from trivium.corpus.documents import Corpus, Plan, Shard
 
 DOMAINS = 50
-OVERLAP = "overlap.jsonl"
-"""Evaluation items that training documents share words with: {"stage", "key"} a line; with `on_overlap: flag`."""
 
 
 def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[str, Any]:

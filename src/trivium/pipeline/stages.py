@@ -110,8 +110,18 @@ def _train(ctx: Context) -> dict[str, Any]:
 
 def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
+    from trivium.pipeline.account import history
+    from trivium.pipeline.checks import overlapping
+    from trivium.pipeline.store import Store
 
-    results = evaluate(ctx.config, {name: artifact.path for name, artifact in ctx.inputs.items()}, ctx.emit)
+    store = Store(ctx.work.parent.parent)
+    data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
+    contaminated = {
+        suite.data: len({key for folder in data for key in overlapping(folder, suite.data)})
+        for suite in ctx.config.suites
+    }
+    folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
+    results = evaluate(ctx.config, folders, ctx.emit, contaminated)
     files.write_json(ctx.out / "results.json", results)
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**tested, "passed": results["passed"]}
@@ -161,7 +171,7 @@ STAGES: Registry = {
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
     "orpo": Kind(1, _train),
-    "evaluate": Kind(1, _evaluate, _evaluate_identity),
+    "evaluate": Kind(2, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),
 }
