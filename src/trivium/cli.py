@@ -219,7 +219,7 @@ def data(
 
     Example:
 
-      trivium data mine.yaml corpus && head -n 3 runs/mine/corpus/train.jsonl
+      trivium data mine.yaml corpus && trivium data inspect runs/mine/corpus
     """
     commands.step(recipe, override, store, runs, stages, DATA)
 

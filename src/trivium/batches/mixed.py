@@ -19,8 +19,13 @@ from trivium.errors import DataError
 from trivium.seeds import generator
 from trivium.types import Batch
 
-BLOCK = 1024
-"""Rows of a block."""
+BLOCK, BLOCKS = 1024, 64
+"""Most rows of a block, and fewest blocks of a run: a curriculum's turns end where a block does."""
+
+
+def block_of(rows: int) -> int:
+    """Rows of a block in a run of `rows`."""
+    return max(1, min(BLOCK, rows // BLOCKS))
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,10 @@ def plan(
     limit[have == 0] = 0
     table = [np.zeros(len(have), np.int64)]
     owed = np.zeros(len(have))
-    for start in range(0, rows, BLOCK):
-        size = min(BLOCK, rows - start)
-        weights = _weights(spans, (start + 0.5 * size) / rows)
+    block = block_of(rows)
+    for start in range(0, rows, block):
+        size = min(block, rows - start)
+        weights = _weights(spans, start / rows, (start + size) / rows)
         wanted = owed + size * weights / weights.sum()
         taken = np.zeros(len(have), np.int64)
         while (need := size - int(taken.sum())) > 0:
@@ -65,13 +71,21 @@ def plan(
             part = np.where(open_, np.maximum(wanted - taken, 0.0), 0.0)
             part = part if part.sum() > 0 else np.where(open_, weights, 0.0)
             taken += np.minimum(_whole(part, need), room)
-        owed = np.clip(wanted - taken, -1.0, 1.0)
+        owed = np.clip(wanted - taken, -len(have), len(have))  # what a limit withheld is not owed for ever
         table.append(table[-1] + taken)
     return np.stack(table)
 
 
-def _weights(spans: Sequence[Span], at: float) -> np.ndarray:
-    return np.asarray(next((span for span in spans if at <= span.until), spans[-1]).weights, np.float64)
+def _weights(spans: Sequence[Span], start: float, end: float) -> np.ndarray:
+    """The shares of the part of the run from `start` to `end`: those of the spans it lies in, by how much of each."""
+    total, before = np.zeros(len(spans[0].weights)), 0.0
+    for span in spans:
+        inside = min(end, span.until) - max(start, before)
+        if inside > 0:
+            weights = np.asarray(span.weights, np.float64)
+            total += inside * weights / weights.sum()
+        before = span.until
+    return total
 
 
 def _whole(wanted: np.ndarray, total: int) -> np.ndarray:
@@ -133,7 +147,7 @@ class Mixed:
         """(source, item) of the row at a position of the run: step x batch + row."""
         rows = int(self.table[-1].sum())
         turn, position = divmod(position, rows)  # a step after the last starts over: only a test asks for it
-        block, inside = divmod(position, BLOCK)
+        block, inside = divmod(position, block_of(rows))
         sources, numbers = self._block(block)
         source = int(sources[inside])
         epoch, place = divmod(int(numbers[inside] + turn * self.table[-1, source]), self.counts[source])

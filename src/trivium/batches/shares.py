@@ -57,6 +57,12 @@ def mixed(
             }
         )
     _warn(shown, mix, emit)
+    for place, about in enumerate(known if mix else []):
+        if place not in places and about["planned_share"] > OFF:
+            message = (
+                f"source {about['kind']} has no tokens to train on; the others take its place in the mix"
+            )
+            emit({"event": "warning", "message": message})
     return batches, shown
 
 

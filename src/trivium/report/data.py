@@ -199,7 +199,7 @@ def bars(counts: Sequence[tuple[str, int]]) -> list[Bar]:
     """The bars of a histogram in a WIDTH x HEIGHT box."""
     if not counts:
         return []
-    most, each = max(count for _, count in counts) or 1, WIDTH / len(counts)
+    most, each = max(count for _, count in counts) or 1, min(64.0, WIDTH / len(counts))
     made = []
     for place, (label, count) in enumerate(counts):
         tall = max(1.0, count / most * HEIGHT) if count else 0.0
