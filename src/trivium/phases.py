@@ -139,6 +139,13 @@ def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int)
     return max(1, round(config.epochs * items / config.batch))
 
 
+def _batches(items: Items, data: Path, plan: Layout, steps: int, emit: Emit) -> Mixed | Shuffled:
+    if not isinstance(items.train, Corpus):
+        return Shuffled(items.train.count, items.train.item, plan)
+    batches, items.account["sources"] = mixed(items.train, data, plan, steps, emit)
+    return batches
+
+
 def train_phase(
     config: TrainingStage,
     *,
@@ -170,18 +177,12 @@ def train_phase(
     steps = steps_of(config, items.train.count, row, rows_per_item)
     tokens_per_step = config.batch * rows_per_item * row
     heldout = items.heldout
-    batches: Mixed | Shuffled
-    if isinstance(items.train, Corpus):
-        batches, shown = mixed(items.train, data, plan, steps, emit)
-        items.account["sources"] = shown
-    else:
-        batches = Shuffled(items.train.count, items.train.item, plan)
     per_token = flops.training(model.config, row)
     model.train()
     run = Run(
         model=model,
         objective=phase.objective(config),
-        batches=batches,
+        batches=_batches(items, data, plan, steps, emit),
         steps=steps,
         config=config,
         machine=machine,

@@ -91,7 +91,7 @@ def _weights(spans: Sequence[Span], start: float, end: float) -> np.ndarray:
 def _whole(wanted: np.ndarray, total: int) -> np.ndarray:
     """Whole numbers that add up to `total`, in proportion to `wanted` as near as they can be (largest remainders)."""
     scaled = wanted * (total / wanted.sum())
-    found = np.floor(scaled + 1e-9).astype(np.int64)
+    found: np.ndarray = np.floor(scaled + 1e-9).astype(np.int64)
     order = np.lexsort((np.arange(len(wanted)), -(scaled - found), wanted <= 0))
     found[order[: total - int(found.sum())]] += 1
     return found

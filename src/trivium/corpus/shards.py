@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby
@@ -27,7 +27,7 @@ from filelock import FileLock
 from trivium import files
 from trivium.corpus import records
 from trivium.errors import ArtifactError, DataError
-from trivium.files import atomic_path, write_json
+from trivium.files import atomic_open, write_json
 from trivium.text.chat import ChatTokenizer
 
 FORMAT = 1
@@ -84,10 +84,7 @@ def _encode_source(
     dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
     count = {"tokens": 0, "documents": 0, "characters": 0, "bytes": 0}
     with ExitStack() as stack:
-        paths = {
-            part: stack.enter_context(atomic_path(folder / f"{number:02d}.{part}.bin")) for part in PARTS
-        }
-        out = {part: stack.enter_context(path.open("wb")) for part, path in paths.items()}
+        out = {part: stack.enter_context(atomic_open(folder / f"{number:02d}.{part}.bin")) for part in PARTS}
         key_bytes = 0
         for group, encoded in _encoded(documents, chat):
             lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -107,17 +104,12 @@ def _encode_source(
             count["documents"] += len(group)
             count["characters"] += sum(len(text) for _, text in group)
             count["bytes"] += sum(len(text.encode("utf-8", "replace")) for _, text in group)
-        for file in out.values():
-            file.flush()
-        made = {
-            path: {"size": paths[part].stat().st_size, "sha256": files.sha256(paths[part])}
-            for part in PARTS
-            for path in [f"{number:02d}.{part}.bin"]
-        }
+    paths = [folder / f"{number:02d}.{part}.bin" for part in PARTS]
+    made = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths}
     write_json(folder / f"{number:02d}.json", {"dtype": dtype.name, **count, "files": made})
 
 
-def _put(out: dict[str, IO[bytes]], **content: bytes) -> None:
+def _put(out: Mapping[str, IO[bytes]], **content: bytes) -> None:
     for part, data in content.items():
         out[part].write(data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ class Step(NamedTuple):
     """Of the documents that came in at the very start, those that are left after this step, 0 to 1."""
 
 
-class Bar(NamedTuple):
+@dataclass(frozen=True)
+class Bar:
     """A bar of a histogram, in the units of an SVG."""
 
     label: str
