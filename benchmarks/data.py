@@ -1,7 +1,7 @@
 """Data collection: Trivium's data stage beside datatrove's own blocks on the same crawl, in one run.
 
     apt install python3.11-doc debian-handbook anarchism          the pages: about 7,000 in 27 languages
-    pip install "trivium[data]" datatrove spacy psutil
+    pip install "trivium[data]" "datatrove[io]" fasteners spacy psutil
     python benchmarks/data.py --quick                             a check that it works, about a minute
     python benchmarks/data.py                                     all pages at 1x, 2x and 4x: about an hour on two cores
 
@@ -14,7 +14,7 @@ resiliparse datatrove with our extractor plugged in, so that everything but extr
 extraction  ours, reading and extracting alone: what the rest should not cost much more than
 
 datatrove's language filter downloads its model, so ours is plugged into it; without spaCy its words are split by a regular
-expression, which is faster than what it would do.
+expression, which is faster than what it would do. Where the installed xxhash no longer takes strings, datatrove hashes with SHA-1.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def theirs(crawled: Path, out: Path, tokenizer: Path, ours_extracts: bool = Fals
     from trivium.corpus import engine
 
     workers, words = engine.cores(), splitter()
-    tasks, minhash = len(list(crawled.iterdir())), MinhashConfig()
+    tasks, minhash = len(list(crawled.iterdir())), MinhashConfig(hash_config=hashing())
 
     def go(name: str, pipeline: list[Any], count: int) -> None:
         LocalPipelineExecutor(
@@ -203,14 +203,23 @@ def theirs(crawled: Path, out: Path, tokenizer: Path, ours_extracts: bool = Fals
     kept = [again, MinhashDedupFilter(f"{base}/remove")]
     writer = DocumentTokenizer(f"{base}/tokens", str(tokenizer / "tokenizer.json"), shuffle_documents=False)
     go("tokens", [*kept, writer], tasks)
-    stats = json.loads((out / "logs/tokens/stats.json").read_text())
-    return {
-        "documents": stats[-1]["stats"].get("total", {}).get("total") or stats[-1]["stats"].get("documents")
-    }
+    return {"documents": sum(file.stat().st_size // 8 for file in (out / "tokens").rglob("*.ds.index"))}
 
 
 def resiliparse(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
     return theirs(crawled, out, tokenizer, ours_extracts=True)
+
+
+def hashing() -> Any:
+    """datatrove's default, or SHA-1 where the installed xxhash no longer takes strings as datatrove gives them."""
+    import xxhash
+    from datatrove.utils.hashing import HashConfig
+
+    try:
+        xxhash.xxh64_intdigest("a")
+    except TypeError:
+        return HashConfig(hash_fc="sha1", precision=64)
+    return HashConfig()
 
 
 def splitter() -> Any:

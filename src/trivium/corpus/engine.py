@@ -97,7 +97,7 @@ def _spread(job: Job, tasks: Sequence[str], runner: str, workers: int) -> Iterat
             yield str(row["answer"])
     except Exception as error:  # Daft wraps what a dying worker leaves behind in errors of many kinds
         raise TriviumError(
-            f"a worker of {job.name} died: {type(error).__name__}: {error}",
+            f"a worker of {job.name} died: {type(error).__name__}: {str(error)[:500]}",
             where=job.name,
             fix="run the same command again: what is finished is kept; with fewer `workers` if memory ran out",
         ) from error
