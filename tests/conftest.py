@@ -86,3 +86,18 @@ def write_lines() -> Callable[[Path, Iterable[Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_documents() -> Callable[[Path, int, Iterable[str]], Path]:
+    """Writes texts as a source of a documents artifact: `write_documents(artifact / "train", 0, texts)`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(split: Path, source: int, texts: Iterable[str]) -> Path:
+        split.mkdir(parents=True, exist_ok=True)
+        rows = [{"key": f"{source}/{number}", "text": text} for number, text in enumerate(texts)]
+        pq.write_table(pa.Table.from_pylist(rows), split / f"{source:02d}-text-00000.parquet")
+        return split
+
+    return write

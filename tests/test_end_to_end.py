@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from trivium.cli import main
+from trivium.corpus import records
 
 RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 STAGES = list(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"])
@@ -178,8 +179,7 @@ def test_nothing_evaluated_was_trained_on(finished):
     run = finished[0] / "runs" / "tiny"
 
     def keys(stage: str, split: str) -> set[str]:
-        lines = (run / stage / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        return {json.loads(line)["key"] for line in lines}
+        return {record["key"] for record in records.read(run / stage / split)}
 
     for tested in ("corpus", "dialogues", "pairs"):
         held = keys(tested, "heldout")

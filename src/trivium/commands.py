@@ -121,6 +121,31 @@ def step(
     run(path, overrides, store, runs, list(stages or fitting))
 
 
+def quality_train(good: Path, crawl: Path, out: Path, buckets: int, documents: int, seed: int) -> None:
+    from trivium.corpus.steps.quality_train import train
+
+    made = train(good, crawl, out, buckets=buckets, seed=seed, most=documents)
+    table = Table(
+        title=f"{out}: accuracy {made['accuracy']:.1%}, AUC {made['auc']:.3f} on {made['heldout']} held out"
+    )
+    for column in ("share of documents below", "good", "crawl"):
+        table.add_column(column, justify="right")
+    for share, good_score in made["quantiles"]["good"].items():
+        table.add_row(f"{float(share):.0%}", f"{good_score:.3f}", f"{made['quantiles']['crawl'][share]:.3f}")
+    Console(highlight=False).print(table)
+
+
+def inspect(artifact: Path, page: Path | None) -> None:
+    """Prints the account of a data artifact; writes it as HTML to `page`."""
+    from trivium.report import data
+
+    account = data.load(artifact)
+    data.show(account)
+    if page is not None:
+        files.write_text(page, data.html(account))
+        print(f"saved: {page}")
+
+
 def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
     recipe = _load(path, overrides)
     from trivium.pipeline.account import current

@@ -16,9 +16,10 @@ from trivium.batches.annotate import annotate_feedback, annotate_reference
 from trivium.batches.chat import Conversations
 from trivium.batches.feedback import Feedback, WithBaseline
 from trivium.batches.online import critic_rollouts, group_rollouts
-from trivium.batches.packed import Packed, open_shard
+from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.shares import mixed
 from trivium.batches.source import Items, Source
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
@@ -43,28 +44,39 @@ VALIDATION_ITEMS = 256
 
 
 def packed(source: Source) -> Items:
-    def shard(split: str, rows: int) -> Packed:
-        texts = (record["text"] for record in read(source.data / f"{split}.jsonl"))
-        what = f"the {split} split"
-        return open_shard(texts, source.chat, source.work / split, source.length, rows=rows, what=what)
+    tokens = source.tokens or source.work
 
-    train_split = shard("train", source.batch)
+    def corpus(split: str, rows: int) -> Corpus:
+        what = f"the {split} split"
+        return open_corpus(
+            source.data / split, source.chat, tokens / split, source.length, rows=rows, what=what
+        )
+
+    train_split = corpus("train", source.batch)
     try:
-        return Items(train_split, shard("heldout", 1), {"tokens_available": len(train_split.tokens)})
+        heldout: Corpus | None = corpus("heldout", 1)
     except DataError:  # a held-out split shorter than one row: trained without a before and after
-        return Items(train_split, None, {"tokens_available": len(train_split.tokens)})
+        heldout = None
+    items = Items(train_split, heldout, {"tokens_available": train_split.total_tokens})
+
+    def online(plan: Layout, steps: int) -> Batches:
+        batches, items.account["sources"] = mixed(train_split, source.data, plan, steps, source.emit)
+        return batches
+
+    items.online = online
+    return items
 
 
 def chat(source: Source) -> Items:
     def conversations(split: str) -> Conversations:
-        return Conversations.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Conversations.build(read(source.data / split), source.chat, source.length)
 
     return _split(conversations, source)
 
 
 def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
-        return Pairs.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Pairs.build(read(source.data / split), source.chat, source.length)
 
     items = _split(build, source)
     items.rows_per_item = 2
@@ -79,7 +91,7 @@ def pairs_with_reference(source: Source) -> Items:
 
 def feedback(source: Source) -> Items:
     def build(split: str) -> Feedback:
-        return Feedback.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Feedback.build(read(source.data / split), source.chat, source.length)
 
     items = _split(build, source)
     _reference(source, items, annotate_feedback)
@@ -118,7 +130,7 @@ def _split(build: Callable[[str], Any], source: Source) -> Items:
             fix="add sources, or make `batch` smaller",
         )
     account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
-    has_heldout = any(True for _ in read(source.data / "heldout.jsonl"))
+    has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(train_items, build("heldout") if has_heldout else None, account)
 
 
@@ -184,11 +196,13 @@ def train_phase(
     peak: Callable[[str, str], float],
     others: Mapping[str, Path] | None = None,
     network: Any = None,
+    tokens: Path | None = None,
 ) -> dict[str, Any]:
     """Runs one phase on `model` in place, going on from `work` if an earlier try left a checkpoint there.
 
     `peak` gives the measured matmul peak in FLOP/s for (precision, device). `others`: the artifacts that fields such as
-    `reward_model` name. `network`: what the loop calls where that is more than the model (`Phase.network`). Returns the metrics.
+    `reward_model` name. `network`: what the loop calls where that is more than the model (`Phase.network`). `tokens`: the
+    folder of the data's token shards, shared with other stages (default: in `work`). Returns the metrics.
     """
     phase, machine = PHASES[config.kind], resolve(config)
     network = phase.network(model, config) if network is None else network
@@ -196,7 +210,19 @@ def train_phase(
     length = config.context or model.config.context
     score = VERIFIERS.get(getattr(config, "reward", None) or "")
     source = Source(
-        config, data, chat_tokenizer, length, work, seed, model, network, machine, emit, others or {}, score
+        config,
+        data,
+        chat_tokenizer,
+        length,
+        work,
+        seed,
+        model,
+        network,
+        machine,
+        emit,
+        others or {},
+        score,
+        tokens,
     )
     with first_rank_first():
         items = phase.batches(source)
@@ -238,7 +264,7 @@ def _run(
     grid = mesh()
     check(model.config, grid, items.train.length)
     root = parallelise(model, grid, bf16=machine.bf16)
-    made = items.online(plan) if items.online else Shuffled(items.train.count, items.train.item, plan)
+    made = items.online(plan, steps) if items.online else Shuffled(items.train.count, items.train.item, plan)
     held = items.heldout
     validation = Fixed(min(held.count, VALIDATION_ITEMS), held.item, micro) if held else None
     per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)

@@ -116,6 +116,9 @@ MISTAKES = {
         (changed("format: conversations, sources: [{kind: python-docs}]", "format: conversations, sources: [{kind: text, path: a}]"), "6, stage talks, field sources[0]", "text cannot give conversations, only documents", "format"),
         (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: refusals}]\n"), "5, stage corpus, field sources[0]", "refusals cannot give documents", "format"),
     ],
+    "synthetic_of_another_format": [
+        (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: synthetic, stage: talks}]\n"), "5, stage corpus, field sources[0]", "`talks` that it reads holds conversations", "name a stage with documents"),
+    ],
     "wrong_format": [
         (changed("data: corpus\n    tokenizer", "data: talks\n    tokenizer"), "11, stage base, field data", "pretrain needs documents, and `talks` holds conversations", "corpus"),
         (changed("{kind: tokenizer, data: corpus}", "{kind: tokenizer, data: pairs}"), "8, stage vocab, field data", "tokenizer needs documents", "corpus"),

@@ -156,7 +156,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
     config: Any = source.config
 
     def prompts(split: str) -> Prompts:
-        records = list(read(source.data / f"{split}.jsonl"))
+        records = list(read(source.data / split))
         return Prompts.build(records, source.chat, source.length, config.max_new_tokens)
 
     def rollouts(asked: Prompts, plan: Layout, folder: str) -> Rollouts:
@@ -177,7 +177,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             truncate=config.correction,
         )
 
-    def online(plan: Layout) -> Rollouts:
+    def online(plan: Layout, steps: int) -> Rollouts:
         value.rollouts = rollouts(train_prompts, plan, "rollouts")
         return value.rollouts
 
@@ -195,7 +195,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
         "prompts_too_long": train_prompts.dropped,
         "row_tokens": train_prompts.length,
     }
-    has_heldout = any(True for _ in read(source.data / "heldout.jsonl"))
+    has_heldout = any(True for _ in read(source.data / "heldout"))
     items = Items(train_prompts, None, account, online=online, measure=measure if has_heldout else None)
     _show_memory(source, value)
     return items

@@ -44,6 +44,7 @@ class Source:
     emit: Emit
     others: Mapping[str, Path] = field(default_factory=dict)  # artifacts of the stages that other fields name
     score: Score | None = None  # the verifier that the stage names
+    tokens: Path | None = None  # where the data's token shards are, or will be
 
     @property
     def batch(self) -> int:
@@ -54,7 +55,8 @@ class Source:
 class Items:
     """Training and held-out items of a phase, and what was dropped on the way.
 
-    `around` wraps the batches in what must be computed at every step; `online` makes batches of the model's own text instead.
+    `around` wraps the batches in what must be computed at every step; `online` makes the batches of a layout and a
+    number of steps itself: those of the model's own text, or a mix of sources.
     `measure` says what a loss cannot (rewards on held-out prompts), before training and after it.
     """
 
@@ -63,5 +65,5 @@ class Items:
     account: dict[str, Any]
     rows_per_item: int = 1
     around: Callable[[Batches], Batches] = lambda batches: batches
-    online: Callable[[Layout], Batches] | None = None
+    online: Callable[[Layout, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None

@@ -71,11 +71,11 @@ def taught(source: Source) -> Items:
         )
 
     def build(split: str) -> Conversations:
-        return Conversations.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Conversations.build(read(source.data / split), source.chat, source.length)
 
     rows = build("train")
     items = Items(rows, None, {**vars(rows.account), "items": rows.count, "row_tokens": rows.length})
-    if any(True for _ in read(source.data / "heldout.jsonl")):
+    if any(True for _ in read(source.data / "heldout")):
         items.heldout = build("heldout")
 
     def around(batches: Batches) -> Batches:
@@ -85,12 +85,12 @@ def taught(source: Source) -> Items:
 
     plans: list[Layout] = []
 
-    def online(plan: Layout) -> Batches:
+    def online(plan: Layout, steps: int) -> Batches:
         plans.append(plan)
         return Shuffled(items.train.count, items.train.item, plan)
 
     def own() -> Rollouts:
-        records = list(read(source.data / "train.jsonl"))
+        records = list(read(source.data / "train"))
         asked = Prompts.build(records, source.chat, source.length, config.max_new_tokens)
         return Rollouts(
             prompts=asked,

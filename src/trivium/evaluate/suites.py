@@ -42,7 +42,7 @@ def heldout(
     data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True
 ) -> list[dict[str, Any]]:
     """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
-    records = list(islice((record for record in read(data / "heldout.jsonl") if keep(record)), suite.items))
+    records = list(islice((record for record in read(data / "heldout") if keep(record)), suite.items))
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",

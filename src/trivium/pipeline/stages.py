@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ def _data(ctx: Context) -> dict[str, Any]:
         out=ctx.out,
         against=against,
         emit=ctx.emit,
+        work=ctx.work,
+        inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
     )
 
 
@@ -42,20 +44,25 @@ def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(ctx: Context) -> dict[str, Any]:
-    from trivium.corpus.records import read
+    from trivium.corpus.shards import sample
     from trivium.text import tokenizer
     from trivium.text.chat import TEMPLATE
 
-    texts, characters = [], 0
-    for record in read(ctx.inputs[ctx.config.data].path / "train.jsonl"):
-        if characters >= ctx.config.sample:
-            break
-        texts.append(record["text"])
-        characters += len(record["text"])
-    trained = tokenizer.train(texts, ctx.config.vocab_size)
+    texts: list[str] = []
+    characters = 0
+
+    def seen() -> Iterator[str]:  # the trainer counts words as it reads: the sample is never in memory
+        nonlocal characters
+        for text in sample(ctx.inputs[ctx.config.data].path, ctx.config.sample):
+            characters += len(text)
+            if len(texts) < 1000:
+                texts.append(text)
+            yield text
+
+    trained = tokenizer.train(seen(), ctx.config.vocab_size)
     tokenizer.save(trained, ctx.out, TEMPLATE, context=0)
-    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts[:1000])]
-    ratio = sum(len(text.encode()) for text in texts[:1000]) / max(1, sum(sizes))
+    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts)]
+    ratio = sum(len(text.encode()) for text in texts) / max(1, sum(sizes))
     return {"vocab_size": trained.get_vocab_size(), "characters": characters, "bytes_per_token": ratio}
 
 
@@ -83,8 +90,18 @@ def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
+    from trivium.pipeline.account import history
+    from trivium.pipeline.checks import overlapping
+    from trivium.pipeline.store import Store
 
-    results = evaluate(ctx.config, {name: artifact.path for name, artifact in ctx.inputs.items()}, ctx.emit)
+    store = Store(ctx.work.parent.parent)
+    data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
+    contaminated = {
+        suite.data: len({key for folder in data for key in overlapping(folder, suite.data)})
+        for suite in ctx.config.suites
+    }
+    folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
+    results = evaluate(ctx.config, folders, ctx.emit, contaminated)
     files.write_json(ctx.out / "results.json", results)
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**tested, "passed": results["passed"]}
@@ -128,10 +145,10 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(1, _data, _data_identity),
-    "tokenizer": Kind(1, _tokenizer),
+    "data": Kind(2, _data, _data_identity),
+    "tokenizer": Kind(2, _tokenizer),
     "import": Kind(1, _import, _import_identity),
-    "pretrain": Kind(1, _train),
+    "pretrain": Kind(2, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
     "reward": Kind(1, _train),
@@ -140,7 +157,7 @@ STAGES: Registry = {
     "grpo": Kind(1, _train),
     "distill": Kind(1, _train),
     "orpo": Kind(1, _train),
-    "evaluate": Kind(1, _evaluate, _evaluate_identity),
+    "evaluate": Kind(2, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),
 }

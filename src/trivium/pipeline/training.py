@@ -23,6 +23,7 @@ def train(ctx: Context) -> dict[str, Any]:
 def train_here(ctx: Context) -> dict[str, Any]:
     """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
     from trivium import imports
+    from trivium.corpus.shards import place
     from trivium.model import lora, scalar
     from trivium.phases import PHASES, train_phase
     from trivium.plan.machine import measured_peak
@@ -47,6 +48,9 @@ def train_here(ctx: Context) -> dict[str, Any]:
             if (name := getattr(ctx.config, field, None)) is not None
         },
         network=network,
+        tokens=place(store / "tokens", ctx.inputs[ctx.config.data].fingerprint, chat)
+        if ctx.config.kind == "pretrain"
+        else None,
     )
     if isinstance(network, scalar.Scalar):
         if distributed.rank() == 0:

@@ -23,6 +23,7 @@ _WANTED: dict[str, frozenset[str]] = {
     "model": _MODELS,
     "baseline": _MODELS,
     "compare": _MODELS,
+    "stage": frozenset({"data", "synthesize"}),
 }
 
 

@@ -10,7 +10,7 @@ from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
 from trivium.recipe.references import references
-from trivium.recipe.sources import SourceBase
+from trivium.recipe.sources import SourceBase, Synthetic
 
 Found = Iterator[RecipeError]
 
@@ -73,6 +73,20 @@ def source_without_format(look: Look) -> Found:
                 )
 
 
+def synthetic_of_another_format(look: Look) -> Found:
+    for name, stage in look.each(DataStage):
+        for index, source in enumerate(stage.sources):
+            made = look.get(source.stage, DataStage) if isinstance(source, Synthetic) else None
+            if made and made.format != stage.format:
+                yield look.error(
+                    f"this stage holds {stage.format}, and `{source.stage}` that it reads holds {made.format}",  # type: ignore[union-attr]
+                    name,
+                    "sources",
+                    index,
+                    fix=f"name a stage with {stage.format}, or change the stage's `format`",
+                )
+
+
 def wrong_format(look: Look) -> Found:
     """A stage or suite whose data stage has another format than it learns from or measures."""
     for name, stage in look.recipe.stages.items():
@@ -127,7 +141,9 @@ def _shared(one: DataStage, other: DataStage) -> set[str]:
     """The sources that both read, by kind and path."""
 
     def identify(source: SourceBase) -> str:
-        return " ".join(str(part) for part in (source.kind, getattr(source, "path", "")) if part)
+        own = set(type(source).model_fields) - set(SourceBase.model_fields)
+        places = [getattr(source, name) for name in ("path", "name", "stage", "start") if name in own]
+        return " ".join(str(part) for part in (source.kind, *places))
 
     return {identify(source) for source in one.sources} & {identify(source) for source in other.sources}
 
@@ -182,6 +198,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_sources,
     mix_without_weights,
     source_without_format,
+    synthetic_of_another_format,
     wrong_format,
     evaluated_without_heldout,
     nothing_to_train_on,

@@ -1,10 +1,10 @@
-"""The kinds of sources, opened as readers of items. A new kind is one row in `READERS`."""
+"""The kinds of sources that give conversations and preferences, opened as readers of items held in memory."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus import files, python_docs, reasoning, refusals
 from trivium.corpus.records import Item
-from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text
+from trivium.corpus.sources import tables
+from trivium.errors import DataError
+from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Synthetic, Text
 from trivium.types import Emit
 
 
@@ -34,30 +36,22 @@ class Reader:
         """Starts reading; the source counts in the argument what it leaves out itself, by reason."""
 
 
-def open_source(source: SourceBase, format: str, seed: int, recipe_folder: Path, emit: Emit) -> Reader:
-    """A reader for a source of the recipe, in one of the stage's formats."""
-    reader = READERS[type(source)](source, format, seed, recipe_folder, emit)
+def open_source(
+    source: SourceBase,
+    format: str,
+    seed: int,
+    recipe_folder: Path,
+    emit: Emit,
+    inputs: Mapping[str, Path] | None = None,
+) -> Reader:
+    """A reader for a source of the recipe, in one of the stage's formats. `inputs`: stage -> its artifact's folder."""
+    if isinstance(source, Synthetic):
+        reader = _synthetic(source, format, (inputs or {})[source.stage])
+    else:
+        reader = READERS[type(source)](source, format, seed, recipe_folder, emit)
     reader.license = source.license or reader.license
     reader.origin = source.origin or reader.origin
     return reader
-
-
-def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
-    """What the source's items depend on beyond the recipe."""
-    if isinstance(source, PythonDocs):
-        return {
-            "kind": source.kind,
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-        }
-    if isinstance(source, Reasoning):
-        return {"kind": source.kind, "reasoning-gym": metadata.version("reasoning-gym")}
-    if isinstance(source, Refusals):
-        return {"kind": source.kind, "sha256": refusals.checksum()}
-    if isinstance(source, Text | Jsonl):
-        endings = files.JSONL if isinstance(source, Jsonl) else ()
-        found = files.checksums(source.path, recipe_folder, endings)
-        return {"kind": source.kind, "path": source.path, "files": found}
-    raise TypeError(f"no identity for {type(source).__name__}")
 
 
 def _python_docs(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
@@ -94,10 +88,37 @@ def _text(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Read
 
 
 def _jsonl(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
+    limit = 10 if source.max_bad_lines is None else source.max_bad_lines
+
     def items(dropped: Counter[str]) -> Iterator[Item]:
-        return files.jsonl(source.path, folder, format, source.max_bad_lines, emit, dropped)
+        return files.jsonl(source.path, folder, format, limit, emit, dropped)
 
     return Reader(source.kind, "unknown", source.path, items)
+
+
+def _synthetic(source: Synthetic, format: str, folder: Path) -> Reader:
+    """Another stage's items, each with the licence and origin it has there unless the recipe gives one."""
+    wanted = {"conversations": "messages", "preferences": "chosen"}.get(format, "text")
+
+    def items(_: Counter[str]) -> Iterator[Item]:
+        for record in tables.artifact(folder):
+            if wanted not in record:
+                raise DataError(
+                    f"stage {source.stage} holds no {format}: a record has {', '.join(record)}",
+                    where=f"sources: synthetic, {source.stage}",
+                    fix="name a stage of this format, or change the stage's `format`",
+                )
+            own = {key: value for key, value in record.items() if key != "source"}
+            for name, given in (("license", source.license), ("origin", source.origin)):
+                if given is not None:
+                    own[name] = given
+            turns = record.get("messages") or record.get("prompt") or []
+            said = tuple(str(turn["content"]) for turn in turns)
+            said += tuple(str(record[name]) for name in ("text", "chosen") if name in record)
+            yield Item(own, sayings=said)
+
+    licences = tables.licences_of(folder)
+    return Reader(source.kind, ", ".join(licences) or "unknown", f"stage {source.stage}", items)
 
 
 READERS: dict[type[SourceBase], Callable[[Any, str, int, Path, Emit], Reader]] = {
