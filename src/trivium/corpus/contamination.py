@@ -61,4 +61,4 @@ def _sayings(record: Record) -> list[str]:
     said = [
         turn["content"] for turn in turns if turn["role"] == "assistant" or record["source"] != "python-docs"
     ]
-    return [*said, record["chosen"]] if "chosen" in record else said
+    return [*said, *(record[name] for name in ("chosen", "completion") if name in record)]

@@ -4,6 +4,7 @@ A record is a dict with the keys `key`, `source`, `license`, `origin` and those 
     documents      text
     conversations  messages [{role, content}], meta
     preferences    prompt [{role, content}], chosen, rejected, meta
+    feedback       prompt [{role, content}], completion, label (1 desirable, 0 not), meta
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def text_of(record: Record) -> str:
         return str(record["text"])
     turns = record["messages"] if "messages" in record else record["prompt"]
     parts = [f"{turn['role']}: {turn['content']}" for turn in turns]
-    return "\n".join([*parts, *(record[name] for name in ("chosen", "rejected") if name in record)])
+    return "\n".join(
+        [*parts, *(record[name] for name in ("chosen", "rejected", "completion") if name in record)]
+    )
 
 
 def document(key: str, text: str) -> Record:
@@ -64,6 +67,17 @@ def conversation(key: str, question: str, reply: str, meta: Record) -> Record:
 def preference(key: str, question: str, chosen: str, rejected: str, meta: Record) -> Record:
     prompt = [{"role": "user", "content": question}]
     return {"key": key, "prompt": prompt, "chosen": chosen, "rejected": rejected, "meta": meta}
+
+
+def as_feedback(record: Record) -> list[Record]:
+    """A preference pair as feedback: the chosen reply is desirable, the rejected one is not. Feedback stays as it is."""
+    if "completion" in record:
+        return [record]
+    rest = {name: value for name, value in record.items() if name not in ("chosen", "rejected")}
+    return [
+        {**rest, "completion": record["chosen"], "label": 1},
+        {**rest, "completion": record["rejected"], "label": 0},
+    ]
 
 
 def read(path: Path) -> Iterator[Record]:

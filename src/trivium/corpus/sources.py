@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus import files, python_docs, reasoning, refusals
+from trivium.corpus import files, python_docs, reasoning, refusals, tables
 from trivium.corpus.records import Item
-from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Text
+from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Table, Text
 from trivium.types import Emit
 
 
@@ -57,6 +57,9 @@ def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
         endings = files.JSONL if isinstance(source, Jsonl) else ()
         found = files.checksums(source.path, recipe_folder, endings)
         return {"kind": source.kind, "path": source.path, "files": found}
+    if isinstance(source, Table):
+        found = tables.sources(source.path, recipe_folder)
+        return {"kind": source.kind, "path": source.path, "files": found}
     raise TypeError(f"no identity for {type(source).__name__}")
 
 
@@ -100,10 +103,19 @@ def _jsonl(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Rea
     return Reader(source.kind, "unknown", source.path, items)
 
 
+def _table(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
+    def items(dropped: Counter[str]) -> Iterator[Item]:
+        rows = tables.rows(source.path, folder)
+        return files.checked(rows, format, source.max_bad_lines, emit, dropped)
+
+    return Reader(source.kind, "unknown", source.path, items)
+
+
 READERS: dict[type[SourceBase], Callable[[Any, str, int, Path, Emit], Reader]] = {
     PythonDocs: _python_docs,
     Reasoning: _reasoning,
     Refusals: _refusals,
     Text: _text,
     Jsonl: _jsonl,
+    Table: _table,
 }

@@ -89,12 +89,8 @@ def wrong_format(look: Look) -> Found:
         for place, target, needed, said in needs:
             data = look.get(target, DataStage) or look.get(target, SynthesizeStage)
             if data and needed and data.format not in needed:
-                fitting = [
-                    n
-                    for kind in (DataStage, SynthesizeStage)
-                    for n, s in look.each(kind)
-                    if s.format in needed
-                ]
+                fitting = [n for n, s in look.each(DataStage) if s.format in needed]
+                fitting += [n for n, s in look.each(SynthesizeStage) if s.format in needed]
                 form = " or ".join(needed)
                 yield look.error(
                     f"{said} needs {form}, and `{target}` holds {data.format}",
