@@ -175,7 +175,7 @@ MISTAKES = {
         (changed("requires: safety", "requires: [safety, chat]"), "37, stage release, field requires[1]", "`chat` is a sft stage, and this field needs a stage of kind evaluate", "safety"),
         (changed("init: base", "init: vocab"), "17, stage chat, field init", "`vocab` is a tokenizer stage, and this field needs a checkpoint", "base"),
         (changed("tokenizer: vocab", "tokenizer: corpus"), "12, stage base, field tokenizer", "needs a stage of kind tokenizer", "vocab"),
-        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind data", "corpus"),
+        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind synthesize or data", "corpus"),
         (changed("init: chat", "init: small", "", "  small: {kind: quantize, model: chat}\n"), "22, stage aligned, field init", "quantized weights cannot be trained", "chat"),
         (changed("", "  small: {kind: quantize, model: smaller}\n  smaller: {kind: quantize, model: chat}\n"), "38, stage small, field model", "`smaller` is quantized", "chat"),
     ],

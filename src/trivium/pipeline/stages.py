@@ -148,7 +148,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(1, _data, _data_identity),
+    "data": Kind(2, _data, _data_identity),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "tokenizer": Kind(1, _tokenizer),
     "import": Kind(1, _import, _import_identity),
