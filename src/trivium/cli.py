@@ -14,6 +14,7 @@ from trivium import commands
 
 DATA = ("data", "tokenizer")
 TRAIN = ("pretrain", "sft", "reward", "dpo", "orpo", "ppo")
+SYNTHESIZE = ("synthesize",)
 EVALUATE = ("evaluate",)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
@@ -222,6 +223,25 @@ def data(
       trivium data mine.yaml corpus && trivium data inspect runs/mine/corpus
     """
     commands.step(recipe, override, store, runs, stages, DATA)
+
+
+@app.command()
+def synthesize(
+    recipe: Recipe,
+    stages: Stages = None,
+    override: Override = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run the synthesize stages of a recipe (data that a teacher writes), and what they need.
+
+    Stopped and run again it goes on where it was: no call to a teacher is made twice.
+
+    Example:
+
+      trivium synthesize mine.yaml traces && head -n 3 runs/mine/traces/train.jsonl
+    """
+    commands.step(recipe, override, store, runs, stages, SYNTHESIZE)
 
 
 @app.command()

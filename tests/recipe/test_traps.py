@@ -67,6 +67,7 @@ def refuse(text: str) -> RecipeError:
 
 
 CHAT = "init: base\n    data: talks\n"
+ASKS = "  traces: {kind: synthesize, data: talks, teacher: {kind: checkpoint, model: chat}"
 MISTAKES = {
     "alignment_without_init": [
         (changed("    init: chat\n", ""), "20, stage aligned, field init", "this dpo stage has no `init`", "base, chat"),
@@ -119,11 +120,20 @@ MISTAKES = {
     "synthetic_of_another_format": [
         (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: synthetic, stage: talks}]\n"), "5, stage corpus, field sources[0]", "`talks` that it reads holds conversations", "name a stage with documents"),
     ],
+    "unverified": [
+        (changed("", f"{ASKS}, method: cot}}\n"), "38, stage traces, field method", "cot has no verifier", "kind: reasoning"),
+        (changed("", f"{ASKS}, method: preferences}}\n"), "38, stage traces, field method", "nothing to choose", "kind: judge"),
+        (changed("", f"{ASKS}, method: critique, accept: 0.5}}\n"), "38, stage traces, field accept", "no verifier", "leave `accept`"),
+        (changed("", f"{ASKS}, method: cot, verifier: {{kind: exact}}, temperature: 0}}\n"), "38, stage traces, field temperature", "4 times the same", "0.8"),
+        (changed("", f"{ASKS}, method: preferences, verifier: {{kind: exact}}, samples: 1}}\n"), "38, stage traces, field samples", "needs two replies", "samples: 4"),
+    ],
     "wrong_format": [
         (changed("data: corpus\n    tokenizer", "data: talks\n    tokenizer"), "11, stage base, field data", "pretrain needs documents, and `talks` holds conversations", "corpus"),
         (changed("{kind: tokenizer, data: corpus}", "{kind: tokenizer, data: pairs}"), "8, stage vocab, field data", "tokenizer needs documents", "corpus"),
         (changed("data: talks\n    steps", "data: corpus\n    steps"), "18, stage chat, field data", "sft needs conversations, and `corpus` holds documents", "talks"),
         (changed("data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field data", "dpo needs preferences", "pairs"),
+        (changed("", f"{ASKS}, method: critique}}\n".replace("talks", "corpus")), "38, stage traces, field data", "synthesize needs conversations or preferences", "talks"),
+        (changed("", f"{ASKS}, method: critique}}\n  more: {{kind: dpo, init: chat, data: traces, steps: 5}}\n"), "39, stage more, field data", "`traces` holds conversations", "pairs"),
         (changed("{kind: preferences, data: pairs}", "{kind: preferences, data: talks}"), "30, stage safety, field suites[0].data", "suite preferences needs preferences", "pairs"),
         (changed("{kind: refusals, data: talks}", "{kind: refusals, data: corpus}"), "31, stage safety, field suites[1].data", "suite refusals needs conversations", "talks"),
     ],
@@ -168,7 +178,7 @@ MISTAKES = {
         (changed("requires: safety", "requires: [safety, chat]"), "37, stage release, field requires[1]", "`chat` is a sft stage, and this field needs a stage of kind evaluate", "safety"),
         (changed("init: base", "init: vocab"), "17, stage chat, field init", "`vocab` is a tokenizer stage, and this field needs a checkpoint", "base"),
         (changed("tokenizer: vocab", "tokenizer: corpus"), "12, stage base, field tokenizer", "needs a stage of kind tokenizer", "vocab"),
-        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind data", "corpus"),
+        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind synthesize or data", "corpus"),
         (changed("init: chat", "init: small", "", "  small: {kind: quantize, model: chat}\n"), "22, stage aligned, field init", "quantized weights cannot be trained", "chat"),
         (changed("", "  small: {kind: quantize, model: smaller}\n  smaller: {kind: quantize, model: chat}\n"), "38, stage small, field model", "`smaller` is quantized", "chat"),
     ],

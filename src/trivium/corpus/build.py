@@ -18,6 +18,7 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus import contamination, records, sources
 from trivium.corpus.records import Item, Record
+from trivium.corpus.statistics import statistics
 from trivium.corpus.steps.quality import identity as quality_identity
 from trivium.errors import DataError
 from trivium.files import write_json
@@ -245,4 +246,5 @@ def _account(config: DataStage, pools: list[Pool], against: dict[str, Path]) -> 
         },
         {"step": "shuffle"},
     ]
-    return {"format": config.format, "sources": rows, "steps": steps}
+    train = [record for pool in pools for record in pool.train]
+    return {"format": config.format, "sources": rows, "steps": steps, "statistics": statistics(train)}

@@ -72,7 +72,7 @@ def _sayings(record: Record) -> list[str]:
         for turn in turns
         if turn["role"] == "assistant" or records.kind_of(record) != "python-docs"
     ]
-    return [*said, record["chosen"]] if "chosen" in record else said
+    return [*said, *(record[name] for name in ("chosen", "completion") if name in record)]
 
 
 def gram_hashes(text: str, n: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Documents are Parquet files in the folders `train` and `heldout`, conversations 
     documents      text, url, language, language_score, quality, meta, where
     conversations  messages [{role, content}], meta
     preferences    prompt [{role, content}], chosen, rejected, meta
+    feedback       prompt [{role, content}], completion, label (1 desirable, 0 not), meta
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def text_of(record: Record) -> str:
         return str(record["text"])
     turns = record["messages"] if "messages" in record else record["prompt"]
     parts = [f"{turn['role']}: {turn['content']}" for turn in turns]
-    return "\n".join([*parts, *(record[name] for name in ("chosen", "rejected") if name in record)])
+    return "\n".join(
+        [*parts, *(record[name] for name in ("chosen", "rejected", "completion") if name in record)]
+    )
 
 
 def kind_of(record: Record) -> str:
@@ -72,6 +75,17 @@ def conversation(key: str, question: str, reply: str, meta: Record) -> Record:
 def preference(key: str, question: str, chosen: str, rejected: str, meta: Record) -> Record:
     prompt = [{"role": "user", "content": question}]
     return {"key": key, "prompt": prompt, "chosen": chosen, "rejected": rejected, "meta": meta}
+
+
+def as_feedback(record: Record) -> list[Record]:
+    """A preference pair as feedback: the chosen reply is desirable, the rejected one is not. Feedback stays as it is."""
+    if "completion" in record:
+        return [record]
+    rest = {name: value for name, value in record.items() if name not in ("chosen", "rejected")}
+    return [
+        {**rest, "completion": record["chosen"], "label": 1},
+        {**rest, "completion": record["rejected"], "label": 0},
+    ]
 
 
 SPLITS = ("train", "heldout")

@@ -75,7 +75,7 @@ def _node(artifact: Artifact, store: Store, known: dict[str, Node]) -> Node:
 
 def _sources(artifact: Artifact) -> list[dict[str, Any]]:
     path = artifact.path / "account.json"
-    if artifact.kind != "data" or not path.is_file():
+    if artifact.kind not in ("data", "synthesize") or not path.is_file():
         return []
     try:
         sources: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sources"]

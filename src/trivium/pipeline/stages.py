@@ -43,6 +43,26 @@ def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
     return identity(config, folder)
 
 
+def _synthesize(ctx: Context) -> dict[str, Any]:
+    from trivium.synthesize.build import build
+
+    return build(
+        ctx.config,
+        seed=ctx.seed,
+        recipe_folder=ctx.recipe_folder,
+        inputs={name: (artifact.path, artifact.fingerprint) for name, artifact in ctx.inputs.items()},
+        work=ctx.work,
+        out=ctx.out,
+        emit=ctx.emit,
+    )
+
+
+def _synthesize_identity(config: Any, folder: Path) -> dict[str, Any]:
+    from trivium.synthesize.build import identity
+
+    return identity(config, folder)
+
+
 def _tokenizer(ctx: Context) -> dict[str, Any]:
     from trivium.corpus.shards import sample
     from trivium.text import tokenizer
@@ -147,6 +167,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 STAGES: Registry = {
     "data": Kind(2, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
+    "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(1, _import, _import_identity),
     "pretrain": Kind(2, _train),
     "sft": Kind(1, _train),

@@ -19,8 +19,9 @@ class DataStage(StageBase):
 
     kind: Literal["data"]
     references: ClassVar[tuple[str, ...]] = ("decontaminate",)
-    format: Literal["documents", "conversations", "preferences"] = "documents"
-    """documents to pre-train on, conversations to fine-tune on, preferences (reply pairs) to align on."""
+    format: Literal["documents", "conversations", "preferences", "feedback"] = "documents"
+    """documents to pre-train on, conversations to fine-tune on, preferences (reply pairs) or feedback (replies marked
+    good or bad) to align on."""
     sources: list[Source] = []
     size: Count | None = None
     """Size of the training mix: characters for documents, items otherwise. None: the largest there is."""

@@ -1,6 +1,6 @@
 """What a recipe may say, as one union of its stages. A class is a kind of stage, source or suite; docstrings of fields are help.
 
-The classes live by step of the pipeline: `sources`, `data`, `training`, `alignment`, `evaluation`, `deployment`.
+The classes live by step of the pipeline: `sources`, `data`, `training`, `synthesis`, `alignment`, `evaluation`, `deployment`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from trivium.recipe.base import Name, Strict
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage, ReleaseStage
 from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.synthesis import SynthesizeStage
 from trivium.recipe.training import ImportStage, PretrainStage, SftStage
 
 Stage = Annotated[
     DataStage
+    | SynthesizeStage
     | TokenizerStage
     | ImportStage
     | PretrainStage

@@ -13,8 +13,8 @@ CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "kto", "ppo
 
 _MODELS = CHECKPOINTS | {"quantize"}
 _WANTED: dict[str, frozenset[str]] = {
-    "data": frozenset({"data"}),
-    "decontaminate": frozenset({"data"}),
+    "data": frozenset({"data", "synthesize"}),
+    "decontaminate": frozenset({"data", "synthesize"}),
     "tokenizer": frozenset({"tokenizer", "import"}),
     "init": CHECKPOINTS,
     "teacher": CHECKPOINTS,

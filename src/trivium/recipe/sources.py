@@ -56,10 +56,11 @@ class Text(SourceBase):
 
 
 class Jsonl(SourceBase):
-    """One JSON object per line: `text`, `messages`, `prompt`/`completion` or `prompt`/`chosen`/`rejected`."""
+    """One JSON object per line: `text`, `messages`, `prompt`/`completion`, `prompt`/`chosen`/`rejected` or
+    `prompt`/`completion`/`label`."""
 
     kind: Literal["jsonl"]
-    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences", "feedback"})
     path: str
     """A file, a folder or a glob, relative to the recipe, or (documents only) any fsspec URL."""
     max_bad_lines: Annotated[int, Field(ge=0)] | None = None
@@ -190,12 +191,24 @@ class Crawl(SourceBase):
     """Part of the crawl's identity: another number fetches everything again."""
 
 
+class Table(SourceBase):
+    """Rows with the columns of `jsonl`, from JSON lines, Parquet or a folder that the `datasets` library saved."""
+
+    kind: Literal["table"]
+    formats: ClassVar[frozenset[str]] = frozenset({"conversations", "preferences", "feedback"})
+    path: str
+    """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote."""
+    max_bad_lines: Annotated[int, Field(ge=0)] = 10
+    """Malformed rows that are reported, counted and skipped before the stage stops."""
+
+
 Source = Annotated[
     PythonDocs
     | Reasoning
     | Refusals
     | Text
     | Jsonl
+    | Table
     | Html
     | Warc
     | Parquet

@@ -11,6 +11,7 @@ from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
 from trivium.recipe.references import references
 from trivium.recipe.sources import SourceBase, Synthetic
+from trivium.recipe.synthesis import SynthesizeStage
 
 Found = Iterator[RecipeError]
 
@@ -25,6 +26,7 @@ FORMAT_OF_STAGE = {
     "orpo": ("preferences",),
     "reward": ("preferences",),
     "kto": ("feedback", "preferences"),
+    "synthesize": ("conversations", "preferences"),
 }
 FORMAT_OF_SUITE = {
     "bits_per_byte": ("documents",),
@@ -99,9 +101,10 @@ def wrong_format(look: Look) -> Found:
                 for index, suite in enumerate(stage.suites)
             ]
         for place, target, needed, said in needs:
-            data = look.get(target, DataStage)
+            data = look.get(target, DataStage) or look.get(target, SynthesizeStage)
             if data and needed and data.format not in needed:
                 fitting = [n for n, s in look.each(DataStage) if s.format in needed]
+                fitting += [n for n, s in look.each(SynthesizeStage) if s.format in needed]
                 form = " or ".join(needed)
                 yield look.error(
                     f"{said} needs {form}, and `{target}` holds {data.format}",
@@ -109,6 +112,44 @@ def wrong_format(look: Look) -> Found:
                     *place,
                     fix=f"data stages with {form}: {listed(fitting)}; or add one with `format: {needed[0]}`",
                 )
+
+
+def unverified(look: Look) -> Found:
+    """Loops that have nothing to choose by, or thresholds that nothing is held against."""
+    for name, stage in look.each(SynthesizeStage):
+        if stage.verifier is None and stage.method in ("cot", "best_of_n", "preferences"):
+            yield look.error(
+                f"{stage.method} has no verifier, so there is nothing to choose replies by",
+                name,
+                "method",
+                fix="write `verifier: {kind: reasoning}` for reasoning-gym's tasks, `{kind: exact}` for known answers, "
+                "`{kind: function, path: ...}` for code of your own, or `{kind: judge, teacher: ...}`",
+            )
+        elif stage.verifier is None and stage.accept is not None:
+            yield look.error(
+                f"`accept: {stage.accept:g}` is held against no score: there is no verifier",
+                name,
+                "accept",
+                fix="add a `verifier`, or leave `accept` out",
+            )
+        if (
+            stage.method in ("cot", "best_of_n", "preferences")
+            and stage.samples > 1
+            and stage.temperature == 0
+        ):
+            yield look.error(
+                f"{stage.samples} samples at temperature 0 are {stage.samples} times the same reply",
+                name,
+                "temperature",
+                fix="write a temperature such as 0.8, or `samples: 1`",
+            )
+        if stage.method == "preferences" and stage.samples < 2:
+            yield look.error(
+                "a preference pair needs two replies, and `samples` is 1",
+                name,
+                "samples",
+                fix="write `samples: 4` or more",
+            )
 
 
 def evaluated_without_heldout(look: Look) -> Found:
@@ -200,6 +241,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     source_without_format,
     synthetic_of_another_format,
     wrong_format,
+    unverified,
     evaluated_without_heldout,
     nothing_to_train_on,
     heldout_differs,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.corpus import refusals
+from trivium.corpus import tables as saved
 from trivium.corpus.sources import books, code, crawl, html, locate, tables, text, warc
 from trivium.corpus.sources.base import Document as Document
 from trivium.corpus.sources.base import DocumentSource, Setting, Source
@@ -32,6 +33,7 @@ from trivium.recipe.sources import (
     Refusals,
     SourceBase,
     Synthetic,
+    Table,
     Text,
     Warc,
 )
@@ -88,6 +90,8 @@ def identity(source: SourceBase, recipe_folder: Path) -> dict[str, Any]:
             "path": path,
             "files": locate.identity(path, recipe_folder, ENDINGS[type(source)]),
         }
+    if isinstance(source, Table):
+        return {"kind": source.kind, "path": source.path, "files": saved.sources(source.path, recipe_folder)}
     if isinstance(source, HuggingFace):
         return {"kind": source.kind, **_data_set(source, recipe_folder)}
     if isinstance(source, Synthetic | Crawl):

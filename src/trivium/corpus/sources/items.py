@@ -13,8 +13,9 @@ from trivium import seeds
 from trivium.corpus import files, python_docs, reasoning, refusals
 from trivium.corpus.records import Item
 from trivium.corpus.sources import tables
+from trivium.corpus.tables import rows as table_rows
 from trivium.errors import DataError
-from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Synthetic, Text
+from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Synthetic, Table, Text
 from trivium.types import Emit
 
 
@@ -119,6 +120,12 @@ def _synthetic(source: Synthetic, format: str, folder: Path) -> Reader:
 
     licences = tables.licences_of(folder)
     return Reader(source.kind, ", ".join(licences) or "unknown", f"stage {source.stage}", items)
+def _table(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
+    def items(dropped: Counter[str]) -> Iterator[Item]:
+        rows = table_rows(source.path, folder)
+        return files.checked(rows, format, source.max_bad_lines, emit, dropped)
+
+    return Reader(source.kind, "unknown", source.path, items)
 
 
 READERS: dict[type[SourceBase], Callable[[Any, str, int, Path, Emit], Reader]] = {
@@ -127,4 +134,5 @@ READERS: dict[type[SourceBase], Callable[[Any, str, int, Path, Emit], Reader]] =
     Refusals: _refusals,
     Text: _text,
     Jsonl: _jsonl,
+    Table: _table,
 }
