@@ -82,6 +82,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a log, in one write: the lines of several processes stay whole."""
+    with path.open("ab", buffering=0) as file:
+        file.write((line + "\n").encode())
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill; renames it to `path` when the block ends without an error.

@@ -1,0 +1,182 @@
+"""Every layout is the same training: losses, gradient norms and data order of 2 and 4 processes are those of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch.multiprocessing as mp
+
+from trivium import phases
+from trivium.batches.rows import Shuffled
+from trivium.errors import Preempted
+from trivium.files import write_json
+from trivium.train import distributed
+
+STEPS = 3
+LAYOUTS: dict[int, list[dict[str, int]]] = {
+    2: [{"data": 2}, {"shard": 2}, {"tensor": 2}, {"context": 2}, {"pipeline": 2}],
+    4: [
+        {"data": 2, "shard": 2},
+        {"shard": 2, "tensor": 2},
+        {"pipeline": 2, "shard": 2},
+        {"pipeline": 2, "tensor": 2},
+        {"shard": 2, "context": 2},
+    ],
+}
+WHOLE_REPLIES = {"dpo"}
+"""Phases whose loss compares whole replies: not for context and pipeline (`recipe.traps_parallel`)."""
+ELASTIC = 6
+"""Steps of the run that changes its layout twice."""
+
+
+def name(sizes: dict[str, int]) -> str:
+    return "-".join(f"{axis}{size}" for axis, size in sizes.items()) or "alone"
+
+
+def cases(world: int) -> list[tuple[str, dict[str, int]]]:
+    return [
+        (kind, sizes)
+        for kind in ("pretrain", "sft", "dpo")
+        for sizes in LAYOUTS[world]
+        if kind not in WHOLE_REPLIES or not {"context", "pipeline"} & set(sizes)
+    ]
+
+
+class Recorded(Shuffled):
+    """Writes down which items this rank reads in every step, in order."""
+
+    seen: dict[int, list[int]] = {}
+
+    def batch(self, step: int) -> Any:
+        asked: list[int] = []
+        item = self.item
+        self.item = lambda index: asked.append(index) or item(index)  # type: ignore[func-returns-value]
+        try:
+            return super().batch(step)
+        finally:
+            self.item = item
+            self.seen[step] = asked
+
+
+def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    """What can be compared of a run on this rank: losses, norms, the items read by step."""
+    phases.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
+    events: list[Any] = []
+    fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", **changes}
+    try:
+        _, metrics = tiny.phase(kind, folder, emit=events.append, **fields)
+    finally:
+        phases.Shuffled = Shuffled  # type: ignore[attr-defined]
+    return {
+        "curve": [loss for _, loss in metrics["curve"]],
+        "norms": [event["grad_norm"] for event in events if event["event"] == "step"],
+        "after": metrics["after"]["loss"],
+        "items": {str(step): items for step, items in Recorded.seen.items()},
+        "place": distributed.layout(),
+    }
+
+
+def joined(rank: int, world: int, folder: Path, sizes: dict[str, int], act: Callable[[], None]) -> None:
+    """Runs `act` on the ranks of one layout, which meet anew."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    distributed.start(sizes, "cpu")
+    act()
+
+
+def worker(rank: int, world: int, folder: Path) -> None:
+    warnings.simplefilter("error")
+    for kind, sizes in cases(world):
+        mine = folder / f"{kind}-{name(sizes)}-{rank}"
+
+        def compare(kind: str = kind, mine: Path = mine) -> None:
+            write_json(mine / "result.json", trained(kind, mine))
+
+        joined(rank, world, folder, sizes, compare)
+    elastic = {2: {"shard": 2}, 4: {"pipeline": 2, "tensor": 2}}[world]
+    joined(rank, world, folder, elastic, lambda: go_on(folder.parent / "elastic", 2))
+    distributed.stop()
+
+
+def go_on(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
+    """Goes on with a run of ELASTIC steps; after `steps` more it is told to stop, and leaves a checkpoint."""
+    seen: list[int] = []
+
+    def emit(event: Any) -> None:
+        if event["event"] == "step":
+            seen.append(event["step"])
+            if len(seen) == steps:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        _, metrics = tiny.phase(
+            "pretrain", folder, emit=emit, steps=ELASTIC, micro_batch=1, checkpoint_every="1h"
+        )
+    except Preempted:
+        return None
+    return {"curve": metrics["curve"], "steps": seen}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which all layouts have trained; then a run that began on 2 ranks and went on with 4."""
+    folder = tmp_path_factory.mktemp("parallel")
+    for world in LAYOUTS:
+        (folder / str(world)).mkdir()
+        mp.spawn(worker, args=(world, folder / str(world)), nprocs=world)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("alone")
+    return {kind: trained(kind, folder / kind) for kind in ("pretrain", "sft", "dpo")}
+
+
+@pytest.mark.parametrize(
+    ("world", "kind", "sizes"),
+    [(world, kind, sizes) for world in LAYOUTS for kind, sizes in cases(world)],
+    ids=lambda value: name(value) if isinstance(value, dict) else str(value),
+)
+def test_a_layout_changes_nothing(ranks, alone, world, kind, sizes):
+    wanted = alone[kind]
+    found = [
+        json.loads((ranks / str(world) / f"{kind}-{name(sizes)}-{rank}" / "result.json").read_text())
+        for rank in range(world)
+    ]
+    for rank in found:
+        assert len(rank["curve"]) == STEPS
+        assert rank["curve"] == pytest.approx(wanted["curve"], rel=1e-5)
+        assert rank["norms"] == pytest.approx(wanted["norms"], rel=1e-5)
+        assert rank["after"] == pytest.approx(wanted["after"], rel=1e-5)
+    by_place = {rank["place"][0]: rank["items"] for rank in found}
+    assert len(by_place) == sizes.get("data", 1) * sizes.get("shard", 1)
+    for rank in found:
+        assert rank["items"] == by_place[rank["place"][0]]
+    for step, items in wanted[
+        "items"
+    ].items():  # side by side, the ranks' rows are the step's rows in their order
+        assert [item for place in sorted(by_place) for item in by_place[place][step]] == items
+
+
+def test_a_run_goes_on_in_another_layout(ranks, tmp_path):
+    """Steps 1 and 2 in shards, 3 and 4 in a pipeline of split layers, the rest alone."""
+    whole = go_on(tmp_path)
+    rest = go_on(ranks / "elastic")
+    assert rest["steps"] == [5, 6]
+    assert [step for step, _ in rest["curve"]] == list(range(1, ELASTIC + 1))
+    assert [loss for _, loss in rest["curve"]] == pytest.approx(
+        [loss for _, loss in whole["curve"]], rel=1e-5
+    )
