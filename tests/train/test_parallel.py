@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 import torch.multiprocessing as mp
 
 from trivium import phases
 from trivium.batches.rows import Shuffled
 from trivium.errors import Preempted
 from trivium.files import write_json
+from trivium.model.config import ModelConfig
+from trivium.model.transformer import Transformer
+from trivium.recipe.network import ModelShape
 from trivium.train import distributed
 
 STEPS = 3
@@ -31,6 +35,11 @@ LAYOUTS: dict[int, list[dict[str, int]]] = {
         {"shard": 2, "context": 2},
     ],
 }
+EXPERTS: dict[int, list[dict[str, int]]] = {
+    2: [{"data": 2, "expert": 2}, {"shard": 2}, {"tensor": 2}, {"pipeline": 2}],
+    4: [{"data": 4, "expert": 2}, {"data": 4, "expert": 4}, {"data": 2, "expert": 2, "context": 2}],
+}
+"""Layouts of a mixture of experts, pre-trained."""
 WHOLE_REPLIES = {"dpo"}
 """Phases whose loss compares whole replies: not for context and pipeline (`recipe.traps_parallel`)."""
 ELASTIC = 6
@@ -47,7 +56,19 @@ def cases(world: int) -> list[tuple[str, dict[str, int]]]:
         for kind in ("pretrain", "sft", "dpo")
         for sizes in LAYOUTS[world]
         if kind not in WHOLE_REPLIES or not {"context", "pipeline"} & set(sizes)
-    ]
+    ] + [("experts", sizes) for sizes in EXPERTS[world]]
+
+
+def network(kind: str) -> Transformer | None:
+    """A mixture of experts where `kind` asks for one; None for the model that tiny.py makes."""
+    if kind != "experts":
+        return None
+    shape = dict(dim=32, layers=2, heads=4, kv_heads=2, hidden=64, context=32)
+    moe = dict(experts=4, shared=1, dense=0, balance=0.01)
+    vocabulary = tiny.chat_tokenizer().vocab_size
+    made = Transformer(ModelConfig.from_shape(ModelShape.model_validate({**shape, "moe": moe}), vocabulary))
+    made.initialise(torch.Generator().manual_seed(0))
+    return made
 
 
 class Recorded(Shuffled):
@@ -72,7 +93,8 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
     events: list[Any] = []
     fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", **changes}
     try:
-        _, metrics = tiny.phase(kind, folder, emit=events.append, **fields)
+        phase = "pretrain" if kind == "experts" else kind
+        _, metrics = tiny.phase(phase, folder, network=network(kind), emit=events.append, **fields)
     finally:
         phases.Shuffled = Shuffled  # type: ignore[attr-defined]
     return {
@@ -142,7 +164,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("alone")
-    return {kind: trained(kind, folder / kind) for kind in ("pretrain", "sft", "dpo")}
+    return {kind: trained(kind, folder / kind) for kind in ("pretrain", "sft", "dpo", "experts")}
 
 
 @pytest.mark.parametrize(
