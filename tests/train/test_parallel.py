@@ -42,8 +42,11 @@ EXPERTS: dict[int, list[dict[str, int]]] = {
 """Layouts of a mixture of experts, pre-trained."""
 WHOLE_REPLIES = {"dpo"}
 """Phases whose loss compares whole replies: not for context and pipeline (`recipe.traps_parallel`)."""
-ELASTIC = 6
-"""Steps of the run that changes its layout twice."""
+ELASTIC = {
+    "pretrain": {2: {"shard": 2}, 4: {"pipeline": 2, "tensor": 2}},
+    "experts": {2: {"data": 2, "expert": 2}, 4: {"data": 4, "expert": 4}},
+}
+"""Runs that begin on 2 ranks, go on with 4 and end alone."""
 
 
 def name(sizes: dict[str, int]) -> str:
@@ -127,13 +130,13 @@ def worker(rank: int, world: int, folder: Path) -> None:
             write_json(mine / "result.json", trained(kind, mine))
 
         joined(rank, world, folder, sizes, compare)
-    elastic = {2: {"shard": 2}, 4: {"pipeline": 2, "tensor": 2}}[world]
-    joined(rank, world, folder, elastic, lambda: go_on(folder.parent / "elastic", 2))
+    for kind, layouts in ELASTIC.items():
+        joined(rank, world, folder, layouts[world], lambda kind=kind: go_on(folder.parent / kind, kind, 2))  # type: ignore[misc]
     distributed.stop()
 
 
-def go_on(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
-    """Goes on with a run of ELASTIC steps; after `steps` more it is told to stop, and leaves a checkpoint."""
+def go_on(folder: Path, kind: str, steps: int | None = None) -> dict[str, Any] | None:
+    """Goes on with a run of six steps; after `steps` more it is told to stop, and leaves a checkpoint."""
     seen: list[int] = []
 
     def emit(event: Any) -> None:
@@ -142,10 +145,9 @@ def go_on(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
             if len(seen) == steps:
                 os.kill(os.getpid(), signal.SIGTERM)
 
+    fields = dict(steps=6, micro_batch=1, checkpoint_every="1h")
     try:
-        _, metrics = tiny.phase(
-            "pretrain", folder, emit=emit, steps=ELASTIC, micro_batch=1, checkpoint_every="1h"
-        )
+        _, metrics = tiny.phase("pretrain", folder, network=network(kind), emit=emit, **fields)
     except Preempted:
         return None
     return {"curve": metrics["curve"], "steps": seen}
@@ -193,12 +195,10 @@ def test_a_layout_changes_nothing(ranks, alone, world, kind, sizes):
         assert [item for place in sorted(by_place) for item in by_place[place][step]] == items
 
 
-def test_a_run_goes_on_in_another_layout(ranks, tmp_path):
-    """Steps 1 and 2 in shards, 3 and 4 in a pipeline of split layers, the rest alone."""
-    whole = go_on(tmp_path)
-    rest = go_on(ranks / "elastic")
+@pytest.mark.parametrize("kind", ELASTIC)
+def test_a_run_goes_on_in_another_layout(ranks, tmp_path, kind):
+    """Steps 1 and 2 on two ranks, 3 and 4 on four in another layout, the rest alone."""
+    straight, rest = go_on(tmp_path, kind), go_on(ranks / kind, kind)
     assert rest["steps"] == [5, 6]
-    assert [step for step, _ in rest["curve"]] == list(range(1, ELASTIC + 1))
-    assert [loss for _, loss in rest["curve"]] == pytest.approx(
-        [loss for _, loss in whole["curve"]], rel=1e-5
-    )
+    assert [step for step, _ in rest["curve"]] == list(range(1, 7))
+    assert [loss for _, loss in rest["curve"]] == pytest.approx([l for _, l in straight["curve"]], rel=1e-5)
