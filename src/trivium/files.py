@@ -94,6 +94,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a log, in one write: the lines of several processes stay whole."""
+    with path.open("ab", buffering=0) as file:
+        file.write((line + "\n").encode())
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder to fill; renames it to `path` when the block ends without an error.

@@ -98,7 +98,13 @@ MISTAKES = {
         (changed("    data: pairs\n    steps: 10\n", "    data: pairs\n    steps: 10\n    parallel: {context: 2}\n"), "25, stage aligned, field parallel.context", "compares whole replies", "shard"),
     ],
     "experts_do_not_divide_among_ranks": [
-        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 4}\n"), "15, stage base, field parallel.expert", "does not divide the 2 ranks", "divisor"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 4}\n"), "15, stage base, field parallel.expert", "does not divide the 2 `data` ranks", "divisor of 2"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    batch: 33\n    steps: 100\n    parallel: {data: 3, expert: 3}\n"), "16, stage base, field parallel.expert", "does not divide the 4 experts", "divisor of 4"),
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2}\n"), "15, stage base, field parallel.expert", "which this model is not", "`moe:`"),
+    ],
+    "experts_shared_in_another_layout": [
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2, tensor: 2}\n"), "15, stage base, field parallel.expert", "not with `tensor`", "`shard` splits"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2, shard: 2}\n"), "15, stage base, field parallel.expert", "not with `shard`", "`data` ranks"),
     ],
     "ranks_do_not_divide_among_nodes": [
         (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 4}\n    launch: {kind: slurm, nodes: 3}\n"), "16, stage base, field launch.nodes", "do not spread evenly over 3 nodes", "divisor of 4"),

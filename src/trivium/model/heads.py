@@ -13,9 +13,9 @@ CHUNK = 2**25
 """Logits held at once, in elements (float32: 128 MiB). Above that the rows are done in chunks that are recomputed backward."""
 
 
-def _token_logp(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def _token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     logits = F.linear(hidden, weight).float()
-    return -F.cross_entropy(logits, targets, reduction="none")
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def _token_logp_and_z(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -34,13 +34,15 @@ def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
     The full (B, T, V) logits never exist at once when they would hold more than CHUNK elements.
     """
-    return _in_chunks(_token_logp, hidden, weight, targets).view_as(targets)
+    return -_in_chunks(_token_loss, hidden, weight, targets).view_as(
+        targets
+    )  # not a view: FSDP minds what it returns
 
 
 def log_probs_and_z(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`log_probs`, and the log of the softmax's denominator at each place, (B, T) float32: one pass gives both."""
     both = _in_chunks(_token_logp_and_z, hidden, weight, targets).view(*targets.shape, 2)
-    return both[..., 0], both[..., 1]
+    return both[..., 0].clone(), both[..., 1].clone()  # views hold on to each other, and FSDP warns of them
 
 
 def log_probs_and_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

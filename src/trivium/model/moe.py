@@ -8,6 +8,7 @@ Qwen3-MoE files: `mlp.gate`, `mlp.experts.N`, `mlp.shared_experts`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,16 @@ from torch import Tensor, nn
 
 from trivium.model.config import Experts
 from trivium.model.swiglu import SwiGLU
+
+
+class Exchange(Protocol):
+    """Ranks that share one set of experts (`train.parallel.experts`)."""
+
+    def __call__(self, rows: Tensor, counts: Tensor, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Rows (N, D) sorted by expert, `counts` (E,) of them for each -> what their experts make of them, in that order.
+
+        `compute` does the same for rows that all belong to this rank's experts.
+        """
 
 
 class Router(nn.Module):
@@ -53,6 +64,10 @@ class MixtureOfExperts(nn.Module):
         self.top_k = experts.top_k
         self.gate = Router(dim, experts)
         self.experts = nn.ModuleList(SwiGLU(dim, experts.hidden) for _ in range(experts.count))
+        self.held = range(
+            experts.count
+        )  # whose weights are on this rank: all, unless `exchange` brings rows to others
+        self.exchange: Exchange | None = None
         self.has_shared = experts.shared > 0
         if self.has_shared:
             self.shared_experts = SwiGLU(dim, experts.shared * experts.hidden)
@@ -75,11 +90,20 @@ class MixtureOfExperts(nn.Module):
         if self.training and torch.is_grad_enabled():
             self.gate.load = counts if self.gate.load is None else self.gate.load + counts
         token = order // self.top_k
-        groups = torch.split(x[token], counts.tolist())
-        # experts without tokens compute too: every rank must have every gradient
-        made = torch.cat([expert(group) for expert, group in zip(self.experts, groups, strict=True)])
+        rows = x[token]
+        made = (
+            self.computed(rows, counts)
+            if self.exchange is None
+            else self.exchange(rows, counts, self.computed)
+        )
         shares = weights.flatten()[order].unsqueeze(-1)
         return torch.zeros_like(x).index_add(0, token, (made * shares).to(x.dtype))
+
+    def computed(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Each held expert on its own of the sorted rows (N, D); counts (number held,) says how many those are -> (N, D)."""
+        groups = torch.split(rows, counts.tolist())
+        # experts without tokens compute too: every rank must have every gradient
+        return torch.cat([self.experts[i](group) for i, group in zip(self.held, groups, strict=True)])
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
-from trivium.files import write_json
+from trivium.files import append_line, write_json
 from trivium.pipeline.contract import Artifact, Context
 from trivium.recipe.models import Recipe
 from trivium.types import Event
@@ -43,8 +43,7 @@ def context(job: dict[str, Any], events: Path, rank: int) -> Context:
 
     def emit(event: Event, /) -> None:
         if rank == 0:
-            with events.open("ab", buffering=0) as file:  # one write per line
-                file.write((json.dumps(event, ensure_ascii=False) + "\n").encode())
+            append_line(events, json.dumps(event, ensure_ascii=False))
 
     return Context(
         name=job["stage"],

@@ -24,11 +24,11 @@ class Parallel(Strict):
     pipeline: Annotated[int, Field(gt=0)] = 1
     """Ranks that hold consecutive layers; micro-batches flow through them. pretrain and sft only."""
     expert: Annotated[int, Field(gt=0)] = 1
-    """Of the `data` x `shard` ranks, how many share one set of experts, each holding a part of them; must divide both."""
+    """Of the `data` ranks, how many share one set of experts, each holding a part of them; must divide `data` and the experts."""
 
     @property
     def ranks(self) -> int:
-        """Processes in all. `expert` is laid over the ranks that see other rows and adds none."""
+        """Processes in all. `expert` is laid over the `data` ranks and adds none."""
         return self.data * self.shard * self.tensor * self.context * self.pipeline
 
 

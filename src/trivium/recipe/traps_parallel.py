@@ -96,14 +96,43 @@ def phase_cannot_be_cut(look: Look) -> Found:
 
 
 def experts_do_not_divide_among_ranks(look: Look) -> Found:
-    for name, _, parallel in _laid_out(look):
-        if (parallel.data * parallel.shard) % parallel.expert:
+    for name, stage, parallel in _laid_out(look):
+        if parallel.expert == 1:
+            continue
+        base = (name, stage) if isinstance(stage, PretrainStage) else look.base(getattr(stage, "init", None))
+        moe = base[1].model.moe if base else None
+        counted = [("`data` ranks", parallel.data)] + ([("experts", moe.experts)] if moe else [])
+        for what, count in counted:
+            if count % parallel.expert:
+                yield look.error(
+                    f"`expert: {parallel.expert}` does not divide the {count} {what}",
+                    name,
+                    "parallel",
+                    "expert",
+                    fix=f"choose a divisor of {count}",
+                )
+        if base and moe is None:
             yield look.error(
-                f"`expert: {parallel.expert}` does not divide the {parallel.data * parallel.shard} ranks that see other rows",
+                f"`expert: {parallel.expert}` is for a mixture of experts, which this model is not",
                 name,
                 "parallel",
                 "expert",
-                fix="choose a divisor of data x shard",
+                fix="leave `expert` out, or give the model a `moe:` block",
+            )
+
+
+def experts_shared_in_another_layout(look: Look) -> Found:
+    for name, stage, parallel in _laid_out(look):
+        if parallel.expert == 1:
+            continue
+        axes = [axis for axis in ("shard", "tensor", "pipeline") if getattr(parallel, axis) > 1]
+        for other in axes + (["adapter"] if stage.adapter else []):
+            yield look.error(
+                f"`expert` goes with `data` and `context` only, not with `{other}`",
+                name,
+                "parallel",
+                "expert",
+                fix="use `data` ranks, or leave `expert` out: `shard` splits the experts' weights too",
             )
 
 
@@ -125,5 +154,6 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     row_does_not_divide_among_ranks,
     phase_cannot_be_cut,
     experts_do_not_divide_among_ranks,
+    experts_shared_in_another_layout,
     ranks_do_not_divide_among_nodes,
 )

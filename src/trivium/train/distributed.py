@@ -1,8 +1,9 @@
 """Ranks: who holds which part of the data and of the model, and sums over them. One process is the case with nothing to add.
 
-A layout has five axes (`recipe.training.Parallel`), outermost first: pipeline, data, shard, context, tensor. Ranks that differ
-in `data` or `shard` see other rows; ranks that differ in `context` see other places of the same rows; ranks that differ in
-`tensor` or `pipeline` see the same tokens and hold other parts of the model.
+A layout has six axes (`recipe.parallel.Parallel`), outermost first: pipeline, data, expert, shard, context, tensor. Ranks that
+differ in `data`, `expert` or `shard` see other rows; ranks that differ in `context` see other places of the same rows; ranks that
+differ in `tensor` or `pipeline` see the same tokens and hold other parts of the model. A recipe's `data` is `data` x `expert`
+here: ranks that differ in `expert` hold other experts and copies of all else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from torch.distributed.tensor import DTensor
 
 from trivium.errors import RecipeError
 
-AXES = ("pipeline", "data", "shard", "context", "tensor")
+AXES = ("pipeline", "data", "expert", "shard", "context", "tensor")
+ROWS = ("data", "expert", "shard")
+"""The axes along which ranks see other rows."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
     global _current
     world = int(os.environ.get("WORLD_SIZE", "1"))
     sizes = {axis: sizes.get(axis, 1) for axis in AXES}
+    if sizes["data"] % sizes["expert"]:
+        raise RecipeError(
+            f"`expert: {sizes['expert']}` does not divide `data: {sizes['data']}`",
+            fix=f"choose a divisor of {sizes['data']}",
+        )
+    sizes["data"] //= sizes["expert"]
     if math.prod(sizes.values()) != world:
         shown = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "1"
         raise RecipeError(
@@ -109,7 +118,7 @@ def rank() -> int:
 
 def layout() -> tuple[int, int]:
     """(place among, number of) the ranks that see rows of their own."""
-    return mesh().place("data", "shard"), mesh().size("data", "shard")
+    return mesh().place(*ROWS), mesh().size(*ROWS)
 
 
 @contextmanager
@@ -126,7 +135,7 @@ def first_rank_first() -> Iterator[None]:
 
 def global_sum(value: Tensor) -> Tensor:
     """The sum of `value` over all ranks with other tokens, on every rank."""
-    others = mesh().along("data", "shard", "context")
+    others = mesh().along(*ROWS, "context")
     if others is not None:
         value = value.clone()
         dist.all_reduce(value, group=others.get_group())
@@ -145,14 +154,15 @@ def any_rank(flag: bool, device: str) -> bool:
 def sum_gradients(model: nn.Module) -> None:
     """Adds the gradients of all ranks with other tokens. A sum, not a mean: the loop has divided by the global weight.
 
-    Sharded parameters have been summed by FSDP on the way back (`parallel.apply` undoes its averaging).
+    Sharded parameters have been summed by FSDP on the way back (`parallel.apply` undoes its averaging). Experts that lie on one
+    rank of several have seen all rows of these ranks already, and are summed over their copies only.
     """
-    sharded = mesh().size("shard") > 1
-    others = None if sharded else mesh().along("data", "context")
-    if others is None:
+    if mesh().size("shard") > 1:
         return
+    everyone, copies = mesh().along("data", "expert", "context"), mesh().along("data", "context")
     for parameter in model.parameters():
-        if parameter.grad is not None:
+        others = copies if hasattr(parameter, "is_expert") else everyone
+        if parameter.grad is not None and others is not None:
             grad = parameter.grad
             dist.all_reduce(grad.to_local() if isinstance(grad, DTensor) else grad, group=others.get_group())
 
@@ -163,11 +173,19 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     held = [p for p in model.parameters() if p.grad is not None]
     square = torch.zeros((), device=held[0].device)
+    apart = torch.zeros_like(square)
     for parameter in held:
         if hasattr(parameter, "is_copy"):  # tied embeddings at the end of a pipeline: counted at its start
             continue
         norm = torch.linalg.vector_norm(parameter.grad.float())  # type: ignore[union-attr]
-        square = square + (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
+        part = (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
+        if hasattr(parameter, "is_expert"):
+            apart = apart + part
+        else:
+            square = square + part
+    if (sharing := mesh().along("expert")) is not None:
+        dist.all_reduce(apart, group=sharing.get_group())
+    square = square + apart
     stages = mesh().along("pipeline")
     if stages is not None:
         dist.all_reduce(square, group=stages.get_group())

@@ -24,6 +24,7 @@ from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.train.distributed import Mesh
+from trivium.train.parallel import experts
 from trivium.train.parallel.pipeline import Elsewhere, Stage
 from trivium.types import Batch, Batches
 
@@ -52,6 +53,7 @@ def check(config: ModelConfig, mesh: Mesh, length: int) -> None:
                 f"`tensor: {tensor}` does not divide the model's {count} {what}",
                 fix=f"choose a divisor of {count}",
             )
+    experts.check(config, mesh)
     if length % context:
         raise RecipeError(
             f"`context: {context}` does not divide rows of {length} tokens",
@@ -80,6 +82,8 @@ def parallelise(model: Transformer, mesh: Mesh, *, bf16: bool = False) -> nn.Mod
                 n: style() for n, style in SPLIT_BY_HEADS.items() if n in names
             }
             parallelize_module(block, across, present)
+    if (across := mesh.along("expert")) is not None:
+        experts.share(model, across)
     if (across := mesh.along("context")) is not None:
         model.model.sequence = Sequence(across)
     if mesh.size("shard") > 1:

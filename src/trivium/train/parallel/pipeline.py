@@ -88,9 +88,23 @@ class Pipeline:
         return loss.total / weight
 
     def _schedule(self, micro: Many[Batch]) -> Any:
-        key = (len(micro), micro[0]["tokens"].shape)
+        """Called under the step's autocast. Shapes are told: to find them out, torch would run a pass that routers count."""
+        tokens = micro[0]["tokens"]
+        key = (len(micro), tokens.shape)
         if key not in self.schedules:
-            stage = PipelineStage(self.module, self.place, self.stages, self.device, group=self.group)
+            dtype = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else torch.float32
+            width = self.model.config.dim
+            hidden = torch.empty(*tokens.shape, width, dtype=dtype, device=self.device, requires_grad=True)
+            logp = torch.empty(tokens.shape, device=self.device, requires_grad=True)
+            stage = PipelineStage(
+                self.module,
+                self.place,
+                self.stages,
+                self.device,
+                input_args=tokens if self.module.first else hidden,
+                output_args=logp if self.module.last else hidden,
+                group=self.group,
+            )
             kind = Schedule1F1B if len(micro) >= self.stages else ScheduleGPipe
             self.schedules[key] = kind(stage, len(micro), loss_fn=self._loss, scale_grads=False)
         return self.schedules[key]
@@ -105,9 +119,6 @@ class Pipeline:
         target = torch.arange(len(micro)) if self.place == self.stages - 1 else None
         with autocast:
             self._schedule(micro).step(*tokens, target=target, return_outputs=False, **joined)
-        self.metrics = self.metrics[
-            -len(micro) :
-        ]  # the first step also runs the loss once to learn its shapes
         self._sum_tied()
         return self._shared()
 

@@ -21,9 +21,9 @@ def whole(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not dist.is_initialized():
         return {name: tensor.detach() for name, tensor in named.items()}
     found = {name: _full(tensor.detach()).contiguous() for name, tensor in named.items()}
-    stages = mesh().along("pipeline")
-    if stages is not None:
-        found = _from_all_stages(found, stages.get_group())
+    for axis in ("expert", "pipeline"):
+        if (parts := mesh().along(axis)) is not None:
+            found = _from_all(found, parts.get_group())
     return {name: tensor.cpu() for name, tensor in found.items()}
 
 
@@ -41,13 +41,13 @@ def _full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _from_all_stages(found: dict[str, Tensor], group: dist.ProcessGroup) -> dict[str, Tensor]:
-    """Every stage's tensors on every stage. What lies on two of them (tied embeddings) comes from the earlier one."""
+def _from_all(found: dict[str, Tensor], group: dist.ProcessGroup) -> dict[str, Tensor]:
+    """The tensors of every rank of `group` on all of them. What lies on some (tied embeddings) comes from the first of these."""
     listed: list[dict[str, tuple[torch.Size, torch.dtype]]] = [{} for _ in range(dist.get_world_size(group))]
     dist.all_gather_object(listed, {n: (t.shape, t.dtype) for n, t in found.items()}, group=group)
     ranks = dist.get_process_group_ranks(group)
     device = next(iter(found.values())).device
-    every: dict[str, Tensor] = {}
+    every = {name: tensor for name, tensor in found.items() if all(name in shapes for shapes in listed)}
     for owner, shapes in zip(ranks, listed, strict=True):
         for name, (shape, dtype) in shapes.items():
             if name not in every:
