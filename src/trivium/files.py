@@ -18,6 +18,9 @@ from typing import IO, Any
 
 from trivium.errors import ArtifactError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 TEMPORARY = ".tmp-"
 
 
@@ -87,6 +90,14 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """A NumPy array as a .npy file, which can be memory-mapped."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 @contextlib.contextmanager
