@@ -14,9 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from trivium.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = ".tmp-"
 
@@ -98,6 +101,14 @@ def append_line(path: Path, line: str) -> None:
     """Adds a line to a log, in one write: the lines of several processes stay whole."""
     with path.open("ab", buffering=0) as file:
         file.write((line + "\n").encode())
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """A NumPy array as a .npy file, which can be memory-mapped."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 @contextlib.contextmanager

@@ -77,8 +77,21 @@ def build(
                 inputs=inputs or {},
                 emit=emit,
             )
+    return _items(config, seed, recipe_folder, out, against, inputs or {}, emit)
+
+
+def _items(
+    config: DataStage,
+    seed: int,
+    recipe_folder: Path,
+    out: Path,
+    against: dict[str, Path],
+    inputs: dict[str, Path],
+    emit: Emit,
+) -> dict[str, Any]:
+    """Conversations and preferences, in memory."""
     forbidden = contamination.Forbidden.read(against, config.ngram)
-    pools = _pools(config, seed, recipe_folder, emit, inputs or {})
+    pools = _pools(config, seed, recipe_folder, emit, inputs)
     seen: set[str] | None = set() if config.dedup and config.dedup.exact else None
     for pool in pools:
         if not pool.source.endless:

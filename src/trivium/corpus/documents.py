@@ -28,7 +28,7 @@ from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.dedup import Marks, Verdict
 from trivium.corpus.finish import Deal, Gather, Unline
 from trivium.corpus.sources import DocumentSource, Part, Setting, open_documents
-from trivium.files import atomic_path
+from trivium.files import write_array
 from trivium.recipe.data import DataStage
 from trivium.types import Emit
 
@@ -174,8 +174,7 @@ def _unline(corpus: Corpus, tasks: list[str], found: list[Part]) -> None:
         if files:
             engine.use(corpus.config.runner)
         hashes = dedup.repeated_lines(files, corpus.config.dedup.lines, total)
-        with atomic_path(repeated) as temporary, temporary.open("wb") as file:
-            np.save(file, hashes)
+        write_array(repeated, hashes)
     job = Unline(corpus.config, corpus.seed, corpus.work / "read", corpus.work / "lines", repeated)
     named = [
         json.dumps({"number": json.loads(task)["number"], "name": parts.name_of(part)})
@@ -274,8 +273,7 @@ def finish(corpus: Corpus, plan: Plan, out: Path) -> list[Shard]:
     shard, shards, training = _shards(corpus, plan)
     folder = corpus.work / "plan"
     for name, column in (("shard", shard), ("reason", plan.reason), ("order", plan.marks.order)):
-        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, column)
+        write_array(folder / f"{name}.npy", column)
     rows = [sidecar["rows"] for sidecar in corpus.sidecars(corpus.stage())]
     starts = np.cumsum([0, *rows])
     small = int(plan.marks.characters.sum()) < SMALL

@@ -26,7 +26,8 @@ TELL = 5.0
 class Job(Protocol):
     """What is done to each task. Sent to the workers, so it holds plain values only."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, task: str) -> None: ...
 
