@@ -56,6 +56,11 @@ class SlotCache:
         held_values.scatter_(2, index, values)
         return held_keys[:, :, : self.seen], held_values[:, :, : self.seen]
 
+    @property
+    def query_places(self) -> Tensor | None:
+        """Where the pass's queries stand among the keys, (rows, 1); None where a prompt enters: they are the keys."""
+        return self.places if self.rows is None else None
+
     def keep(self, slots: Tensor) -> None:
         self.keys = [k[slots] for k in self.keys]
         self.values = [v[slots] for v in self.values]

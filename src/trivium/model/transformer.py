@@ -207,7 +207,7 @@ class Transformer(nn.Module):
         if self.config.window is not None:
             cut = self.model.sequence
             first = None if cut is None else cut.place * x.shape[1]
-            near = window_mask(mask, x, first, self.config.window)
+            near = window_mask(mask, x, first, self.config.window, getattr(cache, "query_places", None))
         for index, block in enumerate(self.model.layers):
             seen = near if block.windowed else mask
             inputs = (x, cos, sin, seen, cache or self.model.sequence, index)
@@ -254,14 +254,21 @@ def document_mask(doc_id: Tensor, sequence: Sequence | None = None) -> Tensor:
     return ((doc_id[:, :, None] == keys[:, None, :]) & causal)[:, None]
 
 
-def window_mask(mask: Tensor | None, x: Tensor, first: int | None, window: int) -> Tensor:
+def window_mask(
+    mask: Tensor | None, x: Tensor, first: int | None, window: int, places: Tensor | None = None
+) -> Tensor:
     """`mask` (B, 1, T, S), None for causal, without what lies `window` or more places back; x is (B, T, D).
 
     `first`: the place of the first query in a row that is cut along time; None: the queries are the last T of S places.
+    `places` (B, T): where the queries stand among the keys, where rows differ in that (slots of a continuous batch).
     """
     length = x.shape[1]
     keys = length if mask is None else mask.shape[-1]
     query = torch.arange(length, device=x.device)[:, None] + (keys - length if first is None else first)
     key = torch.arange(keys, device=x.device)[None]
+    if places is not None:
+        query, key = places[:, None, :, None], key[None, None]
     near = (key <= query) & (key > query - window)
-    return near[None, None] if mask is None else mask & near
+    if places is None:
+        near = near[None, None]
+    return near if mask is None else mask & near
