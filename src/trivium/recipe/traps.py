@@ -219,17 +219,6 @@ def pretrain_init_differs(look: Look) -> Found:
             )
 
 
-def not_built_yet(look: Look) -> Found:
-    for name, stage in look.recipe.stages.items():
-        if not stage.available:
-            yield look.error(
-                f"the kind {stage.kind} is checked, but cannot run yet",
-                name,
-                "kind",
-                fix="use dpo or orpo to align on preference pairs",
-            )
-
-
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     unknown_reference,
     self_reference,
@@ -257,6 +246,6 @@ def check(recipe: Recipe, lines: Lines | None = None) -> None:
     That a kind is not built yet is said only of a recipe that is right otherwise.
     """
     look = Look(recipe, lines or Lines())
-    errors = [error for trap in TRAPS for error in trap(look)] or list(not_built_yet(look))
+    errors = [error for trap in TRAPS for error in trap(look)]
     if errors:
         raise together(errors, look.lines.file)
