@@ -33,7 +33,7 @@ UNSEEDED = {"text/chat.py": {"secrets"}}
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "corpus" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
-DISTRIBUTIONS = {"yaml": "pyyaml", "reasoning_gym": "reasoning-gym"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "reasoning_gym": "reasoning-gym", "mlflow": "mlflow-skinny"}
 
 
 @cache
