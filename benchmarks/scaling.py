@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --quick                three small sizes an axis, eager: under a minute
     python benchmarks/scaling.py --out scaling.svg      also draws time against FLOPs
 
-Every run goes through Trivium's loop. From one shape, one axis at a time is doubled. The table has the time of the fastest step, the
-speed, and per axis two exponents: of time in size and of time in FLOPs. An exponent in FLOPs of 1 means that time is what the
+Every run goes through Trivium's loop. From one shape, one axis at a time is doubled. The table has the time of the fastest step,
+the speed, and per axis two exponents: of time in size and of time in FLOPs. An exponent in FLOPs of 1 means that time is what the
 count says; below 1, that small shapes pay for more than arithmetic.
 """
 
