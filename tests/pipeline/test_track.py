@@ -46,3 +46,32 @@ def test_a_named_tracker_that_is_missing_is_said_before_anything_runs(tmp_path, 
         Tracking("demo", [name], tmp_path).check()
     assert f"pip install {name}" in caught.value.fix
     Tracking("demo", None, tmp_path).check()  # TensorBoard by default is no demand
+
+
+def test_mlflow_has_the_curve(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny keeps files
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    tracking = Tracking("demo", ["mlflow"], tmp_path)
+    for event in STEPS[:5]:
+        tracking(event)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
+    assert run.info.run_name == "base" and run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 3.5), (2, 2.5)]
+
+
+def test_wandb_has_the_last_values(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracking = Tracking("demo", ["wandb"], tmp_path)
+    tracking(STEPS[0])
+    run: wandb.Run = tracking.open[0].run
+    tracking(STEPS[3])
+    assert run.project == "demo" and run.name == "base" and run.step == 2
+    tracking({"event": "run_end"})
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
