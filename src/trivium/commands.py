@@ -159,7 +159,8 @@ def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -
     data = current(places["store"], [one for one in statuses if one.kind == "data"])
     size = "train_characters"
     costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
-    Console().print(plan_table(recipe, statuses, costs), _total(statuses, costs, peak))
+    table = plan_table(recipe, statuses, costs)
+    Console().print(table, _memory(costs), _total(statuses, costs, peak), sep="\n")
 
 
 def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost]) -> Table:
@@ -187,6 +188,24 @@ def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[
             Text(status.name), status.kind, Text(", ".join(inputs)), state, *numbers, minutes, cost.note
         )
     return table
+
+
+def _memory(costs: Sequence[Cost]) -> Text:
+    """What each training stage takes: `memory, at most: base 8 x 2.10 GiB (data 2 x shard 4), chat 1.20 GiB`."""
+    said = []
+    for cost in costs:
+        if cost.memory is None or cost.parallel is None:
+            continue
+        size = f"{cost.memory / 2**30:.2f} GiB"
+        several = cost.parallel.ranks > 1
+        said.append(
+            f"{cost.stage} {cost.parallel.ranks} x {size} ({cost.parallel})"
+            if several
+            else f"{cost.stage} {size}"
+        )
+    return Text(
+        "memory in training, at most: " + ", ".join(said) if said else "no stage trains a whole model"
+    )
 
 
 def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:

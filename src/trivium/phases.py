@@ -6,6 +6,7 @@ the checkpoint is written, what is measured before and after) is the same for al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -294,6 +295,13 @@ def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
         )
     if config.tokens is not None and config.tokens > available:
         times = config.tokens / available
+        if times > config.max_epochs:
+            raise DataError(
+                f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it would be read "
+                f"{times:.3g} times, and more than {config.max_epochs:g} helps little",
+                fix=f"add data, ask for at most {round(available * config.max_epochs):,} tokens, or write "
+                f"`max_epochs: {math.ceil(times)}` if you mean it",
+            )
         source.emit(
             {
                 "event": "warning",

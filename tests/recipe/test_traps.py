@@ -97,6 +97,9 @@ MISTAKES = {
         (changed("layers: 2,", "layers: 2, kv_heads: 2,", "    steps: 100\n", "    steps: 100\n    parallel: {tensor: 4}\n"), "15, stage base, field parallel.tensor", "2 key/value heads", "divisor of 2"),
         (changed("    steps: 100\n", "    steps: 100\n    parallel: {pipeline: 4}\n"), "15, stage base, field parallel.pipeline", "more stages than the model's 2 layers", "at most 2"),
     ],
+    "z_loss_over_a_pipeline": [
+        (changed("    steps: 100\n", "    steps: 100\n    z_loss: 1e-4\n    parallel: {pipeline: 2}\n"), "15, stage base, field z_loss", "softmax's denominators", "`pipeline`"),
+    ],
     "row_does_not_divide_among_ranks": [
         (changed("    steps: 100\n", "    steps: 100\n    parallel: {context: 3}\n"), "15, stage base, field parallel.context", "does not divide rows of 128 tokens", "divisor of 128"),
     ],

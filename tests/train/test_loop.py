@@ -105,6 +105,21 @@ def test_steps_follow_the_duration_asked_for():
     assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32, 1) == 1
 
 
+def test_more_tokens_than_the_data_has(tmp_path):
+    """Up to four passes are told, more are refused before the first step unless they are meant."""
+    held = tiny.phase("pretrain", tmp_path / "held", steps=1)[1]["data"]["tokens_available"]
+    events = []
+    tiny.phase("pretrain", tmp_path / "some", steps=None, tokens=2 * held, emit=events.append)
+    assert any(
+        e["event"] == "warning" and "is read 1.97 times (`epochs: 1.97`" in e["message"] for e in events
+    )
+    many = {"steps": None, "tokens": 6 * held}
+    with pytest.raises(DataError, match=r"would be read 5\.91 times") as caught:
+        tiny.phase("pretrain", tmp_path / "many", **many)
+    assert "max_epochs: " in caught.value.fix and not (tmp_path / "many" / "checkpoints").exists()
+    assert tiny.phase("pretrain", tmp_path / "meant", max_epochs=8, **many)[1]["tokens"] >= 5 * held
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
     with pytest.raises(DataError, match="less than one batch"):
@@ -158,13 +173,6 @@ def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
         ArtifactError, match="the tokenizer has 300 ids and the checkpoint's embeddings hold 200"
     ):
         tiny.phase("sft", tmp_path, network=tiny.model(200))
-
-
-def test_more_tokens_than_the_data_has_is_said(tmp_path):
-    events = []
-    tiny.phase("pretrain", tmp_path, steps=None, tokens=4096, emit=events.append)
-    (said,) = [event["message"] for event in events if event["event"] == "warning"]
-    assert "4,096 tokens are asked for" in said and "`epochs: " in said
 
 
 def test_what_the_metrics_say(tmp_path):

@@ -64,6 +64,24 @@ def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     return angle.cos() * factor, angle.sin() * factor
 
 
+@torch.library.custom_op("trivium::once", mutates_args=())
+def _once(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_once.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def once(x: Tensor) -> Tensor:
+    """`x` itself, computed once: the compiler does not look inside, and so does not repeat in every kernel that reads `x` what
+    made it (cosines in each layer's forward and backward pass: a sixth of a step, docs/benchmarks.md). Not differentiable.
+    """
+    made: Tensor = _once(x) if torch.compiler.is_compiling() else x
+    return made
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x (B, H, T, E), turned by the angles of its positions."""
     first, second = x.float().chunk(2, dim=-1)

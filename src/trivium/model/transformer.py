@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from trivium.model.config import ModelConfig
 from trivium.model.heads import log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
-from trivium.model.rope import rotary, rotate
+from trivium.model.rope import once, rotary, rotate
 from trivium.model.swiglu import SwiGLU
 from trivium.types import Batch, Output
 
@@ -202,17 +202,18 @@ class Transformer(nn.Module):
         self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
-        cos, sin = rotary(positions, self.config)
+        cos, sin = map(once, rotary(positions, self.config))
+        mask = mask if mask is None else once(mask)
         near = mask
         if self.config.window is not None:
             cut = self.model.sequence
             first = None if cut is None else cut.place * x.shape[1]
             near = window_mask(mask, x, first, self.config.window, getattr(cache, "query_places", None))
+        again = self.recompute and torch.is_grad_enabled()
         for index, block in enumerate(self.model.layers):
             seen = near if block.windowed else mask
             inputs = (x, cos, sin, seen, cache or self.model.sequence, index)
-            recomputed = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(block, *inputs, use_reentrant=False) if recomputed else block(*inputs)
+            x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return x
 
     def forward(self, batch: Batch, want: Set[str]) -> Output:

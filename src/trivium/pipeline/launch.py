@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from trivium import errors
-from trivium.errors import Interrupted, TrainingError, TriviumError
+from trivium.errors import Interrupted, Preempted, TrainingError, TriviumError
 from trivium.files import write_json
 from trivium.pipeline import worker
 from trivium.pipeline.contract import Context
 from trivium.recipe.parallel import Parallel
+from trivium.train.guard import stop_on_signal
 from trivium.types import Emit
 
 POLL = 0.2
@@ -31,8 +32,8 @@ POLL = 0.2
 def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
     """Runs the stage on `parallel.ranks` ranks and returns its metrics; `ctx.out` holds what the first rank left there.
 
-    Raises what a rank raised; Interrupted if the ranks were asked to stop (their checkpoint is kept); TrainingError if they died
-    more often than `launch.restarts` allows.
+    Raises what a rank raised; Interrupted if the ranks were asked to stop by Ctrl-C, Preempted if by SIGTERM (their checkpoint is
+    kept); TrainingError if they died more often than `launch.restarts` allows.
     """
     folder = ctx.work / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +65,16 @@ def _last_words(folder: Path) -> str:
     return f"; the last error was: {errors[-1].strip()}" if errors else ""
 
 
-def _raise_what_stopped(folder: Path) -> None:
+def _raise_what_stopped(folder: Path, by_user: bool = False) -> None:
+    """`by_user`: it was Ctrl-C, which reaches the ranks as a SIGTERM."""
     for path in sorted(folder.glob("error-*.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         kind: type[TriviumError] = KINDS.get(about["kind"], TriviumError)
         raise kind(about["what"], where=about["where"], fix=about["fix"])
     if (stopped := folder / "stopped.json").exists():
         about = json.loads(stopped.read_text(encoding="utf-8"))
-        raise Interrupted(about["what"], fix=about["fix"])
+        preempted = about.get("kind") == Preempted.__name__ and not by_user
+        raise (Preempted if preempted else Interrupted)(about["what"], fix=about["fix"])
 
 
 KINDS: dict[str, type[TriviumError]] = {
@@ -120,13 +123,19 @@ def _local(ctx: Context, job: Path, ranks: int) -> None:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        try:
-            wait(lambda: process.poll() is not None, Tail(job.with_name("events.jsonl"), ctx.emit))
-        except BaseException:  # Ctrl-C, SIGTERM: the ranks keep a checkpoint, then all is told
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=options.hang)
-            _raise_what_stopped(job.parent)
-            raise
+        tail = Tail(job.with_name("events.jsonl"), ctx.emit)
+        with stop_on_signal() as stop:
+            try:
+                wait(lambda: bool(stop) or process.poll() is not None, tail)
+            finally:
+                if process.poll() is None:  # the ranks keep a checkpoint, then all is told
+                    os.killpg(process.pid, signal.SIGTERM)
+                    process.wait(timeout=options.hang)
+                    tail()
+        if stop:
+            _raise_what_stopped(job.parent, by_user=stop.signal == signal.SIGINT)
+            kind = Interrupted if stop.signal == signal.SIGINT else Preempted
+            raise kind("stopped before the first step", fix="run the same command again")
 
 
 def _slurm(ctx: Context, job: Path, ranks: int) -> None:

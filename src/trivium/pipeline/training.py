@@ -109,15 +109,17 @@ def _chosen(ctx: Context) -> Parallel:
 
     if not torch.cuda.is_available() or ctx.config.device == "cpu":
         return Parallel()
+    from trivium.train.machine import resolve
+
     model, _ = _start(ctx)
-    shape, config = model.config, ctx.config
-    rows = config.micro_batch or config.batch
+    config = ctx.config
     return choose(
-        sum(p.numel() for p in model.parameters()),
-        rows * (config.context or shape.context),
-        shape.layers,
-        shape.dim,
+        model.config,
         devices=torch.cuda.device_count(),
         memory=float(torch.cuda.get_device_properties(0).total_memory),
         batch=config.batch,
+        micro_batch=config.micro_batch,
+        context=config.context or model.config.context,
+        bf16=resolve(config).bf16,
+        recompute=config.recompute == "blocks",
     )

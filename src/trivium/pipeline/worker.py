@@ -77,7 +77,10 @@ def main(path: Path) -> int:
             write_json(path.with_name("metrics.json"), metrics)
     except Interrupted as error:
         if rank == 0:
-            write_json(path.with_name("stopped.json"), {"what": error.what, "fix": error.fix})
+            write_json(
+                path.with_name("stopped.json"),
+                {"kind": type(error).__name__, "what": error.what, "fix": error.fix},
+            )
         return REQUEUE
     except TriviumError as error:
         about = {"kind": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}

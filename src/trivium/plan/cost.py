@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
-from trivium.plan import flops
+from trivium.plan import flops, memory
 from trivium.recipe.alignment import DistillStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage
@@ -19,6 +19,7 @@ from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
 
 TRAINING_UTILISATION = 0.4
@@ -60,6 +61,9 @@ class Cost:
     flops: float | None = None
     minutes: float | None = None
     note: str = ""
+    parallel: Parallel | None = None
+    memory: float | None = None
+    """Bytes on each rank of `parallel`, eager and in the precision that takes more where the machine decides."""
 
 
 def estimate(
@@ -104,12 +108,29 @@ def _training(
         return Cost(name, stage.kind, note="unknown: no base model")
     count = flops.parameters(config)
     tokens, note = _tokens(look, stage, context, characters)
+    parallel, held = _memory(config, context, stage)
     if tokens is None:
-        return Cost(name, stage.kind, count, note=note)
+        return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
     operations = tokens * FORWARDS.get(stage.kind, 3) * flops.forward(config, context)
-    return Cost(
-        name, stage.kind, count, tokens, operations, _minutes(operations, peak, TRAINING_UTILISATION), note
+    minutes = _minutes(operations, peak, TRAINING_UTILISATION)
+    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held)
+
+
+def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Parallel | None, float | None]:
+    """The layout and the bytes on each of its ranks; nothing where the devices decide, or adapters make it another sum."""
+    parallel = stage.parallel
+    if not isinstance(parallel, Parallel) or stage.adapter is not None:
+        return None, None
+    rows = stage.micro_batch or max(1, stage.batch // (parallel.data * parallel.shard))
+    needed = memory.training(
+        config,
+        parallel,
+        rows=rows * ROWS_PER_ITEM.get(stage.kind, 1),
+        context=context,
+        bf16=stage.precision == "bf16",
+        recompute=stage.recompute == "blocks",
     )
+    return parallel, needed.total
 
 
 def _tokens(

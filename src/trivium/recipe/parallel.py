@@ -31,6 +31,10 @@ class Parallel(Strict):
         """Processes in all. `expert` is laid over the `data` ranks and adds none."""
         return self.data * self.shard * self.tensor * self.context * self.pipeline
 
+    def __str__(self) -> str:
+        """`shard 4 x tensor 2`: the axes that have several ranks."""
+        return " x ".join(f"{axis} {size}" for axis, size in self if size > 1)
+
 
 class Launch(Strict):
     """Who starts the processes: this machine, Slurm or Ray."""

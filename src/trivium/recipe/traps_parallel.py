@@ -95,6 +95,17 @@ def phase_cannot_be_cut(look: Look) -> Found:
                 )
 
 
+def z_loss_over_a_pipeline(look: Look) -> Found:
+    for name, stage, parallel in _laid_out(look):
+        if parallel.pipeline > 1 and isinstance(stage, PretrainStage | SftStage) and stage.z_loss:
+            yield look.error(
+                "`z_loss` needs the softmax's denominators, which a pipeline's last stage does not hand over",
+                name,
+                "z_loss",
+                fix="leave `z_loss` out, or share the work along `data`, `shard` or `tensor` instead of `pipeline`",
+            )
+
+
 def experts_do_not_divide_among_ranks(look: Look) -> Found:
     for name, stage, parallel in _laid_out(look):
         if parallel.expert == 1:
@@ -153,6 +164,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     heads_do_not_divide_among_ranks,
     row_does_not_divide_among_ranks,
     phase_cannot_be_cut,
+    z_loss_over_a_pipeline,
     experts_do_not_divide_among_ranks,
     experts_shared_in_another_layout,
     ranks_do_not_divide_among_nodes,

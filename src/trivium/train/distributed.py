@@ -87,7 +87,8 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # modulo: Ray shows each of its tasks only the GPU that it gave it
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     grid = init_device_mesh(device, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
     _current = Mesh(sizes, grid)
     return _current

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from trivium.train.distributed import global_sum
@@ -40,6 +43,7 @@ class Progress:
         typical = self.typical() or seconds
         event = {"step": step + 1, "steps": self.run.steps, **values, "lr": lr, "grad_norm": norm}
         event |= {"mfu": self.run.flops_per_step / typical / self.run.peak, "seconds_per_step": typical}
+        event["memory"] = peak_memory(self.run.machine.device)
         self.run.emit({"event": "step", **event, "eta_s": typical * (self.run.steps - step - 1)})
 
     def typical(self) -> float | None:
@@ -58,3 +62,11 @@ class Progress:
             "mfu": mfu,
             "curve": curve,
         }
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes held so far: of the GPU's allocator, or of the process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
