@@ -57,7 +57,8 @@ def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
 class Step(Protocol):
     """One thing done to every document. May change the text and add columns; gives the reason of a rejection."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, document: Document) -> str | None: ...
 
