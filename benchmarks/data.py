@@ -14,7 +14,8 @@ resiliparse datatrove with our extractor plugged in, so that everything but extr
 extraction  ours, reading and extracting alone: what the rest should not cost much more than
 
 datatrove's language filter downloads its model, so ours is plugged into it; without spaCy its words are split by a regular
-expression, which is faster than what it would do. Where the installed xxhash no longer takes strings, datatrove hashes with SHA-1.
+expression, which is faster than what it would do. Where the installed xxhash no longer takes strings, datatrove hashes with
+SHA-1.
 """
 
 from __future__ import annotations

@@ -122,7 +122,9 @@ def theirs(folder: Path, precision: str, compiled: bool, micro: int, steps: int)
     from trivium.batches.rows import Layout, Shuffled
     from trivium.corpus.shards import open_shards
 
-    packed = Packed(open_shards(folder / "work" / "train")[0], CONTEXT)  # the very rows of `ours`, in the same order
+    packed = Packed(
+        open_shards(folder / "work" / "train")[0], CONTEXT
+    )  # the very rows of `ours`, in the same order
     order = Shuffled(packed.count, packed.item, Layout(7, BATCH, BATCH))
     rows = [row for step in range(steps) for row in order.batch(step)[0]["tokens"]]
 

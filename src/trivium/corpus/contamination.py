@@ -110,7 +110,9 @@ class Evaluated:
     @classmethod
     def read(cls, against: dict[str, Path], n: int) -> Evaluated:
         """From the held-out split of each folder in `against`. DataError if one is missing or unreadable."""
-        names, keys, stages = sorted(against), [], []
+        names = sorted(against)
+        keys: list[str] = []
+        stages: list[int] = []
         grams: list[np.ndarray] = [np.zeros(0, np.uint64)]
         items: list[np.ndarray] = [np.zeros(0, np.int64)]
         for stage, name in enumerate(names):

@@ -58,13 +58,17 @@ class DeadLetters:
     def check(self) -> None:
         """DataError, naming the first letters, if there are more than the limit."""
         if self.limit is not None and len(self.letters) > self.limit:
-            first = "\n".join(f"    {letter}" for letter in self.letters[:SHOWN])
             raise DataError(
                 f"{len(self.letters)} inputs could not be read, more than the {self.limit} allowed; "
-                f"the first:\n{first}",
+                f"the first:\n{self.first()}",
                 where=self.letters[0].where,
-                fix="mend or leave out the files named, or raise `max_dead` of the data stage (or the source's own `max_bad_lines`)",
+                fix="mend or leave out the files named, or raise `max_dead` of the data stage "
+                "(or the source's own `max_bad_lines`)",
             )
+
+    def first(self) -> str:
+        """The first letters, a line each."""
+        return "\n".join(f"    {letter}" for letter in self.letters[:SHOWN])
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain values for a table: {"where", "offset", "reason"}."""

@@ -100,8 +100,9 @@ def _bucket_edges(files: list[Path], band: str, ids: np.ndarray, alive: np.ndarr
     import daft
     from daft import col
 
-    frame = daft.read_parquet([str(file) for file in files]).select("id", band).where(col(band) != 0)
-    crowded = frame.groupby(band).agg(col("id").count().alias("count")).where(col("count") > 1).select(band)
+    frame = daft.read_parquet([str(file) for file in files]).select("id", band).where(f"{band} != 0")
+    many = frame.groupby(band).agg(col("id").count().alias("found")).where("found > 1")
+    crowded = many.select(band)
     table = frame.join(crowded, on=band).to_arrow()
     found, bucket = table.column("id").to_numpy(), table.column(band).to_numpy()
     places = np.searchsorted(ids, found)
@@ -204,9 +205,7 @@ def repeated_lines(files: list[Path], config: Lines, total: int) -> np.ndarray:
             below = lit(high - 1).cast(DataType.uint64())
             frame = frame.where((col("hash") >= lit(low).cast(DataType.uint64())) & (col("hash") <= below))
         many = (
-            frame.groupby("hash")
-            .agg(col("hash").count().alias("count"))
-            .where(col("count") > config.documents)
+            frame.groupby("hash").agg(col("hash").count().alias("found")).where(f"found > {config.documents}")
         )
         result.append(many.select("hash").to_arrow().column("hash").to_numpy())
     return np.sort(np.concatenate(result))

@@ -28,6 +28,7 @@ from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.dedup import Marks, Verdict
 from trivium.corpus.finish import Deal, Gather, Unline
 from trivium.corpus.sources import DocumentSource, Part, Setting, open_documents
+from trivium.errors import DataError
 from trivium.files import write_array
 from trivium.recipe.data import DataStage
 from trivium.types import Emit
@@ -152,9 +153,32 @@ def read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
     dead = DeadLetters(corpus.config.max_dead)
     for sidecar in corpus.sidecars("read"):
         dead.extend(sidecar["dead"])
+    for place in wanted:
+        _something(corpus, place)
     lines = corpus.config.dedup.lines if corpus.config.dedup else None
     if lines:
         _unline(corpus, tasks, found)
+
+
+def _something(corpus: Corpus, place: int) -> None:
+    """Tells of what could not be read of a source. DataError if not one document could."""
+    dead, count = DeadLetters(), 0
+    for number, sidecar in zip(corpus.source_of, corpus.sidecars("read"), strict=True):
+        if number == place:
+            dead.extend(sidecar["dead"])
+            count += sidecar["steps"][0]["documents_in"]
+    if not count:
+        source = corpus.sources[place]
+        raise DataError(
+            f"source {place + 1} ({source.kind}) gave no document; what could not be read: {len(dead)}\n{dead.first()}",
+            where=dead.letters[0].where if dead.letters else source.origin,
+            fix="mend or replace the files named, or take the source out of the recipe",
+        )
+    if dead.letters:
+        message = (
+            f"source {place + 1} could not read {len(dead)} of its inputs; dead_letters.jsonl names them all:"
+        )
+        corpus.emit({"event": "warning", "message": f"{message}\n{dead.first()}"})
 
 
 def _unline(corpus: Corpus, tasks: list[str], found: list[Part]) -> None:

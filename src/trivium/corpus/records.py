@@ -145,7 +145,9 @@ def _rows(path: Path, columns: tuple[str, ...] | None) -> Iterator[Record]:
                 yield from batch.to_pylist()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"no Parquet file of records: {error}", where=str(path), fix="run the data stage that makes it anew"
+            f"no Parquet file of records: {error}",
+            where=str(path),
+            fix="run the data stage that makes it anew",
         ) from None
 
 

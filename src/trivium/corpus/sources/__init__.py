@@ -14,8 +14,10 @@ from trivium.corpus import refusals
 from trivium.corpus import tables as saved
 from trivium.corpus.sources import books, code, crawl, html, locate, tables, text, warc
 from trivium.corpus.sources.base import Document as Document
-from trivium.corpus.sources.base import DocumentSource, Setting, Source
+from trivium.corpus.sources.base import DocumentSource as DocumentSource
 from trivium.corpus.sources.base import Part as Part
+from trivium.corpus.sources.base import Setting as Setting
+from trivium.corpus.sources.base import Source
 from trivium.corpus.sources.builtin import PythonDocsDocuments, ReasoningDocuments
 from trivium.corpus.sources.items import Reader as Reader
 from trivium.corpus.sources.items import open_source as open_source

@@ -53,12 +53,14 @@ class JsonLines(Source):
         try:
             with locate.open_binary(part.path, self.setting.folder) as file:
                 stream = file if part.start else streams.plain(file, caps, caps.archive)
-                for place, line in streams.lines(stream, caps.line, part.start, part.stop):
+                found_lines = streams.lines(stream, caps.line, part.start, part.stop)
+                for number, (place, line) in enumerate(found_lines, start=1):
                     empty = empty and not (line is None or line.strip())
                     if line is None:
-                        dead.add(part.path, place, f"line longer than the {caps.line:,} bytes allowed")
+                        name = self._line(part, number)
+                        dead.add(name, place, f"line longer than the {caps.line:,} bytes allowed")
                     elif line.strip():
-                        found = self._row(part.path, place, line.removeprefix(b"\xef\xbb\xbf"), dead)
+                        found = self._row(part, number, place, line.removeprefix(b"\xef\xbb\xbf"), dead)
                         if found is not None:
                             yield found
         except locate.BROKEN as error:
@@ -67,14 +69,21 @@ class JsonLines(Source):
         if empty and part.start == 0 and part.stop is None:
             dead.add(part.path, 0, "empty file")
 
-    def _row(self, name: str, place: int, line: bytes, dead: DeadLetters) -> Document | None:
+    def _line(self, part: Part, number: int) -> str:
+        """file:line of a part's line. Only damage is named so: the lines before the part are counted for it."""
+        if part.start:
+            with locate.open_binary(part.path, self.setting.folder) as file:
+                number += sum(1 for _ in streams.lines(file, self.setting.caps.line, 0, part.start))
+        return f"{part.path}:{number}"
+
+    def _row(self, part: Part, number: int, place: int, line: bytes, dead: DeadLetters) -> Document | None:
         try:
             row = parse(line)
             text = files._string(row, "text")
         except files.BadLine as error:
-            dead.add(name, place, f"malformed line: {error}")
+            dead.add(self._line(part, number), place, f"malformed line: {error}")
             return None
-        return self.row(row, text, f"{name}@{place}")
+        return self.row(row, text, f"{part.path}@{place}")
 
     def row(self, row: Record, text: str, where: str) -> Document:
         """A document from a row of named columns (also of Parquet and of data sets)."""

@@ -25,20 +25,35 @@ def codepoints(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-_ALPHA, _ALNUM, _NO_SPACES = 1, 2, 4
+_ALPHA, _ALNUM = 1, 2
+_SPACE, _IN_WORD, _OTHER, _ALONE, _JOINER = range(5)
 
 
 @cache
 def _kinds() -> np.ndarray:
-    """(0x110000,) uint8: whether a character is a letter, a letter or digit, of a script without spaces."""
+    """(0x110000,) uint8: whether a character is a letter, a letter or digit."""
     kinds = np.zeros(0x110000, np.uint8)
     everything = "".join(map(chr, range(0x110000)))
     for run in re.finditer(r"[^\W_]+", everything):
         letters = np.fromiter(map(str.isalpha, run[0]), np.uint8, len(run[0]))
         kinds[run.start() : run.end()] = _ALNUM | (letters * np.uint8(_ALPHA))
-    for run in re.finditer(f"[{UNSPACED}]+", everything):
-        kinds[run.start() : run.end()] |= _NO_SPACES
     return kinds
+
+
+@cache
+def _classes() -> np.ndarray:
+    """(0x110000,) uint8: what a character is to the split, by the same patterns as `_WORD_UNSPACED`."""
+    classes = np.full(0x110000, _OTHER, np.uint8)
+    everything = "".join(map(chr, range(0x110000)))
+    for kind, pattern in (
+        (_SPACE, r"\s+"),
+        (_IN_WORD, r"\w+"),
+        (_ALONE, f"[{UNSPACED}]+"),
+        (_JOINER, "[.'’]"),
+    ):
+        for run in re.finditer(pattern, everything):
+            classes[run.start() : run.end()] = kind
+    return classes
 
 
 def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
@@ -57,7 +72,8 @@ def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
 class Step(Protocol):
     """One thing done to every document. May change the text and add columns; gives the reason of a rejection."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, document: Document) -> str | None: ...
 
@@ -66,17 +82,39 @@ class Words:
     """The words of a text: letters and digits, also around a full stop or an apostrophe (3.11, don't, os.path); other
     visible characters one or two at a time. Chosen to come closest to the tokens of spaCy, which datatrove counts.
 
-    Everything here is counted once per *different* word, so that a rule costs little more than the split.
+    The split is made with arrays over all characters at once, and a word is known by its hash: rules that only count
+    need no strings, which cost more than all the counting.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._unspaced = (
-            0 if text.isascii() else int(np.count_nonzero(_kinds()[codepoints(text)] & _NO_SPACES))
-        )
-        self.all: list[str] = (_WORD_UNSPACED if self._unspaced else _WORD).findall(text)
+        points = np.frombuffer(text.encode(), np.uint8) if text.isascii() else codepoints(text)
+        classes = _classes()[points]
+        joiners = np.flatnonzero(classes == _JOINER)
+        classes[joiners] = _OTHER
+        inner = joiners[(joiners > 0) & (joiners < len(points) - 1)]
+        joins = (classes[inner - 1] == _IN_WORD) & (classes[inner + 1] == _IN_WORD)
+        classes[inner[joins]] = _IN_WORD
+        begins = classes != np.concatenate(([np.uint8(_SPACE)], classes[:-1]))
+        begins |= classes == _ALONE
+        begins[_every_second(np.flatnonzero(classes == _OTHER))] = True
+        visible = classes != _SPACE
+        self._points = points[visible]
+        self._begins = np.flatnonzero(begins[visible])
+        self._unspaced = int(np.count_nonzero(classes == _ALONE))
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    @cached_property
+    def all(self) -> list[str]:
         """In reading order, punctuation included."""
-        self.distinct: list[str] = list(dict.fromkeys(self.all))
+        found: list[str] = (_WORD_UNSPACED if self._unspaced else _WORD).findall(self.text)
+        return found
+
+    @cached_property
+    def distinct(self) -> list[str]:
+        return list(dict.fromkeys(self.all))
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -85,48 +123,50 @@ class Words:
         return np.fromiter(map(index.__getitem__, self.all), np.int64, len(self.all))
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """(distinct,) int64: how often each word stands there."""
-        return np.bincount(self.ids, minlength=len(self.distinct))
-
-    @cached_property
-    def distinct_lengths(self) -> np.ndarray:
-        """(distinct,) int64: characters of each word."""
-        return np.fromiter(map(len, self.distinct), np.int64, len(self.distinct))
-
-    @cached_property
     def alphanumeric(self) -> np.ndarray:
-        """(distinct,) bool: words with a letter or digit; the others are punctuation and symbols."""
-        return self._any(_ALNUM)
+        """(words,) bool: words with a letter or digit; the others are punctuation and symbols."""
+        return (self._has & _ALNUM) != 0
 
     @cached_property
     def alphabetic(self) -> np.ndarray:
-        """(distinct,) bool: words with at least one letter."""
-        return self._any(_ALPHA)
+        """(words,) bool: words with at least one letter."""
+        return (self._has & _ALPHA) != 0
 
-    def _any(self, flag: int) -> np.ndarray:
-        if not self.distinct:
-            return np.zeros(0, bool)
-        has = (_kinds()[codepoints("".join(self.distinct))] & flag) != 0
-        starts = np.cumsum(self.distinct_lengths) - self.distinct_lengths
-        found: np.ndarray = np.logical_or.reduceat(has, starts)
+    @cached_property
+    def _has(self) -> np.ndarray:
+        kinds = _kinds()[self._points]
+        found: np.ndarray = np.bitwise_or.reduceat(kinds, self._begins) if len(self) else kinds
         return found
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """(words,) int64: characters of each word, in reading order."""
-        lengths: np.ndarray = self.distinct_lengths[self.ids]
-        return lengths
+        return np.diff(self.ends)
 
     @cached_property
     def ends(self) -> np.ndarray:
         """(words + 1,) int64: characters of all words before each."""
-        return np.concatenate(([0], np.cumsum(self.lengths)))
+        return np.append(self._begins, len(self._points))
 
     @property
     def unspaced(self) -> bool:
         """Whether most of the text is in a script without spaces, where a word's length means nothing."""
-        return self._unspaced * 2 > len(self.all)
+        return self._unspaced * 2 > len(self)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """(words,) uint64: equal for equal words; `word_hash` gives the same of a string."""
+        if not len(self):
+            return np.zeros(0, np.uint64)
+        within = np.arange(len(self._points)) - np.repeat(self._begins, self.lengths)
+        terms = self._points * _POWERS[within & (len(_POWERS) - 1)]
+        hashes: np.ndarray = np.add.reduceat(terms, self._begins)
+        return hashes
+
+    def has(self, words: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the words with these hashes (n,) stand there."""
+        found: np.ndarray = (self.hashes[:, None] == words).any(axis=0)
+        return found
 
     def keys(self, n: int) -> np.ndarray:
         """(words - n + 1,) uint64: a hash of each n words in a row; equal n-grams have equal keys."""
@@ -137,13 +177,30 @@ class Words:
 
     @cached_property
     def _mixed(self) -> np.ndarray:
-        mixed = (self.ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (self.hashes + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(32)
         mixed *= np.uint64(0xD6E8FEB86659FD93)
         return mixed ^ (mixed >> np.uint64(32))
 
 
 _MULTIPLIER = np.uint64(0xFF51AFD7ED558CCD)
+_POWERS = np.cumprod(np.full(4096, 0x5851F42D4C957F2D, np.uint64))
+"""Of an odd number, modulo 2^64: a word is hashed as a polynomial of its characters."""
+
+
+def word_hash(word: str) -> int:
+    """64 bits of a word, as in `Words.hashes`."""
+    points = codepoints(word)
+    return int(np.sum(points * _POWERS[np.arange(len(points)) & (len(_POWERS) - 1)], dtype=np.uint64))
+
+
+def _every_second(places: np.ndarray) -> np.ndarray:
+    """Of ascending places: the first, third, fifth... of each run of neighbours."""
+    if not len(places):
+        return places
+    first = np.concatenate(([True], np.diff(places) != 1))
+    begin = np.maximum.accumulate(np.where(first, places, 0))
+    return places[(places - begin) % 2 == 0]
 
 
 class Splitter:

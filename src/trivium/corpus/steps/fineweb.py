@@ -56,7 +56,7 @@ class FineWebStep:
         share = limit.max_newlines_per_word
         # A text has at least as many words as stretches without white space, which are counted faster.
         if share is not None and newlines > share * len(text.split()):
-            words = len(self.split(text).all)
+            words = len(self.split(text))
             if not words or newlines / words > share:
                 return "max_newlines_per_word"
         return None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, Splitter, Words
+from trivium.corpus.steps.base import Document, Splitter, Words, word_hash
 from trivium.recipe.steps import Gopher, GopherRepetition
 
 BULLETS = ("•", "-")
@@ -24,7 +24,10 @@ class GopherStep:
 
     def __init__(self, config: Gopher, split: Splitter, language: str) -> None:
         self.config, self.split, self.language = config, split, language
-        self.stop_words = {code: frozenset(words) for code, words in config.stop_words.items()}
+        self.stop_words = {
+            code: np.array([word_hash(word) for word in sorted(set(words))], np.uint64)
+            for code, words in config.stop_words.items()
+        }
 
     def __call__(self, document: Document) -> str | None:
         words = self.split(document["text"])
@@ -33,14 +36,13 @@ class GopherStep:
 
     def _lengths(self, words: Words) -> str | None:
         limit = self.config
-        counted = words.counts * words.alphanumeric
-        total = int(counted.sum())
-        if total < (limit.min_words or 0) or not words.all:
+        total = int(np.count_nonzero(words.alphanumeric))
+        if total < (limit.min_words or 0) or not len(words):
             return "min_words"
         if limit.max_words is not None and total > limit.max_words:
             return "max_words"
         if total and not words.unspaced:
-            mean = float(counted @ words.distinct_lengths) / total
+            mean = int(words.lengths[words.alphanumeric].sum()) / total
             if limit.min_mean_word_length is not None and mean < limit.min_mean_word_length:
                 return "min_mean_word_length"
             if limit.max_mean_word_length is not None and mean > limit.max_mean_word_length:
@@ -49,7 +51,7 @@ class GopherStep:
 
     def _lines(self, words: Words) -> str | None:
         limit, text = self.config, words.text
-        count = len(words.all)
+        count = len(words)
         if limit.max_hashes is not None and text.count("#") / count > limit.max_hashes:
             return "max_hashes"
         ellipses = sum(map(text.count, ELLIPSES))
@@ -69,12 +71,17 @@ class GopherStep:
     def _vocabulary(self, words: Words, document: Document) -> str | None:
         limit = self.config
         if limit.min_alphabetic_words is not None:
-            alphabetic = int(words.counts @ words.alphabetic)
-            if alphabetic / len(words.all) < limit.min_alphabetic_words:
+            alphabetic = int(np.count_nonzero(words.alphabetic))
+            if alphabetic / len(words) < limit.min_alphabetic_words:
                 return "min_alphabetic_words"
         needed = limit.min_stop_words
         stop_words = self.stop_words.get(document.get("language") or self.language)
-        if needed and stop_words and len(stop_words.intersection(words.distinct)) < needed:
+        if (
+            needed
+            and stop_words is not None
+            and len(stop_words)
+            and int(words.has(stop_words).sum()) < needed
+        ):
             return "min_stop_words"
         return None
 
@@ -122,7 +129,7 @@ class GopherRepetitionStep:
         yield from self._duplicated(words)
 
     def _top(self, words: Words) -> Iterator[str]:
-        size, most = len(words.text), len(words.all)
+        size, most = len(words.text), len(words)
         for n, share in self.top.items():
             if most * longest(words, n) > share * size:  # no longer n-gram is more frequent than a part of it
                 characters, most = top_characters(words, n)
@@ -167,7 +174,7 @@ def top_characters(words: Words, n: int) -> tuple[int, int]:
 
     Of n-grams that are equally frequent, the first counts.
     """
-    if len(words.all) < n:
+    if len(words) < n:
         return 0, 0
     keys = words.keys(n)
     ordered = np.sort(keys)
@@ -186,7 +193,7 @@ def top_characters(words: Words, n: int) -> tuple[int, int]:
 def longest(words: Words, n: int) -> int:
     """Characters of the longest n words in a row, spaces between them included."""
     ends = words.ends
-    return int((ends[n:] - ends[:-n]).max()) + n - 1 if len(words.all) >= n else 0
+    return int((ends[n:] - ends[:-n]).max()) + n - 1 if len(words) >= n else 0
 
 
 def most_duplicated(words: Words, n: int) -> int:
@@ -195,7 +202,7 @@ def most_duplicated(words: Words, n: int) -> int:
     Each longer n-gram that stood there before begins and ends with n-grams that did, so the characters it covers are among
     those that they cover; the bound costs one sort.
     """
-    if len(words.all) <= n:
+    if len(words) <= n:
         return 0
     ordered = np.sort(words.keys(n))
     repeats = int((ordered[1:] == ordered[:-1]).sum())
@@ -209,12 +216,12 @@ class Repeats:
         self.words = words
         self.bound = 0
         """No n-gram as long as the last asked for, or longer, can have more characters."""
-        self.places = np.arange(len(words.all))
+        self.places = np.arange(len(words))
         """Where an n-gram starts that stands there more than once."""
 
     def characters(self, n: int, enough: float) -> int:
         """Characters in n-grams that stood there before, none counted twice; or a bound that is not above `enough`."""
-        places = self.places[self.places <= len(self.words.all) - n]
+        places = self.places[self.places <= len(self.words) - n]
         keys = self.words.keys(n)[places]
         order = np.argsort(keys, kind="stable")
         same = keys[order][1:] == keys[order][:-1]
@@ -222,7 +229,7 @@ class Repeats:
         repeated = np.zeros(len(keys), bool)
         repeated[order[1:][same]] = repeated[order[:-1][same]] = True
         self.places, keys = places[repeated], keys[repeated]
-        covered = np.zeros(len(self.words.all) + 1, np.int64)
+        covered = np.zeros(len(self.words) + 1, np.int64)
         covered[later] += 1  # each place stands there once
         covered[later + n] -= 1
         self.bound = int(self.words.lengths[np.cumsum(covered)[:-1] > 0].sum())

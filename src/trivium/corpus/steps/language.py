@@ -15,9 +15,10 @@ from trivium.corpus.steps.base import Document
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Language
 
-SAMPLES, CHARACTERS = 20, 100
+SAMPLES, CHARACTERS = 20, 50
 """How many stretches of how many characters are looked at, spread over the document, so that a page in two languages is
-taken for the one that most of it is in. On pages of translated manuals 99% come out as if the whole page had been read.
+taken for the one that most of it is in. On pages of translated manuals 98.3% come out as if the whole page had been read
+(98.8% with twice the characters, at twice the time).
 """
 _SPACE = re.compile(r"\s+")
 
