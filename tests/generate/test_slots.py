@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import fresh_logits, prompts, slow_greedy
+from test_generate import fresh_logits, prompts, slow_greedy
 from torch import Tensor
 
 from trivium.generate.sampling import Sampling, distribution

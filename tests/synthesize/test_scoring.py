@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import random_model
+from random_models import random_model
 
 from trivium.generate.sampling import Sampling
 from trivium.model import scalar

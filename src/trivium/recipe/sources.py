@@ -38,6 +38,8 @@ class Reasoning(SourceBase):
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
     tasks: list[str] = ["chain_sum", "spell_backward", "letter_counting", "number_sorting"]
     """reasoning-gym data sets that Trivium has worked solutions for (`trivium.corpus.reasoning.TASKS`)."""
+    style: Literal["worked", "direct", "both"] = "worked"
+    """Replies with the working, with the answer alone, or one half of each."""
 
 
 class Refusals(SourceBase):

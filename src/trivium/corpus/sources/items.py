@@ -71,7 +71,7 @@ def _reasoning(source: Any, format: str, seed: int, folder: Path, emit: Emit) ->
         source.kind,
         "Apache-2.0",
         f"reasoning-gym {version}",
-        lambda _: reasoning.items(format, source.tasks, seeds.derive(seed, "reasoning")),
+        lambda _: reasoning.items(format, source.tasks, seeds.derive(seed, "reasoning"), source.style),
     )
     reader.endless = True
     reader.enough = 4_000_000 if format == "documents" else 20_000
