@@ -339,6 +339,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a few hundred pages, 1x only")
+    parser.add_argument("--pages", type=int, help="so many pages of all (chosen by chance)")
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--without", nargs="*", default=[], choices=list(RUNS))
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
@@ -357,7 +358,7 @@ def main() -> None:
         folder = Path(scratch)
         for scale in scales:
             crawled = folder / f"crawl{scale}"
-            size = crawl(crawled, scale, 240 if given.quick else None)
+            size = crawl(crawled, scale, 240 if given.quick else given.pages)
             if not (folder / "tokenizer").exists():
                 vocabulary(crawled, folder / "tokenizer")
             for name in RUNS:
