@@ -288,34 +288,43 @@ RUNS = {"ours": ours, "extraction": extraction, "theirs": theirs, "resiliparse":
 
 
 def measure(name: str, crawled: Path, tokenizer: Path, scratch: Path) -> dict[str, Any]:
-    """Runs one of RUNS in a process of its own: its result, with `seconds` and `peak` (bytes, whole process tree)."""
+    """Runs one of RUNS in a process of its own: its result, with `seconds`, `cpu` (processor seconds of the whole
+    process tree, which other work on the machine changes less) and `peak` (its bytes)."""
     import psutil
 
     with tempfile.TemporaryDirectory(dir=scratch) as out:
         command = [sys.executable, __file__, "--one", name, str(crawled), out, str(tokenizer)]
         log = Path(out) / "log"
-        started, peak = time.monotonic(), 0
+        started, peak, spent = time.monotonic(), 0, {}
         with log.open("wb") as file:
             process = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT)
             while process.poll() is None:
-                peak = max(peak, tree(process))
+                peak = max(peak, tree(process, spent))
                 time.sleep(0.1)
         seconds = time.monotonic() - started
         said = log.read_text(errors="replace")
         if process.returncode:
             raise SystemExit(f"{name} failed:\n{said[-3000:]}")
-        return {**json.loads(said.strip().splitlines()[-1]), "seconds": seconds, "peak": peak}
+        return {
+            **json.loads(said.strip().splitlines()[-1]),
+            "seconds": seconds,
+            "cpu": sum(spent.values()),
+            "peak": peak,
+        }
 
 
-def tree(process: Any) -> int:
+def tree(process: Any, spent: dict[int, float]) -> int:
+    """Resident memory of the process and all below it; `spent` gets the processor seconds of each."""
     import psutil
 
     total = 0
-    try:
-        for one in [process, *process.children(recursive=True)]:
+    for one in [process, *process.children(recursive=True)]:
+        try:
             total += one.memory_info().rss
-    except psutil.Error:
-        pass
+            times = one.cpu_times()
+            spent[one.pid] = times.user + times.system
+        except psutil.Error:
+            continue
     return total
 
 
@@ -367,15 +376,14 @@ def main() -> None:
                 row = rows[name, scale] = measure(name, crawled, folder / "tokenizer", folder)
                 rate, peak = size / 1e6 / row["seconds"], row["peak"] / 2**30
                 print(
-                    f"{name:12} x{scale}: {row['seconds']:8.1f} s  {rate:6.1f} MB/s of HTML  peak {peak:.2f} GiB  {row}",
+                    f"{name:12} x{scale}: {row['seconds']:8.1f} s  {row['cpu']:8.1f} CPU s  {rate:6.1f} MB/s of HTML  peak {peak:.2f} GiB  {row}",
                     flush=True,
                 )
     first = scales[0]
     for name in ("theirs", "resiliparse", "extraction"):
         if (name, first) in rows and ("ours", first) in rows:
-            print(
-                f"{name} / ours, end to end: {rows[name, first]['seconds'] / rows['ours', first]['seconds']:.2f}"
-            )
+            wall, cpu = (rows[name, first][of] / rows["ours", first][of] for of in ("seconds", "cpu"))
+            print(f"{name} / ours, end to end: {wall:.2f} by the clock, {cpu:.2f} in processor time")
 
 
 if __name__ == "__main__":
