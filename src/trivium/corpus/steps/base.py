@@ -132,12 +132,14 @@ class Words:
     @cached_property
     def alphanumeric(self) -> np.ndarray:
         """(words,) bool: words with a letter or digit; the others are punctuation and symbols."""
-        return (self._has & _ALNUM) != 0
+        found: np.ndarray = (self._has & _ALNUM) != 0
+        return found
 
     @cached_property
     def alphabetic(self) -> np.ndarray:
         """(words,) bool: words with at least one letter."""
-        return (self._has & _ALPHA) != 0
+        found: np.ndarray = (self._has & _ALPHA) != 0
+        return found
 
     @cached_property
     def _has(self) -> np.ndarray:
@@ -147,7 +149,8 @@ class Words:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(words,) int64: characters of each word, in reading order."""
-        return np.diff(self.ends)
+        lengths: np.ndarray = np.diff(self.ends)
+        return lengths
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -206,7 +209,8 @@ def _every_second(places: np.ndarray) -> np.ndarray:
         return places
     first = np.concatenate(([True], np.diff(places) != 1))
     begin = np.maximum.accumulate(np.where(first, places, 0))
-    return places[(places - begin) % 2 == 0]
+    second: np.ndarray = places[(places - begin) % 2 == 0]
+    return second
 
 
 class Splitter:
