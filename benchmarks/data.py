@@ -6,11 +6,12 @@
     python benchmarks/data.py                                     all pages at 1x, 2x and 4x: about an hour on two cores
 
 The pages are written once as WARC.gz, with near-duplicates made by editing. Each measurement is a process of its own; its peak
-is the resident memory of the whole process tree, sampled ten times a second. Steps of both: WARC, extraction, language,
+is the resident memory of the whole process tree, sampled ten times a second. Steps of both: WARC, extraction, language (English),
 Gopher's, C4's and FineWeb's rules, MinHash (112 hashes, 14 bands of 8, 5-grams), clusters, tokens on disk.
 
 theirs      datatrove with Trafilatura, its own extractor
 resiliparse datatrove with our extractor plugged in, so that everything but extraction is compared
+everything  ours with all languages kept: several times as many documents go through the rules and on
 extraction  ours, reading and extracting alone: what the rest should not cost much more than
 
 datatrove's language filter downloads its model, so ours is plugged into it; without spaCy its words are split by a regular
@@ -41,7 +42,7 @@ PAGES = (
 PER_FILE = 500
 RECIPE: dict[str, Any] = {
     "kind": "data",
-    "language": {"keep": None},
+    "language": {"keep": ["en"]},
     "rules": "web",
     "dedup": {"url": False, "exact": True, "fuzzy": True},
     "heldout": 0.0,
@@ -104,13 +105,19 @@ def changed(html: bytes, word: str, every: int) -> bytes:
 # ---- ours --------------------------------------------------------------------------------------------------
 
 
-def ours(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
+def everything(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
+    return ours(crawled, out, tokenizer, keep=None)
+
+
+def ours(crawled: Path, out: Path, tokenizer: Path, keep: Any = "recipe") -> dict[str, Any]:
     from trivium.corpus import shards
     from trivium.corpus.build import build
     from trivium.recipe.data import DataStage
     from trivium.text.chat import ChatTokenizer
 
-    config = DataStage.model_validate({**RECIPE, "sources": [{"kind": "warc", "path": str(crawled)}]})
+    recipe = {**RECIPE, "sources": [{"kind": "warc", "path": str(crawled)}]}
+    recipe |= {} if keep == "recipe" else {"language": {"keep": keep}}
+    config = DataStage.model_validate(recipe)
     started = time.monotonic()
     (out / "data").mkdir()
     metrics = build(
@@ -249,7 +256,7 @@ def languages(document: Any) -> bool:
 
     global _language
     if _language is None:
-        _language = LanguageStep(Language())
+        _language = LanguageStep(Language(keep=RECIPE["language"]["keep"]))
     row = {"text": document.text, "language": None, "language_score": None}
     kept = _language(row) is None
     document.metadata["language"] = row["language"]
@@ -284,38 +291,53 @@ def Resiliparse() -> Any:
 
 # ---- measuring ---------------------------------------------------------------------------------------------
 
-RUNS = {"ours": ours, "extraction": extraction, "theirs": theirs, "resiliparse": resiliparse}
+RUNS = {
+    "ours": ours,
+    "everything": everything,
+    "extraction": extraction,
+    "theirs": theirs,
+    "resiliparse": resiliparse,
+}
 
 
 def measure(name: str, crawled: Path, tokenizer: Path, scratch: Path) -> dict[str, Any]:
-    """Runs one of RUNS in a process of its own: its result, with `seconds` and `peak` (bytes, whole process tree)."""
+    """Runs one of RUNS in a process of its own: its result, with `seconds`, `cpu` (processor seconds of the whole
+    process tree, which other work on the machine changes less) and `peak` (its bytes)."""
     import psutil
 
     with tempfile.TemporaryDirectory(dir=scratch) as out:
         command = [sys.executable, __file__, "--one", name, str(crawled), out, str(tokenizer)]
         log = Path(out) / "log"
-        started, peak = time.monotonic(), 0
+        started, peak, spent = time.monotonic(), 0, {}
         with log.open("wb") as file:
             process = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT)
             while process.poll() is None:
-                peak = max(peak, tree(process))
+                peak = max(peak, tree(process, spent))
                 time.sleep(0.1)
         seconds = time.monotonic() - started
         said = log.read_text(errors="replace")
         if process.returncode:
             raise SystemExit(f"{name} failed:\n{said[-3000:]}")
-        return {**json.loads(said.strip().splitlines()[-1]), "seconds": seconds, "peak": peak}
+        return {
+            **json.loads(said.strip().splitlines()[-1]),
+            "seconds": seconds,
+            "cpu": sum(spent.values()),
+            "peak": peak,
+        }
 
 
-def tree(process: Any) -> int:
+def tree(process: Any, spent: dict[int, float]) -> int:
+    """Resident memory of the process and all below it; `spent` gets the processor seconds of each."""
     import psutil
 
     total = 0
-    try:
-        for one in [process, *process.children(recursive=True)]:
+    for one in [process, *process.children(recursive=True)]:
+        try:
             total += one.memory_info().rss
-    except psutil.Error:
-        pass
+            times = one.cpu_times()
+            spent[one.pid] = times.user + times.system
+        except psutil.Error:
+            continue
     return total
 
 
@@ -339,6 +361,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a few hundred pages, 1x only")
+    parser.add_argument("--pages", type=int, help="so many pages of all (chosen by chance)")
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--without", nargs="*", default=[], choices=list(RUNS))
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
@@ -357,7 +380,7 @@ def main() -> None:
         folder = Path(scratch)
         for scale in scales:
             crawled = folder / f"crawl{scale}"
-            size = crawl(crawled, scale, 240 if given.quick else None)
+            size = crawl(crawled, scale, 240 if given.quick else given.pages)
             if not (folder / "tokenizer").exists():
                 vocabulary(crawled, folder / "tokenizer")
             for name in RUNS:
@@ -365,16 +388,14 @@ def main() -> None:
                     continue
                 row = rows[name, scale] = measure(name, crawled, folder / "tokenizer", folder)
                 rate, peak = size / 1e6 / row["seconds"], row["peak"] / 2**30
-                print(
-                    f"{name:12} x{scale}: {row['seconds']:8.1f} s  {rate:6.1f} MB/s of HTML  peak {peak:.2f} GiB  {row}",
-                    flush=True,
-                )
+                times = f"{row['seconds']:8.1f} s  {row['cpu']:8.1f} CPU s"
+                print(f"{name:12} x{scale}: {times}  {rate:6.1f} MB/s of HTML  peak {peak:.2f} GiB  {row}")
+                sys.stdout.flush()
     first = scales[0]
-    for name in ("theirs", "resiliparse", "extraction"):
+    for name in ("theirs", "resiliparse", "extraction", "everything"):
         if (name, first) in rows and ("ours", first) in rows:
-            print(
-                f"{name} / ours, end to end: {rows[name, first]['seconds'] / rows['ours', first]['seconds']:.2f}"
-            )
+            wall, cpu = (rows[name, first][of] / rows["ours", first][of] for of in ("seconds", "cpu"))
+            print(f"{name} / ours, end to end: {wall:.2f} by the clock, {cpu:.2f} in processor time")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def table(
     columns = {
         "id": np.arange(len(texts)),
         "characters": np.array([len(text) for text in texts]),
+        "bytes": np.array([len(text.encode()) for text in texts]),
         "quality": np.array(quality or [0.0] * len(texts)),
         "unit": np.zeros(len(texts)),
         "order": np.arange(len(texts), dtype=np.uint64),

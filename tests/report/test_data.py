@@ -13,9 +13,10 @@ ACCOUNT = {
     "format": "documents",
     "steps": [
         {"name": "read", "documents_in": 40, "documents_out": 40, "characters_in": 4000,
-         "characters_out": 4000, "reasons": {}, "samples": {}},
+         "characters_out": 4000, "bytes_in": 4100, "bytes_out": 4100, "reasons": {}, "samples": {}},
         {
-            "name": "gopher", "documents_in": 40, "documents_out": 10, "characters_in": 4000, "characters_out": 1234,
+            "name": "gopher", "documents_in": 40, "documents_out": 10, "characters_in": 4000,
+            "characters_out": 1234, "bytes_in": 4100, "bytes_out": 1250,
             "reasons": {"gopher:min_words": 30},
             "samples": {"gopher:min_words": [{"key": "https://a.example/1", "text": "<script>alert(1)</script> [red]x\x1b[31m"}]},
         },

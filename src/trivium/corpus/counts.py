@@ -1,4 +1,4 @@
-"""Counters around steps: documents and characters in and out, reasons, and a few samples of what was dropped."""
+"""Counters around steps: documents, characters and bytes of UTF-8 in and out, reasons, and a few samples of what was dropped."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ SAMPLES, SAMPLE_TEXT = 5, 300
 """Samples kept of each reason, and their characters."""
 
 Row = dict[str, Any]
+FIELDS = ("documents_in", "documents_out", "characters_in", "characters_out", "bytes_in", "bytes_out")
 
 
 def row(name: str) -> Row:
-    """{"name", "documents_in", "documents_out", "characters_in", "characters_out", "reasons", "samples"}."""
-    return {
-        "name": name,
-        "documents_in": 0,
-        "documents_out": 0,
-        "characters_in": 0,
-        "characters_out": 0,
-        "reasons": {},
-        "samples": {},
-    }
+    """{"name", "reasons", "samples", and each of FIELDS}."""
+    return {"name": name, **dict.fromkeys(FIELDS, 0), "reasons": {}, "samples": {}}
 
 
-def entered(step: Row, characters: int) -> None:
+def size(text: str) -> tuple[int, int]:
+    """(characters, bytes of UTF-8)."""
+    return len(text), len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def entered(step: Row, size: tuple[int, int]) -> None:
     step["documents_in"] += 1
-    step["characters_in"] += characters
+    step["characters_in"] += size[0]
+    step["bytes_in"] += size[1]
 
 
-def left(step: Row, characters: int) -> None:
+def left(step: Row, size: tuple[int, int]) -> None:
     step["documents_out"] += 1
-    step["characters_out"] += characters
+    step["characters_out"] += size[0]
+    step["bytes_out"] += size[1]
 
 
 def dropped(step: Row, reason: str, key: str, text: str) -> None:
@@ -51,7 +51,7 @@ def added(parts: Iterable[list[Row]]) -> list[Row]:
     for rows in parts:
         for one in rows:
             whole = total.setdefault(one["name"], row(one["name"]))
-            for field in ("documents_in", "documents_out", "characters_in", "characters_out"):
+            for field in FIELDS:
                 whole[field] += one[field]
             for reason, count in one["reasons"].items():
                 whole["reasons"][reason] = whole["reasons"].get(reason, 0) + count

@@ -27,6 +27,7 @@ class Marks:
 
     id: np.ndarray  # (N,) int64: part << 32 | row
     characters: np.ndarray  # (N,) int64
+    bytes: np.ndarray  # (N,) int64: of UTF-8
     quality: np.ndarray  # (N,) float64: 0 where there is no score
     unit: np.ndarray  # (N,) float64 in [0, 1): decides the split
     order: np.ndarray  # (N,) uint64: the place in the artifact

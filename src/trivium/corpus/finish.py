@@ -56,7 +56,7 @@ class Unline:
         old = rows_of(path_of(origin, "documents"))
         for document, mark in zip(old, rows_of(path_of(origin, "marks")), strict=True):
             text = document["text"]
-            counts.entered(row, len(text))
+            counts.entered(row, counts.size(text))
             hashes = marks.line_hashes(text, lines)
             at = np.minimum(np.searchsorted(repeated, hashes), max(0, len(repeated) - 1))
             hit = repeated[at] == hashes if len(repeated) else np.zeros(len(hashes), bool)
@@ -71,7 +71,7 @@ class Unline:
                 counts.dropped(row, "lines:empty", document["key"], text)
                 out.reject({**document, "text": text, "step": "lines", "reason": "lines:empty"})
                 continue
-            counts.left(row, len(document["text"]))
+            counts.left(row, counts.size(document["text"]))
             out.add({**document, "overlap": mark["overlap"]})
         out.close()
         return {"rows": out.rows, "steps": [row]}

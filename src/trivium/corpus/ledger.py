@@ -77,13 +77,15 @@ def waterfall(corpus: Corpus, plan: Plan) -> list[counts.Row]:
     config = corpus.config.dedup
     codes = [code for code, (name, _) in enumerate(REASONS) if name and getattr(config, name, None)]
     codes += [CONTAMINATED] if corpus.evaluated else []
-    characters, left = plan.marks.characters, np.ones(len(plan.reason), bool)
+    left = np.ones(len(plan.reason), bool)
+    columns = {"characters": plan.marks.characters, "bytes": plan.marks.bytes}
     for code in [*codes, SURPLUS]:
         name, reason = REASONS[code]
         row, gone = counts.row(name), plan.reason == code
-        row["documents_in"], row["characters_in"] = int(left.sum()), int(characters[left].sum())
-        left &= ~gone
-        row["documents_out"], row["characters_out"] = int(left.sum()), int(characters[left].sum())
+        for side in ("in", "out"):
+            row[f"documents_{side}"] = int(left.sum())
+            row |= {f"{of}_{side}": int(column[left].sum()) for of, column in columns.items()}
+            left &= ~gone
         row["reasons"] = {reason: int(gone.sum())} if gone.any() else {}
         rows.append(row)
     return rows

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from urllib.parse import urldefrag
 
 import numpy as np
 
 from trivium.corpus import extras
-from trivium.corpus.steps.base import UNSPACED
+from trivium.corpus.steps.base import ALONE, CLASS, UNSPACED, WORD, codepoints, kinds
 from trivium.recipe.dedup import Fuzzy, Lines
 
 _WORD = re.compile(r"\w+")
@@ -44,10 +45,23 @@ def text_hash(text: str) -> tuple[int, int]:
 
 def plain(text: str) -> str:
     """Lower-case words with a space between: the form that is compared. Scripts without spaces: each character."""
+    if text.isascii():
+        return b" ".join(text.encode().translate(_lower_words()).split()).decode()
     low = text.lower()
-    if not low.isascii():
-        low = _UNSPACED.sub(r" \1 ", low)
-    return " ".join(_WORD.findall(low))
+    points = codepoints(low)
+    found = kinds()[points]
+    if ((found & CLASS) == ALONE).any():
+        return " ".join(_WORD.findall(_UNSPACED.sub(r" \1 ", low)))
+    only = np.where(found & WORD, points, np.uint32(ord(" ")))
+    return " ".join(only.tobytes().decode("utf-32-le", "surrogatepass").split())
+
+
+@cache
+def _lower_words() -> bytes:
+    """A table for ASCII: letters lower-case, digits and `_` as they are, all else spaces."""
+    return bytes(
+        ord(chr(code).lower()) if code < 128 and _WORD.match(chr(code)) else 32 for code in range(256)
+    )
 
 
 def signatures(texts: list[str], config: Fuzzy) -> np.ndarray:

@@ -56,6 +56,7 @@ def marks_schema(dedup: Dedup | None) -> pa.Schema:
     names = [
         ("id", pa.int64()),
         ("characters", pa.int64()),
+        ("bytes", pa.int64()),
         ("quality", pa.float64()),
         ("unit", pa.float64()),
     ]
@@ -143,6 +144,7 @@ class Out:
         columns: dict[str, Any] = {
             "id": np.arange(first, first + len(rows), dtype=np.int64),
             "characters": [len(row["text"]) for row in rows],
+            "bytes": [counts.size(row["text"])[1] for row in rows],
             "quality": [row["quality"] for row in rows],
             "unit": [seeds.unit(SPLIT_SEED, row["key"]) for row in rows],
             "order": [seeds.derive(self.seed, "order", row["key"]) for row in rows],
@@ -265,14 +267,15 @@ class Account:
     def accepts(self, document: Document) -> bool:
         """Whether the document is kept; if not, its `step` and `reason` say why."""
         text = document["text"] = writable(document["text"])
-        counts.entered(self.reading, len(text))
+        size = counts.size(text)
+        counts.entered(self.reading, size)
         if document["reason"] is not None:
             counts.dropped(self.reading, document["reason"], document["key"], text)
             return False
-        counts.left(self.reading, len(text))
+        counts.left(self.reading, size)
         for step, row in zip(self.steps, self.counted, strict=True):
             before = document["text"]
-            counts.entered(row, len(before))
+            counts.entered(row, size)
             reason = step(document)
             if reason is None and step.name == "quality":
                 reason = keep(document["quality"], self.config.quality)
@@ -282,7 +285,9 @@ class Account:
                 document["step"], document["reason"], document["text"] = step.name, reason, before
                 counts.dropped(row, reason, document["key"], before)
                 return False
-            counts.left(row, len(document["text"]))
+            if document["text"] is not before:
+                size = counts.size(document["text"])
+            counts.left(row, size)
         for kind, count in document.pop("pii", {}).items():
             self.pii[kind] = self.pii.get(kind, 0) + count
         return True

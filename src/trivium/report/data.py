@@ -29,6 +29,8 @@ class Step(NamedTuple):
     documents_out: int
     characters_in: int
     characters_out: int
+    bytes_in: int
+    bytes_out: int
     reasons: dict[str, int]
     share: float
     """Of the documents that came in at the very start, those that are left after this step, 0 to 1."""
@@ -74,7 +76,7 @@ def steps(account: Account) -> list[Step]:
     return [
         Step(
             row["name"], row["documents_in"], row["documents_out"], row["characters_in"], row["characters_out"],
-            row["reasons"], row["documents_out"] / first if first else 0.0,
+            row["bytes_in"], row["bytes_out"], row["reasons"], row["documents_out"] / first if first else 0.0,
         )
         for row in counted
     ]  # fmt: skip
@@ -107,14 +109,14 @@ def _table(title: str, left: Sequence[str], right: Sequence[str], last: Sequence
 def _waterfall(account: Account) -> Any:
     table = _table(
         f"{account['name']}: documents in and out of each step", ["step"],
-        ["in", "out", "left", "characters out"], ["dropped because"],
+        ["in", "out", "left", "characters out", "bytes out"], ["dropped because"],
     )  # fmt: skip
     for step in steps(account):
         reasons = ", ".join(f"{why} {count:,}" for why, count in islice(step.reasons.items(), REASONS))
         more = ", ..." if len(step.reasons) > REASONS else ""
         table.add_row(
             step.name, f"{step.documents_in:,}", f"{step.documents_out:,}", f"{step.share:.1%}",
-            f"{step.characters_out:,}", _plain(reasons + more),
+            f"{step.characters_out:,}", f"{step.bytes_out:,}", _plain(reasons + more),
         )  # fmt: skip
     return table
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from trivium.corpus import marks
 from trivium.corpus.steps import build_steps
+from trivium.corpus.steps.base import UNSPACED, Words, word_hash
 from trivium.errors import DataError
 from trivium.recipe.data import DataStage
 from trivium.recipe.steps import C4, Gopher, GopherRepetition
@@ -76,3 +81,20 @@ def test_a_document_goes_through_all_steps() -> None:
     assert document["text"].startswith("The river") and "<EMAIL>" in document["text"]
     assert "\r" not in document["text"]
     assert (document["language"], document["pii"]) == ("en", {"email": 2})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.sampled_from("aZb.'’ \n1_-…!中ไ\u3000é\t\u0301\U0001f600あ\ud800")))
+def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
+    words = Words(text)
+    assert len(words) == len(words.all)
+    assert words.lengths.tolist() == [len(word) for word in words.all]
+    assert words.hashes.tolist() == [word_hash(word) for word in words.all]
+    assert words.alphabetic.tolist() == [any(map(str.isalpha, word)) for word in words.all]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.sampled_from("aZbİß.'’ \n1_-…!中ไ\u0e4f\u3000éǅ\t\u0301\x1c²Ⅷあ")))
+def test_plain_is_the_words_in_lower_case(text: str) -> None:
+    spaced = re.sub(f"([{UNSPACED}])", r" \1 ", text.lower())
+    assert marks.plain(text) == " ".join(re.findall(r"\w+", spaced))

@@ -49,11 +49,22 @@ def _hold(html: str) -> None:
             depth = max(0, depth - 1) if found[1] else depth + 1
             if depth > DEEPEST:
                 raise ValueError(f"page nested deeper than {DEEPEST} elements")
-    if len(html) > WORTH_A_LOOK:
+    if len(html) > WORTH_A_LOOK and _long_tag(html):
         for piece in html.split(">"):
             tag = _TAG.search(piece) if len(piece) > LONG_TAG else None
             if tag and len(piece[tag.start() :].split(None, ATTRIBUTES)) > ATTRIBUTES:
                 raise ValueError(f"page with more than {ATTRIBUTES} attributes in one tag")
+
+
+def _long_tag(html: str) -> bool:
+    """Whether LONG_TAG characters somewhere hold no `>`: found by hops from one to the last within reach."""
+    place = 0
+    while place + LONG_TAG <= len(html):
+        found = html.rfind(">", place, place + LONG_TAG)
+        if found < 0:
+            return True
+        place = found + 1
+    return False
 
 
 def whole(data: bytes, setting: Setting) -> str:

@@ -25,35 +25,35 @@ def codepoints(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-_ALPHA, _ALNUM = 1, 2
-_SPACE, _IN_WORD, _OTHER, _ALONE, _JOINER = range(5)
+_SPACE, _IN_WORD, _OTHER, ALONE, _JOINER = range(5)
+CLASS, _ALPHA, _ALNUM, WORD = 7, 8, 16, 32
 
 
 @cache
-def _kinds() -> np.ndarray:
-    """(0x110000,) uint8: whether a character is a letter, a letter or digit."""
-    kinds = np.zeros(0x110000, np.uint8)
-    everything = "".join(map(chr, range(0x110000)))
-    for run in re.finditer(r"[^\W_]+", everything):
-        letters = np.fromiter(map(str.isalpha, run[0]), np.uint8, len(run[0]))
-        kinds[run.start() : run.end()] = _ALNUM | (letters * np.uint8(_ALPHA))
-    return kinds
-
-
-@cache
-def _classes() -> np.ndarray:
-    """(0x110000,) uint8: what a character is to the split, by the same patterns as `_WORD_UNSPACED`."""
-    classes = np.full(0x110000, _OTHER, np.uint8)
+def kinds() -> np.ndarray:
+    """(0x110000,) uint8: what a character is to the split (by the same patterns as `_WORD_UNSPACED`), whether it is a
+    letter, a letter or digit, and `\\w`."""
+    found = np.full(0x110000, _OTHER, np.uint8)
     everything = "".join(map(chr, range(0x110000)))
     for kind, pattern in (
         (_SPACE, r"\s+"),
         (_IN_WORD, r"\w+"),
-        (_ALONE, f"[{UNSPACED}]+"),
+        (ALONE, f"[{UNSPACED}]+"),
         (_JOINER, "[.'’]"),
     ):
         for run in re.finditer(pattern, everything):
-            classes[run.start() : run.end()] = kind
-    return classes
+            found[run.start() : run.end()] = kind
+    for run in re.finditer(r"\w+", everything):
+        found[run.start() : run.end()] |= WORD
+    for run in re.finditer(r"[^\W_]+", everything):
+        letters = np.fromiter(map(str.isalpha, run[0]), np.uint8, len(run[0]))
+        found[run.start() : run.end()] |= _ALNUM | (letters * np.uint8(_ALPHA))
+    return found
+
+
+@cache
+def _ascii_kinds() -> bytes:
+    return kinds()[:256].tobytes()
 
 
 def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
@@ -88,20 +88,27 @@ class Words:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        points = np.frombuffer(text.encode(), np.uint8) if text.isascii() else codepoints(text)
-        classes = _classes()[points]
+        if text.isascii():
+            data = text.encode()
+            points: np.ndarray = np.frombuffer(data, np.uint8)
+            found = np.frombuffer(data.translate(_ascii_kinds()), np.uint8)
+        else:
+            points = codepoints(text)
+            found = kinds()[points]
+        classes = found & CLASS
         joiners = np.flatnonzero(classes == _JOINER)
         classes[joiners] = _OTHER
         inner = joiners[(joiners > 0) & (joiners < len(points) - 1)]
         joins = (classes[inner - 1] == _IN_WORD) & (classes[inner + 1] == _IN_WORD)
         classes[inner[joins]] = _IN_WORD
         begins = classes != np.concatenate(([np.uint8(_SPACE)], classes[:-1]))
-        begins |= classes == _ALONE
+        begins |= classes == ALONE
         begins[_every_second(np.flatnonzero(classes == _OTHER))] = True
         visible = classes != _SPACE
         self._points = points[visible]
+        self._found = found[visible]
         self._begins = np.flatnonzero(begins[visible])
-        self._unspaced = int(np.count_nonzero(classes == _ALONE))
+        self._unspaced = int(np.count_nonzero(classes == ALONE))
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -125,23 +132,25 @@ class Words:
     @cached_property
     def alphanumeric(self) -> np.ndarray:
         """(words,) bool: words with a letter or digit; the others are punctuation and symbols."""
-        return (self._has & _ALNUM) != 0
+        found: np.ndarray = (self._has & _ALNUM) != 0
+        return found
 
     @cached_property
     def alphabetic(self) -> np.ndarray:
         """(words,) bool: words with at least one letter."""
-        return (self._has & _ALPHA) != 0
+        found: np.ndarray = (self._has & _ALPHA) != 0
+        return found
 
     @cached_property
     def _has(self) -> np.ndarray:
-        kinds = _kinds()[self._points]
-        found: np.ndarray = np.bitwise_or.reduceat(kinds, self._begins) if len(self) else kinds
-        return found
+        has: np.ndarray = np.bitwise_or.reduceat(self._found, self._begins) if len(self) else self._found
+        return has
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """(words,) int64: characters of each word, in reading order."""
-        return np.diff(self.ends)
+        lengths: np.ndarray = np.diff(self.ends)
+        return lengths
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -200,7 +209,8 @@ def _every_second(places: np.ndarray) -> np.ndarray:
         return places
     first = np.concatenate(([True], np.diff(places) != 1))
     begin = np.maximum.accumulate(np.where(first, places, 0))
-    return places[(places - begin) % 2 == 0]
+    second: np.ndarray = places[(places - begin) % 2 == 0]
+    return second
 
 
 class Splitter:

@@ -6,7 +6,7 @@ from trivium.corpus.steps.base import Document, Splitter
 from trivium.recipe.steps import FineWeb
 
 # Every character with Unicode's property Sentence_Terminal (version 17).
-TERMINAL = tuple(
+TERMINAL = frozenset(
     "!.?\u0589\u061d\u061e\u061f\u06d4\u0700\u0701\u0702\u07f9\u0837\u0839\u083d\u083e\u0964\u0965"
     "\u104a\u104b\u1362\u1367\u1368\u166e\u1735\u1736\u17d4\u17d5\u1803\u1809\u1944\u1945\u1aa8\u1aa9"
     "\u1aaa\u1aab\u1b4e\u1b4f\u1b5a\u1b5b\u1b5e\u1b5f\u1b7d\u1b7e\u1b7f\u1c3b\u1c3c\u1c7e\u1c7f\u2024"
@@ -41,7 +41,7 @@ class FineWebStep:
         if not lines:
             return "empty"
         if limit.min_terminal_lines is not None:
-            terminal = sum(line.endswith(TERMINAL) for line in lines)
+            terminal = sum(line[-1] in TERMINAL for line in lines)
             if terminal / len(lines) < limit.min_terminal_lines:
                 return "min_terminal_lines"
         if limit.max_short_lines is not None:

@@ -58,11 +58,12 @@ class GopherStep:
         if limit.max_ellipses is not None and ellipses / count > limit.max_ellipses:
             return "max_ellipses"
         lines = text.splitlines()
-        if limit.max_bullet_lines is not None:
+        most = sum(map(text.count, BULLETS)) / len(lines)  # counting marks is faster than looking at lines
+        if limit.max_bullet_lines is not None and most > limit.max_bullet_lines:
             bullets = sum(line.lstrip().startswith(BULLETS) for line in lines)
             if bullets / len(lines) > limit.max_bullet_lines:
                 return "max_bullet_lines"
-        if limit.max_ellipsis_lines is not None and ellipses:
+        if limit.max_ellipsis_lines is not None and ellipses / len(lines) > limit.max_ellipsis_lines:
             ending = sum(line.rstrip().endswith(ELLIPSES) for line in lines)
             if ending / len(lines) > limit.max_ellipsis_lines:
                 return "max_ellipsis_lines"

@@ -15,10 +15,10 @@ from trivium.corpus.steps.base import Document
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Language
 
-SAMPLES, CHARACTERS = 20, 50
+SAMPLES, CHARACTERS = 12, 50
 """How many stretches of how many characters are looked at, spread over the document, so that a page in two languages is
-taken for the one that most of it is in. On pages of translated manuals 98.3% come out as if the whole page had been read
-(98.8% with twice the characters, at twice the time).
+taken for the one that most of it is in. On pages of translated manuals 97.5% come out as if the whole page had been read
+(98.8% with 20 times 100 characters, at 3.5 times the time).
 """
 _SPACE = re.compile(r"\s+")
 

@@ -75,7 +75,7 @@ def _classes() -> np.ndarray:
     for flag, pattern in (
         (_ODD_FLAG, f"[{_ODD}{_MARKS}]"),
         (_LEAD, "[\u0080-\u009f\u00c2-\u00f4]"),
-        (_CONTINUATION, f"[{_CONTINUES} ]"),
+        (_CONTINUATION, f"[{_CONTINUES}]"),
         (_LINE_FLAG, "[\u2028\u2029]"),
     ):
         for found in re.finditer(f"{pattern}+", everything):
@@ -118,13 +118,15 @@ class NormaliseStep:
         return text
 
     def _unicode(self, text: str) -> str:
-        classes = _CLASS[codepoints(text)]
+        points = codepoints(text)
+        classes = _CLASS[points]
         flags = int(np.bitwise_or.reduce(classes))
         if flags & _LINE_FLAG:
             text = _LINE_END.sub("\n", text)
-        if self.config.mojibake and flags & _LEAD and _suspicious(classes):
-            text = repair(text)
-            flags = _ODD_FLAG
+        if self.config.mojibake and flags & _LEAD:
+            repaired = repair(text, _suspicious(points, classes)) if not flags & _LINE_FLAG else repair(text)
+            flags |= _ODD_FLAG if repaired is not text else 0
+            text = repaired
         if self.config.invisible and flags & _ODD_FLAG:
             text = _visible(text)
             if not _HAS_RTL.search(text):
@@ -137,11 +139,13 @@ class NormaliseStep:
         return text
 
 
-def _suspicious(classes: np.ndarray) -> bool:
-    """Whether a lead byte read as a character stands before a continuation, as `_SUSPECT` says it exactly."""
-    lead = (classes & _LEAD) != 0
-    follows = (classes & _CONTINUATION) != 0
-    return bool((lead[:-1] & follows[1:]).any() or (classes == (_LEAD | _CONTINUATION | _ODD_FLAG)).any())
+def _suspicious(points: np.ndarray, classes: np.ndarray) -> list[int]:
+    """Where `_SUSPECT` matches: a lead byte read as a character before a continuation, or a bare control."""
+    found = classes == (_LEAD | _CONTINUATION | _ODD_FLAG)
+    follows = ((classes[1:] & _CONTINUATION) != 0) | ((points[:-1] == 0xC3) & (points[1:] == ord(" ")))
+    found[:-1] |= ((classes[:-1] & _LEAD) != 0) & follows
+    places: list[int] = np.flatnonzero(found).tolist()
+    return places
 
 
 def _visible(text: str) -> str:
@@ -150,14 +154,17 @@ def _visible(text: str) -> str:
     return on_lines(text, places, lambda line: _REMOVE.sub(lambda found: found[1] or "", line))
 
 
-def repair(text: str) -> str:
-    """Mojibake repaired by ftfy, line by line (one page often mixes charsets) and only where there is a sign of it."""
+def repair(text: str, places: list[int] | None = None) -> str:
+    """Mojibake repaired by ftfy, line by line (one page often mixes charsets) and only where there is a sign of it.
+
+    `places`: where the signs are, ascending, for who knows them.
+    """
+    if places is None:
+        places = [found.start() for found in _SUSPECT.finditer(text)]
+    if not places:
+        return text
     try:
         import ftfy
     except ImportError:
         raise TriviumError("repairing mojibake needs ftfy", fix="pip install 'trivium[data]'") from None
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if _SUSPECT.search(line):
-            lines[number] = _LINE_END.sub(" ", ftfy.fix_encoding(line))
-    return "\n".join(lines)
+    return on_lines(text, places, lambda line: _LINE_END.sub(" ", ftfy.fix_encoding(line)))
