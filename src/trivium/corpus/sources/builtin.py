@@ -36,7 +36,9 @@ class ReasoningDocuments(Source):
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
         given = 0
         seed = seeds.derive(self.setting.seed, "reasoning")
-        for place, item in enumerate(reasoning.items("documents", self.config.tasks, seed, self.config.style)):
+        for place, item in enumerate(
+            reasoning.items("documents", self.config.tasks, seed, self.config.style)
+        ):
             if part.stop is not None and given >= part.stop:
                 return
             given += len(item.record["text"])

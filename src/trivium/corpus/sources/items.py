@@ -120,6 +120,8 @@ def _synthetic(source: Synthetic, format: str, folder: Path) -> Reader:
 
     licences = tables.licences_of(folder)
     return Reader(source.kind, ", ".join(licences) or "unknown", f"stage {source.stage}", items)
+
+
 def _table(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
     def items(dropped: Counter[str]) -> Iterator[Item]:
         rows = table_rows(source.path, folder)
