@@ -21,7 +21,7 @@ from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
 from trivium.batches.shares import mixed
-from trivium.batches.source import Items, Source
+from trivium.batches.source import Items, Source, enough
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -124,12 +124,7 @@ def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> N
 
 
 def _split(build: Callable[[str], Any], source: Source) -> Items:
-    train_items = build("train")
-    if train_items.count < source.batch:
-        raise DataError(
-            f"the training split makes {train_items.count} rows or pairs, which is less than one batch of {source.batch}",
-            fix="add sources, or make `batch` smaller",
-        )
+    train_items = enough(build("train"), source)
     account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
     has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(train_items, build("heldout") if has_heldout else None, account)

@@ -26,6 +26,7 @@ from trivium.generate.slots import Completion, complete
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive, generator
 from trivium.text.chat import ChatTokenizer, Encoded
+from trivium.train.distributed import any_rank
 from trivium.train.machine import Machine
 from trivium.types import Batch, Emit
 
@@ -115,12 +116,10 @@ class Rollouts:
         number, inside = divmod(step, self.period)
         update, part = divmod(inside, self.minibatches)
         whole = self._set(number)
-        order = generator(self.layout.seed, "rollout", number, update, self.layout.rank).permutation(
-            len(whole["tokens"])
-        )
+        order = generator(self.layout.seed, "rollout", number, update).permutation(len(whole["tokens"]))
         size = self.layout.batch // self.layout.world
-        mine = torch.from_numpy(order[part * size : (part + 1) * size])
-        chosen = {name: value[mine] for name, value in whole.items()}
+        first = part * self.layout.batch + self.layout.rank * size
+        chosen = {name: value[torch.from_numpy(order[first : first + size])] for name, value in whole.items()}
         micro = self.layout.micro
         cut: Any = [
             {name: value[i : i + micro] for name, value in chosen.items()} for i in range(0, size, micro)
@@ -128,19 +127,36 @@ class Rollouts:
         return cut  # type: ignore[no-any-return]
 
     def _set(self, number: int) -> dict[str, Tensor]:
-        """The rollouts of set `number`, made now or by then; later ones are made ahead as `staleness` says."""
+        """The rollouts of set `number`, of all ranks, made now or by then; later ones are made ahead as `staleness` says."""
         if self._held is None or self._held[0] != number:
             for ahead in range(number, number + self.staleness + 1):
-                if not self._path(ahead).exists():
+                if any_rank(not self._parts(ahead), self.machine.device):
                     self._make(ahead)
-            self._held = (number, load_file(self._path(number)))
+                    any_rank(False, self.machine.device)  # all have written
+            parts = [load_file(path) for path in self._parts(number)]
+            self._held = (number, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
         return self._held[1]
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"set-{number:06d}-{self.layout.rank}.safetensors"
+    def _path(self, number: int, rank: int, world: int) -> Path:
+        return self.folder / f"set-{number:06d}-{rank}-of-{world}.safetensors"
+
+    def _parts(self, number: int) -> list[Path]:
+        """The files of a set that is whole, in the order of ranks; however many ranks wrote it."""
+        for found in sorted(self.folder.glob(f"set-{number:06d}-0-of-*")):
+            world = int(found.stem.rpartition("-")[2])
+            parts = [self._path(number, rank, world) for rank in range(world)]
+            if all(part.exists() for part in parts):
+                return parts
+        return []
 
     def _make(self, number: int) -> None:
-        rollout = self.reply(self._asked(number), derive(self.layout.seed, "set", number, self.layout.rank))
+        """This rank's part of a set: the same replies whichever rank writes them."""
+        rank, world = self.layout.rank, self.layout.world
+        asked = self._asked(number)
+        mine = len(asked) // world
+        rollout = self.reply(
+            asked[rank * mine : (rank + 1) * mine], derive(self.layout.seed, "set", number), first=rank * mine
+        )
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
@@ -153,7 +169,7 @@ class Rollouts:
         tensors |= made
         count = float(tensors["loss_mask"].sum().clamp_min(1))
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._path(number)) as temporary:
+        with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
         self.emit(
             {
@@ -168,24 +184,23 @@ class Rollouts:
         )
 
     def _asked(self, number: int) -> list[int]:
-        """Which prompts the set replies to on this rank: every epoch in a new order, `group` times each."""
+        """Which prompts the set replies to, over all ranks: every epoch in a new order, `group` times each."""
         share = self.layout.batch * self.minibatches // self.group
-        mine = share // self.layout.world
-        first = number * share + self.layout.rank * mine
         asked = []
-        for place in range(first, first + mine):
+        for place in range(number * share, (number + 1) * share):
             epoch, inside = divmod(place, self.prompts.count)
             order = generator(self.layout.seed, "prompts", epoch).permutation(self.prompts.count)
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int) -> Rollout:
-        """The policy's replies to prompts by their numbers."""
+    def reply(self, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
+        """The policy's replies to prompts by their numbers; `first` is the place of the first among all of the set."""
         training = self.policy.training
         self.policy.eval()
         prompts = [self.prompts.ids[i] for i in asked]
         with self.machine.autocast():
-            found = complete(self.policy, prompts, replace(self.sampling, seed=seed), self.chat.stops)
+            sampling = replace(self.sampling, seed=seed)
+            found = complete(self.policy, prompts, sampling, self.chat.stops, first=first)
         self.policy.train(training)
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
