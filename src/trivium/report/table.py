@@ -37,6 +37,7 @@ ROWS = (
     Row("repetition", "repetition in sampled replies", -1, _percent),
     Row("declined", "sampled replies that decline", 0, _percent),
     Row("kl_per_token", "distance from the start (nats/token)", 0, "{:.3f}".format),
+    Row("kl_per_reply", "distance from the start (nats/reply)", 0, "{:.2f}".format),
     Row("file_bytes", "weights on disk", -1, megabytes),
     Row("tokens_per_second", "decode tokens/s (one stream)", 1, "{:,.0f}".format),
 )
