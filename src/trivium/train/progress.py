@@ -60,6 +60,7 @@ class Progress:
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
             "mfu": mfu,
+            "memory": peak_memory(self.run.machine.device),
             "curve": curve,
         }
 
