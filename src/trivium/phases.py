@@ -31,6 +31,7 @@ from trivium.model.transformer import Transformer
 from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
+from trivium.seeds import seed_torch
 from trivium.text.chat import ChatTokenizer
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
@@ -256,6 +257,7 @@ def _run(
     micro = config.micro_batch or config.batch // world
     plan = Layout(source.seed, config.batch, micro, rank, world)
     source.network.train()
+    seed_torch(source.seed, "dropout")  # a checkpoint that the run goes on from has the generator's state of then
     model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, items.train.length)
