@@ -257,7 +257,9 @@ def _run(
     micro = config.micro_batch or config.batch // world
     plan = Layout(source.seed, config.batch, micro, rank, world)
     source.network.train()
-    seed_torch(source.seed, "dropout")  # a checkpoint that the run goes on from has the generator's state of then
+    seed_torch(
+        source.seed, "dropout"
+    )  # a checkpoint that the run goes on from has the generator's state of then
     model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, items.train.length)

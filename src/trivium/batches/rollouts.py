@@ -2,12 +2,15 @@
 
 A *set* of rollouts serves `period` steps (its minibatches, `updates` times over). It is written to disk before it is used: a run
 that is killed and resumed finds the sets that its weights of then produced, and with `staleness` k a set is made k sets before
-it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF).
+it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF): by a thread on a device of its own
+while training goes on, if there is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +82,9 @@ class Rollout:
     rows: dict[str, Tensor]  # (N, T) each: tokens, targets, loss_mask, positions, doc_id
 
 
-Value = Callable[[Rollout, dict[str, Tensor]], dict[str, Tensor]]
-"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`."""
+Value = Callable[[Rollout, dict[str, Tensor], Any], dict[str, Tensor]]
+"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`. Called
+with the rollout, its tensors and the network that wrote it."""
 
 
 @dataclass
@@ -88,7 +92,7 @@ class Rollouts:
     """Batches for the loop. `layout.batch` replies a step, `group` replies to a prompt, sets of `minibatches` batches."""
 
     prompts: Prompts
-    policy: Transformer
+    network: Any  # in training: the policy, or the policy and its critic
     chat: ChatTokenizer
     machine: Machine
     layout: Layout
@@ -101,6 +105,12 @@ class Rollouts:
     updates: int = 1
     staleness: int = 0
     truncate: float = 2.0  # importance weights of sampler against trainer are cut here (Yao et al. 2025)
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda whole: (
+        whole
+    )  # sees the sets of all ranks as one
+    ahead_on: str | None = (
+        None  # the device on which sets are made ahead; None: where training is, before it goes on
+    )
 
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates
@@ -111,6 +121,8 @@ class Rollouts:
                 fix="make `batch` a multiple of `group`",
             )
         self._held: tuple[int, dict[str, Tensor]] | None = None
+        self._thread = ThreadPoolExecutor(1) if self.ahead_on else None
+        self._under_way: dict[int, Future[None]] = {}
 
     def batch(self, step: int) -> list[Batch]:
         number, inside = divmod(step, self.period)
@@ -129,13 +141,26 @@ class Rollouts:
     def _set(self, number: int) -> dict[str, Tensor]:
         """The rollouts of set `number`, of all ranks, made now or by then; later ones are made ahead as `staleness` says."""
         if self._held is None or self._held[0] != number:
+            self.settle()
             for ahead in range(number, number + self.staleness + 1):
-                if any_rank(not self._parts(ahead), self.machine.device):
-                    self._make(ahead)
+                if not any_rank(not self._parts(ahead), self.machine.device):
+                    continue
+                if self._thread is not None and ahead > number:
+                    frozen = deepcopy(self.network).to(self.ahead_on).requires_grad_(False)
+                    self._under_way[ahead] = self._thread.submit(self._make, ahead, frozen)
+                else:
+                    self._make(ahead, self.network)
                     any_rank(False, self.machine.device)  # all have written
             parts = [load_file(path) for path in self._parts(number)]
-            self._held = (number, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            self._held = (number, self.finish(whole))
         return self._held[1]
+
+    def settle(self) -> None:
+        """Waits for the sets under way: what a checkpoint goes on from is on disk before it is written."""
+        for number in list(self._under_way):
+            self._under_way.pop(number).result()
+            any_rank(False, self.machine.device)  # all have written
 
     def _path(self, number: int, rank: int, world: int) -> Path:
         return self.folder / f"set-{number:06d}-{rank}-of-{world}.safetensors"
@@ -149,20 +174,20 @@ class Rollouts:
                 return parts
         return []
 
-    def _make(self, number: int) -> None:
+    def _make(self, number: int, network: Any) -> None:
         """This rank's part of a set: the same replies whichever rank writes them."""
+        policy = policy_of(network)
         rank, world = self.layout.rank, self.layout.world
         asked = self._asked(number)
         mine = len(asked) // world
-        rollout = self.reply(
-            asked[rank * mine : (rank + 1) * mine], derive(self.layout.seed, "set", number), first=rank * mine
-        )
+        seed = derive(self.layout.seed, "set", number)
+        rollout = self.reply(policy, asked[rank * mine : (rank + 1) * mine], seed, first=rank * mine)
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
-        tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
+        tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
-        made = self.value(rollout, tensors)
+        made = self.value(rollout, tensors, network)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
@@ -193,15 +218,15 @@ class Rollouts:
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
+    def reply(self, policy: Transformer, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
         """The policy's replies to prompts by their numbers; `first` is the place of the first among all of the set."""
-        training = self.policy.training
-        self.policy.eval()
+        training = policy.training
+        policy.eval()
         prompts = [self.prompts.ids[i] for i in asked]
         with self.machine.autocast():
             sampling = replace(self.sampling, seed=seed)
-            found = complete(self.policy, prompts, sampling, self.chat.stops, first=first)
-        self.policy.train(training)
+            found = complete(policy, prompts, sampling, self.chat.stops, first=first)
+        policy.train(training)
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
             encoded = Encoded(
@@ -217,16 +242,22 @@ class Rollouts:
     def scored(self, rows: Mapping[str, Tensor], model: Any, want: set[str]) -> dict[str, Tensor]:
         """What `model` says of rows that are there already, in micro-batches: fields of Output by name, on the CPU."""
         pieces: dict[str, list[Tensor]] = {name: [] for name in want}
+        device = next(model.parameters()).device
         for first in range(0, len(rows["tokens"]), self.layout.micro):
             batch: Any = {
-                name: value[first : first + self.layout.micro].to(self.machine.device)
-                for name, value in rows.items()
+                name: value[first : first + self.layout.micro].to(device) for name, value in rows.items()
             }
             with self.machine.autocast():
                 out = model(batch, want)
             for name in want:
                 pieces[name].append(getattr(out, name).float().cpu())
         return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def policy_of(network: Any) -> Transformer:
+    """The model that writes, in what the loop calls."""
+    policy: Transformer = getattr(network, "policy", network)
+    return policy
 
 
 def _like_mask(mask: Tensor, values: Sequence[Sequence[float]]) -> Tensor:
