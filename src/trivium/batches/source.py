@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trivium.batches.rows import Layout
+from trivium.corpus.records import read
+from trivium.errors import DataError
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
@@ -67,3 +69,38 @@ class Items:
     around: Callable[[Batches], Batches] = lambda batches: batches
     online: Callable[[Layout, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None
+
+
+def both_splits(build: Callable[[str], Any], source: Source) -> Items:
+    """Items of the training and the held-out split. What is left out is said with its row numbers.
+
+    DataError where the training split makes less than a batch. A held-out split in which nothing fits is done without.
+    """
+    train = _one_split(build, source, "train")
+    if train.count < source.batch:
+        raise DataError(
+            f"the training split makes {train.count} rows or pairs, which is less than one batch of {source.batch}",
+            fix="add sources, or make `batch` smaller",
+        )
+    account = {**vars(train.account), "items": train.count, "row_tokens": train.length}
+    heldout = None
+    if any(True for _ in read(source.data / "heldout")):
+        try:
+            heldout = _one_split(build, source, "heldout")
+        except DataError as error:
+            if error.where:  # a row that is wrong, and not one that is too long
+                raise
+            source.emit({"event": "warning", "message": f"nothing is held out: {error.what}"})
+    return Items(train, heldout, account)
+
+
+def _one_split(build: Callable[[str], Any], source: Source, split: str) -> Any:
+    try:
+        made = build(split)
+    except DataError as error:
+        if error.where:
+            error.where = f"{source.data / split}, {error.where}"
+        raise
+    if said := made.account.warning(split, source.length):
+        source.emit({"event": "warning", "message": said})
+    return made
