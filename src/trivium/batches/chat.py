@@ -11,7 +11,6 @@ from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
 
-
 NAMED = 10
 """Rows that an account names; the others are counted."""
 
