@@ -21,7 +21,7 @@ from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
 from trivium.batches.shares import mixed
-from trivium.batches.source import Items, Source, enough
+from trivium.batches.source import Items, Source, both_splits
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -73,14 +73,14 @@ def chat(source: Source) -> Items:
     def conversations(split: str) -> Conversations:
         return Conversations.build(read(source.data / split), source.chat, source.length)
 
-    return _split(conversations, source)
+    return both_splits(conversations, source)
 
 
 def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
         return Pairs.build(read(source.data / split), source.chat, source.length)
 
-    items = _split(build, source)
+    items = both_splits(build, source)
     items.rows_per_item = 2
     return items
 
@@ -93,9 +93,9 @@ def pairs_with_reference(source: Source) -> Items:
 
 def feedback(source: Source) -> Items:
     def build(split: str) -> Feedback:
-        return Feedback.build(read(source.data / split), source.chat, source.length)
+        return Feedback.build(read(source.data / split), source.chat, source.length, both=split == "train")
 
-    items = _split(build, source)
+    items = both_splits(build, source)
     _reference(source, items, annotate_feedback)
 
     def around(batches: Batches) -> Batches:
@@ -122,13 +122,6 @@ def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> N
             annotate(
                 part, source.model, where, autocast=source.machine.autocast(), device=source.machine.device
             )
-
-
-def _split(build: Callable[[str], Any], source: Source) -> Items:
-    train_items = enough(build("train"), source)
-    account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
-    has_heldout = any(True for _ in read(source.data / "heldout"))
-    return Items(train_items, build("heldout") if has_heldout else None, account)
 
 
 @dataclass(frozen=True)

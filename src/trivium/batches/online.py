@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
+from trivium.batches.chat import named
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
 from trivium.batches.source import Items, Score, Source
@@ -192,9 +193,17 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
         )
 
     train_prompts = prompts("train")
+    if train_prompts.dropped:
+        rows = named(train_prompts.rows_too_long, train_prompts.dropped)
+        said = (
+            f"{train_prompts.dropped} prompts of the train split are left out: with {config.max_new_tokens} new tokens they "
+            f"do not fit a context of {source.length} ({rows})"
+        )
+        source.emit({"event": "warning", "message": said})
     account = {
         "prompts": train_prompts.count,
         "prompts_too_long": train_prompts.dropped,
+        "rows_too_long": train_prompts.rows_too_long,
         "row_tokens": train_prompts.length,
     }
     has_heldout = any(True for _ in read(source.data / "heldout"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account
+from trivium.batches.chat import Account, at_row
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -39,10 +39,12 @@ class Pairs:
     ) -> Pairs:
         """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
         self = cls(length or context, chat.pad)
-        for record in records:
+        for number, record in enumerate(records, start=1):
             both: list[Encoded] = []
             for side in ("chosen", "rejected"):
-                fitted = self.account.fit(chat.response(record["prompt"], record[side]), self.length)
+                with at_row(number):
+                    encoded = chat.response(record["prompt"], record[side])
+                fitted = self.account.fit(encoded, self.length, number)
                 if fitted is None:  # the prompt is too long, for the other side too
                     break
                 both.append(fitted)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trivium.batches.chat import NAMED, at_row
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Layout, collate, sequence_row
 from trivium.errors import DataError
@@ -43,6 +44,8 @@ class Prompts:
     dropped: int
     length: int
     """Tokens in a row: the longest prompt and the longest reply."""
+    rows_too_long: list[int] = field(default_factory=list)
+    """The first of those left out, by their place in the split, counted from 1."""
 
     @classmethod
     def build(
@@ -50,19 +53,24 @@ class Prompts:
     ) -> Prompts:
         kept: list[Mapping[str, Any]] = []
         ids: list[list[int]] = []
-        for record in records:
+        too_long: list[int] = []
+        for number, record in enumerate(records, start=1):
             turns = record["prompt"] if "prompt" in record else record["messages"][:-1]
-            encoded = chat.prompt(turns)
+            with at_row(number):
+                encoded = chat.prompt(turns)
             if len(encoded) + max_new_tokens <= context:
                 kept.append(record)
                 ids.append(encoded)
+            else:
+                too_long.append(number)
         if not kept:
             raise DataError(
                 f"no prompt leaves room for {max_new_tokens} new tokens in a context of {context}",
                 fix="lower `max_new_tokens`, raise `context`, or shorten the prompts",
             )
         longest = max(map(len, ids)) + max_new_tokens
-        return cls(kept, ids, len(records) - len(kept), min(context, -(-longest // STEP) * STEP))
+        length = min(context, -(-longest // STEP) * STEP)
+        return cls(kept, ids, len(too_long), length, too_long[:NAMED])
 
     @property
     def count(self) -> int:
