@@ -67,11 +67,19 @@ class Pairs:
 
     def item(self, index: int) -> Sequence[Row]:
         rows = []
+        shared = _shared(*(encoded.ids for encoded in self.pairs[index]))
         for label, encoded in zip((1, 0), self.pairs[index], strict=True):
             row = sequence_row([encoded], self.length, self.pad)
             row["pair"] = np.int64(index)  # type: ignore[assignment]
             row["label"] = np.int64(label)  # type: ignore[assignment]
+            row["prefix"] = np.int64(shared)  # type: ignore[assignment]
             if self.ref_logp is not None:
                 row["ref_logp"] = self.ref_logp[index, 1 - label]
             rows.append(row)
         return rows
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike, short of the last of either."""
+    shortest = min(len(first), len(second)) - 1
+    return next((place for place in range(shortest) if first[place] != second[place]), shortest)
