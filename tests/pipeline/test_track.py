@@ -10,7 +10,13 @@ from trivium.pipeline.track import Tracking
 STEPS = [
     {"event": "step", "stage": "base", "step": 1, "steps": 2, "loss": 3.5, "lr": 1e-3, "time": "now"},
     {"event": "validation", "stage": "base", "loss": 3.25},  # before training: of no step
-    {"event": "validation", "stage": "base", "step": 1, "loss": 3.0},
+    {
+        "event": "validation",
+        "stage": "base",
+        "step": 1,
+        "loss": 3.0,
+        "sources": {"web": {"loss": 2.75, "weight": 8.0}},
+    },
     {"event": "step", "stage": "base", "step": 2, "steps": 2, "loss": 2.5, "lr": 5e-4, "time": "now"},
     {"event": "stage_end", "stage": "base", "seconds": 1.0},
     {"event": "step", "stage": "chat", "step": 1, "steps": 1, "loss": 1.5},
@@ -35,6 +41,7 @@ def test_tensorboard_reads_each_stage_curve(tmp_path, names):
         ("base", "loss"): [(1, 3.5), (2, 2.5)],
         ("base", "lr"): [(1, 1e-3), (2, 5e-4)],
         ("base", "validation/loss"): [(1, 3.0)],
+        ("base", "validation/loss/web"): [(1, 2.75)],
         ("chat", "loss"): [(1, 1.5)],
     }
 

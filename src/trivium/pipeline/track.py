@@ -144,4 +144,6 @@ def missing(name: str) -> RecipeError:
 def _numbers(event: Event, prefix: str) -> Values:
     held: dict[str, Any] = {name: value for name, value in event.items() if name not in ("step", "steps")}
     plain = {n: v for n, v in held.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    for source, parts in held.get("sources", {}).items():  # the held-out loss of each source
+        plain |= {f"{name}/{source}": value for name, value in parts.items() if name != "weight"}
     return {prefix + name: float(value) for name, value in plain.items()}
