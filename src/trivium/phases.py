@@ -20,6 +20,7 @@ from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled, with_sources
+from trivium.batches.samples import sampler
 from trivium.batches.shares import labels, mixed
 from trivium.batches.source import Items, Rows, Source
 from trivium.batches.teacher import taught
@@ -282,6 +283,7 @@ def _run(
         emit=source.emit,
         validation=cut(model, items.around(validation)) if validation else None,
         sources=validation.names if validation else (),
+        sample=sampler(source),
         flops_per_step=per_token * tokens_per_step,
         peak=peak("bf16" if machine.bf16 else "float32", machine.device),
     )

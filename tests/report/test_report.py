@@ -126,6 +126,16 @@ def test_held_out_loss_by_source(capsys):
     assert "8.500 → 2.600" in capsys.readouterr().out
 
 
+def test_samples_of_training_stand_in_the_page_as_text():
+    report = copy.deepcopy(REPORT)
+    report["phases"][0]["samples"] = [
+        {"step": step, "samples": [{"prompt": "the <i>cat", "text": f"sat <b>{step}"}]} for step in (10, 20)
+    ]
+    words = Page(html(report)).words
+    assert "What base wrote as it trained" in words and "the <i>cat" in words
+    assert "step 10" in words and "sat <b>10" in words and "sat <b>20" in words
+
+
 def test_gate_lines():
     assert gate_lines(REPORT) == [
         ("safety (aligned)", "win_rate ≥ 0.7", "0.75", True),
