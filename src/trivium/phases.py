@@ -22,7 +22,7 @@ from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled, with_sources
 from trivium.batches.samples import sampler
 from trivium.batches.shares import labels, mixed
-from trivium.batches.source import Items, Rows, Source
+from trivium.batches.source import Items, Rows, Source, enough
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -32,6 +32,7 @@ from trivium.model.transformer import Transformer
 from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
+from trivium.seeds import seed_torch
 from trivium.text.chat import ChatTokenizer
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
@@ -56,8 +57,9 @@ def packed(source: Source) -> Items:
 
     train_split = corpus("train", source.batch)
     try:
-        heldout: Corpus | None = corpus("heldout", 1)
-        heldout.names = labels(source.data, [one.shard.source for one in heldout.sources])
+        found = corpus("heldout", 1)
+        found.names = labels(source.data, [one.shard.source for one in found.sources])
+        heldout: Corpus | None = found
     except DataError:  # a held-out split shorter than one row: trained without a before and after
         heldout = None
     items = Items(train_split, heldout, {"tokens_available": train_split.total_tokens})
@@ -126,12 +128,7 @@ def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> N
 
 
 def _split(build: Callable[[str], Any], source: Source) -> Items:
-    train_items = build("train")
-    if train_items.count < source.batch:
-        raise DataError(
-            f"the training split makes {train_items.count} rows or pairs, which is less than one batch of {source.batch}",
-            fix="add sources, or make `batch` smaller",
-        )
+    train_items = enough(build("train"), source)
     account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
     has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(train_items, build("heldout") if has_heldout else None, account)
@@ -263,6 +260,9 @@ def _run(
     micro = config.micro_batch or config.batch // world
     plan = Layout(source.seed, config.batch, micro, rank, world)
     source.network.train()
+    seed_torch(
+        source.seed, "dropout"
+    )  # a checkpoint that the run goes on from has the generator's state of then
     model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, items.train.length)

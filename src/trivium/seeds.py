@@ -25,3 +25,10 @@ def generator(seed: int, *path: str | int) -> np.random.Generator:
 def unit(seed: int, key: str) -> float:
     """A number in [0, 1) that depends on nothing but (seed, key): used to split items into train and held-out."""
     return derive(seed, key) / 2**63
+
+
+def seed_torch(seed: int, *path: str | int) -> None:
+    """Seeds torch's own generators, which dropout draws from; everything else has a generator of its own."""
+    import torch
+
+    torch.manual_seed(derive(seed, *path))

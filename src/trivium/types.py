@@ -67,7 +67,8 @@ class Batches(Protocol):
     """Where the loop's data comes from: a pure function of the step.
 
     May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
-    guard records them of a batch that it refused.
+    guard records them of a batch that it refused. And `settle()`, which returns once what is made ahead is safe on disk: called
+    before a checkpoint is written.
     """
 
     period: int  # a checkpoint may fall only where step % period == 0

@@ -85,6 +85,9 @@ MISTAKES = {
     "groups_do_not_divide": [
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    group: 5", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field group", "32 replies does not divide into groups of 5", "multiple of 5"),
     ],
+    "nothing_to_make_ahead": [
+        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "none can be made ahead", "staleness: 1"),
+    ],
     "student_differs": [
         (changed("", "  words: {kind: tokenizer, data: corpus, vocab_size: 999}\n  other: {kind: pretrain, data: corpus, tokenizer: words, steps: 9}\n  small: {kind: distill, init: other, teacher: chat, data: talks, steps: 9}\n"), "40, stage small, field teacher", "different tokenizers", "same tokenizer"),
     ],

@@ -233,3 +233,15 @@ def test_the_card_is_what_model_hubs_read():
 @pytest.mark.parametrize("model", ["aligned"])
 def test_the_card_of_a_run_without_anything(model):
     assert "Made by the recipe `demo`" in model_card(empty(), model)
+
+
+def test_a_phase_on_its_own_replies_shows_the_reward_and_drift_has_no_better_side():
+    report = copy.deepcopy(REPORT)
+    report["phases"][1] |= {"before": {"reward": 0.25, "kl": 0.0}, "after": {"reward": 0.5, "kl": 0.01}}
+    report["models"]["base"] |= {"reply_tokens": 30.0, "repetition": 0.1}
+    report["models"]["sft"] |= {"reply_tokens": 20.0, "repetition": 0.0}
+    assert phases(report)[1].loss == "0.250 → 0.500 (reward)"
+    found = {line.label: line for line in lines(report)}
+    assert found["length of a sampled reply (tokens)"].best is None
+    assert found["repetition in sampled replies ↓"].best == 1
+    assert "held-out loss or reward" in html(report)

@@ -18,12 +18,12 @@ from trivium.train.schedule import factor
 from trivium.types import Loss
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in tiny.ONLINE])
 def test_the_loss_falls_on_what_is_trained_and_on_what_is_held_out(kind, tmp_path):
     _, metrics = tiny.phase(kind, tmp_path, steps=40)
     curve = [loss for _, loss in metrics["curve"]]
     assert len(curve) == 40 and sum(curve[-5:]) / 5 < 0.9 * curve[0]
-    if kind != "dpo":  # a dozen pairs teach nothing about others
+    if kind not in ("dpo", "kto", "reward"):  # a dozen pairs teach nothing about others
         assert metrics["after"]["loss"] < metrics["before"]["loss"]
     if kind == "dpo":
         assert curve[0] == pytest.approx(math.log(2), abs=1e-4)
@@ -120,7 +120,9 @@ def test_more_tokens_than_the_data_has(tmp_path):
     assert tiny.phase("pretrain", tmp_path / "meant", max_epochs=8, **many)[1]["tokens"] >= 5 * held
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in tiny.ONLINE]
+)  # prompts may come again
 def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
     with pytest.raises(DataError, match="less than one batch"):
         tiny.phase(kind, tmp_path, batch=1000)

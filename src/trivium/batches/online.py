@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
-from trivium.batches.rollouts import Prompts, Rollout, Rollouts
+from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
 from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
+from trivium.errors import RecipeError
 from trivium.generate.sampling import Sampling
 from trivium.model import scalar
 from trivium.model.scalar import Scalar
@@ -83,7 +84,7 @@ class GroupValue:
     skip_truncated: bool
     rollouts: Rollouts | None = None
 
-    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         rewards = self.judge(rollout, self.rollouts.scored)
         worth = group_advantages(rewards, self.group, scale=self.scale)
@@ -108,24 +109,22 @@ class CriticValue:
 
     judge: Judge
     reference: Transformer
-    network: Any  # the actor and critic in training
     kl: float
     gamma: float
     lam: float
-    normalise: bool
     rollouts: Rollouts | None = None
 
-    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         mask = tensors["loss_mask"]
         rewards = self.judge(rollout, self.rollouts.scored)
         known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
-        values = self.rollouts.scored(tensors, self.network, {"values"})["values"] * mask
+        values = self.rollouts.scored(tensors, network, {"values"})["values"] * mask
         per_token = token_rewards(rewards, tensors["old_logp"], known, mask, self.kl)
         advantage, returns = gae(per_token, values, mask, gamma=self.gamma, lam=self.lam)
         unexplained = (returns - values)[mask > 0].var() / returns[mask > 0].var().clamp_min(1e-8)
         return {
-            "advantage": whiten(advantage, mask) if self.normalise else advantage,
+            "advantage": advantage,
             "returns": returns,
             "old_values": values,
             "ref_token_logp": known,
@@ -138,9 +137,10 @@ def measured(
     rollouts: Rollouts, judge: Judge, reference: Transformer | None, asked: Sequence[int]
 ) -> dict[str, float]:
     """Reward, length, drift and distance from the start on given prompts, one reply each with the same random numbers."""
-    rollout = rollouts.reply(asked, seed=0)
+    policy = policy_of(rollouts.network)
+    rollout = rollouts.reply(policy, asked, seed=0)
     tensors = dict(rollout.rows)
-    tensors["old_logp"] = rollouts.scored(tensors, rollouts.policy, {"logp"})["logp"]
+    tensors["old_logp"] = rollouts.scored(tensors, policy, {"logp"})["logp"]
     known = rollouts.scored(tensors, reference, {"logp"})["logp"] if reference is not None else None
     rewards = judge(rollout, rollouts.scored)
     found = {
@@ -162,7 +162,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
     def rollouts(asked: Prompts, plan: Layout, folder: str) -> Rollouts:
         return Rollouts(
             prompts=asked,
-            policy=source.model,
+            network=source.network,
             chat=source.chat,
             machine=source.machine,
             layout=plan,
@@ -175,6 +175,8 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             updates=config.updates,
             staleness=config.staleness,
             truncate=config.correction,
+            finish=_whitened if getattr(config, "whiten", False) else lambda whole: whole,
+            ahead_on=_usable(config.rollout_device),
         )
 
     def online(plan: Layout, steps: int) -> Rollouts:
@@ -199,6 +201,22 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
     items = Items(train_prompts, None, account, online=online, measure=measure if has_heldout else None)
     _show_memory(source, value)
     return items
+
+
+def _whitened(whole: dict[str, Tensor]) -> dict[str, Tensor]:
+    return whole | {"advantage": whiten(whole["advantage"], whole["loss_mask"])}
+
+
+def _usable(device: str | None) -> str | None:
+    """RecipeError for a device that this machine has not."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f"replies cannot be written on {device!r}: {str(error).splitlines()[0]}",
+            fix="name a device of this machine, or leave `rollout_device` out",
+        ) from error
+    return device
 
 
 def _judge(source: Source) -> Judge:
@@ -241,7 +259,5 @@ def group_rollouts(source: Source) -> Items:
 def critic_rollouts(source: Source) -> Items:
     """PPO: one reply to a prompt, a reward model, a critic."""
     config: Any = source.config
-    value = CriticValue(
-        _judge(source), _frozen(source), source.network, config.kl, config.gamma, config.lam, config.whiten
-    )
+    value = CriticValue(_judge(source), _frozen(source), config.kl, config.gamma, config.lam)
     return _online(source, value, 1)

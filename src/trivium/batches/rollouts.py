@@ -2,12 +2,15 @@
 
 A *set* of rollouts serves `period` steps (its minibatches, `updates` times over). It is written to disk before it is used: a run
 that is killed and resumed finds the sets that its weights of then produced, and with `staleness` k a set is made k sets before
-it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF).
+it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF): by a thread on a device of its own
+while training goes on, if there is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from trivium.generate.slots import Completion, complete
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive, generator
 from trivium.text.chat import ChatTokenizer, Encoded
+from trivium.train.distributed import any_rank
 from trivium.train.machine import Machine
 from trivium.types import Batch, Emit
 
@@ -78,8 +82,9 @@ class Rollout:
     rows: dict[str, Tensor]  # (N, T) each: tokens, targets, loss_mask, positions, doc_id
 
 
-Value = Callable[[Rollout, dict[str, Tensor]], dict[str, Tensor]]
-"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`."""
+Value = Callable[[Rollout, dict[str, Tensor], Any], dict[str, Tensor]]
+"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`. Called
+with the rollout, its tensors and the network that wrote it."""
 
 
 @dataclass
@@ -87,7 +92,7 @@ class Rollouts:
     """Batches for the loop. `layout.batch` replies a step, `group` replies to a prompt, sets of `minibatches` batches."""
 
     prompts: Prompts
-    policy: Transformer
+    network: Any  # in training: the policy, or the policy and its critic
     chat: ChatTokenizer
     machine: Machine
     layout: Layout
@@ -100,6 +105,12 @@ class Rollouts:
     updates: int = 1
     staleness: int = 0
     truncate: float = 2.0  # importance weights of sampler against trainer are cut here (Yao et al. 2025)
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda whole: (
+        whole
+    )  # sees the sets of all ranks as one
+    ahead_on: str | None = (
+        None  # the device on which sets are made ahead; None: where training is, before it goes on
+    )
 
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates
@@ -110,17 +121,17 @@ class Rollouts:
                 fix="make `batch` a multiple of `group`",
             )
         self._held: tuple[int, dict[str, Tensor]] | None = None
+        self._thread = ThreadPoolExecutor(1) if self.ahead_on else None
+        self._under_way: dict[int, Future[None]] = {}
 
     def batch(self, step: int) -> list[Batch]:
         number, inside = divmod(step, self.period)
         update, part = divmod(inside, self.minibatches)
         whole = self._set(number)
-        order = generator(self.layout.seed, "rollout", number, update, self.layout.rank).permutation(
-            len(whole["tokens"])
-        )
+        order = generator(self.layout.seed, "rollout", number, update).permutation(len(whole["tokens"]))
         size = self.layout.batch // self.layout.world
-        mine = torch.from_numpy(order[part * size : (part + 1) * size])
-        chosen = {name: value[mine] for name, value in whole.items()}
+        first = part * self.layout.batch + self.layout.rank * size
+        chosen = {name: value[torch.from_numpy(order[first : first + size])] for name, value in whole.items()}
         micro = self.layout.micro
         cut: Any = [
             {name: value[i : i + micro] for name, value in chosen.items()} for i in range(0, size, micro)
@@ -128,32 +139,62 @@ class Rollouts:
         return cut  # type: ignore[no-any-return]
 
     def _set(self, number: int) -> dict[str, Tensor]:
-        """The rollouts of set `number`, made now or by then; later ones are made ahead as `staleness` says."""
+        """The rollouts of set `number`, of all ranks, made now or by then; later ones are made ahead as `staleness` says."""
         if self._held is None or self._held[0] != number:
+            self.settle()
             for ahead in range(number, number + self.staleness + 1):
-                if not self._path(ahead).exists():
-                    self._make(ahead)
-            self._held = (number, load_file(self._path(number)))
+                if not any_rank(not self._parts(ahead), self.machine.device):
+                    continue
+                if self._thread is not None and ahead > number:
+                    frozen = deepcopy(self.network).to(self.ahead_on).requires_grad_(False)
+                    self._under_way[ahead] = self._thread.submit(self._make, ahead, frozen)
+                else:
+                    self._make(ahead, self.network)
+                    any_rank(False, self.machine.device)  # all have written
+            parts = [load_file(path) for path in self._parts(number)]
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            self._held = (number, self.finish(whole))
         return self._held[1]
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"set-{number:06d}-{self.layout.rank}.safetensors"
+    def settle(self) -> None:
+        """Waits for the sets under way: what a checkpoint goes on from is on disk before it is written."""
+        for number in list(self._under_way):
+            self._under_way.pop(number).result()
+            any_rank(False, self.machine.device)  # all have written
 
-    def _make(self, number: int) -> None:
-        rollout = self.reply(self._asked(number), derive(self.layout.seed, "set", number, self.layout.rank))
+    def _path(self, number: int, rank: int, world: int) -> Path:
+        return self.folder / f"set-{number:06d}-{rank}-of-{world}.safetensors"
+
+    def _parts(self, number: int) -> list[Path]:
+        """The files of a set that is whole, in the order of ranks; however many ranks wrote it."""
+        for found in sorted(self.folder.glob(f"set-{number:06d}-0-of-*")):
+            world = int(found.stem.rpartition("-")[2])
+            parts = [self._path(number, rank, world) for rank in range(world)]
+            if all(part.exists() for part in parts):
+                return parts
+        return []
+
+    def _make(self, number: int, network: Any) -> None:
+        """This rank's part of a set: the same replies whichever rank writes them."""
+        policy = policy_of(network)
+        rank, world = self.layout.rank, self.layout.world
+        asked = self._asked(number)
+        mine = len(asked) // world
+        seed = derive(self.layout.seed, "set", number)
+        rollout = self.reply(policy, asked[rank * mine : (rank + 1) * mine], seed, first=rank * mine)
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
-        tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
+        tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
-        made = self.value(rollout, tensors)
+        made = self.value(rollout, tensors, network)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
         tensors |= made
         count = float(tensors["loss_mask"].sum().clamp_min(1))
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._path(number)) as temporary:
+        with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
         self.emit(
             {
@@ -168,25 +209,24 @@ class Rollouts:
         )
 
     def _asked(self, number: int) -> list[int]:
-        """Which prompts the set replies to on this rank: every epoch in a new order, `group` times each."""
+        """Which prompts the set replies to, over all ranks: every epoch in a new order, `group` times each."""
         share = self.layout.batch * self.minibatches // self.group
-        mine = share // self.layout.world
-        first = number * share + self.layout.rank * mine
         asked = []
-        for place in range(first, first + mine):
+        for place in range(number * share, (number + 1) * share):
             epoch, inside = divmod(place, self.prompts.count)
             order = generator(self.layout.seed, "prompts", epoch).permutation(self.prompts.count)
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int) -> Rollout:
-        """The policy's replies to prompts by their numbers."""
-        training = self.policy.training
-        self.policy.eval()
+    def reply(self, policy: Transformer, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
+        """The policy's replies to prompts by their numbers; `first` is the place of the first among all of the set."""
+        training = policy.training
+        policy.eval()
         prompts = [self.prompts.ids[i] for i in asked]
         with self.machine.autocast():
-            found = complete(self.policy, prompts, replace(self.sampling, seed=seed), self.chat.stops)
-        self.policy.train(training)
+            sampling = replace(self.sampling, seed=seed)
+            found = complete(policy, prompts, sampling, self.chat.stops, first=first)
+        policy.train(training)
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
             encoded = Encoded(
@@ -202,16 +242,22 @@ class Rollouts:
     def scored(self, rows: Mapping[str, Tensor], model: Any, want: set[str]) -> dict[str, Tensor]:
         """What `model` says of rows that are there already, in micro-batches: fields of Output by name, on the CPU."""
         pieces: dict[str, list[Tensor]] = {name: [] for name in want}
+        device = next(model.parameters()).device
         for first in range(0, len(rows["tokens"]), self.layout.micro):
             batch: Any = {
-                name: value[first : first + self.layout.micro].to(self.machine.device)
-                for name, value in rows.items()
+                name: value[first : first + self.layout.micro].to(device) for name, value in rows.items()
             }
             with self.machine.autocast():
                 out = model(batch, want)
             for name in want:
                 pieces[name].append(getattr(out, name).float().cpu())
         return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def policy_of(network: Any) -> Transformer:
+    """The model that writes, in what the loop calls."""
+    policy: Transformer = getattr(network, "policy", network)
+    return policy
 
 
 def _like_mask(mask: Tensor, values: Sequence[Sequence[float]]) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from trivium.batches.rows import Layout
+from trivium.errors import DataError
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
@@ -30,6 +31,9 @@ class Rows(Protocol):
     @property
     def count(self) -> int: ...
     def item(self, index: int) -> Any: ...  # Sequence[Row]
+
+
+Some = TypeVar("Some", bound=Rows)
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,13 @@ class Items:
     around: Callable[[Batches], Batches] = lambda batches: batches
     online: Callable[[Layout, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None
+
+
+def enough(rows: Some, source: Source) -> Some:
+    """The training split's items. DataError if they do not fill one batch."""
+    if rows.count < source.batch:
+        raise DataError(
+            f"the training split makes {rows.count} rows or pairs, which is less than one batch of {source.batch}",
+            fix="add sources, or make `batch` smaller",
+        )
+    return rows

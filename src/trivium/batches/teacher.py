@@ -10,7 +10,7 @@ import torch
 from trivium.batches.chat import Conversations
 from trivium.batches.rollouts import Prompts, Rollouts
 from trivium.batches.rows import Fixed, Layout, Shuffled
-from trivium.batches.source import Items, Source
+from trivium.batches.source import Items, Source, enough
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError
 from trivium.generate.sampling import Sampling
@@ -73,7 +73,7 @@ def taught(source: Source) -> Items:
     def build(split: str) -> Conversations:
         return Conversations.build(read(source.data / split), source.chat, source.length)
 
-    rows = build("train")
+    rows = enough(build("train"), source)
     items = Items(rows, None, {**vars(rows.account), "items": rows.count, "row_tokens": rows.length})
     if any(True for _ in read(source.data / "heldout")):
         items.heldout = build("heldout")
@@ -94,12 +94,12 @@ def taught(source: Source) -> Items:
         asked = Prompts.build(records, source.chat, source.length, config.max_new_tokens)
         return Rollouts(
             prompts=asked,
-            policy=source.model,
+            network=source.model,
             chat=source.chat,
             machine=source.machine,
             layout=plans[0],
             sampling=Sampling(1.0, 1.0, config.max_new_tokens),
-            value=lambda rollout, tensors: {},
+            value=lambda rollout, tensors, network: {},
             folder=source.work / "rollouts",
             emit=source.emit,
         )

@@ -46,7 +46,7 @@ PACKED = frozenset({"pretrain", "sft"})
 """Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
 """A preference pair is two rows."""
-GENERATES = frozenset({"reasoning", "preferences", "refusals"})
+GENERATES = frozenset({"reasoning", "preferences", "refusals", "drift"})
 """Suites that let the model write replies."""
 
 

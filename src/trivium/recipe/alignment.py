@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Name
+from trivium.recipe.base import Name, how
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import Aligned, TrainingStage
 
@@ -86,6 +86,8 @@ class OnlineStage(PreferenceStage):
     """Taken off the reward of a reply that ran into `max_new_tokens`."""
     staleness: Annotated[int, Field(ge=0)] = 0
     """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
+    rollout_device: str | None = how(None)
+    """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
     correction: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
 

@@ -28,7 +28,13 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(table)
     if report["phases"]:
         table = Table(
-            "phase", "length", "held-out loss", "speed", "minutes", title="the phases", title_justify="left"
+            "phase",
+            "length",
+            "held-out loss or reward",
+            "speed",
+            "minutes",
+            title="the phases",
+            title_justify="left",
         )
         for phase in phases(report):
             table.add_row(*phase)

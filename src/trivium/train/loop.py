@@ -103,6 +103,7 @@ def train(run: Run) -> dict[str, Any]:
             writer.poll()
             stopping = any_rank(bool(stop), run.machine.device)
             if due(state, stopping):
+                getattr(run.batches, "settle", lambda: None)()
                 writer.save(model, optimizer, state)
                 if stopping:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())

@@ -62,6 +62,7 @@ class Progress:
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
             "mfu": mfu,
+            "memory": peak_memory(self.run.machine.device),
             "curve": curve,
             "samples": self.state.get("samples", []),
         }
