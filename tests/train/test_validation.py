@@ -10,15 +10,12 @@ import torch
 
 from trivium import phases
 from trivium.batches.rows import Fixed, with_sources
-from trivium.recipe.alignment import KtoStage, RewardStage
 
 NAMES = ("tales", "facts", "tales", "facts", "facts")
 
 
-@pytest.fixture(params=["sft", "dpo", "orpo", "kto", "reward"])
+@pytest.fixture(params=["sft", "dpo", "orpo", "kto", "reward", "distill"])
 def kind(request, monkeypatch):
-    for name, stage in (("kto", KtoStage), ("reward", RewardStage)):
-        monkeypatch.setitem(tiny.STAGES, name, stage)
     made = tiny.records
 
     def sourced(kind):
