@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,10 +79,30 @@ class Mlflow:
         self.client.set_terminated(self.id)
 
 
+class Trackio:
+    """A run of the project named like the recipe, in TRACKIO_DIR or wherever else trackio's environment says."""
+
+    def __init__(self, recipe: str, stage: str, folder: Path) -> None:
+        import trackio
+
+        with redirect_stdout(io.StringIO()):  # it greets, in the middle of a live view
+            self.run = trackio.init(
+                recipe, name=stage, embed=False, auto_log_gpu=False, auto_log_cpu=False
+            )
+
+    def log(self, step: int, values: Values) -> None:
+        self.run.log(values, step=step)
+
+    def close(self) -> None:
+        with redirect_stdout(io.StringIO()):
+            self.run.finish()
+
+
 TRACKERS: dict[str, Callable[[str, str, Path], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "mlflow": Mlflow,
+    "trackio": Trackio,
 }
 PACKAGES = {"mlflow": "mlflow-skinny"}
 """What to install, where it is called otherwise."""
