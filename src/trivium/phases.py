@@ -34,6 +34,7 @@ from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
 from trivium.seeds import seed_torch
 from trivium.text.chat import ChatTokenizer
+from trivium.train import float8
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
 from trivium.train.machine import resolve
@@ -242,7 +243,7 @@ def train_phase(
         "tokens_per_second": tokens_per_step / seconds if seconds else None,
         "tokens": steps * tokens_per_step,
         "data": items.account,
-        "precision": "bf16" if machine.bf16 else "float32",
+        "precision": machine.precision,
     }
 
 
@@ -266,6 +267,9 @@ def _run(
     model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, items.train.length)
+    if machine.float8:
+        float8.check_rows(micro * items.rows_per_item * items.train.length // grid.size("context"))
+        float8.convert(model)
     root = parallelise(model, grid, bf16=machine.bf16)
     made = items.online(plan, steps) if items.online else Shuffled(items.train.count, items.train.item, plan)
     held = items.heldout
@@ -285,7 +289,7 @@ def _run(
         sources=validation.names if validation else (),
         sample=sampler(source),
         flops_per_step=per_token * tokens_per_step,
-        peak=peak("bf16" if machine.bf16 else "float32", machine.device),
+        peak=peak(machine.precision, machine.device),
     )
 
 

@@ -61,6 +61,11 @@ def sampler(source: Source) -> Callable[[], Said] | None:
 def _plain(source: Source) -> Transformer:
     """The model in training as one that this rank can decode with alone: itself, unless its weights lie on several."""
     model = source.model
+    if source.machine.float8:  # decoding is no work for float8: the same weights in a model without it
+        with torch.device("meta"):
+            shared = Transformer(model.config)
+        shared.load_state_dict(whole(model.state_dict()), assign=True)
+        return shared
     if all(mesh().size(axis) == 1 for axis in ("shard", "tensor", "context", "pipeline", "expert")):
         return model
     if source.config.adapter is not None:

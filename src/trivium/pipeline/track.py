@@ -86,9 +86,7 @@ class Trackio:
         import trackio
 
         with redirect_stdout(io.StringIO()):  # it greets, in the middle of a live view
-            self.run = trackio.init(
-                recipe, name=stage, embed=False, auto_log_gpu=False, auto_log_cpu=False
-            )
+            self.run = trackio.init(recipe, name=stage, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
     def log(self, step: int, values: Values) -> None:
         self.run.log(values, step=step)

@@ -81,8 +81,9 @@ class TrainingStage(StageBase):
     """Largest gradient norm."""
     guard: Guard = Guard()
     """What is done about a batch whose loss is broken."""
-    precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
+    precision: Literal["auto", "bf16", "float32", "float8"] = "auto"
+    """auto: bf16 autocast where the machine computes bf16 natively, else float32; float8: bf16, with the blocks' matrix products
+    in float8 (a GPU of the Hopper generation or later, torchao)."""
     adapter: Adapter | None = None
     """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
     recompute: Literal["none", "blocks"] = how("none")
