@@ -32,6 +32,7 @@ class Batch(TypedDict, total=False):
     returns: Tensor  # (B, T) float32: what the critic should have said at each place
     old_values: Tensor  # (B, T) float32: what it said when the row was generated
     correction: Tensor  # (B, T) float32: trainer's over sampler's probability, truncated; 1 where they agree
+    source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
     teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits at each place
 
 

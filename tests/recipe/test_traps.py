@@ -210,6 +210,11 @@ MISTAKES = {
         (changed("    steps: 100\n", ""), "9, stage base", "given nowhere", "tokens: 3M"),
         (changed("    steps: 100\n", "    steps: 100\n    epochs: 2\n"), "15, stage base, field epochs", "as steps and epochs", "exactly one"),
     ],
+    "float8_where_it_cannot_be": [
+        (changed("steps: 100", "steps: 100\n    precision: float8\n    device: cpu"), "15, stage base, field precision", "`device: cpu`", "bf16"),
+        (changed("steps: 100", "steps: 100\n    precision: float8\n    parallel: {tensor: 2}"), "15, stage base, field precision", "`tensor`", "`shard`"),
+        (changed("init: chat", "init: chat\n    precision: float8\n    adapter: {rank: 4}"), "23, stage aligned, field precision", "an adapter", "bf16"),
+    ],
     "muon_on_split_matrices": [
         (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "the optimizer is adamw", "optimizer: muon"),
         (changed("steps: 100", "steps: 100\n    optimizer: muon\n    parallel: {shard: 2}"), "15, stage base, field optimizer", "whole matrices", "`data`"),

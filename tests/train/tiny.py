@@ -60,6 +60,7 @@ def records(kind: str) -> list[dict[str, Any]]:
             made.append({"messages": [*question, {"role": "assistant", "content": answer}]})
         else:
             made.append({"prompt": question, "chosen": answer, "rejected": "no idea" * (number % 2)})
+        made[-1]["source"] = ("tales", "facts")[number % 2]
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, at_row
+from trivium.batches.chat import Account, at_row, number_of
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -27,6 +27,9 @@ class Pairs:
     account: Account = field(default_factory=Account)
     pairs: list[tuple[Encoded, Encoded]] = field(default_factory=list)
     ref_logp: NDArray[np.float32] | None = None
+    names: list[str] = field(default_factory=list)
+    """Kinds of source, in the order of their first pair."""
+    _origins: list[int] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -50,6 +53,7 @@ class Pairs:
                 both.append(fitted)
             else:
                 self.pairs.append((both[0], both[1]))
+                self._origins.append(number_of(record, self.names))
         if not self.pairs:
             raise DataError(
                 f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than "
@@ -64,6 +68,9 @@ class Pairs:
     @property
     def count(self) -> int:
         return len(self.pairs)
+
+    def origins(self, index: int) -> list[int]:
+        return [self._origins[index]]
 
     def item(self, index: int) -> Sequence[Row]:
         rows = []

@@ -87,6 +87,7 @@ def _phase(name: str, artifact: Artifact) -> dict[str, Any]:
         "before",
         "after",
         "curve",
+        "samples",
         "data",
     )
     return {

@@ -127,7 +127,7 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
         parallel,
         rows=rows * ROWS_PER_ITEM.get(stage.kind, 1),
         context=context,
-        bf16=stage.precision == "bf16",
+        bf16=stage.precision in ("bf16", "float8"),
         recompute=stage.recompute == "blocks",
     )
     return parallel, needed.total

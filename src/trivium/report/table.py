@@ -96,6 +96,20 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
     return result
 
 
+def source_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(phase, source, held-out loss before → after, share of the held-out weight) where a phase has several sources."""
+    result = []
+    for phase in report["phases"]:
+        before, after = ((phase[when] or {}).get("sources", {}) for when in ("before", "after"))
+        total = sum(one["weight"] for one in after.values())
+        for name, one in after.items():
+            start = f"{before[name]['loss']:.3f}" if name in before else "–"
+            result.append(
+                (phase["stage"], name, f"{start} → {one['loss']:.3f}", _percent(one["weight"] / total))
+            )
+    return result
+
+
 def gate_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     """(stage, bound, value, passed) of every gate."""
     result = []
