@@ -217,8 +217,8 @@ def train_phase(
     with first_rank_first():
         items = phase.batches(source)
     row = items.train.length
-    _check_sizes(config, source, items.train.count * items.rows_per_item * row)
-    steps = steps_of(config, items.train.count, row, items.rows_per_item)
+    _check_sizes(config, source, items.train.count * items.repeats * items.rows_per_item * row)
+    steps = steps_of(config, items.train.count * items.repeats, row, items.rows_per_item)
     tokens_per_step = config.batch * items.rows_per_item * row
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)

@@ -78,7 +78,7 @@ def test_padding_and_neighbours_do_not_touch_a_score():
 
 def test_a_model_of_words_is_no_reward_model(tmp_path):
     hf.save(random_model(), tmp_path, eos=2, pad=PAD)
-    with pytest.raises(ArtifactError, match="no reward model: it has no score.weight"):
+    with pytest.raises(ArtifactError, match=r"no reward model: it has no score\.weight"):
         scalar.load(tmp_path)
     scalar.save(judge(), tmp_path, eos=2, pad=PAD)
     with pytest.raises(ArtifactError, match=r"score\.weight"):

@@ -153,13 +153,13 @@ class Rollouts:
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
+        count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
         made = self.value(rollout, tensors)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
         tensors |= made
-        count = float(tensors["loss_mask"].sum().clamp_min(1))
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
