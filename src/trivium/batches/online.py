@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -194,24 +194,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
         )
 
     train_prompts = prompts("train")
-    if train_prompts.dropped:
-        rows = named(train_prompts.rows_too_long, train_prompts.dropped)
-        said = (
-            f"{train_prompts.dropped} prompts of the train split are left out: with {config.max_new_tokens} new tokens they "
-            f"do not fit a context of {source.length} ({rows})"
-        )
-        source.emit({"event": "warning", "message": said})
-    held = memory(source, value)
-    account = {
-        "prompts": train_prompts.count,
-        "prompts_too_long": train_prompts.dropped,
-        "rows_too_long": train_prompts.rows_too_long,
-        "row_tokens": train_prompts.length,
-        "memory": held,
-    }
-    has_heldout = any(True for _ in read(source.data / "heldout"))
-    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
-    source.emit({"event": "message", "message": f"weights in memory: {shown}"})
+    account = _account(source, train_prompts, memory(source, value))
     return Items(
         train_prompts,
         None,
@@ -220,6 +203,27 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
         measure=measure if has_heldout else None,
         repeats=group * config.updates,
     )
+
+
+def _account(source: Source, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
+    """What the stage says of its prompts and its models, with a warning for prompts that are left out."""
+    config: Any = source.config
+    if prompts.dropped:
+        rows = named(prompts.rows_too_long, prompts.dropped)
+        said = (
+            f"{prompts.dropped} prompts of the train split are left out: with {config.max_new_tokens} new tokens they "
+            f"do not fit a context of {source.length} ({rows})"
+        )
+        source.emit({"event": "warning", "message": said})
+    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
+    source.emit({"event": "message", "message": f"weights in memory: {shown}"})
+    return {
+        "prompts": prompts.count,
+        "prompts_too_long": prompts.dropped,
+        "rows_too_long": prompts.rows_too_long,
+        "row_tokens": prompts.length,
+        "memory": dict(held),
+    }
 
 
 def _judge(source: Source) -> Judge:
