@@ -195,6 +195,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
 
     train_prompts = prompts("train")
     account = _account(source, train_prompts, memory(source, value))
+    has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(
         train_prompts,
         None,
