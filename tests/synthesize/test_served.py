@@ -119,7 +119,7 @@ def test_the_rate_is_kept_to(tmp_path, data, server, no_waiting):
 def test_a_server_that_is_down_is_said_so_with_its_address(tmp_path, data, server):
     server.plan = [right]
     server.close()
-    with pytest.raises(DataError, match="no answer after 3 tries; the last: .*refused") as caught:
+    with pytest.raises(DataError, match=r"no answer after 3 tries; the last: .*refused") as caught:
         run(tmp_path, config(server.url, retries=2, parallel=1))
     assert server.url in str(caught.value) and "check that the server is up" in str(caught.value)
     assert not (tmp_path / "out" / "train.jsonl").exists()
