@@ -168,12 +168,12 @@ def _measured(items: Items, work: Path, name: str) -> dict[str, float]:
     return found
 
 
-def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int) -> int:
+def steps_of(config: TrainingStage, items: int, tokens_per_item: float) -> int:
     """Optimizer steps for the duration that the stage asks for; at least one."""
     if config.steps is not None:
         return config.steps
     if config.tokens is not None:
-        return max(1, config.tokens // (config.batch * length * rows_per_item))
+        return max(1, round(config.tokens // (config.batch * tokens_per_item)))
     assert config.epochs is not None
     return max(1, round(config.epochs * items / config.batch))
 
@@ -220,10 +220,10 @@ def train_phase(
     )
     with first_rank_first():
         items = phase.batches(source)
-    row = items.train.length
-    _check_sizes(config, source, items.train.count * items.rows_per_item * row)
-    steps = steps_of(config, items.train.count, row, items.rows_per_item)
-    tokens_per_step = config.batch * items.rows_per_item * row
+    each = items.train.tokens_per_item
+    _check_sizes(config, source, round(items.train.count * items.repeats * each))
+    steps = steps_of(config, items.train.count * items.repeats, each)
+    tokens_per_step = round(config.batch * each)
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
     before = _measured(items, work, "before")

@@ -132,6 +132,10 @@ class Conversations:
     def count(self) -> int:
         return len(self.bins)
 
+    @property
+    def tokens_per_item(self) -> float:
+        return self.length
+
     def origins(self, index: int) -> list[int]:
         return self._origins[index]
 

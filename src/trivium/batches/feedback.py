@@ -84,6 +84,10 @@ class Feedback:
     def count(self) -> int:
         return len(self.replies)
 
+    @property
+    def tokens_per_item(self) -> float:
+        return sum(len(encoded.ids) for encoded, _ in self.replies) / len(self.replies)
+
     def origins(self, index: int) -> list[int]:
         return [self._origins[index]]
 

@@ -69,6 +69,12 @@ class Pairs:
     def count(self) -> int:
         return len(self.pairs)
 
+    @property
+    def tokens_per_item(self) -> float:
+        """The replies, and the prompt once."""
+        ids = [(chosen.ids, rejected.ids) for chosen, rejected in self.pairs]
+        return sum(len(a) + len(b) - _shared(a, b) for a, b in ids) / len(ids)
+
     def origins(self, index: int) -> list[int]:
         return [self._origins[index]]
 

@@ -44,6 +44,8 @@ class Prompts:
     dropped: int
     length: int
     """Tokens in a row: the longest prompt and the longest reply."""
+    tokens_per_item: float = 0.0
+    """Of a prompt and the longest reply to it, in the mean."""
     rows_too_long: list[int] = field(default_factory=list)
     """The first of those left out, by their place in the split, counted from 1."""
 
@@ -70,7 +72,8 @@ class Prompts:
             )
         longest = max(map(len, ids)) + max_new_tokens
         length = min(context, -(-longest // STEP) * STEP)
-        return cls(kept, ids, len(too_long), length, too_long[:NAMED])
+        each = sum(map(len, ids)) / len(ids) + max_new_tokens
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED])
 
     @property
     def count(self) -> int:
@@ -194,13 +197,13 @@ class Rollouts:
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
+        count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
         made = self.value(rollout, tensors, network)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
         tensors |= made
-        count = float(tensors["loss_mask"].sum().clamp_min(1))
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)

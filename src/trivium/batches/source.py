@@ -31,6 +31,8 @@ class Rows(Protocol):
 
     @property
     def count(self) -> int: ...
+    @property
+    def tokens_per_item(self) -> float: ...  # that are computed, in the mean: padding and second copies are not
     def item(self, index: int) -> Any: ...  # Sequence[Row]
 
 
@@ -70,6 +72,8 @@ class Items:
     heldout: Rows | None
     account: dict[str, Any]
     rows_per_item: int = 1
+    repeats: int = 1
+    """How often an epoch shows an item: a prompt is replied to several times, and its replies are gone through again."""
     around: Callable[[Batches], Batches] = lambda batches: batches
     online: Callable[[Layout, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None

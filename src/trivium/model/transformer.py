@@ -243,7 +243,8 @@ class Transformer(nn.Module):
 
     @property
     def _may_change_shape(self) -> bool:
-        whole = self.model.sequence is None and self.config.window is None
+        # experts count the tokens they get: the same ones in every layout over ranks
+        whole = self.model.sequence is None and self.config.window is None and self.config.experts is None
         return self.ragged and whole and not torch.compiler.is_compiling()
 
     def outputs(self, hidden: Tensor, batch: Batch, want: Set[str]) -> Output:
