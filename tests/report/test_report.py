@@ -245,3 +245,12 @@ def test_a_phase_on_its_own_replies_shows_the_reward_and_drift_has_no_better_sid
     assert found["length of a sampled reply (tokens)"].best is None
     assert found["repetition in sampled replies ↓"].best == 1
     assert "held-out loss or reward" in html(report)
+
+
+def test_the_page_and_the_card_say_what_training_showed_of_each_source():
+    report = copy.deepcopy(REPORT)
+    shown = {"kind": "books", "license": "MIT", "planned": 0.25, "realised": 0.251, "epochs": 1.5}
+    report["phases"][0]["data"] = {"sources": [shown]}
+    for text in (html(report), model_card(report)):
+        for said in ("share of training tokens, planned", "25.0%", "25.1%", "1.50", "books"):
+            assert said in text, said

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trivium.report.table import gate_lines, lines, phases
+from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines
 
 
 def model_card(report: Mapping[str, Any], model: str) -> str:
@@ -57,13 +57,8 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
 
 def _shown(report: Mapping[str, Any]) -> list[str]:
     """What pre-training really showed: share of the tokens and epochs of each source."""
-    rows = [
-        [phase["stage"], str(s["kind"]), str(s["license"]), f"{s['realised']:.1%}", f"{s['epochs']:.2f}"]
-        for phase in report["phases"]
-        for s in (phase["data"] or {}).get("sources", [])
-    ]
-    head = ["phase", "source", "licence", "share of training tokens", "epochs"]
-    return ["Tokens that pre-training showed, by source:", _table(head, rows)] if rows else []
+    rows = [list(row) for row in shown_lines(report)]
+    return ["Tokens that pre-training showed, by source:", _table(SHOWN, rows)] if rows else []
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from trivium.report.table import gate_lines, lines, phases, source_lines
+from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines, source_lines
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -61,6 +61,8 @@ def html(report: Mapping[str, Any]) -> str:
             lines=lines(report),
             phases=phases(report),
             sources=source_lines(report),
+            shown=shown_lines(report),
+            shown_head=SHOWN,
             gates=gate_lines(report),
             curves=[
                 (phase["stage"], curve(phase["curve"]))

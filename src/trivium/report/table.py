@@ -110,6 +110,25 @@ def source_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return result
 
 
+def shown_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, str, str]]:
+    """(phase, source, licence, planned and realised share of the tokens it trained on, epochs) of every mixed phase."""
+    return [
+        (
+            phase["stage"],
+            str(one["kind"]),
+            str(one["license"]),
+            f"{one['planned']:.1%}",
+            f"{one['realised']:.1%}",
+            f"{one['epochs']:.2f}",
+        )
+        for phase in report["phases"]
+        for one in (phase["data"] or {}).get("sources", [])
+    ]
+
+
+SHOWN = ["phase", "source", "licence", "share of training tokens, planned", "realised", "epochs"]
+
+
 def gate_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     """(stage, bound, value, passed) of every gate."""
     result = []
