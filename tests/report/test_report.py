@@ -251,6 +251,6 @@ def test_the_page_and_the_card_say_what_training_showed_of_each_source():
     report = copy.deepcopy(REPORT)
     shown = {"kind": "books", "license": "MIT", "planned": 0.25, "realised": 0.251, "epochs": 1.5}
     report["phases"][0]["data"] = {"sources": [shown]}
-    for text in (html(report), model_card(report)):
+    for text in (html(report), model_card(report, "aligned")):
         for said in ("share of training tokens, planned", "25.0%", "25.1%", "1.50", "books"):
             assert said in text, said
