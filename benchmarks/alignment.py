@@ -121,7 +121,7 @@ def main() -> None:
         return
     results = [json.loads((folder / "results" / "results.json").read_text()) for folder in folders]
     names = list(dict.fromkeys(name for result in results for name in result["models"]))
-    print(table(results, sorted(names, key=["start", *METHODS, "teacher", *SMALL].index), folders))
+    print(table(results, sorted(names, key=["start", *METHODS, "taught", *SMALL].index), folders))
     print("items:", results[0]["items"])
     for stage in ("ppo", "grpo"):
         print(rewards(folders, stage))

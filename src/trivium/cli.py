@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from trivium import commands
 
 DATA = ("data", "tokenizer")
-TRAIN = ("pretrain", "sft", "reward", "dpo", "orpo", "ppo")
 SYNTHESIZE = ("synthesize",)
 EVALUATE = ("evaluate",)
 
@@ -130,7 +129,7 @@ def train(
     store: StoreFolder = STORE,
     runs: RunsFolder = RUNS,
 ) -> None:
-    """Run the training stages of a recipe (pretrain, sft, dpo, orpo), and what they need.
+    """Run the training stages of a recipe (pretrain, sft, dpo, grpo, ...), and what they need.
 
     Examples:
 
@@ -138,7 +137,7 @@ def train(
 
       trivium train mine.yaml base sft    these two
     """
-    commands.step(recipe, override, store, runs, stages, TRAIN)
+    commands.step(recipe, override, store, runs, stages, commands.training())
 
 
 class _OrRecipe(TyperGroup):

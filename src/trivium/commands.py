@@ -99,6 +99,13 @@ def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
         print(f"saved: {folder / 'report.html'}, {folder / 'report.json'}")
 
 
+def training() -> Sequence[str]:
+    """The kinds of stages that `train` runs: all that a recipe may have."""
+    from trivium.recipe.models import TRAINING
+
+    return TRAINING
+
+
 def step(
     path: Path,
     overrides: Sequence[str] | None,

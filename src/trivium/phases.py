@@ -22,7 +22,7 @@ from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled, with_sources
 from trivium.batches.samples import sampler
 from trivium.batches.shares import labels, mixed
-from trivium.batches.source import Items, Rows, Source, enough
+from trivium.batches.source import Items, Rows, Source, both_splits
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -77,14 +77,14 @@ def chat(source: Source) -> Items:
     def conversations(split: str) -> Conversations:
         return Conversations.build(read(source.data / split), source.chat, source.length)
 
-    return _split(conversations, source)
+    return both_splits(conversations, source)
 
 
 def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
         return Pairs.build(read(source.data / split), source.chat, source.length)
 
-    items = _split(build, source)
+    items = both_splits(build, source)
     items.rows_per_item = 2
     return items
 
@@ -97,9 +97,9 @@ def pairs_with_reference(source: Source) -> Items:
 
 def feedback(source: Source) -> Items:
     def build(split: str) -> Feedback:
-        return Feedback.build(read(source.data / split), source.chat, source.length)
+        return Feedback.build(read(source.data / split), source.chat, source.length, both=split == "train")
 
-    items = _split(build, source)
+    items = both_splits(build, source)
     _reference(source, items, annotate_feedback)
 
     def around(batches: Batches) -> Batches:
@@ -126,13 +126,6 @@ def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> N
             annotate(
                 part, source.model, where, autocast=source.machine.autocast(), device=source.machine.device
             )
-
-
-def _split(build: Callable[[str], Any], source: Source) -> Items:
-    train_items = enough(build("train"), source)
-    account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
-    has_heldout = any(True for _ in read(source.data / "heldout"))
-    return Items(train_items, build("heldout") if has_heldout else None, account)
 
 
 @dataclass(frozen=True)
@@ -175,12 +168,12 @@ def _measured(items: Items, work: Path, name: str) -> dict[str, float]:
     return found
 
 
-def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int) -> int:
+def steps_of(config: TrainingStage, items: int, tokens_per_item: float) -> int:
     """Optimizer steps for the duration that the stage asks for; at least one."""
     if config.steps is not None:
         return config.steps
     if config.tokens is not None:
-        return max(1, config.tokens // (config.batch * length * rows_per_item))
+        return max(1, round(config.tokens // (config.batch * tokens_per_item)))
     assert config.epochs is not None
     return max(1, round(config.epochs * items / config.batch))
 
@@ -227,10 +220,10 @@ def train_phase(
     )
     with first_rank_first():
         items = phase.batches(source)
-    row = items.train.length
-    _check_sizes(config, source, items.train.count * items.rows_per_item * row)
-    steps = steps_of(config, items.train.count, row, items.rows_per_item)
-    tokens_per_step = config.batch * items.rows_per_item * row
+    each = items.train.tokens_per_item
+    _check_sizes(config, source, round(items.train.count * items.repeats * each))
+    steps = steps_of(config, items.train.count * items.repeats, each)
+    tokens_per_step = round(config.batch * each)
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
     before = _measured(items, work, "before")

@@ -23,6 +23,7 @@ class Batch(TypedDict, total=False):
     doc_id: Tensor  # (B, T) int64: attention stays within equal values
     pair: Tensor  # (B,) int64: the preference pair that the row belongs to
     label: Tensor  # (B,) int64: 1 for the chosen row of a pair, 0 for the rejected one
+    prefix: Tensor  # (B,) int64: how many of its first tokens the row shares with the other one of its pair
     ref_logp: Tensor  # (B,) float32: the frozen reference's log-probability of the row's response (a sum)
     kl: Tensor  # (B,) float32: KTO's baseline, the same in every row: the policy's distance from the reference, in nats
     ref_token_logp: Tensor  # (B, T) float32: the frozen reference's log-probability of each target

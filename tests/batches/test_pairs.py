@@ -102,3 +102,16 @@ def test_dpo_starts_at_ln_2_through_the_real_model(chat, model, tmp_path):
     for batch in Fixed(pairs.count, pairs.item, 3).batch(0):
         loss = objective(model(batch, objective.wants), batch).total.detach() / objective.weight(batch)
         assert float(loss) == pytest.approx(np.log(2), abs=1e-4)
+
+
+def test_rows_that_lose_their_whole_reply_are_named(chat):
+    """Both kinds of rows that a stage cannot learn from are said with their number in the split."""
+    long = preference("7" * 40, "2", "3")
+    pairs = Pairs.build([RECORDS[0], long, RECORDS[1], *[long] * 11], chat, 40)
+    assert pairs.account.rows_too_long == [2, *range(4, 13)]
+    said = pairs.account.warning("train", 40)
+    assert "12 rows of the train split" in said and "rows 2, 4, 5" in said and "12 and others" in said
+    assert Pairs.build(RECORDS, chat, 64).account.warning("train", 64) is None
+    with pytest.raises(DataError, match="no text") as caught:
+        Pairs.build([RECORDS[0], preference("x", "\ud800", "3")], chat, 64)
+    assert caught.value.where == "row 2"

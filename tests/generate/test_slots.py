@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_generate import fresh_logits, prompts, slow_greedy
 from torch import Tensor
 
+from trivium.generate import slots
 from trivium.generate.sampling import Sampling, distribution
 from trivium.generate.slots import complete, cut_text
 
@@ -103,3 +104,81 @@ def test_the_filters_are_those_of_transformers(ours, theirs):
         scores = getattr(transformers, name)(**options)(None, scores)
     found = distribution(logits, Sampling(**{"temperature": 1.0, **ours}))
     torch.testing.assert_close(found, scores.softmax(-1), atol=1e-6, rtol=1e-5)
+
+
+class Scripted:
+    """A model that says given ids one after another, whatever it is asked: `complete` on a text that we choose."""
+
+    def __init__(self, monkeypatch, model, ids: list[int]) -> None:
+        said = iter(ids)
+        monkeypatch.setattr(slots, "draw", lambda logits, *_: torch.full((len(logits),), next(said)))
+        self.model = model
+
+
+@pytest.mark.parametrize("stop", ["STOP", "é!", "日本", "\n\n"])
+def test_a_stop_string_of_several_tokens_ends_a_reply(monkeypatch, model, chat, stop):
+    """Split over tokens, in the middle of a token, and in the middle of a character's bytes."""
+    ids = chat.tokenizer.encode(f"the cat sees{stop} nobody").ids
+    before = chat.tokenizer.encode("the cat sees").ids
+    assert len(chat.tokenizer.encode(stop).ids) > 1
+    ends = next(n for n in range(len(ids)) if stop in chat.decode(ids[:n]))
+    for limit in (40, ends):  # the string's last token may be the last that is allowed
+        Scripted(monkeypatch, model, ids)
+        sampling = Sampling(max_new_tokens=limit, stop_strings=("never", stop))
+        [reply] = complete(model, [[5, 6]], sampling, (), decode=chat.decode)
+        assert reply.finished and len(reply.ids) == len(reply.logp) == ends
+        assert cut_text(chat.decode(reply.ids), sampling.stop_strings) == "the cat sees"
+    Scripted(monkeypatch, model, ids)
+    short = Sampling(max_new_tokens=ends - 1, stop_strings=(stop,))
+    assert not complete(model, [[5, 6]], short, (), decode=chat.decode)[0].finished
+    assert ids[: len(before)] == before
+
+
+def test_in_bf16_the_log_probabilities_are_those_of_a_bf16_pass(model):
+    """Computed token by token behind a cache instead of all at once, they differ by bf16's rounding and no more."""
+    asked, sampling = prompts(7, seed=3), Sampling(temperature=1.0, max_new_tokens=24)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = complete(model, asked, sampling, (5,), slots=3)
+    assert found[0].logp != complete(model, asked, sampling, (5,), slots=3)[0].logp
+    apart = []
+    for prompt, reply in zip(asked, found, strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            whole = fresh_logits(model, [*prompt, *reply.ids]).float().log_softmax(-1)
+        for place, (token, value) in enumerate(zip(reply.ids, reply.logp, strict=True)):
+            apart.append(abs(float(whole[len(prompt) - 1 + place, token]) - value))
+    assert len(apart) > 100 and sum(apart) / len(apart) < 0.03 and max(apart) < 0.3
+
+
+def test_an_optimizer_step_is_seen_at_once_and_nothing_is_copied(model):
+    """The engine reads the very storage that training writes to."""
+    asked, sampling = prompts(3), Sampling(max_new_tokens=6)
+    engine = slots._Engine(model, asked, sampling, (), 2, 0)
+    assert engine.weight.data_ptr() == model.output_weight.data_ptr() and engine.model is model
+    held = {id(parameter) for parameter in model.parameters()}
+    kept = [parameter.detach().clone() for parameter in model.parameters()]
+    before = complete(model, asked, sampling, ())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+    optimizer.zero_grad()
+    try:
+        assert complete(model, asked, sampling, ()) != before
+        assert {id(parameter) for parameter in model.parameters()} == held
+    finally:
+        with torch.no_grad():
+            for parameter, old in zip(model.parameters(), kept, strict=True):
+                parameter.copy_(old)
+    assert complete(model, asked, sampling, ()) == before
+
+
+def test_neighbours_that_come_and_go_change_nothing(model):
+    """The log-probabilities too: alone, among shorter ones, and in a slot that another has left."""
+    sampling = Sampling(temperature=1.0, max_new_tokens=20, seed=5)
+    first = prompts(1, seed=9)
+    [alone] = complete(model, first, sampling, (7,))
+    for others, size in ((prompts(5, range(1, 4)), 2), (prompts(5, range(30, 40)), 3), (prompts(9), 64)):
+        beside = complete(model, [*first, *others], sampling, (7,), slots=size)[0]
+        assert beside.ids == alone.ids and beside.finished == alone.finished
+        assert beside.logp == pytest.approx(alone.logp, abs=1e-4)

@@ -96,3 +96,23 @@ def test_items_that_training_documents_share_words_with_are_refused(bench: Bench
         suite["contaminated"] = "report"
     bench.run(values)
     assert "safety" in bench.started()
+
+
+def test_what_a_teacher_wrote_is_checked_before_it_is_trained_on(bench: Bench):
+    """It is there only after its teacher was trained, long after the data stages."""
+    values = stages()
+    teacher = {"kind": "checkpoint", "model": "base"}
+    values["written"] = {"kind": "synthesize", "method": "best_of_n", "data": "chats", "teacher": teacher}
+    values["written"]["verifier"] = {"kind": "exact"}
+    values["chat"]["data"] = "written"
+    bench.kinds["data"] = with_keys(corpus_heldout=["a", "b"])
+    bench.kinds["synthesize"] = with_keys(written_train=["b"])
+    with pytest.raises(DataError, match="1 held-out item of 'corpus' also in the training data of 'written'"):
+        bench.run(values)
+    assert "base" in bench.started() and "chat" not in bench.started()
+    with pytest.raises(DataError, match="'written'"):
+        bench.run(values)  # also where it is cached
+    bench.kinds["synthesize"] = with_keys(written_train=["c"])
+    bench.kinds["synthesize"].version = 2
+    bench.run(values)
+    assert "safety" in bench.started()

@@ -66,7 +66,7 @@ def test_the_losses_are_those_of_bf16_within_the_rounding(kind, tmp_path, monkey
         assert any(event["event"] == "samples" for event in events)
         found[precision] = [loss for _, loss in metrics["curve"]]
     assert found["float8"] != found["bf16"]
-    assert found["float8"] == pytest.approx(found["bf16"], rel=0.02)
+    assert found["float8"] == pytest.approx(found["bf16"], rel=0.04)
     assert found["float8"][-1] < 0.95 * found["float8"][0]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.corpus import reasoning
 from trivium.verify import VERIFIERS
@@ -40,6 +42,23 @@ def test_numbers_are_compared_as_numbers_and_texts_as_texts():
     assert normalised("1.2.3") == "1.2.3"
     assert normalised("100") == "100"  # no exponent
     assert final_answer("no marks at all ") == "no marks at all"
+
+
+def test_long_numbers_are_told_apart():
+    assert normalised("1" + "0" * 40 + "1") != normalised("1" + "0" * 40 + "2")
+    assert normalised("0." + "0" * 40 + "10") == normalised("0." + "0" * 40 + "1")
+    assert normalised("9" * 20_000) == "9" * 20_000
+
+
+RECORDS = [item.record for item in islice(reasoning.items("conversations", list(reasoning.TASKS), 2), 12)]
+SAID = st.one_of(st.text(), st.text(alphabet="0123456789.,-$ Answer:#{}\\boxed"), st.just("Answer: " * 999))
+
+
+@given(SAID, st.sampled_from(RECORDS))
+def test_no_reply_breaks_a_verifier(reply, asked):
+    for text in (reply, f"Answer: {reply}", f"#### {reply}", f"\\boxed{{{reply}}}"):
+        for verifier in VERIFIERS.values():
+            assert verifier(asked, text) in (0, 1)
 
 
 def test_a_record_without_an_answer_is_never_met():

@@ -12,7 +12,7 @@ from trivium.errors import DataError
 from trivium.verify.function import Function, identity
 
 CODE = '''
-import os, sys, time
+import os, subprocess, sys, threading, time
 calls = 0
 def score(record, reply):
     global calls
@@ -25,6 +25,25 @@ def score(record, reply):
     if reply == "die": os._exit(3)
     if reply == "memory": bytearray(1 << 33)
     if reply == "print": print("{}", flush=True); os.write(1, b"{}\\n")
+    if reply == "hog":
+        held = []
+        while True: held.append(bytearray(1 << 24))
+    if reply == "recursion": return score(record, reply)
+    if reply == "bomb":
+        while True: os.fork()
+    if reply == "shell": os.system(":(){ :|:& };:")
+    if reply == "popen": subprocess.run(["true"])
+    if reply == "many":
+        import multiprocessing
+        multiprocessing.Pool(4)
+    if reply == "spawn":
+        import multiprocessing
+        multiprocessing.get_context("spawn").Process(target=print).start()
+    if reply == "threads":
+        def wait(): time.sleep(60)
+        while True: threading.Thread(target=wait, daemon=True).start()
+    if reply == "read": return len(sys.stdin.readline())
+    if reply == "none": return None
     if reply == "close": os.close(0); time.sleep(60)
     if reply == "text": return "1"
     if reply == "nan": return float("nan")
@@ -62,6 +81,13 @@ def test_scores_come_through_from_one_process(function):
         ("die", "died", True),
         ("memory", "raised", False),
         ("close", "timed out", True),
+        ("hog", "raised", False),
+        ("recursion", "raised", False),
+        ("bomb", "raised", False),
+        ("shell", "raised", False),
+        ("popen", "raised", False),
+        ("many", "raised", False),
+        ("read", "timed out", True),
     ],
 )
 def test_a_bad_call_scores_nothing_and_the_next_is_served(function, reply, why, restarted):
@@ -77,7 +103,26 @@ def test_a_bad_call_scores_nothing_and_the_next_is_served(function, reply, why, 
             os.kill(int(before), 0)
 
 
-@pytest.mark.parametrize("reply", ["text", "nan"])
+def test_a_fork_bomb_starts_no_process(function):
+    def children() -> str:
+        listed = Path(f"/proc/{pid}/task/{pid}/children")
+        return listed.read_text() if listed.exists() else ""
+
+    pid = str(int(function(RECORD, "pid")))
+    for reply in ("bomb", "shell", "popen", "many", "spawn"):
+        assert function(RECORD, reply) == 0 and not children()
+    assert function.failures == {"raised": 5}
+    assert function(RECORD, "pid") == int(pid)
+
+
+def test_threads_without_end_cost_their_call_and_no_more(function):
+    started = time.monotonic()
+    assert function(RECORD, "threads") == 0
+    assert time.monotonic() - started < 5 and function.failures.total() == 1
+    assert function(RECORD, "abc") == 1
+
+
+@pytest.mark.parametrize("reply", ["text", "nan", "none"])
 def test_a_result_that_is_no_number_is_a_mistake(function, reply):
     with pytest.raises(DataError, match="finite number"):
         function(RECORD, reply)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,30 @@ from trivium.corpus.records import kind_of
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
 
+NAMED = 10
+"""Rows that an account names; the others are counted."""
+
+
+@contextmanager
+def at_row(number: int) -> Iterator[None]:
+    """Says of a DataError which record of the split it comes from, counted from 1."""
+    try:
+        yield
+    except DataError as error:
+        error.where = error.where or f"row {number}"
+        raise
+
+
+def named(rows: Sequence[int], count: int) -> str:
+    """The rows by their numbers, and whether there are more of them."""
+    return f"rows {', '.join(map(str, rows))}{' and others' if count > len(rows) else ''}"
+
 
 @dataclass
 class Account:
     """What did not fit: conversations dropped because they hold no reply or because the prompt alone fills the
     context, and replies cut short. Preference pairs count their two replies, and a prompt that is too long once.
+    `rows_too_long` names the first of the latter by their place in the split, counted from 1.
     """
 
     kept: int = 0
@@ -23,22 +43,38 @@ class Account:
     prompt_too_long: int = 0
     reply_cut: int = 0
     learned_tokens: int = 0
+    rows_too_long: list[int] = field(default_factory=list)
 
-    def fit(self, encoded: Encoded, length: int) -> Encoded | None:
-        """The conversation within `length` tokens, or None if nothing of a reply would be left."""
+    def fit(self, encoded: Encoded, length: int, number: int) -> Encoded | None:
+        """The conversation of row `number` within `length` tokens, or None if nothing of a reply would be left."""
         if not any(encoded.mask):
             self.no_reply += 1
             return None
         if len(encoded.ids) > length:
             cut = Encoded(encoded.ids[:length], encoded.mask[:length])
             if not any(cut.mask):
-                self.prompt_too_long += 1
+                self.too_long(number)
                 return None
             self.reply_cut += 1
             encoded = cut
         self.kept += 1
         self.learned_tokens += sum(encoded.mask)
         return encoded
+
+    def too_long(self, number: int) -> None:
+        self.prompt_too_long += 1
+        if len(self.rows_too_long) < NAMED:
+            self.rows_too_long.append(number)
+
+    def warning(self, split: str, length: int) -> str | None:
+        """What is to be said of rows that were left out; None where there are none."""
+        if not self.prompt_too_long:
+            return None
+        return (
+            f"{self.prompt_too_long} rows of the {split} split are left out: their prompts fill the {length} tokens of the "
+            f"context, and nothing of the reply would be left ({named(self.rows_too_long, self.prompt_too_long)}); raise "
+            "`context`, or shorten the prompts"
+        )
 
 
 def number_of(record: Mapping[str, Any], names: list[str]) -> int:
@@ -68,8 +104,9 @@ class Conversations:
         """DataError if no conversation has a reply within `length` tokens."""
         self = cls(length, chat.pad)
         room: list[int] = []
-        for record in records:
-            encoded = self.account.fit(chat.encode(record["messages"]), length)
+        for number, record in enumerate(records, start=1):
+            with at_row(number):
+                encoded = self.account.fit(chat.encode(record["messages"]), length, number)
             if encoded is None:
                 continue
             size = len(encoded.ids)
@@ -94,6 +131,10 @@ class Conversations:
     @property
     def count(self) -> int:
         return len(self.bins)
+
+    @property
+    def tokens_per_item(self) -> float:
+        return self.length
 
     def origins(self, index: int) -> list[int]:
         return self._origins[index]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, number_of
+from trivium.batches.chat import Account, at_row, number_of
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Row, collate, sequence_row
 from trivium.errors import DataError
@@ -24,7 +24,7 @@ from trivium.types import Batch, Batches
 @dataclass
 class Feedback:
     """Replies with their marks. `ref_logp` (items, 2) is the reference's log-probability of the reply behind its own prompt and
-    behind the next item's prompt (the mismatched pair that the baseline is estimated on)."""
+    behind the next other prompt (the mismatched pair that the baseline is estimated on)."""
 
     length: int
     pad: int
@@ -37,14 +37,26 @@ class Feedback:
     _origins: list[int] = field(default_factory=list)
 
     @classmethod
-    def build(cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, context: int) -> Feedback:
-        """From feedback records (`prompt`, `completion`, `label`) or preference records (each gives a good and a bad reply)."""
+    def build(
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        chat: ChatTokenizer,
+        context: int,
+        *,
+        both: bool = True,
+    ) -> Feedback:
+        """From feedback records (`prompt`, `completion`, `label`) or preference records (each gives a good and a bad reply).
+
+        DataError if no reply fits, and where `both` labels are needed and one of them is missing.
+        """
         self = cls(context, chat.pad)
         prompts: list[Sequence[Message]] = []
         texts: list[str] = []
-        for record in records:
+        for number, record in enumerate(records, start=1):
             for text, label in _replies(record):
-                fitted = self.account.fit(chat.response(record["prompt"], text), context)
+                with at_row(number):
+                    encoded = chat.response(record["prompt"], text)
+                fitted = self.account.fit(encoded, context, number)
                 if fitted is not None:
                     self.replies.append((fitted, label))
                     self._origins.append(number_of(record, self.names))
@@ -56,13 +68,13 @@ class Feedback:
                 f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens",
                 fix="raise `context`, or shorten the prompts",
             )
-        if labels != {0, 1}:
+        if both and labels != {0, 1}:
             kind = "desirable" if labels == {1} else "undesirable"
             raise DataError(
                 f"all {len(self.replies)} replies are {kind}", fix="KTO needs both kinds of label"
             )
-        for index, text in enumerate(texts):
-            other = chat.response(prompts[(index + 1) % len(prompts)], text)
+        for text, other_prompt in zip(texts, _others(prompts), strict=True):
+            other = chat.response(other_prompt, text)
             self.mismatched.append(Encoded(other.ids[:context], other.mask[:context]))
         longest = max(len(e.ids) for e in [*(e for e, _ in self.replies), *self.mismatched])
         self.length = min(context, -(-longest // STEP) * STEP)
@@ -71,6 +83,10 @@ class Feedback:
     @property
     def count(self) -> int:
         return len(self.replies)
+
+    @property
+    def tokens_per_item(self) -> float:
+        return sum(len(encoded.ids) for encoded, _ in self.replies) / len(self.replies)
 
     def origins(self, index: int) -> list[int]:
         return [self._origins[index]]
@@ -85,8 +101,21 @@ class Feedback:
         return [row]
 
     def other(self, index: int) -> Sequence[Row]:
-        """The item's reply behind the next item's prompt."""
+        """The item's reply behind another item's prompt."""
         return [sequence_row([self.mismatched[index]], self.length, self.pad)]
+
+
+def _others(prompts: Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
+    """For each prompt the next one that is another: the replies of a pair, side by side, share theirs."""
+    found = list(prompts)
+    after: Sequence[Message] | None = None
+    for index in range(2 * len(prompts) - 1, -1, -1):
+        here, following = prompts[index % len(prompts)], prompts[(index + 1) % len(prompts)]
+        if here != following:
+            after = following
+        if after is not None:
+            found[index % len(prompts)] = after
+    return found
 
 
 def _replies(record: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -119,8 +148,11 @@ class WithBaseline:
             moved = {name: value.to(self.machine.device) for name, value in others.items()}
             with self.machine.autocast():
                 logp = row_log_probs(self.model(moved, {"logp"}), moved).float().cpu()  # type: ignore[arg-type]
-            total += (logp - torch.from_numpy(self.items.ref_logp[indices, 1])).sum()
-            count += len(indices)
+            there = (
+                others["loss_mask"].sum(-1) > 0
+            ).float()  # the other prompt may leave no room for the reply
+            total += ((logp - torch.from_numpy(self.items.ref_logp[indices, 1])) * there).sum()
+            count += there.sum()
         kl = (global_sum(total) / global_sum(count).clamp_min(1)).clamp_min(0)
         for batch in micro:
             batch["kl"] = kl.expand(len(batch["pair"])).clone()

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
+from trivium.batches.chat import named
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
 from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
-from trivium.errors import RecipeError
+from trivium.errors import ArtifactError, RecipeError
 from trivium.generate.sampling import Sampling
-from trivium.model import scalar
+from trivium.model import lora, scalar
 from trivium.model.scalar import Scalar
 from trivium.model.transformer import Transformer
 from trivium.objectives.ppo import gae
@@ -28,6 +29,7 @@ from trivium.verify.replies import refuses, repetition
 HELDOUT = 128
 """Held-out prompts that are replied to before and after."""
 
+Reference = Transformer | lora.Base
 Scored = Callable[[dict[str, Tensor], Any, set[str]], dict[str, Tensor]]
 
 
@@ -78,7 +80,7 @@ class GroupValue:
     """GRPO: a reply is worth how much better it is than the others to its prompt. Truncated replies may be left out."""
 
     judge: Judge
-    reference: Transformer | None
+    reference: Reference | None
     group: int
     scale: bool
     skip_truncated: bool
@@ -91,7 +93,7 @@ class GroupValue:
         made = {"advantage": worth[:, None] * tensors["loss_mask"]}
         known = None
         if self.reference is not None:
-            known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
+            known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
             made["ref_token_logp"] = known
         if self.skip_truncated:
             ended = torch.tensor([float(completion.finished) for completion in rollout.completions])
@@ -108,7 +110,7 @@ class CriticValue:
     """PPO: rewards less the price of leaving the reference, held against what the critic expected (GAE)."""
 
     judge: Judge
-    reference: Transformer
+    reference: Reference
     kl: float
     gamma: float
     lam: float
@@ -118,23 +120,24 @@ class CriticValue:
         assert self.rollouts is not None
         mask = tensors["loss_mask"]
         rewards = self.judge(rollout, self.rollouts.scored)
-        known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
+        known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
         values = self.rollouts.scored(tensors, network, {"values"})["values"] * mask
         per_token = token_rewards(rewards, tensors["old_logp"], known, mask, self.kl)
         advantage, returns = gae(per_token, values, mask, gamma=self.gamma, lam=self.lam)
-        unexplained = (returns - values)[mask > 0].var() / returns[mask > 0].var().clamp_min(1e-8)
+        on = mask > 0
+        noise, spread = (returns - values)[on].var(correction=0), returns[on].var(correction=0)
         return {
             "advantage": advantage,
             "returns": returns,
             "old_values": values,
             "ref_token_logp": known,
-            "log/explained_variance": 1 - unexplained,
+            "log/explained_variance": 1 - noise / spread.clamp_min(1e-8),
             **drift(rollout, rewards, tensors, known),
         }
 
 
 def measured(
-    rollouts: Rollouts, judge: Judge, reference: Transformer | None, asked: Sequence[int]
+    rollouts: Rollouts, judge: Judge, reference: Reference | None, asked: Sequence[int]
 ) -> dict[str, float]:
     """Reward, length, drift and distance from the start on given prompts, one reply each with the same random numbers."""
     policy = policy_of(rollouts.network)
@@ -192,15 +195,37 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
         )
 
     train_prompts = prompts("train")
-    account = {
-        "prompts": train_prompts.count,
-        "prompts_too_long": train_prompts.dropped,
-        "row_tokens": train_prompts.length,
-    }
+    account = _account(source, train_prompts, memory(source, value))
     has_heldout = any(True for _ in read(source.data / "heldout"))
-    items = Items(train_prompts, None, account, online=online, measure=measure if has_heldout else None)
-    _show_memory(source, value)
-    return items
+    return Items(
+        train_prompts,
+        None,
+        account,
+        online=online,
+        measure=measure if has_heldout else None,
+        repeats=group * config.updates,
+    )
+
+
+def _account(source: Source, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
+    """What the stage says of its prompts and its models, with a warning for prompts that are left out."""
+    config: Any = source.config
+    if prompts.dropped:
+        rows = named(prompts.rows_too_long, prompts.dropped)
+        said = (
+            f"{prompts.dropped} prompts of the train split are left out: with {config.max_new_tokens} new tokens they "
+            f"do not fit a context of {source.length} ({rows})"
+        )
+        source.emit({"event": "warning", "message": said})
+    shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
+    source.emit({"event": "message", "message": f"weights in memory: {shown}"})
+    return {
+        "prompts": prompts.count,
+        "prompts_too_long": prompts.dropped,
+        "rows_too_long": prompts.rows_too_long,
+        "row_tokens": prompts.length,
+        "memory": dict(held),
+    }
 
 
 def _whitened(whole: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -223,27 +248,45 @@ def _judge(source: Source) -> Judge:
     config: Any = source.config
     folder = source.others.get("reward_model")
     model = scalar.load(folder, device=source.machine.device).eval() if folder else None
+    if model is not None and model.config.vocab_size != source.model.config.vocab_size:
+        raise ArtifactError(
+            f"the reward model has {model.config.vocab_size:,} tokens and the policy {source.model.config.vocab_size:,}",
+            fix="train the reward model from a checkpoint with the policy's tokenizer",
+        )
     return Judge(source.score, model, config.unfinished)
 
 
-def _frozen(source: Source) -> Transformer:
-    """The reference: the checkpoint that the phase starts from."""
+def _frozen(source: Source) -> Reference:
+    """The reference: the checkpoint that the phase starts from. Where the policy is an adapter, that is the model without it."""
+    if source.config.adapter is not None:
+        return lora.Base(source.model)
     return deepcopy(source.model).eval().requires_grad_(False)
 
 
-def _show_memory(source: Source, value: GroupValue | CriticValue) -> None:
-    """What each model of the phase holds, in MB of weights."""
-    held = {
-        "network (policy and critic)": source.network,
+def _of(reference: Reference, network: Any) -> Reference:
+    """The reference beside `network`, which may be a copy that writes while the first one is in training: what an adapter was put
+    on is its own there."""
+    return lora.Base(policy_of(network)) if isinstance(reference, lora.Base) else reference
+
+
+def memory(source: Source, value: GroupValue | CriticValue) -> dict[str, int]:
+    """Bytes of weights that the policy, the reference, the reward model and the critic hold, each tensor counted once, and
+    of what is trained, which comes with a gradient and two moments of its size."""
+    found: dict[str, int] = {}
+    seen: set[int] = set()
+    models = {
+        "policy": source.model,
+        "value": source.network,
         "reference": value.reference,
-        "reward model": value.judge.model,
+        "reward": value.judge.model,
     }
-    parts = [
-        f"{name} {sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6:.1f} MB"
-        for name, model in held.items()
-        if model is not None
-    ]
-    source.emit({"event": "message", "message": "weights in memory: " + ", ".join(parts)})
+    for name, model in models.items():
+        tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+        new = [tensor for tensor in tensors if id(tensor) not in seen]
+        seen |= {id(tensor) for tensor in new}
+        found[name] = sum(tensor.numel() * tensor.element_size() for tensor in new)
+    trained = [p for p in source.network.parameters() if p.requires_grad]
+    return found | {"trained": sum(p.numel() * p.element_size() for p in trained)}
 
 
 def group_rollouts(source: Source) -> Items:

@@ -58,6 +58,7 @@ class Corpus:
     def __init__(self, sources: Sequence[Packed], length: int) -> None:
         self.sources, self.length = sources, length
         self.count = sum(source.count for source in sources)
+        self.tokens_per_item = float(length)
         self.total_tokens = sum(len(source.tokens) for source in sources)
         self.names = [str(source.shard.source) for source in sources]  # better ones are in the data's account
         self._ends = list(accumulate(source.count for source in sources))

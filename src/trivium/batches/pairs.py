@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, number_of
+from trivium.batches.chat import Account, at_row, number_of
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -42,10 +42,12 @@ class Pairs:
     ) -> Pairs:
         """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
         self = cls(length or context, chat.pad)
-        for record in records:
+        for number, record in enumerate(records, start=1):
             both: list[Encoded] = []
             for side in ("chosen", "rejected"):
-                fitted = self.account.fit(chat.response(record["prompt"], record[side]), self.length)
+                with at_row(number):
+                    encoded = chat.response(record["prompt"], record[side])
+                fitted = self.account.fit(encoded, self.length, number)
                 if fitted is None:  # the prompt is too long, for the other side too
                     break
                 both.append(fitted)
@@ -67,16 +69,30 @@ class Pairs:
     def count(self) -> int:
         return len(self.pairs)
 
+    @property
+    def tokens_per_item(self) -> float:
+        """The replies, and the prompt once."""
+        ids = [(chosen.ids, rejected.ids) for chosen, rejected in self.pairs]
+        return sum(len(a) + len(b) - _shared(a, b) for a, b in ids) / len(ids)
+
     def origins(self, index: int) -> list[int]:
         return [self._origins[index]]
 
     def item(self, index: int) -> Sequence[Row]:
         rows = []
+        shared = _shared(*(encoded.ids for encoded in self.pairs[index]))
         for label, encoded in zip((1, 0), self.pairs[index], strict=True):
             row = sequence_row([encoded], self.length, self.pad)
             row["pair"] = np.int64(index)  # type: ignore[assignment]
             row["label"] = np.int64(label)  # type: ignore[assignment]
+            row["prefix"] = np.int64(shared)  # type: ignore[assignment]
             if self.ref_logp is not None:
                 row["ref_logp"] = self.ref_logp[index, 1 - label]
             rows.append(row)
         return rows
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike, short of the last of either."""
+    shortest = min(len(first), len(second)) - 1
+    return next((place for place in range(shortest) if first[place] != second[place]), shortest)

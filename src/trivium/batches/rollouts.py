@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trivium.batches.chat import NAMED, at_row
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Layout, collate, sequence_row
 from trivium.errors import DataError
@@ -43,6 +44,10 @@ class Prompts:
     dropped: int
     length: int
     """Tokens in a row: the longest prompt and the longest reply."""
+    tokens_per_item: float = 0.0
+    """Of a prompt and the longest reply to it, in the mean."""
+    rows_too_long: list[int] = field(default_factory=list)
+    """The first of those left out, by their place in the split, counted from 1."""
 
     @classmethod
     def build(
@@ -50,19 +55,25 @@ class Prompts:
     ) -> Prompts:
         kept: list[Mapping[str, Any]] = []
         ids: list[list[int]] = []
-        for record in records:
+        too_long: list[int] = []
+        for number, record in enumerate(records, start=1):
             turns = record["prompt"] if "prompt" in record else record["messages"][:-1]
-            encoded = chat.prompt(turns)
+            with at_row(number):
+                encoded = chat.prompt(turns)
             if len(encoded) + max_new_tokens <= context:
                 kept.append(record)
                 ids.append(encoded)
+            else:
+                too_long.append(number)
         if not kept:
             raise DataError(
                 f"no prompt leaves room for {max_new_tokens} new tokens in a context of {context}",
                 fix="lower `max_new_tokens`, raise `context`, or shorten the prompts",
             )
         longest = max(map(len, ids)) + max_new_tokens
-        return cls(kept, ids, len(records) - len(kept), min(context, -(-longest // STEP) * STEP))
+        length = min(context, -(-longest // STEP) * STEP)
+        each = sum(map(len, ids)) / len(ids) + max_new_tokens
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED])
 
     @property
     def count(self) -> int:
@@ -186,13 +197,13 @@ class Rollouts:
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
+        count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
         made = self.value(rollout, tensors, network)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
         tensors |= made
-        count = float(tensors["loss_mask"].sum().clamp_min(1))
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from trivium.batches.rows import Layout
+from trivium.corpus.records import read
 from trivium.errors import DataError
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
@@ -30,10 +31,9 @@ class Rows(Protocol):
 
     @property
     def count(self) -> int: ...
+    @property
+    def tokens_per_item(self) -> float: ...  # that are computed, in the mean: padding and second copies are not
     def item(self, index: int) -> Any: ...  # Sequence[Row]
-
-
-Some = TypeVar("Some", bound=Rows)
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,43 @@ class Items:
     heldout: Rows | None
     account: dict[str, Any]
     rows_per_item: int = 1
+    repeats: int = 1
+    """How often an epoch shows an item: a prompt is replied to several times, and its replies are gone through again."""
     around: Callable[[Batches], Batches] = lambda batches: batches
     online: Callable[[Layout, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None
 
 
-def enough(rows: Some, source: Source) -> Some:
-    """The training split's items. DataError if they do not fill one batch."""
-    if rows.count < source.batch:
+def both_splits(build: Callable[[str], Any], source: Source) -> Items:
+    """Items of the training and the held-out split. What is left out is said with its row numbers.
+
+    DataError where the training split makes less than a batch. A held-out split in which nothing fits is done without.
+    """
+    train = _one_split(build, source, "train")
+    if train.count < source.batch:
         raise DataError(
-            f"the training split makes {rows.count} rows or pairs, which is less than one batch of {source.batch}",
+            f"the training split makes {train.count} rows or pairs, which is less than one batch of {source.batch}",
             fix="add sources, or make `batch` smaller",
         )
-    return rows
+    account = {**vars(train.account), "items": train.count, "row_tokens": train.length}
+    heldout = None
+    if any(True for _ in read(source.data / "heldout")):
+        try:
+            heldout = _one_split(build, source, "heldout")
+        except DataError as error:
+            if error.where:  # a row that is wrong, and not one that is too long
+                raise
+            source.emit({"event": "warning", "message": f"nothing is held out: {error.what}"})
+    return Items(train, heldout, account)
+
+
+def _one_split(build: Callable[[str], Any], source: Source, split: str) -> Any:
+    try:
+        made = build(split)
+    except DataError as error:
+        if error.where:
+            error.where = f"{source.data / split}, {error.where}"
+        raise
+    if said := made.account.warning(split, source.length):
+        source.emit({"event": "warning", "message": said})
+    return made

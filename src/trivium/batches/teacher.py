@@ -10,7 +10,7 @@ import torch
 from trivium.batches.chat import Conversations
 from trivium.batches.rollouts import Prompts, Rollouts
 from trivium.batches.rows import Fixed, Layout, Shuffled
-from trivium.batches.source import Items, Source, enough
+from trivium.batches.source import Items, Source, both_splits
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError
 from trivium.generate.sampling import Sampling
@@ -73,10 +73,7 @@ def taught(source: Source) -> Items:
     def build(split: str) -> Conversations:
         return Conversations.build(read(source.data / split), source.chat, source.length)
 
-    rows = enough(build("train"), source)
-    items = Items(rows, None, {**vars(rows.account), "items": rows.count, "row_tokens": rows.length})
-    if any(True for _ in read(source.data / "heldout")):
-        items.heldout = build("heldout")
+    items = both_splits(build, source)
 
     def around(batches: Batches) -> Batches:
         if config.on_policy and not isinstance(batches, Fixed):

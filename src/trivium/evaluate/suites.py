@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +43,12 @@ class Measured(NamedTuple):
 def heldout(
     data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True
 ) -> list[dict[str, Any]]:
-    """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
-    records = list(islice((record for record in read(data / "heldout") if keep(record)), suite.items))
+    """`suite.items` of the held-out records that `keep` accepts: those with the smallest keys. DataError if there are none.
+
+    A key is a hash, so this is a fair draw, the same every time; the files hold one source after the other.
+    """
+    accepted = (record for record in read(data / "heldout") if keep(record))
+    records = nsmallest(suite.items, accepted, key=lambda record: str(record.get("key", "")))
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",

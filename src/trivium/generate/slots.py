@@ -202,6 +202,13 @@ def complete(
         engine.shrink()
         if any(owner >= 0 for owner in engine.owner):
             engine.step()
+    if (
+        sampling.stop_strings and decode is not None
+    ):  # also where the string's last token was the last allowed
+        engine.ended = [
+            ended or _holds(decode(ids), sampling.stop_strings)
+            for ended, ids in zip(engine.ended, engine.ids, strict=True)
+        ]
     return [
         Completion(ids, logp, ended)
         for ids, logp, ended in zip(engine.ids, engine.logp, engine.ended, strict=True)
@@ -211,9 +218,13 @@ def complete(
 def _stop_by_text(engine: _Engine, strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
     """Ends the sequences whose text holds one of `strings`."""
     for slot, number in enumerate(engine.owner):
-        if number >= 0 and any(string in decode(engine.ids[number]) for string in strings):
+        if number >= 0 and _holds(decode(engine.ids[number]), strings):
             engine.ended[number] = True
             engine.release(slot, number)
+
+
+def _holds(text: str, strings: Sequence[str]) -> bool:
+    return any(string in text for string in strings)
 
 
 def cut_text(text: str, strings: Sequence[str]) -> str:

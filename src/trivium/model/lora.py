@@ -7,7 +7,7 @@ four bits. Files are those of the peft library.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trivium.model.config import ModelConfig
 from trivium.model.int8 import Int8Linear, quantize
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Adapter
+from trivium.types import Batch, Output
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -40,7 +41,11 @@ class _Low(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(outputs, adapter.rank))
         self.dropout, self.factor = adapter.dropout, adapter.factor
 
+    off = False  # as if there were no adapter
+
     def low(self, x: Tensor) -> Tensor:
+        if self.off:
+            return x.new_zeros(())
         if self.dropout and self.training and torch.is_grad_enabled():  # none while validating
             x = F.dropout(x, self.dropout)
         return F.linear(F.linear(x, self.lora_A), self.lora_B) * self.factor
@@ -56,6 +61,27 @@ class LoraInt8(_Low, Int8Linear):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return Int8Linear.forward(self, x) + self.low(x)
+
+
+class Base:
+    """A model with adapters as it was without them, to be called in its place: a reference that needs no weights of its own."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.model.parameters()
+
+    def __call__(self, batch: Batch, want: Set[str]) -> Output:
+        adapted = [module for module in self.model.modules() if isinstance(module, _Low)]
+        for module in adapted:
+            module.off = True
+        try:
+            out: Output = self.model(batch, want)
+            return out
+        finally:
+            for module in adapted:
+                module.off = False
 
 
 def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, read_json, verify, write_json
-from trivium.model import hf
+from trivium.model import hf, lora
 from trivium.model.transformer import Transformer
+from trivium.recipe.network import Adapter
 from trivium.types import Batch, Output
 
 SUFFIX = "ForSequenceClassification"
@@ -66,6 +67,13 @@ def save(model: Scalar, folder: Path, *, eos: int, pad: int) -> None:
         save_file(
             state | {"score.weight": model.score.weight.detach().cpu()}, temporary, metadata={"format": "pt"}
         )
+
+
+def merged(model: Scalar, adapter: Adapter) -> Scalar:
+    """A reward model without adapters that says what `model`, whose trunk has some, says."""
+    plain = Scalar(lora.merged(model.config, model.trunk.state_dict(), adapter))
+    plain.score.weight = model.score.weight
+    return plain
 
 
 def load(folder: Path, *, device: str = "cpu") -> Scalar:

@@ -9,9 +9,7 @@ from typing import Any
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
-from trivium.recipe.models import Recipe
-
-CHECKPOINTS = ("pretrain", "sft", "reward", "dpo", "orpo", "kto", "ppo", "grpo", "distill")
+from trivium.recipe.models import TRAINING, Recipe
 
 
 def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]:
@@ -61,9 +59,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
         "models": {name: models[name] for name in recipe.stages if name in models},
         "items": items,
         "gates": gates,
-        "phases": [
-            _phase(name, artifact) for name, artifact in present.items() if artifact.kind in CHECKPOINTS
-        ],
+        "phases": [_phase(name, artifact) for name, artifact in present.items() if artifact.kind in TRAINING],
         "data": {
             name: json.loads((artifact.path / "account.json").read_text(encoding="utf-8"))
             for name, artifact in present.items()

@@ -14,13 +14,14 @@ from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.models import Recipe
+from trivium.recipe.synthesis import SynthesizeStage
 
 
 def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
     """Refuses an evaluation on items that the evaluated models are trained on.
 
-    `artifacts`: stage -> artifact, at least of the data stages; an evaluation whose data is not there
-    is left out. DataError names the stage, the suite, how many items overlap, and three of them.
+    `artifacts`: stage -> artifact, at least of the data stages; data that is not there yet is left out.
+    DataError names the stage, the suite, how many items overlap, and three of them.
     """
     graph = build(recipe)
     heldout: dict[str, frozenset[str]] = {}
@@ -48,7 +49,7 @@ def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
 
 
 def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
-    """The data stages whose training split reaches a model that the evaluate stage measures.
+    """The stages of data, a teacher's among them, whose training split reaches a model that the evaluate stage measures.
 
     A data stage that another one only decontaminates against does not count: nothing is trained on it.
     """
@@ -57,7 +58,7 @@ def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
     models = {config.model, *config.compare, *([config.baseline] if config.baseline else [])}
     users = [n for n in models | graph.ancestors(models) if not isinstance(recipe.stages[n], DataStage)]
     used = {parent for user in users for parent in graph.inputs(user)}
-    return [n for n in graph.order if n in used and isinstance(recipe.stages[n], DataStage)]
+    return [n for n in graph.order if n in used and isinstance(recipe.stages[n], DataStage | SynthesizeStage)]
 
 
 def keys(path: Path) -> Iterator[str]:

@@ -22,6 +22,7 @@ from trivium.pipeline.store import Store, disk_full, full, previous, writing
 from trivium.pipeline.track import Tracking
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.models import Recipe
+from trivium.recipe.synthesis import SynthesizeStage
 from trivium.types import Emit, Event
 
 
@@ -156,6 +157,8 @@ class _Walk:
                     self.artifacts[name] = artifact = self._make(name, about)
         if name not in self.ran:
             self.tell({"event": "cached", **about})
+        if isinstance(config, SynthesizeStage):  # what a teacher wrote is there only now
+            self.checked = False
         self.artifacts[name] = artifact
         self.store.link(artifact, self.plan.links / name)
 

@@ -85,6 +85,7 @@ class Trackio:
     def __init__(self, recipe: str, stage: str, folder: Path) -> None:
         import trackio
 
+        self.run: Any
         with redirect_stdout(io.StringIO()):  # it greets, in the middle of a live view
             self.run = trackio.init(recipe, name=stage, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 

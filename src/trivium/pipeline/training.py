@@ -53,6 +53,9 @@ def train_here(ctx: Context) -> dict[str, Any]:
         else None,
     )
     if isinstance(network, scalar.Scalar):
+        if ctx.config.adapter is not None:
+            metrics["trained_parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            network = scalar.merged(network, ctx.config.adapter)
         if distributed.rank() == 0:
             scalar.save(network, ctx.out, eos=chat.end, pad=chat.pad)
             chat.save(ctx.out, context=model.config.context)

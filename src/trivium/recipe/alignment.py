@@ -119,7 +119,7 @@ class GrpoStage(OnlineStage):
     loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
     """How tokens are averaged: within each reply, over all (Yu et al. 2025), or over the longest length (Liu et al. 2025)."""
     kl: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the distance from the reference in the loss; 0 needs no reference in memory."""
+    """Weight of the distance from the reference in the loss; with 0 the reference is there for the log alone."""
     clip_high: Annotated[float, Field(gt=0)] | None = None
     """The clip on the upper side where it differs (DAPO's clip-higher)."""
     skip_truncated: bool = False

@@ -5,7 +5,7 @@ The classes live by step of the pipeline: `sources`, `data`, `training`, `synthe
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage, ReleaseStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.synthesis import SynthesizeStage
-from trivium.recipe.training import ImportStage, PretrainStage, SftStage
+from trivium.recipe.training import ImportStage, PretrainStage, SftStage, TrainingStage
 
 Stage = Annotated[
     DataStage
@@ -44,6 +44,14 @@ Stage = Annotated[
     | ReleaseStage,
     Field(discriminator="kind"),
 ]
+
+
+TRAINING: tuple[str, ...] = tuple(
+    get_args(stage.model_fields["kind"].annotation)[0]
+    for stage in get_args(get_args(Stage)[0])
+    if issubclass(stage, TrainingStage)
+)
+"""Kinds of stages that train a model, in the order of the pipeline."""
 
 
 class Recipe(Strict):

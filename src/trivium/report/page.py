@@ -42,8 +42,8 @@ def show(report: Mapping[str, Any]) -> None:
     if sources := source_lines(report):
         headings = ("phase", "source", "held-out loss", "share")
         table = Table(*headings, title="held-out loss by source", title_justify="left")
-        for line in sources:
-            table.add_row(*map(Text, line))
+        for row in sources:
+            table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
     for stage, bound, value, passed in gate_lines(report):
         mark = Text("passed", "green") if passed else Text("FAILED", "bold red")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 _MARKED = re.compile(r"(?:^|\s)(?:Answer:|####)[ \t]*([^\n]*)", re.IGNORECASE)
@@ -24,11 +24,12 @@ def normalised(answer: str) -> str:
     """The form in which answers are compared: lower case, white space collapsed, no marks at the ends, 1,000.0 as 1000."""
     plain = " ".join(answer.lower().split()).strip("`*\"' ").rstrip(".!?, ")
     if _NUMBER.fullmatch(plain):
-        try:
-            number = Decimal(plain.replace(",", "").replace("$", ""))
-        except InvalidOperation:
-            return plain
-        return format(number.normalize() + 0, "f")
+        with localcontext(prec=max(28, len(plain))):  # long numbers are not rounded to each other
+            try:
+                number = Decimal(plain.replace(",", "").replace("$", ""))
+            except InvalidOperation:
+                return plain
+            return format(number.normalize() + 0, "f")
     return plain
 
 

@@ -29,8 +29,8 @@ class Function:
     """`name(record, reply)` of the file at `path`: a number, or a bool. One process serves many calls.
 
     A call that raises, runs over `seconds` of wall clock or of CPU, or ends the process (memory is limited to `memory`
-    bytes) scores 0 and is counted in `failures`; the process is started anew where it is gone. The limits guard against
-    accidents and hangs; they are no jail against code that means harm. DataError for a file that does not
+    bytes) scores 0 and is counted in `failures`; the process is started anew where it is gone. It may not start others. The
+    limits guard against accidents and hangs; they are no jail against code that means harm. DataError for a file that does not
     load, a result that is no number, or a function that fails on each of its first ten replies.
     """
 

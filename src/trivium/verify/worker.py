@@ -1,11 +1,13 @@
 """The process in which a user's function runs: reads calls as JSON lines, writes results the same way.
 
 It is started by its path (`verify.function`) in an isolated Python and imports nothing of Trivium. What the user's code prints
-goes nowhere, so that it cannot be taken for a result.
+goes nowhere, so that it cannot be taken for a result. It may not start processes: limits hold for one, and a loop that forks
+would take the machine with it.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import json
 import math
 import os
@@ -15,6 +17,20 @@ import sys
 import traceback
 from typing import Any
 
+REFUSED = "a verifier may not start processes"
+STARTS = ("os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess.Popen")
+
+
+def no_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook, which cannot be taken off again."""
+    if event in STARTS:
+        raise PermissionError(f"{REFUSED} ({event})")
+
+
+def refuse(*arguments: Any) -> int:
+    """In the place of what multiprocessing starts processes with, which no audit hook sees."""
+    raise PermissionError(REFUSED)
+
 
 def main(path: str, name: str, cpu: float, memory: int) -> None:
     results = os.dup(1)
@@ -23,6 +39,8 @@ def main(path: str, name: str, cpu: float, memory: int) -> None:
     os.dup2(nowhere, 2)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.addaudithook(no_processes)
+    _posixsubprocess.fork_exec = refuse
 
     def say(**result: Any) -> None:
         line = json.dumps(result).encode() + b"\n"
