@@ -180,7 +180,9 @@ def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
 def test_what_the_metrics_say(tmp_path):
     events = []
     _, metrics = tiny.phase("dpo", tmp_path, emit=events.append)
-    row = metrics["data"]["row_tokens"]  # of two rows in full; the prompt's second copy and padding do not count
+    row = metrics["data"][
+        "row_tokens"
+    ]  # of two rows in full; the prompt's second copy and padding do not count
     assert metrics["steps"] == STEPS and 0 < metrics["tokens"] < STEPS * 4 * 2 * row
     assert metrics["data"]["items"] == len(tiny.FACTS) - 3
     assert [step for step, _ in metrics["curve"]] == list(range(1, STEPS + 1))

@@ -32,7 +32,9 @@ class Rows(Protocol):
     @property
     def count(self) -> int: ...
     @property
-    def tokens_per_item(self) -> float: ...  # that are computed, in the mean: padding and second copies are not
+    def tokens_per_item(
+        self,
+    ) -> float: ...  # that are computed, in the mean: padding and second copies are not
     def item(self, index: int) -> Any: ...  # Sequence[Row]
 
 

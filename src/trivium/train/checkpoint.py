@@ -63,8 +63,13 @@ class Writer:
     def busy(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Takes a copy of everything and writes it to `folder/step-N` (N from `state`). All ranks call it together."""
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], urgent: bool = False
+    ) -> None:
+        """Takes a copy of everything and writes it to `folder/step-N` (N from `state`). All ranks call it together.
+
+        `urgent`: nothing else is going on, so the writing thread does not stand back.
+        """
         self.finish()
         weights = whole(trained(model))
         moments = whole(optimizer_tensors(model, optimizer)) | _random_states()
@@ -75,7 +80,7 @@ class Writer:
             torch.cuda.synchronize()
         kept = json.loads(json.dumps(state))
         self.step = state["step"]
-        self.thread = threading.Thread(target=self._write, args=(*copies, kept), name="checkpoint")
+        self.thread = threading.Thread(target=self._write, args=(*copies, kept, urgent), name="checkpoint")
         self.thread.start()
 
     def _copied(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,9 +94,12 @@ class Writer:
             copies[name] = buffer.copy_(tensor, non_blocking=True)
         return copies
 
-    def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(
+        self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any], urgent: bool
+    ) -> None:
         try:
-            _yield_to_training()
+            if not urgent:
+                _yield_to_training()
             write(self.folder, weights, moments, state)
             drop_old(self.folder, self.keep_last, self.keep_every)
         except BaseException as error:  # told by the thread that trains
