@@ -149,9 +149,9 @@ def stall(steps: int = 40, every: int = 5) -> None:
     writes: list[tuple[float, float]] = []
 
     class Timed(checkpoint.Writer):
-        def save(self, *given: Any) -> None:
+        def save(self, *given: Any, **urgent: Any) -> None:
             began = time.perf_counter()
-            super().save(*given)
+            super().save(*given, **urgent)
             copies.append((began, time.perf_counter()))
 
         def _write(self, *given: Any) -> None:

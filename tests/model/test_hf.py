@@ -112,7 +112,7 @@ def test_weights_of_another_shape_are_named(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 128}))
     with pytest.raises(
-        ArtifactError, match=r"mlp\.down_proj\.weight \(config \(32, 128\), file \(32, 64\)\)"
+        ArtifactError, match=r"mlp\.down_proj\.weight \(config: \(32, 128\), file: \(32, 64\)\)"
     ):
         hf.load(tmp_path)
 

@@ -156,9 +156,13 @@ def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], p
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
     if wrong:
-        shown = ", ".join(f"{n} (config {expected.get(n)}, file {found.get(n)})" for n in wrong[:5])
+        none = "none"
+        shown = ", ".join(
+            f"{n} (config: {expected.get(n, none)}, file: {found.get(n, none)})" for n in wrong[:5]
+        )
+        first = ", the first five" if len(wrong) > 5 else ""
         raise ArtifactError(
-            f"the weights do not fit config.json: {len(wrong)} names or shapes differ: {shown}",
+            f"the weights do not fit config.json: {len(wrong)} names or shapes differ{first}: {shown}",
             where=str(path),
             fix="use the config.json that was saved with these weights",
         )

@@ -8,7 +8,9 @@ is found by the manifest, and the one before it is used instead. Tensors are who
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,8 +63,13 @@ class Writer:
     def busy(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Takes a copy of everything and writes it to `folder/step-N` (N from `state`). All ranks call it together."""
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], urgent: bool = False
+    ) -> None:
+        """Takes a copy of everything and writes it to `folder/step-N` (N from `state`). All ranks call it together.
+
+        `urgent`: nothing else is going on, so the writing thread does not stand back.
+        """
         self.finish()
         weights = whole(trained(model))
         moments = whole(optimizer_tensors(model, optimizer)) | _random_states()
@@ -73,7 +80,7 @@ class Writer:
             torch.cuda.synchronize()
         kept = json.loads(json.dumps(state))
         self.step = state["step"]
-        self.thread = threading.Thread(target=self._write, args=(*copies, kept), name="checkpoint")
+        self.thread = threading.Thread(target=self._write, args=(*copies, kept, urgent), name="checkpoint")
         self.thread.start()
 
     def _copied(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,8 +94,12 @@ class Writer:
             copies[name] = buffer.copy_(tensor, non_blocking=True)
         return copies
 
-    def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def _write(
+        self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any], urgent: bool
+    ) -> None:
         try:
+            if not urgent:
+                _yield_to_training()
             write(self.folder, weights, moments, state)
             drop_old(self.folder, self.keep_last, self.keep_every)
         except BaseException as error:  # told by the thread that trains
@@ -179,6 +190,12 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         torch.cuda.set_rng_state(moments[RANDOM["cuda"]])
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def _yield_to_training() -> None:
+    """This thread takes what the training leaves of the processor (Linux, where a priority is a thread's own)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _random_states() -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ def train(run: Run) -> dict[str, Any]:
             stopping = any_rank(bool(stop), run.machine.device)
             if due(state, stopping):
                 getattr(run.batches, "settle", lambda: None)()
-                writer.save(model, optimizer, state)
+                writer.save(model, optimizer, state, urgent=stopping)
                 if stopping:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())
     result = progress.summary()
