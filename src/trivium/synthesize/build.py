@@ -12,6 +12,7 @@ from trivium import seeds
 from trivium.corpus import contamination, records
 from trivium.corpus.build import SPLIT_SEED
 from trivium.corpus.records import Item, Record
+from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
 from trivium.files import write_json
 from trivium.recipe.synthesis import SynthesizeStage
@@ -79,11 +80,13 @@ def build(
     records.write(out / "heldout.jsonl", unseen)
     account = _account(studio, train, unseen, dropped, list(against))
     write_json(out / "account.json", account)
+    emit({"event": "message", "message": said(account["statistics"])})
     return {
         "train_items": len(train),
         "heldout_items": len(unseen),
         "train_characters": sum(len(records.text_of(record)) for record in train),
         "dropped": dict(dropped),
+        "statistics": account["statistics"],
         **account["synthesis"],
     }  # fmt: skip
 
@@ -177,7 +180,14 @@ def _account(
         {"step": "decontaminate", "against": sorted(against), "ngram": config.ngram},
         {"step": "shuffle"},
     ]
-    return {"format": config.format, "sources": [source], "steps": steps, "synthesis": synthesis}
+    found = statistics(train) | {"overlap_with_evaluation": dropped["contaminated"]}
+    return {
+        "format": config.format,
+        "sources": [source],
+        "steps": steps,
+        "statistics": found,
+        "synthesis": synthesis,
+    }
 
 
 def identity(config: SynthesizeStage, recipe_folder: Path) -> dict[str, Any]:
