@@ -15,6 +15,7 @@ from trivium.batches.advantages import group_advantages, token_rewards, whiten
 from trivium.batches.chat import named
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts
 from trivium.batches.rows import Layout
+from trivium.batches.served import Served
 from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError
@@ -179,6 +180,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             updates=config.updates,
             staleness=config.staleness,
             truncate=config.correction,
+            written_by=Served.open(source, config.sampler) if config.sampler else None,
         )
 
     def online(plan: Layout, steps: int) -> Rollouts:

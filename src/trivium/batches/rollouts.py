@@ -86,6 +86,8 @@ class Rollout:
     rows: dict[str, Tensor]  # (N, T) each: tokens, targets, loss_mask, positions, doc_id
 
 
+Write = Callable[[Sequence[Sequence[int]], Sampling, Sequence[int]], list[Completion]]
+"""Completions of prompts, as `generate.slots.complete` gives them."""
 Value = Callable[[Rollout, dict[str, Tensor]], dict[str, Tensor]]
 """Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`."""
 
@@ -107,6 +109,7 @@ class Rollouts:
     minibatches: int = 1
     updates: int = 1
     staleness: int = 0
+    written_by: Write | None = None  # None: the policy, here
     truncate: float = 2.0  # importance weights of sampler against trainer are cut here (Yao et al. 2025)
 
     def __post_init__(self) -> None:
@@ -148,7 +151,8 @@ class Rollouts:
         return self.folder / f"set-{number:06d}-{self.layout.rank}.safetensors"
 
     def _make(self, number: int) -> None:
-        rollout = self.reply(self._asked(number), derive(self.layout.seed, "set", number, self.layout.rank))
+        seed = derive(self.layout.seed, "set", number, self.layout.rank)
+        rollout = self.reply(self._asked(number), seed, self.written_by)
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
@@ -187,14 +191,18 @@ class Rollouts:
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int) -> Rollout:
-        """The policy's replies to prompts by their numbers."""
-        training = self.policy.training
-        self.policy.eval()
+    def reply(self, asked: Sequence[int], seed: int, written_by: Write | None = None) -> Rollout:
+        """The policy's replies to prompts by their numbers, written here or by a server."""
         prompts = [self.prompts.ids[i] for i in asked]
-        with self.machine.autocast():
-            found = complete(self.policy, prompts, replace(self.sampling, seed=seed), self.chat.stops)
-        self.policy.train(training)
+        sampling = replace(self.sampling, seed=seed)
+        if written_by is not None:
+            found = written_by(prompts, sampling, self.chat.stops)
+        else:
+            training = self.policy.training
+            self.policy.eval()
+            with self.machine.autocast():
+                found = complete(self.policy, prompts, sampling, self.chat.stops)
+            self.policy.train(training)
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
             encoded = Encoded(
