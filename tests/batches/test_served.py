@@ -86,7 +86,7 @@ def move(model: torch.nn.Module, names: str = "") -> None:
 
 
 def test_a_server_with_our_weights_needs_no_correction(make, server):
-    model, rollouts, events = make(reload=False)
+    _, rollouts, events = make(reload=False)
     [batch] = rollouts.batch(0)
     assert gaps(events)[0] < 1e-4 and batch["correction"].allclose(torch.ones(()), atol=1e-4)
     assert {one["path"] for one in server.seen} == {"/v1/completions"} and len(server.seen) == 4

@@ -75,11 +75,8 @@ def build(
     train, unseen = _split(config, made, contamination.Forbidden.read(against, config.ngram), dropped)
     if not train:
         raise _nothing(studio, dropped)
-    order = seeds.generator(seed, "shuffle", "train").permutation(len(train))
-    records.write(out / "train.jsonl", (train[i] for i in order))
-    records.write(out / "heldout.jsonl", unseen)
     account = _account(studio, train, unseen, dropped, list(against))
-    write_json(out / "account.json", account)
+    _write(out, train, unseen, account, seed)
     emit({"event": "message", "message": said(account["statistics"])})
     return {
         "train_items": len(train),
@@ -88,7 +85,14 @@ def build(
         "dropped": dict(dropped),
         "statistics": account["statistics"],
         **account["synthesis"],
-    }  # fmt: skip
+    }
+
+
+def _write(out: Path, train: list[Record], unseen: list[Record], account: Record, seed: int) -> None:
+    order = seeds.generator(seed, "shuffle", "train").permutation(len(train))
+    records.write(out / "train.jsonl", (train[i] for i in order))
+    records.write(out / "heldout.jsonl", unseen)
+    write_json(out / "account.json", account)
 
 
 def _prompts(data: Path, split: str) -> list[Record]:
