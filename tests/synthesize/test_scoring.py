@@ -14,7 +14,6 @@ from trivium.synthesize.scoring import open_scorer
 from trivium.synthesize.teachers import Local, Request
 from trivium.text.chat import ChatTokenizer
 
-
 TAIL = "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}" + (
     "<|assistant|>{% generation %}{{ m['content'] }}<|end|>{% endgeneration %} over{%- else -%}"
     "<|user|>{{ m['content'] }}<|end|>{%- endif -%}{%- endfor -%}"
