@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,32 @@ def test_a_server_that_reloads_follows_the_policy(make, server, adapter):
         moved, start = model(probe, {"logp"}).logp, random_model()(probe, {"logp"}).logp
         assert not torch.allclose(moved, start, atol=1e-2)
         torch.testing.assert_close(server.model(probe, {"logp"}).logp, moved, rtol=1e-4, atol=1e-4)
+
+
+def test_the_server_writes_the_next_sets_while_this_one_is_trained_on(make, server):
+    """Set 1 is under way and held back, and set 0 is there all the same; its replies are those of the weights of then."""
+    _, rollouts, events = make(reload=True, staleness=1)
+    go, answer = threading.Event(), server.answer
+
+    def later(handler: Any, body: Any) -> None:
+        if "prompt" in body and server.loads == 2:
+            go.wait(30)
+        answer(handler, body)
+
+    server.plan = [later]
+    [first] = rollouts.batch(0)
+    assert first["loss_mask"].sum() > 0 and not go.is_set() and server.loads == 2
+    then = copy.deepcopy(rollouts.policy)
+    move(rollouts.policy)  # a step is taken
+    server.plan = [answer]
+    go.set()
+    [second] = rollouts.batch(1)
+    on = second["loss_mask"] > 0
+    with torch.no_grad():
+        now, old = (one(second, {"logp"}).logp[on] for one in (rollouts.policy, then))
+    torch.testing.assert_close(second["old_logp"][on], now, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(second["correction"][on], (now - old).exp().clamp_max(2), rtol=1e-3, atol=1e-3)
+    assert gaps(events)[0] < 1e-3 < gaps(events)[1]
 
 
 def test_a_server_of_another_vocabulary_or_none_at_all_is_said_so(make, server):

@@ -180,7 +180,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             updates=config.updates,
             staleness=config.staleness,
             truncate=config.correction,
-            written_by=Served.open(source, config.sampler) if config.sampler else None,
+            writer=Served.open(source, config.sampler) if config.sampler else None,
         )
 
     def online(plan: Layout, steps: int) -> Rollouts:

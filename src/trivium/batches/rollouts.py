@@ -2,15 +2,17 @@
 
 A *set* of rollouts serves `period` steps (its minibatches, `updates` times over). It is written to disk before it is used: a run
 that is killed and resumed finds the sets that its weights of then produced, and with `staleness` k a set is made k sets before
-it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF).
+it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF). A server that writes the replies does so
+while this process trains; sets that a kill finds unfinished are asked for again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,8 +88,15 @@ class Rollout:
     rows: dict[str, Tensor]  # (N, T) each: tokens, targets, loss_mask, positions, doc_id
 
 
-Write = Callable[[Sequence[Sequence[int]], Sampling, Sequence[int]], list[Completion]]
-"""Completions of prompts, as `generate.slots.complete` gives them."""
+class Writer(Protocol):
+    """Who writes replies in the policy's place. `complete` is called in a thread and touches no weights."""
+
+    def hand_over(self) -> None: ...
+    def complete(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+    ) -> list[Completion]: ...
+
+
 Value = Callable[[Rollout, dict[str, Tensor]], dict[str, Tensor]]
 """Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`."""
 
@@ -109,7 +118,7 @@ class Rollouts:
     minibatches: int = 1
     updates: int = 1
     staleness: int = 0
-    written_by: Write | None = None  # None: the policy, here
+    writer: Writer | None = None  # None: the policy, here
     truncate: float = 2.0  # importance weights of sampler against trainer are cut here (Yao et al. 2025)
 
     def __post_init__(self) -> None:
@@ -121,6 +130,8 @@ class Rollouts:
                 fix="make `batch` a multiple of `group`",
             )
         self._held: tuple[int, dict[str, Tensor]] | None = None
+        self._asking: dict[int, Future[list[Completion]]] = {}  # sets that the writer is writing
+        self._pool = ThreadPoolExecutor(1, "rollouts")
 
     def batch(self, step: int) -> list[Batch]:
         number, inside = divmod(step, self.period)
@@ -139,20 +150,38 @@ class Rollouts:
         return cut  # type: ignore[no-any-return]
 
     def _set(self, number: int) -> dict[str, Tensor]:
-        """The rollouts of set `number`, made now or by then; later ones are made ahead as `staleness` says."""
+        """The rollouts of set `number`, made now or by then; later ones are made ahead as `staleness` says.
+
+        A writer is asked ahead and goes on while this process trains; what it wrote is scored when it is needed.
+        """
         if self._held is None or self._held[0] != number:
             for ahead in range(number, number + self.staleness + 1):
                 if not self._path(ahead).exists():
-                    self._make(ahead)
+                    self._begin(ahead)
+            if number in self._asking:
+                self._make(number, self._asking.pop(number).result())
             self._held = (number, load_file(self._path(number)))
         return self._held[1]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"set-{number:06d}-{self.layout.rank}.safetensors"
 
-    def _make(self, number: int) -> None:
-        seed = derive(self.layout.seed, "set", number, self.layout.rank)
-        rollout = self.reply(self._asked(number), seed, self.written_by)
+    def _begin(self, number: int) -> None:
+        """Has set `number` written from the weights of now: here and at once, or by the writer in its own time."""
+        if self.writer is None:
+            self._make(number, self._replies(self._asked(number), self._seed(number)))
+        elif number not in self._asking:
+            self.writer.hand_over()
+            prompts = [self.prompts.ids[i] for i in self._asked(number)]
+            sampling = replace(self.sampling, seed=self._seed(number))
+            self._asking[number] = self._pool.submit(self.writer.complete, prompts, sampling, self.chat.stops)
+
+    def _seed(self, number: int) -> int:
+        return derive(self.layout.seed, "set", number, self.layout.rank)
+
+    def _make(self, number: int, found: list[Completion]) -> None:
+        """Scores what was said to the prompts of a set, and writes it to disk."""
+        rollout = self._rollout(self._asked(number), found)
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
@@ -191,18 +220,21 @@ class Rollouts:
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int, written_by: Write | None = None) -> Rollout:
-        """The policy's replies to prompts by their numbers, written here or by a server."""
+    def reply(self, asked: Sequence[int], seed: int) -> Rollout:
+        """The policy's replies to prompts by their numbers."""
+        return self._rollout(asked, self._replies(asked, seed))
+
+    def _replies(self, asked: Sequence[int], seed: int) -> list[Completion]:
+        training = self.policy.training
+        self.policy.eval()
         prompts = [self.prompts.ids[i] for i in asked]
-        sampling = replace(self.sampling, seed=seed)
-        if written_by is not None:
-            found = written_by(prompts, sampling, self.chat.stops)
-        else:
-            training = self.policy.training
-            self.policy.eval()
-            with self.machine.autocast():
-                found = complete(self.policy, prompts, sampling, self.chat.stops)
-            self.policy.train(training)
+        with self.machine.autocast():
+            found = complete(self.policy, prompts, replace(self.sampling, seed=seed), self.chat.stops)
+        self.policy.train(training)
+        return found
+
+    def _rollout(self, asked: Sequence[int], found: list[Completion]) -> Rollout:
+        prompts = [self.prompts.ids[i] for i in asked]
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
             encoded = Encoded(

@@ -18,7 +18,7 @@ from trivium.train.distributed import first_rank_first, rank
 
 @dataclass
 class Served:
-    """In the place of `slots.complete`: (prompts, sampling, stop ids) -> completions, after the server has got the weights.
+    """A `rollouts.Writer` on other devices: the server gets the weights, then writes while the trainer may do something else.
 
     DataError for a server that does not answer, and for one whose tokens are not the policy's.
     """
@@ -31,13 +31,16 @@ class Served:
     def open(cls, source: Source, config: Sampler) -> Served:
         return cls(source, Remote(Endpoint(**config.model_dump(exclude={"reload"}))), config.reload)
 
-    def __call__(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
-    ) -> list[Completion]:
+    def hand_over(self) -> None:
+        """Gives the server the policy's weights of now. All ranks call it together."""
         if self.reload is not None:
             with first_rank_first():
                 if rank() == 0:
                     self.remote.post(self.reload, {"model_path": str(self._weights().resolve())})
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+    ) -> list[Completion]:
         found = self.remote.complete(prompts, sampling, stop)
         known = self.source.model.config.vocab_size
         if wrong := [token for one in found for token in one.ids if not 0 <= token < known]:

@@ -106,7 +106,7 @@ class OnlineStage(PreferenceStage):
     unfinished: Annotated[float, Field(ge=0)] = 0.0
     """Taken off the reward of a reply that ran into `max_new_tokens`."""
     staleness: Annotated[int, Field(ge=0)] = 0
-    """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
+    """Sets are made from the weights of this many sets ago, so that a `sampler` writes the next while this is trained on."""
     correction: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
     sampler: Sampler | None = None
