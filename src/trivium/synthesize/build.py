@@ -63,12 +63,9 @@ def build(
         for split, (loop, prompts) in parts.items():
             if not prompts:
                 continue
-            emit(
-                {
-                    "event": "message",
-                    "message": f"{teacher.name} is asked about {len(prompts)} prompts ({split})",
-                }
-            )
+            about = f"for {config.prompts} new instructions after" if split == "made" else "about"
+            said_of = f"{teacher.name} is asked {about} {len(prompts)} prompts ({split})"
+            emit({"event": "message", "message": said_of})
             made += [(split, item) for item in loop(studio, prompts)]
     dropped: Counter[str] = Counter()
     against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
