@@ -1,7 +1,8 @@
 """Kills the real command with SIGKILL at random moments, goes on, and compares the weights with a run that nobody killed.
 
     python benchmarks/faults.py --kills 50       every phase in turn, every third kill inside the write of a checkpoint
-    python benchmarks/faults.py --kills 3        a check that takes less than a minute
+    python benchmarks/faults.py --kills 9        one in each phase, a few minutes
+    python benchmarks/faults.py --stall          what a checkpoint costs the steps around it
 
 The phases are those of `trivium.phases.PHASES`; one that has no recipe here ends the benchmark. Prints the kills survived, how
 many of them left a half-written checkpoint behind, and whether the final weights of every phase have the same SHA-256.
@@ -10,6 +11,7 @@ many of them left a half-written checkpoint behind, and whether the final weight
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -35,14 +37,27 @@ DATA: dict[str, dict[str, Any]] = {
     "corpus": {"kind": "data", "sources": [{"kind": "reasoning"}], "size": "60K"},
     "dialogues": {"kind": "data", "format": "conversations", "sources": TALK, "size": 120},
     "pairs": {"kind": "data", "format": "preferences", "sources": TALK, "size": 60},
+    "tasks": {"kind": "data", "format": "conversations", "sources": TALK[:1], "size": 60},
     "vocab": {"kind": "tokenizer", "data": "corpus", "vocab_size": 400},
 }
 MODEL = {"dim": 32, "layers": 1, "heads": 2, "context": 128}
+ONLINE = {"init": "sft", "max_new_tokens": 12, "minibatches": 2}
 RECIPES: dict[str, dict[str, Any]] = {
     "pretrain": {"data": "corpus", "tokenizer": "vocab", "model": MODEL},
     "sft": {"init": "pretrain", "data": "dialogues"},
     "dpo": {"init": "sft", "data": "pairs"},
     "orpo": {"init": "pretrain", "data": "pairs"},
+    "kto": {"init": "sft", "data": "pairs"},
+    "reward": {"init": "sft", "data": "pairs"},
+    "ppo": {**ONLINE, "data": "dialogues", "reward_model": "reward"},
+    "grpo": {**ONLINE, "data": "tasks", "reward": "reasoning", "group": 2, "kl": 0.1},
+    "distill": {
+        "teacher": "sft",
+        "model": MODEL,
+        "data": "dialogues",
+        "on_policy": 0.3,
+        "max_new_tokens": 12,
+    },
 }
 """What each phase needs beside COMMON; its stage bears the name of its kind."""
 
@@ -114,12 +129,94 @@ def kill_once(recipe: Path, store: Path, kind: str, rng: np.random.Generator, in
     return "inside" if half_written(store) else "killed"
 
 
+# ---- what a checkpoint costs the steps around it -----------------------------------------------------------
+
+
+def stall(steps: int = 40, every: int = 5) -> None:
+    """Steps of the real loop on 5.9 M parameters, with a checkpoint every few: those in which one is copied, or written."""
+    import torch
+    from train_gpu import Documents
+
+    from trivium.model.config import ModelConfig
+    from trivium.model.transformer import Transformer
+    from trivium.objectives import NextToken
+    from trivium.recipe.training import ModelShape, PretrainStage
+    from trivium.train import checkpoint
+    from trivium.train.loop import Run, train
+    from trivium.train.machine import resolve
+
+    copies: list[tuple[float, float]] = []
+    writes: list[tuple[float, float]] = []
+
+    class Timed(checkpoint.Writer):
+        def save(self, *given: Any) -> None:
+            began = time.perf_counter()
+            super().save(*given)
+            copies.append((began, time.perf_counter()))
+
+        def _write(self, *given: Any) -> None:
+            began = time.perf_counter()
+            super()._write(*given)
+            writes.append((began, time.perf_counter()))
+
+    config = PretrainStage.model_validate(
+        {
+            "kind": "pretrain", "data": "corpus", "tokenizer": "vocab", "steps": steps, "batch": 8, "device": "cpu",
+            "compile": "off", "checkpoint_every": f"{every} steps", "log_every": 1, "samples": None,
+        }
+    )  # fmt: skip
+    shape = ModelConfig.from_shape(ModelShape(), 4096)
+    model = Transformer(shape)
+    model.initialise(torch.Generator().manual_seed(0))
+    clock: list[float] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            clock.append(time.perf_counter())
+
+    batches = Documents(shape.vocab_size, shape.context, 8, 8, apart=True)
+    checkpoint.Writer = Timed  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        train(Run(model.train(), NextToken(), batches, steps, config, resolve(config), Path(folder), listen))
+
+    def during(spans: list[tuple[float, float]], start: float, end: float) -> float:
+        return sum(max(0.0, min(end, last) - max(start, first)) for first, last in spans)
+
+    quiet, busy = [], []
+    for start, end in list(itertools.pairwise(clock))[every + 1 :]:  # the first copy takes its memory
+        copied, written = during(copies, start, end), during(writes, start, end)
+        if not copied and not written:
+            quiet.append(end - start)
+        elif written:
+            busy.append((end - start - copied, written))
+    usual = float(np.median(quiet))
+    beyond = float(np.median([seconds for seconds, _ in busy])) - usual
+    copy = float(np.median([end - start for start, end in copies[1:]]))
+    write = float(np.median([end - start for start, end in writes]))
+    print(
+        f"a step: {1e3 * usual:.0f} ms (median of {len(quiet)}; they spread by {1e3 * float(np.std(quiet)):.0f} ms)"
+    )
+    print(
+        f"the copy: {1e3 * copy:.1f} ms, {copy / usual:.2%} of a step; the write beside training: {1e3 * write:.0f} ms"
+    )
+    print(
+        f"a step with a write under way, less the copy: {1e3 * beyond:+.1f} ms, {beyond / usual:+.2%} (of {len(busy)})"
+    )
+    print(f"threads {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--stall", action="store_true", help="measure what a checkpoint costs, and kill nothing"
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--phases", nargs="+", choices=sorted(PHASES), default=list(PHASES))
     options = parser.parse_args()
+    if options.stall:
+        stall()
+        return
     rng = np.random.default_rng(options.seed)
     outcomes: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
@@ -67,6 +67,7 @@ class Progress:
         self.live: Live | None = None
         self.tokens_per_step: float | None = None
         self.losses: list[float] = []
+        self.written: list[Text] = []
 
     def __enter__(self) -> Progress:
         return self
@@ -116,6 +117,8 @@ class Progress:
                 self._say(f"  {event['kind']}: {event['items']:,} items, {event['heldout']:,} held out")
             case "suite":
                 self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
+            case "samples":
+                self._samples(str(event.get("stage", "")), event)
             case "resume":
                 self._say(f"  going on at step {event['step']}/{event['steps']}")
             case "guard":
@@ -130,7 +133,7 @@ class Progress:
                 )
 
     def _start(self, stage: str, event: Event) -> None:
-        self.tokens_per_step, self.losses = None, []
+        self.tokens_per_step, self.losses, self.written = None, [], []
         why = "going on where it stopped" if event.get("resumes") else "; ".join(event.get("reasons", []))
         self._say(
             f"[cyan]→[/] [bold]{stage}[/] ({event['kind']})" + (f" [dim]{escape(why)}[/]" if why else "")
@@ -148,7 +151,20 @@ class Progress:
             self.live.start()
         if math.isfinite(event.get("loss", math.nan)):
             self.losses.append(event["loss"])
-        self.live.update(Text(f"  {stage}  {line}  {sparkline(self.losses)}"), refresh=True)
+        first = Text(f"  {stage}  {line}  {sparkline(self.losses)}")
+        self.live.update(Group(first, *self.written), refresh=True)
+
+    def _samples(self, stage: str, event: Event) -> None:
+        """What the model wrote: under the live line until it writes again, or as lines where nothing is live."""
+        said = [(one["prompt"], one["text"]) for one in event["samples"]]
+        shown = [
+            Text.assemble((f"    {_short(asked)} ", "bold"), (_short(text), "dim")) for asked, text in said
+        ]
+        if self.console.is_terminal:
+            self.written = [Text(f"    written at step {event['step']}:", "dim"), *shown]
+            return
+        for line in shown:
+            self.console.print(Text(f"  {stage} step {event['step']}"), line, soft_wrap=True)
 
     def _say(self, markup: str) -> None:
         self._still()
@@ -158,6 +174,12 @@ class Progress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+def _short(text: str, limit: int = 160) -> str:
+    """`text` as one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _refused(event: Event) -> str:

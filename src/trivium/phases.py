@@ -19,9 +19,10 @@ from trivium.batches.feedback import Feedback, WithBaseline
 from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
-from trivium.batches.rows import Fixed, Layout, Shuffled
-from trivium.batches.shares import mixed
-from trivium.batches.source import Items, Source, both_splits
+from trivium.batches.rows import Fixed, Layout, Shuffled, with_sources
+from trivium.batches.samples import sampler
+from trivium.batches.shares import labels, mixed
+from trivium.batches.source import Items, Rows, Source, both_splits
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -33,6 +34,7 @@ from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
 from trivium.seeds import seed_torch
 from trivium.text.chat import ChatTokenizer
+from trivium.train import float8
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
 from trivium.train.machine import resolve
@@ -56,7 +58,9 @@ def packed(source: Source) -> Items:
 
     train_split = corpus("train", source.batch)
     try:
-        heldout: Corpus | None = corpus("heldout", 1)
+        found = corpus("heldout", 1)
+        found.names = labels(source.data, [one.shard.source for one in found.sources])
+        heldout: Corpus | None = found
     except DataError:  # a held-out split shorter than one row: trained without a before and after
         heldout = None
     items = Items(train_split, heldout, {"tokens_available": train_split.total_tokens})
@@ -164,12 +168,12 @@ def _measured(items: Items, work: Path, name: str) -> dict[str, float]:
     return found
 
 
-def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int) -> int:
+def steps_of(config: TrainingStage, items: int, tokens_per_item: float) -> int:
     """Optimizer steps for the duration that the stage asks for; at least one."""
     if config.steps is not None:
         return config.steps
     if config.tokens is not None:
-        return max(1, config.tokens // (config.batch * length * rows_per_item))
+        return max(1, round(config.tokens // (config.batch * tokens_per_item)))
     assert config.epochs is not None
     return max(1, round(config.epochs * items / config.batch))
 
@@ -216,10 +220,10 @@ def train_phase(
     )
     with first_rank_first():
         items = phase.batches(source)
-    row = items.train.length
-    _check_sizes(config, source, items.train.count * items.repeats * items.rows_per_item * row)
-    steps = steps_of(config, items.train.count * items.repeats, row, items.rows_per_item)
-    tokens_per_step = config.batch * items.rows_per_item * row
+    each = items.train.tokens_per_item
+    _check_sizes(config, source, round(items.train.count * items.repeats * each))
+    steps = steps_of(config, items.train.count * items.repeats, each)
+    tokens_per_step = round(config.batch * each)
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
     before = _measured(items, work, "before")
@@ -232,7 +236,7 @@ def train_phase(
         "tokens_per_second": tokens_per_step / seconds if seconds else None,
         "tokens": steps * tokens_per_step,
         "data": items.account,
-        "precision": "bf16" if machine.bf16 else "float32",
+        "precision": machine.precision,
     }
 
 
@@ -256,10 +260,13 @@ def _run(
     model.recompute = config.recompute == "blocks"
     grid = mesh()
     check(model.config, grid, items.train.length)
+    if machine.float8:
+        float8.check_rows(micro * items.rows_per_item * items.train.length // grid.size("context"))
+        float8.convert(model)
     root = parallelise(model, grid, bf16=machine.bf16)
     made = items.online(plan, steps) if items.online else Shuffled(items.train.count, items.train.item, plan)
     held = items.heldout
-    validation = Fixed(min(held.count, VALIDATION_ITEMS), held.item, micro) if held else None
+    validation = _fixed(held, micro) if held else None
     per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
     return Run(
         model=source.network,
@@ -272,9 +279,20 @@ def _run(
         folder=source.work / "checkpoints",
         emit=source.emit,
         validation=cut(model, items.around(validation)) if validation else None,
+        sources=validation.names if validation else (),
+        sample=sampler(source),
         flops_per_step=per_token * tokens_per_step,
-        peak=peak("bf16" if machine.bf16 else "float32", machine.device),
+        peak=peak(machine.precision, machine.device),
     )
+
+
+def _fixed(held: Rows, micro: int) -> Fixed:
+    """The held-out rows that the loss is taken on; they say of which source they are where there are several."""
+    count = min(held.count, VALIDATION_ITEMS)
+    names, origins = getattr(held, "names", ()), getattr(held, "origins", None)
+    if origins is None or len(names) < 2:
+        return Fixed(count, held.item, micro)
+    return Fixed(count, with_sources(held.item, origins), micro, names=tuple(names))
 
 
 def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:

@@ -23,6 +23,7 @@ class Batch(TypedDict, total=False):
     doc_id: Tensor  # (B, T) int64: attention stays within equal values
     pair: Tensor  # (B,) int64: the preference pair that the row belongs to
     label: Tensor  # (B,) int64: 1 for the chosen row of a pair, 0 for the rejected one
+    prefix: Tensor  # (B,) int64: how many of its first tokens the row shares with the other one of its pair
     ref_logp: Tensor  # (B,) float32: the frozen reference's log-probability of the row's response (a sum)
     kl: Tensor  # (B,) float32: KTO's baseline, the same in every row: the policy's distance from the reference, in nats
     ref_token_logp: Tensor  # (B, T) float32: the frozen reference's log-probability of each target
@@ -31,6 +32,7 @@ class Batch(TypedDict, total=False):
     returns: Tensor  # (B, T) float32: what the critic should have said at each place
     old_values: Tensor  # (B, T) float32: what it said when the row was generated
     correction: Tensor  # (B, T) float32: trainer's over sampler's probability, truncated; 1 where they agree
+    source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
     teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits at each place
 
 
@@ -66,7 +68,8 @@ class Batches(Protocol):
     """Where the loop's data comes from: a pure function of the step.
 
     May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
-    guard records them of a batch that it refused.
+    guard records them of a batch that it refused. And `settle()`, which returns once what is made ahead is safe on disk: called
+    before a checkpoint is written.
     """
 
     period: int  # a checkpoint may fall only where step % period == 0

@@ -144,14 +144,14 @@ def test_the_server_writes_the_next_sets_while_this_one_is_trained_on(make, serv
     server.plan = [later]
     [first] = rollouts.batch(0)
     assert first["loss_mask"].sum() > 0 and not go.is_set() and server.loads == 2
-    then = copy.deepcopy(rollouts.policy)
-    move(rollouts.policy)  # a step is taken
+    then = copy.deepcopy(rollouts.network)
+    move(rollouts.network)  # a step is taken
     server.plan = [answer]
     go.set()
     [second] = rollouts.batch(1)
     on = second["loss_mask"] > 0
     with torch.no_grad():
-        now, old = (one(second, {"logp"}).logp[on] for one in (rollouts.policy, then))
+        now, old = (one(second, {"logp"}).logp[on] for one in (rollouts.network, then))
     torch.testing.assert_close(second["old_logp"][on], now, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(second["correction"][on], (now - old).exp().clamp_max(2), rtol=1e-3, atol=1e-3)
     assert gaps(events)[0] < 1e-3 < gaps(events)[1]

@@ -248,3 +248,28 @@ def test_a_gate_holds_at_its_bound_and_not_without_a_value(gate, value, passed):
     found = judge(config, {} if value is None else {"x": value})["x"]
     assert found["passed"] is passed
     assert (found["min"], found["max"]) == (gate.get("min"), gate.get("max"))
+
+
+def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subject, data, chat):
+    import torch
+
+    kind = suite("drift", "talks")
+    start, same, near, far = (subject(name) for name in ("start", "same", "near", "far"))
+    for moved, size in ((near, 0.1), (far, 0.5)):
+        noise = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in moved.model.parameters():
+                weight += (
+                    size * weight.std() * torch.randn(weight.shape, generator=noise)
+                    if weight.dim() > 1
+                    else 0
+                )
+    found = {s.name: SUITES["drift"](s, start, data["talks"], kind).metrics for s in (same, near, far)}
+    assert found["same"]["kl_per_token"] == 0
+    assert 0 < found["near"]["kl_per_token"] < found["far"]["kl_per_token"]
+    assert found["far"]["kl_per_reply"] == pytest.approx(
+        found["far"]["kl_per_token"] * found["far"]["reply_tokens"]
+    )
+    alone = SUITES["drift"](start, None, data["talks"], kind)
+    assert set(alone.metrics) == {"reply_tokens", "unfinished", "repetition", "declined"}
+    assert 0 < alone.metrics["reply_tokens"] <= 8 and len(alone.samples) == 6

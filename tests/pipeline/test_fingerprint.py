@@ -137,3 +137,12 @@ def test_differences_are_readable():
         "input data removed",
     ]
     assert differences(old, {**new, "kind": "orpo"}) == ["kind: dpo -> orpo"]
+
+
+def test_a_seed_of_its_own_reaches_a_stage_and_what_hangs_on_it():
+    values = stages()
+    values["aligned"]["seed"] = 3
+    assert changed(values) == {"aligned", "safety"}
+    assert stage_seed(recipe(values), "aligned") == stage_seed(recipe(seed=3), "aligned")
+    values["aligned"]["seed"] = recipe().seed
+    assert changed(values) == set()

@@ -1,6 +1,10 @@
 """Curves reach trackers, read back by the tracker's own reader."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +14,13 @@ from trivium.pipeline.track import Tracking
 STEPS = [
     {"event": "step", "stage": "base", "step": 1, "steps": 2, "loss": 3.5, "lr": 1e-3, "time": "now"},
     {"event": "validation", "stage": "base", "loss": 3.25},  # before training: of no step
-    {"event": "validation", "stage": "base", "step": 1, "loss": 3.0},
+    {
+        "event": "validation",
+        "stage": "base",
+        "step": 1,
+        "loss": 3.0,
+        "sources": {"web": {"loss": 2.75, "weight": 8.0}},
+    },
     {"event": "step", "stage": "base", "step": 2, "steps": 2, "loss": 2.5, "lr": 5e-4, "time": "now"},
     {"event": "stage_end", "stage": "base", "seconds": 1.0},
     {"event": "step", "stage": "chat", "step": 1, "steps": 1, "loss": 1.5},
@@ -35,11 +45,12 @@ def test_tensorboard_reads_each_stage_curve(tmp_path, names):
         ("base", "loss"): [(1, 3.5), (2, 2.5)],
         ("base", "lr"): [(1, 1e-3), (2, 5e-4)],
         ("base", "validation/loss"): [(1, 3.0)],
+        ("base", "validation/loss/web"): [(1, 2.75)],
         ("chat", "loss"): [(1, 1.5)],
     }
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_named_tracker_that_is_missing_is_said_before_anything_runs(tmp_path, monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(RecipeError) as caught:
@@ -75,3 +86,32 @@ def test_wandb_has_the_last_values(tmp_path, monkeypatch):
     assert run.project == "demo" and run.name == "base" and run.step == 2
     tracking({"event": "run_end"})
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+TRACKED = """
+import contextlib, io, json, sys
+from pathlib import Path
+import trackio
+from trivium.pipeline.track import Tracking
+
+said = io.StringIO()
+with contextlib.redirect_stdout(said):
+    tracking = Tracking("demo", ["trackio"], Path(sys.argv[1]))
+    for event in json.loads(sys.argv[2]):
+        tracking(event)
+with contextlib.redirect_stdout(io.StringIO()):
+    (run,) = trackio.Api().runs("demo")
+logs = trackio.sqlite_storage.SQLiteStorage.get_logs("demo", run.name)
+found = [(entry["step"], entry["loss"]) for entry in logs if "loss" in entry]
+print(json.dumps({"name": run.name, "found": found, "said": said.getvalue()}))
+"""
+
+
+def test_trackio_has_the_curve(tmp_path):
+    """In a process of its own: trackio looks at its folder when it is imported."""
+    pytest.importorskip("trackio")
+    command = [sys.executable, "-c", TRACKED, str(tmp_path), json.dumps(STEPS[:5])]
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout.splitlines()[0])
+    assert said == {"name": "base", "found": [[1, 3.5], [2, 2.5]], "said": ""}

@@ -123,7 +123,7 @@ def change(old: str, new: str) -> str:
             change("lr: 2e-3", "learning_rate: 2e-3"),
             "14, stage base, field learning_rate",
             "unknown key `learning_rate` in this stage of kind pretrain",
-            "did you mean `lr`? valid keys: kind, tokens",
+            "did you mean `lr`? valid keys: kind, seed, tokens",
         ),
         (change("seed: 3", "sead: 3"), "2, field sead", "unknown key", "did you mean `seed`?"),
         (change("layers: 2", "n_layer: 2"), "12, stage base, field model.n_layer", "unknown", "`layers`"),

@@ -85,6 +85,9 @@ MISTAKES = {
     "groups_do_not_divide": [
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    group: 5", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field group", "32 replies does not divide into groups of 5", "multiple of 5"),
     ],
+    "nothing_to_make_ahead": [
+        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "none can be made ahead", "staleness: 1"),
+    ],
     "student_differs": [
         (changed("", "  words: {kind: tokenizer, data: corpus, vocab_size: 999}\n  other: {kind: pretrain, data: corpus, tokenizer: words, steps: 9}\n  small: {kind: distill, init: other, teacher: chat, data: talks, steps: 9}\n"), "40, stage small, field teacher", "different tokenizers", "same tokenizer"),
     ],
@@ -206,6 +209,11 @@ MISTAKES = {
     "no_duration": [
         (changed("    steps: 100\n", ""), "9, stage base", "given nowhere", "tokens: 3M"),
         (changed("    steps: 100\n", "    steps: 100\n    epochs: 2\n"), "15, stage base, field epochs", "as steps and epochs", "exactly one"),
+    ],
+    "float8_where_it_cannot_be": [
+        (changed("steps: 100", "steps: 100\n    precision: float8\n    device: cpu"), "15, stage base, field precision", "`device: cpu`", "bf16"),
+        (changed("steps: 100", "steps: 100\n    precision: float8\n    parallel: {tensor: 2}"), "15, stage base, field precision", "`tensor`", "`shard`"),
+        (changed("init: chat", "init: chat\n    precision: float8\n    adapter: {rank: 4}"), "23, stage aligned, field precision", "an adapter", "bf16"),
     ],
     "muon_on_split_matrices": [
         (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "the optimizer is adamw", "optimizer: muon"),

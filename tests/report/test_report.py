@@ -12,7 +12,7 @@ import yaml
 
 from trivium.report.card import model_card
 from trivium.report.page import curve, html, show
-from trivium.report.table import gate_lines, lines, phases
+from trivium.report.table import gate_lines, lines, phases, source_lines
 
 REPORT: dict[str, Any] = {
     "recipe": "demo",
@@ -105,6 +105,35 @@ def test_phase_lines():
     assert first.speed == "9,000 tokens/s, 55% of peak (bf16, compiled)"
     assert first.minutes == "1.5"
     assert second == ("dpo", "1 steps, 0.00M tokens", "–", "–", "0.1")
+
+
+SOURCES = {
+    "before": {"loss": 8.3, "sources": {"web": {"loss": 8.5, "weight": 30}, "<b>books": {"loss": 8.0, "weight": 10}}},
+    "after": {"loss": 2.51, "sources": {"web": {"loss": 2.6, "weight": 30}, "<b>books": {"loss": 2.2, "weight": 10}}},
+}  # fmt: skip
+
+
+def test_held_out_loss_by_source(capsys):
+    report = copy.deepcopy(REPORT)
+    assert source_lines(report) == []
+    report["phases"][0] |= SOURCES
+    assert source_lines(report) == [
+        ("base", "web", "8.500 → 2.600", "75.0%"),
+        ("base", "<b>books", "8.000 → 2.200", "25.0%"),
+    ]
+    assert "8.500 → 2.600" in Page(html(report)).words and "<b>books" in Page(html(report)).words
+    show(report)
+    assert "8.500 → 2.600" in capsys.readouterr().out
+
+
+def test_samples_of_training_stand_in_the_page_as_text():
+    report = copy.deepcopy(REPORT)
+    report["phases"][0]["samples"] = [
+        {"step": step, "samples": [{"prompt": "the <i>cat", "text": f"sat <b>{step}"}]} for step in (10, 20)
+    ]
+    words = Page(html(report)).words
+    assert "What base wrote as it trained" in words and "the <i>cat" in words
+    assert "step 10" in words and "sat <b>10" in words and "sat <b>20" in words
 
 
 def test_gate_lines():
@@ -204,3 +233,15 @@ def test_the_card_is_what_model_hubs_read():
 @pytest.mark.parametrize("model", ["aligned"])
 def test_the_card_of_a_run_without_anything(model):
     assert "Made by the recipe `demo`" in model_card(empty(), model)
+
+
+def test_a_phase_on_its_own_replies_shows_the_reward_and_drift_has_no_better_side():
+    report = copy.deepcopy(REPORT)
+    report["phases"][1] |= {"before": {"reward": 0.25, "kl": 0.0}, "after": {"reward": 0.5, "kl": 0.01}}
+    report["models"]["base"] |= {"reply_tokens": 30.0, "repetition": 0.1}
+    report["models"]["sft"] |= {"reply_tokens": 20.0, "repetition": 0.0}
+    assert phases(report)[1].loss == "0.250 → 0.500 (reward)"
+    found = {line.label: line for line in lines(report)}
+    assert found["length of a sampled reply (tokens)"].best is None
+    assert found["repetition in sampled replies ↓"].best == 1
+    assert "held-out loss or reward" in html(report)

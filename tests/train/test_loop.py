@@ -18,12 +18,12 @@ from trivium.train.schedule import factor
 from trivium.types import Loss
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in tiny.ONLINE])
 def test_the_loss_falls_on_what_is_trained_and_on_what_is_held_out(kind, tmp_path):
     _, metrics = tiny.phase(kind, tmp_path, steps=40)
     curve = [loss for _, loss in metrics["curve"]]
     assert len(curve) == 40 and sum(curve[-5:]) / 5 < 0.9 * curve[0]
-    if kind != "dpo":  # a dozen pairs teach nothing about others
+    if kind not in ("dpo", "kto", "reward"):  # a dozen pairs teach nothing about others
         assert metrics["after"]["loss"] < metrics["before"]["loss"]
     if kind == "dpo":
         assert curve[0] == pytest.approx(math.log(2), abs=1e-4)
@@ -96,13 +96,13 @@ def test_a_gradient_that_is_no_number_stops_too(tmp_path, monkeypatch):
 
 
 def test_steps_follow_the_duration_asked_for():
-    assert phases.steps_of(tiny.config("sft", steps=7), 10, 32, 1) == 7
+    assert phases.steps_of(tiny.config("sft", steps=7), 10, 32) == 7
     epochs = {"steps": None, "epochs": 2.0}
-    assert phases.steps_of(tiny.config("sft", **epochs), 10, 32, 1) == 5
+    assert phases.steps_of(tiny.config("sft", **epochs), 10, 32) == 5
     tokens = {"steps": None, "tokens": 1024}
-    assert phases.steps_of(tiny.config("sft", **tokens), 10, 32, 1) == 8
-    assert phases.steps_of(tiny.config("dpo", **tokens), 10, 32, 2) == 4
-    assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32, 1) == 1
+    assert phases.steps_of(tiny.config("sft", **tokens), 10, 32) == 8
+    assert phases.steps_of(tiny.config("dpo", **tokens), 10, 64) == 4
+    assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32) == 1
 
 
 def test_more_tokens_than_the_data_has(tmp_path):
@@ -120,7 +120,9 @@ def test_more_tokens_than_the_data_has(tmp_path):
     assert tiny.phase("pretrain", tmp_path / "meant", max_epochs=8, **many)[1]["tokens"] >= 5 * held
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in tiny.ONLINE]
+)  # prompts may come again
 def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
     with pytest.raises(DataError, match="less than one batch"):
         tiny.phase(kind, tmp_path, batch=1000)
@@ -178,11 +180,11 @@ def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
 def test_what_the_metrics_say(tmp_path):
     events = []
     _, metrics = tiny.phase("dpo", tmp_path, emit=events.append)
-    row = metrics["data"]["row_tokens"]
-    assert metrics["steps"] == STEPS and metrics["tokens"] == STEPS * 4 * 2 * row
+    row = metrics["data"]["row_tokens"]  # of two rows in full; the prompt's second copy and padding do not count
+    assert metrics["steps"] == STEPS and 0 < metrics["tokens"] < STEPS * 4 * 2 * row
     assert metrics["data"]["items"] == len(tiny.FACTS) - 3
     assert [step for step, _ in metrics["curve"]] == list(range(1, STEPS + 1))
-    assert set(metrics["before"]) == set(metrics["after"]) == {"loss", "margin", "accuracy"}
+    assert set(metrics["before"]) == set(metrics["after"]) == {"loss", "margin", "accuracy", "sources"}
     (said,) = [event for event in events if event["event"] == "phase"]
     assert said["steps"] == STEPS and said["items"] == metrics["data"]["items"]
     last = [event for event in events if event["event"] == "step"][-1]

@@ -96,7 +96,8 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """What can be compared of a run on this rank: losses, norms, the items read by step."""
     phases.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
     events: list[Any] = []
-    fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", **changes}
+    samples = {"every": "2 steps", "tokens": 3, "temperature": 0}
+    fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", "samples": samples, **changes}
     try:
         phase = "pretrain" if kind == "experts" else kind
         _, metrics = tiny.phase(phase, folder, network=network(kind), emit=events.append, **fields)
@@ -106,6 +107,8 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
         "curve": [loss for _, loss in metrics["curve"]],
         "norms": [event["grad_norm"] for event in events if event["event"] == "step"],
         "after": metrics["after"]["loss"],
+        "sources": {name: one["loss"] for name, one in metrics["after"].get("sources", {}).items()},
+        "samples": [event["samples"] for event in events if event["event"] == "samples"],
         "items": {str(step): items for step, items in Recorded.seen.items()},
         "place": distributed.layout(),
     }
@@ -187,6 +190,10 @@ def test_a_layout_changes_nothing(ranks, alone, world, kind, sizes):
         assert rank["curve"] == pytest.approx(wanted["curve"], rel=1e-5)
         assert rank["norms"] == pytest.approx(wanted["norms"], rel=1e-5)
         assert rank["after"] == pytest.approx(wanted["after"], rel=1e-5)
+        assert rank["sources"] == pytest.approx(wanted["sources"], rel=1e-5)
+        assert len(rank["sources"]) == (2 if kind in ("sft", "dpo") else 0)
+    assert found[0]["samples"] == wanted["samples"] and len(wanted["samples"]) == STEPS // 2
+    assert not any(rank["samples"] for rank in found[1:])  # one rank writes
     by_place = {rank["place"][0]: rank["items"] for rank in found}
     assert len(by_place) == sizes.get("data", 1) * sizes.get("shard", 1)
     for rank in found:

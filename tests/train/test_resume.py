@@ -87,7 +87,7 @@ def test_killed_in_the_middle_of_a_checkpoint(write, tmp_path, monkeypatch):
         return writer
 
     first = {"left": True}  # the first checkpoint is written whole, the second is not
-    for name in ("save_file", "write_json"):
+    for name in ("write_tensors", "write_json"):
         monkeypatch.setattr(checkpoint, name, interrupted(getattr(checkpoint, name), first))
     with pytest.raises(Killed):
         tiny.phase("dpo", tmp_path)

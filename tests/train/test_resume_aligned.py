@@ -10,6 +10,7 @@ import pytest
 import tiny_aligned
 from tiny import same
 
+from trivium.errors import RecipeError
 from trivium.train import checkpoint
 
 CASES = {
@@ -21,6 +22,7 @@ CASES = {
     "ppo, adapter": ("ppo", {"adapter": {"rank": 2, "dropout": 0.1}}),
     "grpo": ("grpo", {}),
     "grpo, stale sets": ("grpo", {"staleness": 2, "minibatches": 2}),
+    "ppo, sets made ahead": ("ppo", {"staleness": 1, "minibatches": 2, "rollout_device": "cpu"}),
     "distill": ("distill", {}),
 }
 
@@ -78,3 +80,18 @@ def test_these_phases_really_move_their_weights(tmp_path):
         expected = never_stopped(name)[0]
         moved = [key for key in expected if not (other[key] == expected[key]).all()]
         assert len(moved) > len(expected) / 2, (name, moved)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+def test_sets_made_ahead_while_training_goes_on_are_those_made_in_between(kind, tmp_path):
+    changes = {"staleness": 1, "minibatches": 2}
+    waited, _ = tiny_aligned.phase(kind, tmp_path / "waited", **changes)
+    ahead, _ = tiny_aligned.phase(kind, tmp_path / "ahead", rollout_device="cpu", **changes)
+    assert same(ahead, waited)
+    fresh, _ = tiny_aligned.phase(kind, tmp_path / "fresh", minibatches=2)
+    assert not same(ahead, fresh)
+
+
+def test_a_rollout_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="cuda:7"):
+        tiny_aligned.phase("grpo", tmp_path, staleness=1, rollout_device="cuda:7")

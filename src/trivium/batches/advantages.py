@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trivium.train.distributed import global_sum
-
 
 def group_advantages(rewards: Tensor, group: int, *, scale: bool) -> Tensor:
     """How much better each reply is than the others to its prompt: rewards (N,), groups side by side -> (N,).
@@ -21,11 +19,11 @@ def group_advantages(rewards: Tensor, group: int, *, scale: bool) -> Tensor:
 
 
 def whiten(advantage: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over all places with mask 1, on all ranks together: (B, T) -> (B, T), 0 elsewhere."""
-    count = global_sum(mask.sum()).clamp_min(1)
-    mean = global_sum((advantage * mask).sum()) / count
+    """Mean 0 and deviation 1 over all places with mask 1: (B, T) -> (B, T), 0 elsewhere."""
+    count = mask.sum().clamp_min(1)
+    mean = (advantage * mask).sum() / count
     centred = (advantage - mean) * mask
-    return centred * torch.rsqrt(global_sum((centred**2).sum()) / count + 1e-8)
+    return centred * torch.rsqrt((centred**2).sum() / count + 1e-8)
 
 
 def token_rewards(score: Tensor, old_logp: Tensor, ref_logp: Tensor, mask: Tensor, kl: float) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.batches.rows import Row, sequence_row
+from trivium.corpus.records import kind_of
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
 
@@ -76,6 +77,14 @@ class Account:
         )
 
 
+def number_of(record: Mapping[str, Any], names: list[str]) -> int:
+    """The place of the record's kind of source among `names`, which grow as new ones come."""
+    kind = kind_of(record) if "source" in record else "data"
+    if kind not in names:
+        names.append(kind)
+    return names.index(kind)
+
+
 @dataclass
 class Conversations:
     """Conversations packed into rows of `length` tokens, first fit in their own order; which share a row never changes."""
@@ -84,6 +93,9 @@ class Conversations:
     pad: int
     account: Account = field(default_factory=Account)
     bins: list[list[Encoded]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Kinds of source, in the order of their first conversation."""
+    _origins: list[list[int]] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -104,8 +116,10 @@ class Conversations:
                 place = len(room)
                 room.append(length)
                 self.bins.append([])
+                self._origins.append([])
             room[place] -= size
             self.bins[place].append(encoded)
+            self._origins[place].append(number_of(record, self.names))
         if not self.bins:
             raise DataError(
                 f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of "
@@ -117,6 +131,13 @@ class Conversations:
     @property
     def count(self) -> int:
         return len(self.bins)
+
+    @property
+    def tokens_per_item(self) -> float:
+        return self.length
+
+    def origins(self, index: int) -> list[int]:
+        return self._origins[index]
 
     def item(self, index: int) -> Sequence[Row]:
         return [sequence_row(self.bins[index], self.length, self.pad)]

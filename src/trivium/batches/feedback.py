@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, at_row
+from trivium.batches.chat import Account, at_row, number_of
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Row, collate, sequence_row
 from trivium.errors import DataError
@@ -32,6 +32,9 @@ class Feedback:
     replies: list[tuple[Encoded, int]] = field(default_factory=list)
     mismatched: list[Encoded] = field(default_factory=list)
     ref_logp: NDArray[np.float32] | None = None
+    names: list[str] = field(default_factory=list)
+    """Kinds of source, in the order of their first reply."""
+    _origins: list[int] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -56,6 +59,7 @@ class Feedback:
                 fitted = self.account.fit(encoded, context, number)
                 if fitted is not None:
                     self.replies.append((fitted, label))
+                    self._origins.append(number_of(record, self.names))
                     prompts.append(record["prompt"])
                     texts.append(text)
         labels = {label for _, label in self.replies}
@@ -79,6 +83,13 @@ class Feedback:
     @property
     def count(self) -> int:
         return len(self.replies)
+
+    @property
+    def tokens_per_item(self) -> float:
+        return sum(len(encoded.ids) for encoded, _ in self.replies) / len(self.replies)
+
+    def origins(self, index: int) -> list[int]:
+        return [self._origins[index]]
 
     def item(self, index: int) -> Sequence[Row]:
         encoded, label = self.replies[index]

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
 from trivium.batches.chat import named
-from trivium.batches.rollouts import Prompts, Rollout, Rollouts
+from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
 from trivium.batches.served import Served
 from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
-from trivium.errors import ArtifactError
+from trivium.errors import ArtifactError, RecipeError
 from trivium.generate.sampling import Sampling
 from trivium.model import lora, scalar
 from trivium.model.scalar import Scalar
@@ -87,14 +87,14 @@ class GroupValue:
     skip_truncated: bool
     rollouts: Rollouts | None = None
 
-    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         rewards = self.judge(rollout, self.rollouts.scored)
         worth = group_advantages(rewards, self.group, scale=self.scale)
         made = {"advantage": worth[:, None] * tensors["loss_mask"]}
         known = None
         if self.reference is not None:
-            known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
+            known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
             made["ref_token_logp"] = known
         if self.skip_truncated:
             ended = torch.tensor([float(completion.finished) for completion in rollout.completions])
@@ -112,25 +112,23 @@ class CriticValue:
 
     judge: Judge
     reference: Reference
-    network: Any  # the actor and critic in training
     kl: float
     gamma: float
     lam: float
-    normalise: bool
     rollouts: Rollouts | None = None
 
-    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         mask = tensors["loss_mask"]
         rewards = self.judge(rollout, self.rollouts.scored)
-        known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
-        values = self.rollouts.scored(tensors, self.network, {"values"})["values"] * mask
+        known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
+        values = self.rollouts.scored(tensors, network, {"values"})["values"] * mask
         per_token = token_rewards(rewards, tensors["old_logp"], known, mask, self.kl)
         advantage, returns = gae(per_token, values, mask, gamma=self.gamma, lam=self.lam)
         on = mask > 0
         noise, spread = (returns - values)[on].var(correction=0), returns[on].var(correction=0)
         return {
-            "advantage": whiten(advantage, mask) if self.normalise else advantage,
+            "advantage": advantage,
             "returns": returns,
             "old_values": values,
             "ref_token_logp": known,
@@ -143,9 +141,10 @@ def measured(
     rollouts: Rollouts, judge: Judge, reference: Reference | None, asked: Sequence[int]
 ) -> dict[str, float]:
     """Reward, length, drift and distance from the start on given prompts, one reply each with the same random numbers."""
-    rollout = rollouts.reply(asked, seed=0)
+    policy = policy_of(rollouts.network)
+    rollout = rollouts.reply(policy, asked, seed=0)
     tensors = dict(rollout.rows)
-    tensors["old_logp"] = rollouts.scored(tensors, rollouts.policy, {"logp"})["logp"]
+    tensors["old_logp"] = rollouts.scored(tensors, policy, {"logp"})["logp"]
     known = rollouts.scored(tensors, reference, {"logp"})["logp"] if reference is not None else None
     rewards = judge(rollout, rollouts.scored)
     found = {
@@ -167,7 +166,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
     def rollouts(asked: Prompts, plan: Layout, folder: str) -> Rollouts:
         return Rollouts(
             prompts=asked,
-            policy=source.model,
+            network=source.network,
             chat=source.chat,
             machine=source.machine,
             layout=plan,
@@ -180,6 +179,8 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             updates=config.updates,
             staleness=config.staleness,
             truncate=config.correction,
+            finish=_whitened if getattr(config, "whiten", False) else lambda whole: whole,
+            ahead_on=_usable(config.rollout_device),
             writer=Served.open(source, config.sampler) if config.sampler else None,
         )
 
@@ -229,6 +230,22 @@ def _account(source: Source, prompts: Prompts, held: Mapping[str, int]) -> dict[
     }
 
 
+def _whitened(whole: dict[str, Tensor]) -> dict[str, Tensor]:
+    return whole | {"advantage": whiten(whole["advantage"], whole["loss_mask"])}
+
+
+def _usable(device: str | None) -> str | None:
+    """RecipeError for a device that this machine has not."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f"replies cannot be written on {device!r}: {str(error).splitlines()[0]}",
+            fix="name a device of this machine, or leave `rollout_device` out",
+        ) from error
+    return device
+
+
 def _judge(source: Source) -> Judge:
     config: Any = source.config
     folder = source.others.get("reward_model")
@@ -246,6 +263,12 @@ def _frozen(source: Source) -> Reference:
     if source.config.adapter is not None:
         return lora.Base(source.model)
     return deepcopy(source.model).eval().requires_grad_(False)
+
+
+def _of(reference: Reference, network: Any) -> Reference:
+    """The reference beside `network`, which may be a copy that writes while the first one is in training: what an adapter was put
+    on is its own there."""
+    return lora.Base(policy_of(network)) if isinstance(reference, lora.Base) else reference
 
 
 def memory(source: Source, value: GroupValue | CriticValue) -> dict[str, int]:
@@ -281,7 +304,5 @@ def group_rollouts(source: Source) -> Items:
 def critic_rollouts(source: Source) -> Items:
     """PPO: one reply to a prompt, a reward model, a critic."""
     config: Any = source.config
-    value = CriticValue(
-        _judge(source), _frozen(source), source.network, config.kl, config.gamma, config.lam, config.whiten
-    )
+    value = CriticValue(_judge(source), _frozen(source), config.kl, config.gamma, config.lam)
     return _online(source, value, 1)

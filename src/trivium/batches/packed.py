@@ -58,15 +58,24 @@ class Corpus:
     def __init__(self, sources: Sequence[Packed], length: int) -> None:
         self.sources, self.length = sources, length
         self.count = sum(source.count for source in sources)
+        self.tokens_per_item = float(length)
         self.total_tokens = sum(len(source.tokens) for source in sources)
+        self.names = [str(source.shard.source) for source in sources]  # better ones are in the data's account
         self._ends = list(accumulate(source.count for source in sources))
         self._order = None if self.count > 2**24 else generator(0, "validation").permutation(self.count)
 
-    def item(self, index: int) -> list[Row]:
+    def _place(self, index: int) -> tuple[int, int]:
+        """(source, row of the source) of an item."""
         row = index if self._order is None else int(self._order[index])
         which = bisect_right(self._ends, row)
-        source = self.sources[which]
-        return source.item(row - self._ends[which] + source.count)
+        return which, row - self._ends[which] + self.sources[which].count
+
+    def origins(self, index: int) -> list[int]:
+        return [self._place(index)[0]]
+
+    def item(self, index: int) -> list[Row]:
+        which, row = self._place(index)
+        return self.sources[which].item(row)
 
 
 def open_corpus(

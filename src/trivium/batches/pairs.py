@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, at_row
+from trivium.batches.chat import Account, at_row, number_of
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -27,6 +27,9 @@ class Pairs:
     account: Account = field(default_factory=Account)
     pairs: list[tuple[Encoded, Encoded]] = field(default_factory=list)
     ref_logp: NDArray[np.float32] | None = None
+    names: list[str] = field(default_factory=list)
+    """Kinds of source, in the order of their first pair."""
+    _origins: list[int] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -50,6 +53,7 @@ class Pairs:
                 both.append(fitted)
             else:
                 self.pairs.append((both[0], both[1]))
+                self._origins.append(number_of(record, self.names))
         if not self.pairs:
             raise DataError(
                 f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than "
@@ -65,13 +69,30 @@ class Pairs:
     def count(self) -> int:
         return len(self.pairs)
 
+    @property
+    def tokens_per_item(self) -> float:
+        """The replies, and the prompt once."""
+        ids = [(chosen.ids, rejected.ids) for chosen, rejected in self.pairs]
+        return sum(len(a) + len(b) - _shared(a, b) for a, b in ids) / len(ids)
+
+    def origins(self, index: int) -> list[int]:
+        return [self._origins[index]]
+
     def item(self, index: int) -> Sequence[Row]:
         rows = []
+        shared = _shared(*(encoded.ids for encoded in self.pairs[index]))
         for label, encoded in zip((1, 0), self.pairs[index], strict=True):
             row = sequence_row([encoded], self.length, self.pad)
             row["pair"] = np.int64(index)  # type: ignore[assignment]
             row["label"] = np.int64(label)  # type: ignore[assignment]
+            row["prefix"] = np.int64(shared)  # type: ignore[assignment]
             if self.ref_logp is not None:
                 row["ref_logp"] = self.ref_logp[index, 1 - label]
             rows.append(row)
         return rows
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike, short of the last of either."""
+    shortest = min(len(first), len(second)) - 1
+    return next((place for place in range(shortest) if first[place] != second[place]), shortest)

@@ -2,14 +2,15 @@
 
 A *set* of rollouts serves `period` steps (its minibatches, `updates` times over). It is written to disk before it is used: a run
 that is killed and resumed finds the sets that its weights of then produced, and with `staleness` k a set is made k sets before
-it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF). A server that writes the replies does so
-while this process trains; sets that a kill finds unfinished are asked for again.
+it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF): by a thread on a device of its own
+while training goes on, if there is one, or by a server; what that has not finished when the run is killed, it is asked for again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from trivium.generate.slots import Completion, complete
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive, generator
 from trivium.text.chat import ChatTokenizer, Encoded
+from trivium.train.distributed import any_rank
 from trivium.train.machine import Machine
 from trivium.types import Batch, Emit
 
@@ -42,6 +44,8 @@ class Prompts:
     dropped: int
     length: int
     """Tokens in a row: the longest prompt and the longest reply."""
+    tokens_per_item: float = 0.0
+    """Of a prompt and the longest reply to it, in the mean."""
     rows_too_long: list[int] = field(default_factory=list)
     """The first of those left out, by their place in the split, counted from 1."""
 
@@ -68,7 +72,8 @@ class Prompts:
             )
         longest = max(map(len, ids)) + max_new_tokens
         length = min(context, -(-longest // STEP) * STEP)
-        return cls(kept, ids, len(too_long), length, too_long[:NAMED])
+        each = sum(map(len, ids)) / len(ids) + max_new_tokens
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED])
 
     @property
     def count(self) -> int:
@@ -97,8 +102,9 @@ class Writer(Protocol):
     ) -> list[Completion]: ...
 
 
-Value = Callable[[Rollout, dict[str, Tensor]], dict[str, Tensor]]
-"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`."""
+Value = Callable[[Rollout, dict[str, Tensor], Any], dict[str, Tensor]]
+"""Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`. Called
+with the rollout, its tensors and the network that wrote it."""
 
 
 @dataclass
@@ -106,7 +112,7 @@ class Rollouts:
     """Batches for the loop. `layout.batch` replies a step, `group` replies to a prompt, sets of `minibatches` batches."""
 
     prompts: Prompts
-    policy: Transformer
+    network: Any  # in training: the policy, or the policy and its critic
     chat: ChatTokenizer
     machine: Machine
     layout: Layout
@@ -118,8 +124,15 @@ class Rollouts:
     minibatches: int = 1
     updates: int = 1
     staleness: int = 0
-    writer: Writer | None = None  # None: the policy, here
     truncate: float = 2.0  # importance weights of sampler against trainer are cut here (Yao et al. 2025)
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda whole: (
+        whole
+    )  # sees the sets of all ranks as one
+    ahead_on: str | None = (
+        None  # the device on which sets are made ahead; None: where training is, before it goes on
+    )
+
+    writer: Writer | None = None  # None: the policy
 
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates
@@ -130,19 +143,18 @@ class Rollouts:
                 fix="make `batch` a multiple of `group`",
             )
         self._held: tuple[int, dict[str, Tensor]] | None = None
-        self._asking: dict[int, Future[list[Completion]]] = {}  # sets that the writer is writing
-        self._pool = ThreadPoolExecutor(1, "rollouts")
+        self._thread = ThreadPoolExecutor(1) if self.ahead_on or self.writer else None
+        self._asked_for: dict[int, Future[list[Completion]]] = {}  # sets that the writer is writing
+        self._under_way: dict[int, Future[None]] = {}
 
     def batch(self, step: int) -> list[Batch]:
         number, inside = divmod(step, self.period)
         update, part = divmod(inside, self.minibatches)
         whole = self._set(number)
-        order = generator(self.layout.seed, "rollout", number, update, self.layout.rank).permutation(
-            len(whole["tokens"])
-        )
+        order = generator(self.layout.seed, "rollout", number, update).permutation(len(whole["tokens"]))
         size = self.layout.batch // self.layout.world
-        mine = torch.from_numpy(order[part * size : (part + 1) * size])
-        chosen = {name: value[mine] for name, value in whole.items()}
+        first = part * self.layout.batch + self.layout.rank * size
+        chosen = {name: value[torch.from_numpy(order[first : first + size])] for name, value in whole.items()}
         micro = self.layout.micro
         cut: Any = [
             {name: value[i : i + micro] for name, value in chosen.items()} for i in range(0, size, micro)
@@ -150,51 +162,87 @@ class Rollouts:
         return cut  # type: ignore[no-any-return]
 
     def _set(self, number: int) -> dict[str, Tensor]:
-        """The rollouts of set `number`, made now or by then; later ones are made ahead as `staleness` says.
-
-        A writer is asked ahead and goes on while this process trains; what it wrote is scored when it is needed.
-        """
+        """The rollouts of set `number`, of all ranks, made now or by then; later ones are made ahead as `staleness` says."""
         if self._held is None or self._held[0] != number:
+            self.settle()
+            if number in self._asked_for:  # no new weights while the server is writing this one
+                self._asked_for[number].result()
             for ahead in range(number, number + self.staleness + 1):
-                if not self._path(ahead).exists():
-                    self._begin(ahead)
-            if number in self._asking:
-                self._make(number, self._asking.pop(number).result())
-            self._held = (number, load_file(self._path(number)))
+                if not any_rank(not self._parts(ahead), self.machine.device):
+                    continue
+                if self.writer is not None:
+                    self._ask(ahead)
+                elif self._thread is not None and ahead > number:
+                    frozen = deepcopy(self.network).to(self.ahead_on).requires_grad_(False)
+                    self._under_way[ahead] = self._thread.submit(self._make, ahead, frozen)
+                else:
+                    self._make(ahead, self.network)
+                    any_rank(False, self.machine.device)  # all have written
+            if number in self._asked_for:
+                self._make(number, self.network, self._asked_for.pop(number).result())
+                any_rank(False, self.machine.device)
+            parts = [load_file(path) for path in self._parts(number)]
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            self._held = (number, self.finish(whole))
         return self._held[1]
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"set-{number:06d}-{self.layout.rank}.safetensors"
-
-    def _begin(self, number: int) -> None:
-        """Has set `number` written from the weights of now: here and at once, or by the writer in its own time."""
-        if self.writer is None:
-            self._make(number, self._replies(self._asked(number), self._seed(number)))
-        elif number not in self._asking:
+    def _ask(self, number: int) -> None:
+        """Has the writer begin set `number`, with the weights of now. What it says is scored when the set is needed."""
+        assert self.writer is not None and self._thread is not None
+        if number not in self._asked_for:
             self.writer.hand_over()
-            prompts = [self.prompts.ids[i] for i in self._asked(number)]
-            sampling = replace(self.sampling, seed=self._seed(number))
-            self._asking[number] = self._pool.submit(self.writer.complete, prompts, sampling, self.chat.stops)
+            asked, seed, first = self._mine(number)
+            prompts = [self.prompts.ids[i] for i in asked]
+            sampling = replace(self.sampling, seed=derive(seed, "from", first))
+            self._asked_for[number] = self._thread.submit(
+                self.writer.complete, prompts, sampling, self.chat.stops
+            )
 
-    def _seed(self, number: int) -> int:
-        return derive(self.layout.seed, "set", number, self.layout.rank)
+    def settle(self) -> None:
+        """Waits for the sets under way: what a checkpoint goes on from is on disk before it is written."""
+        for number in list(self._under_way):
+            self._under_way.pop(number).result()
+            any_rank(False, self.machine.device)  # all have written
 
-    def _make(self, number: int, found: list[Completion]) -> None:
-        """Scores what was said to the prompts of a set, and writes it to disk."""
-        rollout = self._rollout(self._asked(number), found)
+    def _path(self, number: int, rank: int, world: int) -> Path:
+        return self.folder / f"set-{number:06d}-{rank}-of-{world}.safetensors"
+
+    def _parts(self, number: int) -> list[Path]:
+        """The files of a set that is whole, in the order of ranks; however many ranks wrote it."""
+        for found in sorted(self.folder.glob(f"set-{number:06d}-0-of-*")):
+            world = int(found.stem.rpartition("-")[2])
+            parts = [self._path(number, rank, world) for rank in range(world)]
+            if all(part.exists() for part in parts):
+                return parts
+        return []
+
+    def _mine(self, number: int) -> tuple[list[int], int, int]:
+        """(prompts of this rank's part of a set, the set's seed, the place of the first of them in the set)."""
+        asked, rank = self._asked(number), self.layout.rank
+        mine = len(asked) // self.layout.world
+        return asked[rank * mine : (rank + 1) * mine], derive(self.layout.seed, "set", number), rank * mine
+
+    def _make(self, number: int, network: Any, found: list[Completion] | None = None) -> None:
+        """This rank's part of a set: the same replies whichever rank writes them. `found`: what the writer said."""
+        policy = policy_of(network)
+        rank, world = self.layout.rank, self.layout.world
+        asked, seed, first = self._mine(number)
+        rollout = (
+            self.reply(policy, asked, seed, first=first) if found is None else self._rollout(asked, found)
+        )
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
-        tensors["old_logp"] = self.scored(tensors, self.policy, {"logp"})["logp"]
+        tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
         apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
         count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
-        made = self.value(rollout, tensors)
+        made = self.value(rollout, tensors, network)
         logged = {
             name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
         }
         tensors |= made
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._path(number)) as temporary:
+        with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
         self.emit(
             {
@@ -209,31 +257,28 @@ class Rollouts:
         )
 
     def _asked(self, number: int) -> list[int]:
-        """Which prompts the set replies to on this rank: every epoch in a new order, `group` times each."""
+        """Which prompts the set replies to, over all ranks: every epoch in a new order, `group` times each."""
         share = self.layout.batch * self.minibatches // self.group
-        mine = share // self.layout.world
-        first = number * share + self.layout.rank * mine
         asked = []
-        for place in range(first, first + mine):
+        for place in range(number * share, (number + 1) * share):
             epoch, inside = divmod(place, self.prompts.count)
             order = generator(self.layout.seed, "prompts", epoch).permutation(self.prompts.count)
             asked += [int(order[inside])] * self.group
         return asked
 
-    def reply(self, asked: Sequence[int], seed: int) -> Rollout:
-        """The policy's replies to prompts by their numbers."""
-        return self._rollout(asked, self._replies(asked, seed))
-
-    def _replies(self, asked: Sequence[int], seed: int) -> list[Completion]:
-        training = self.policy.training
-        self.policy.eval()
+    def reply(self, policy: Transformer, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
+        """The policy's replies to prompts by their numbers; `first` is the place of the first among all of the set."""
+        training = policy.training
+        policy.eval()
         prompts = [self.prompts.ids[i] for i in asked]
         with self.machine.autocast():
-            found = complete(self.policy, prompts, replace(self.sampling, seed=seed), self.chat.stops)
-        self.policy.train(training)
-        return found
+            sampling = replace(self.sampling, seed=seed)
+            found = complete(policy, prompts, sampling, self.chat.stops, first=first)
+        policy.train(training)
+        return self._rollout(asked, found)
 
     def _rollout(self, asked: Sequence[int], found: list[Completion]) -> Rollout:
+        """Replies to prompts by their numbers, as rows."""
         prompts = [self.prompts.ids[i] for i in asked]
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
@@ -250,16 +295,22 @@ class Rollouts:
     def scored(self, rows: Mapping[str, Tensor], model: Any, want: set[str]) -> dict[str, Tensor]:
         """What `model` says of rows that are there already, in micro-batches: fields of Output by name, on the CPU."""
         pieces: dict[str, list[Tensor]] = {name: [] for name in want}
+        device = next(model.parameters()).device
         for first in range(0, len(rows["tokens"]), self.layout.micro):
             batch: Any = {
-                name: value[first : first + self.layout.micro].to(self.machine.device)
-                for name, value in rows.items()
+                name: value[first : first + self.layout.micro].to(device) for name, value in rows.items()
             }
             with self.machine.autocast():
                 out = model(batch, want)
             for name in want:
                 pieces[name].append(getattr(out, name).float().cpu())
         return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def policy_of(network: Any) -> Transformer:
+    """The model that writes, in what the loop calls."""
+    policy: Transformer = getattr(network, "policy", network)
+    return policy
 
 
 def _like_mask(mask: Tensor, values: Sequence[Sequence[float]]) -> Tensor:

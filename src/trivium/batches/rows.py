@@ -68,12 +68,16 @@ class Shuffled:
 
 @dataclass
 class Fixed:
-    """The first `count` items in their own order, all of them in every batch: for validation."""
+    """The first `count` items in their own order, all of them in every batch: for validation.
+
+    `names`: the sources that the rows' `source` counts, if they have it (`with_sources`).
+    """
 
     count: int
     item: Callable[[int], Sequence[Row]]
     micro: int
     period: int = 1
+    names: tuple[str, ...] = ()
 
     def batch(self, step: int) -> list[Batch]:
         return [
@@ -85,6 +89,23 @@ class Fixed:
 def collate(item: Callable[[int], Sequence[Row]], indices: Sequence[int]) -> Batch:
     rows = [row for index in indices for row in item(index)]
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}  # type: ignore[return-value]
+
+
+def with_sources(
+    item: Callable[[int], Sequence[Row]], origins: Callable[[int], Sequence[int]]
+) -> Callable[[int], Sequence[Row]]:
+    """Items whose rows have `source`, too. `origins(i)`: the source of each document in item i's rows, or one for all."""
+
+    def sourced(index: int) -> list[Row]:
+        known = np.asarray(origins(index), dtype=np.int64)
+        rows = []
+        for row in item(index):
+            number = row["doc_id"].astype(np.int64)
+            found = known[number.clip(0, len(known) - 1)]
+            rows.append({**row, "source": np.where(number < 0, -1, found)})
+        return rows
+
+    return sourced
 
 
 def sequence_row(segments: Sequence[tuple[Sequence[int], Sequence[bool]]], length: int, pad: int) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def mixed(
             )
             emit({"event": "warning", "message": message})
     return batches, shown
+
+
+def labels(data: Path, places: Sequence[int]) -> list[str]:
+    """What to call the sources of a data artifact: their kind, and their place too where two are of one kind."""
+    path = data / "account.json"
+    known = json.loads(path.read_text(encoding="utf-8")).get("sources", []) if path.is_file() else []
+    kinds = [str(known[place]["kind"]) if place < len(known) else "source" for place in places]
+    return [
+        kind if kinds.count(kind) == 1 else f"{kind} {place}"
+        for kind, place in zip(kinds, places, strict=True)
+    ]
 
 
 def _of(places: list[int], shares: tuple[float, ...]) -> tuple[float, ...]:

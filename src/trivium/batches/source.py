@@ -21,12 +21,20 @@ Score = Callable[[Mapping[str, Any], str], float]
 
 
 class Rows(Protocol):
-    """Items that a phase trains on, each one row or several."""
+    """Items that a phase trains on, each one row or several.
+
+    May also have `names` (of sources) and `origins(index)` (the source of each document in an item's rows, or one for all, as
+    numbers among them): then the held-out loss is told by source.
+    """
 
     length: int  # tokens in a row
 
     @property
     def count(self) -> int: ...
+    @property
+    def tokens_per_item(
+        self,
+    ) -> float: ...  # that are computed, in the mean: padding and second copies are not
     def item(self, index: int) -> Any: ...  # Sequence[Row]
 
 

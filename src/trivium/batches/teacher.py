@@ -91,12 +91,12 @@ def taught(source: Source) -> Items:
         asked = Prompts.build(records, source.chat, source.length, config.max_new_tokens)
         return Rollouts(
             prompts=asked,
-            policy=source.model,
+            network=source.model,
             chat=source.chat,
             machine=source.machine,
             layout=plans[0],
             sampling=Sampling(1.0, 1.0, config.max_new_tokens),
-            value=lambda rollout, tensors: {},
+            value=lambda rollout, tensors, network: {},
             folder=source.work / "rollouts",
             emit=source.emit,
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def text_of(record: Record) -> str:
     )
 
 
-def kind_of(record: Record) -> str:
+def kind_of(record: Mapping[str, Any]) -> str:
     """The kind of source that a record comes from."""
     return str(record.get("kind") or record["source"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,11 @@ from trivium.corpus.records import read
 from trivium.errors import DataError
 from trivium.evaluate.checker import win
 from trivium.evaluate.subject import Subject
+from trivium.generate.sampling import Sampling
+from trivium.generate.slots import complete
 from trivium.recipe.evaluation import Suite
 from trivium.text.chat import ChatTokenizer
-from trivium.verify.replies import Reply, coherent, refuses
+from trivium.verify.replies import Reply, coherent, refuses, repetition
 
 MICRO = 16
 SAMPLES = 6
@@ -41,8 +43,12 @@ class Measured(NamedTuple):
 def heldout(
     data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True
 ) -> list[dict[str, Any]]:
-    """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
-    records = list(islice((record for record in read(data / "heldout") if keep(record)), suite.items))
+    """`suite.items` of the held-out records that `keep` accepts: those with the smallest keys. DataError if there are none.
+
+    A key is a hash, so this is a fair draw, the same every time; the files hold one source after the other.
+    """
+    accepted = (record for record in read(data / "heldout") if keep(record))
+    records = nsmallest(suite.items, accepted, key=lambda record: str(record.get("key", "")))
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",
@@ -159,6 +165,37 @@ def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suit
     return Measured(metrics, items, _samples(records, replies))
 
 
+def drift(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
+    """Where training pushed the replies, asked for or not: one reply to each held-out prompt, drawn at temperature 1.
+
+    Length, share cut off by the limit, repetition and declining show the usual ways of hacking a reward. kl_per_token and
+    kl_per_reply are the mean of log pi - log pi_baseline in nats (Schulman's k1, unbiased on the subject's own replies).
+    """
+    sampling = Sampling(temperature=1.0, max_new_tokens=suite.max_new_tokens)
+    room = subject.model.config.context - suite.max_new_tokens
+    asked = [(record, subject.chat.prompt(_question(record))) for record in heldout(data, suite)]
+    records = [record for record, ids in asked if len(ids) <= room]
+    prompts = [ids for _, ids in asked if len(ids) <= room]
+    done = complete(subject.model, prompts, sampling, subject.chat.stops)
+    texts = [subject.chat.decode([i for i in c.ids if i not in subject.chat.stops]) for c in done]
+    metrics = {
+        "reply_tokens": float(np.mean([len(c.ids) for c in done])),
+        "unfinished": float(np.mean([not c.finished for c in done])),
+        "repetition": float(np.mean([repetition(text) for text in texts])),
+        "declined": float(np.mean([refuses(text) for text in texts])),
+    }
+    if baseline is not None and baseline.name != subject.name:
+        rows = [
+            sequence_row([([*ids, *c.ids], [False] * len(ids) + [True] * len(c.ids))], subject.model.config.context, 0)
+            for ids, c in zip(prompts, done, strict=True)
+        ]  # fmt: skip
+        ours, tokens = _loss_sum(subject, len(rows), lambda i: [rows[i]])
+        theirs, _ = _loss_sum(baseline, len(rows), lambda i: [rows[i]])
+        metrics |= {"kl_per_token": (theirs - ours) / tokens, "kl_per_reply": (theirs - ours) / len(rows)}
+    shown = [Reply(text, c.finished) for text, c in zip(texts, done, strict=True)]
+    return Measured(metrics, dict.fromkeys(metrics, len(done)), _samples(records, shown))
+
+
 def _samples(records: list[dict[str, Any]], replies: list[Reply]) -> list[dict[str, Any]]:
     step = max(1, len(records) // SAMPLES)
     return [
@@ -173,4 +210,5 @@ SUITES: dict[str, Callable[[Subject, Subject | None, Path, Suite], Measured]] = 
     "reasoning": reasoning,
     "preferences": preferences,
     "refusals": refusals,
+    "drift": drift,
 }

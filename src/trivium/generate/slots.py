@@ -76,6 +76,7 @@ class _Engine:
         sampling: Sampling,
         stop: Sequence[int],
         slots: int,
+        first: int,
     ) -> None:
         context = model.config.context
         longest = max(len(prompt) for prompt in prompts)
@@ -84,7 +85,7 @@ class _Engine:
                 f"the prompt has {longest} tokens; the model's context is {context}, and the reply needs room too",
                 fix="shorten the prompt, or train with a longer `context`",
             )
-        self.model, self.prompts, self.sampling = model, prompts, sampling
+        self.model, self.prompts, self.sampling, self.first = model, prompts, sampling, first
         self.weight = model.output_weight
         self.device, self.stops = self.weight.device, frozenset(stop)
         self.limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
@@ -111,7 +112,7 @@ class _Engine:
         for slot, number in zip(slots, entering, strict=True):
             self.owner[slot] = number
             if self.sampling.temperature > 0:
-                stream = generator(self.sampling.seed, "sample", number)
+                stream = generator(self.sampling.seed, "sample", self.first + number)
                 self.uniforms[number] = stream.random(self.limits[number])
         longest = max(len(self.prompts[number]) for number in entering)
         tokens = torch.zeros(len(entering), longest, dtype=torch.int64)
@@ -179,11 +180,13 @@ def complete(
     stop: Sequence[int],
     *,
     slots: int = 64,
+    first: int = 0,
     decode: Callable[[Sequence[int]], str] | None = None,
 ) -> list[Completion]:
     """A reply to each prompt (ids), in the order of the prompts.
 
-    Every prompt draws from a stream of its own (`sampling.seed` and its number): a reply does not depend on `slots`.
+    Every prompt draws from a stream of its own (`sampling.seed` and its number, counted from `first`): a reply does not depend
+    on `slots`, nor on which rank writes it.
     `decode` turns ids into text and is needed for `sampling.stop_strings`. The model's weights are used where they are: what
     training changes between two calls is seen by the second. DataError for a prompt that leaves no room in the model's context.
     """
@@ -191,7 +194,7 @@ def complete(
         return []
     if sampling.stop_strings and decode is None:
         raise ValueError("stop strings need `decode`")
-    engine = _Engine(model, prompts, sampling, stop, slots)
+    engine = _Engine(model, prompts, sampling, stop, slots, first)
     while engine.waiting or any(owner >= 0 for owner in engine.owner):
         engine.fill()
         if sampling.stop_strings and decode is not None:

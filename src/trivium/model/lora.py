@@ -7,7 +7,7 @@ four bits. Files are those of the peft library.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ class Base:
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.model.parameters()
 
     def __call__(self, batch: Batch, want: Set[str]) -> Output:
         adapted = [module for module in self.model.modules() if isinstance(module, _Low)]

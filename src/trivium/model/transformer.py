@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trivium.model.compact import compact
 from trivium.model.config import ModelConfig
 from trivium.model.heads import log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
@@ -158,6 +159,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.ragged = True  # False: every pass has the shape of its batch
         self.recompute = False  # blocks: forget what is inside them and compute it again on the way back
         self.model = Decoder(config)
         if not config.tie_embeddings:
@@ -224,27 +226,57 @@ class Transformer(nn.Module):
         return self.outputs(self.states(batch), batch, want)
 
     def states(self, batch: Batch) -> Tensor:
-        """Final hidden states of a batch: (B, T, D)."""
+        """Final hidden states of a batch: (B, T, D); those of padding say nothing.
+
+        Padding, and the second copy of a pair's prompt, are not computed, except where shapes have to stay: compiled, or cut
+        over ranks.
+        """
+        if "doc_id" in batch and self._may_change_shape:
+            layout = compact(batch)
+            if layout is not None:
+                source = layout.source
+                tokens, positions = batch["tokens"].flatten()[source], batch["positions"].flatten()[source]
+                hidden = self.hidden(tokens, positions, layout.mask).flatten(0, 1)
+                return hidden.index_select(0, layout.back.flatten()).view(*layout.back.shape, -1)
         mask = document_mask(batch["doc_id"], self.model.sequence) if "doc_id" in batch else None
         return self.hidden(batch["tokens"], batch["positions"], mask)
 
+    @property
+    def _may_change_shape(self) -> bool:
+        # experts count the tokens they get: the same ones in every layout over ranks
+        whole = self.model.sequence is None and self.config.window is None and self.config.experts is None
+        return self.ragged and whole and not torch.compiler.is_compiling()
+
     def outputs(self, hidden: Tensor, batch: Batch, want: Set[str]) -> Output:
-        """What `want` names, from final hidden states (B, T, D)."""
+        """What `want` names, from final hidden states (B, T, D). Numbers of single targets are 0 where `loss_mask` is."""
+        if "logits" in want:
+            logits = F.linear(hidden, self.output_weight).float()
+            if want == {"logits"}:
+                return Output(logits=logits)
+            return self.outputs(hidden, batch, want - {"logits"})._replace(logits=logits)
+        on = batch["loss_mask"] > 0 if "loss_mask" in batch and self._may_change_shape else None
+        if on is None or bool(on.all()):
+            return self._outputs(hidden, batch["targets"], want)
+        some = self._outputs(hidden[on][None], batch["targets"][on][None], want)
+        return Output(*(x if x is None else _back(x[0], on) for x in some))
+
+    def _outputs(self, hidden: Tensor, targets: Tensor, want: Set[str]) -> Output:
         weight = self.output_weight
         if "entropy" in want:
-            both = log_probs_and_entropy(hidden, weight, batch["targets"])
+            both = log_probs_and_entropy(hidden, weight, targets)
             return Output(logp=both[0], entropy=both[1])
         logp: Tensor | None = None
         log_z: Tensor | None = None
         if "log_z" in want:
-            logp, log_z = log_probs_and_z(hidden, weight, batch["targets"])
+            logp, log_z = log_probs_and_z(hidden, weight, targets)
         elif "logp" in want:
-            logp = log_probs(hidden, weight, batch["targets"])
-        return Output(
-            logp=logp,
-            log_z=log_z,
-            logits=F.linear(hidden, weight).float() if "logits" in want else None,
-        )
+            logp = log_probs(hidden, weight, targets)
+        return Output(logp=logp, log_z=log_z)
+
+
+def _back(values: Tensor, on: Tensor) -> Tensor:
+    """Values (N,) at the places where `on` (B, T) is set, 0 elsewhere: (B, T)."""
+    return torch.zeros(on.shape, dtype=values.dtype, device=on.device).masked_scatter(on, values)
 
 
 def document_mask(doc_id: Tensor, sequence: Sequence | None = None) -> Tensor:

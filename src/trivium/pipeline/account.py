@@ -83,6 +83,7 @@ def _phase(name: str, artifact: Artifact) -> dict[str, Any]:
         "before",
         "after",
         "curve",
+        "samples",
         "data",
     )
     return {

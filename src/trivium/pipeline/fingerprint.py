@@ -64,7 +64,12 @@ def fingerprint(identity: Identity) -> str:
 
 def stage_seed(recipe: Recipe, name: str) -> int:
     """The seed a stage draws from. By kind, not by name: renaming a stage must not change what it makes."""
-    return derive(recipe.seed, recipe.stages[name].kind)
+    return derive(_seed(recipe, name), recipe.stages[name].kind)
+
+
+def _seed(recipe: Recipe, name: str) -> int:
+    own = recipe.stages[name].seed
+    return recipe.seed if own is None else own
 
 
 def identify(
@@ -90,9 +95,10 @@ def identify(
                 fix=f"the kinds that can: {', '.join(sorted(registry))}",
             )
         identity = stable(config)
+        identity.pop("seed", None)
         if taken := set(identity) & set(_ADDED):
             raise ValueError(f"{type(config).__name__} may not have fields named {sorted(taken)}")
-        identity["version"], identity["seed"] = kind.version, recipe.seed
+        identity["version"], identity["seed"] = kind.version, _seed(recipe, name)
         identity["extra"] = stable(kind.identity(config, recipe_folder), "extra")
         identity["inputs"] = {role: prints[parent] for role, parent in graph.roles[name].items()}
         identities[name], prints[name] = identity, fingerprint(identity)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,10 +79,29 @@ class Mlflow:
         self.client.set_terminated(self.id)
 
 
+class Trackio:
+    """A run of the project named like the recipe, in TRACKIO_DIR or wherever else trackio's environment says."""
+
+    def __init__(self, recipe: str, stage: str, folder: Path) -> None:
+        import trackio
+
+        self.run: Any
+        with redirect_stdout(io.StringIO()):  # it greets, in the middle of a live view
+            self.run = trackio.init(recipe, name=stage, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+
+    def log(self, step: int, values: Values) -> None:
+        self.run.log(values, step=step)
+
+    def close(self) -> None:
+        with redirect_stdout(io.StringIO()):
+            self.run.finish()
+
+
 TRACKERS: dict[str, Callable[[str, str, Path], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "mlflow": Mlflow,
+    "trackio": Trackio,
 }
 PACKAGES = {"mlflow": "mlflow-skinny"}
 """What to install, where it is called otherwise."""
@@ -144,4 +165,6 @@ def missing(name: str) -> RecipeError:
 def _numbers(event: Event, prefix: str) -> Values:
     held: dict[str, Any] = {name: value for name, value in event.items() if name not in ("step", "steps")}
     plain = {n: v for n, v in held.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    for source, parts in held.get("sources", {}).items():  # the held-out loss of each source
+        plain |= {f"{name}/{source}": value for name, value in parts.items() if name != "weight"}
     return {prefix + name: float(value) for name, value in plain.items()}

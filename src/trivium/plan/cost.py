@@ -46,7 +46,7 @@ PACKED = frozenset({"pretrain", "sft"})
 """Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
 """A preference pair is two rows."""
-GENERATES = frozenset({"reasoning", "preferences", "refusals"})
+GENERATES = frozenset({"reasoning", "preferences", "refusals", "drift"})
 """Suites that let the model write replies."""
 
 
@@ -127,7 +127,7 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
         parallel,
         rows=rows * ROWS_PER_ITEM.get(stage.kind, 1),
         context=context,
-        bf16=stage.precision == "bf16",
+        bf16=stage.precision in ("bf16", "float8"),
         recompute=stage.recompute == "blocks",
     )
     return parallel, needed.total

@@ -19,7 +19,8 @@ SECONDS = 0.5
 def measured_peak(precision: str = "auto", device: str = "auto", cache: Path | None = None) -> float:
     """FLOP/s of the best square matrix product found in about a second, in `precision` on `device`.
 
-    precision: bf16, float32, or auto for the faster of the two; device: cpu, cuda, or auto for a GPU if any.
+    precision: bf16, float32, float8 (on a GPU), or auto for the faster of the first two;
+    device: cpu, cuda, or auto for a GPU if any.
     `cache`: a JSON file (`machine.json` in the store) that keeps the best result of the same hardware and torch.
     """
     import torch
@@ -61,12 +62,20 @@ def _read(cache: Path | None) -> dict[str, float]:
 def _benchmark(precision: str, device: str) -> float:
     import torch
 
-    size, dtype = SIZE[device], {"bf16": torch.bfloat16, "float32": torch.float32}[precision]
-    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    dtypes = {"bf16": torch.bfloat16, "float32": torch.float32, "float8": torch.float8_e4m3fn}
+    size, dtype = SIZE[device], dtypes[precision]
+    left, right = (torch.ones(size, size, device=device).to(dtype) for _ in range(2))
+    scale = torch.ones((), device=device)
+
+    def product() -> None:
+        if precision == "float8":  # by columns on the right, as its kernels want it
+            torch._scaled_mm(left, right.t(), scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
+        else:
+            torch.mm(left, right)
 
     def once() -> float:
         started = time.perf_counter()
-        torch.mm(left, right)
+        product()
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started

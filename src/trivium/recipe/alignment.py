@@ -106,11 +106,14 @@ class OnlineStage(PreferenceStage):
     unfinished: Annotated[float, Field(ge=0)] = 0.0
     """Taken off the reward of a reply that ran into `max_new_tokens`."""
     staleness: Annotated[int, Field(ge=0)] = 0
-    """Sets are made from the weights of this many sets ago, so that a `sampler` writes the next while this is trained on."""
+    """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
+    rollout_device: str | None = how(None)
+    """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
     correction: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
     sampler: Sampler | None = None
-    """A server that writes the rollouts; None: the trainer writes them itself."""
+    """A server that writes the rollouts; None: the trainer writes them itself. With `staleness` it writes the next sets while
+    this one is trained on."""
 
 
 class PpoStage(OnlineStage):

@@ -15,7 +15,7 @@ class Suite(Strict):
 
     references: ClassVar[tuple[str, ...]] = ("data",)
     """As in StageBase: fields that hold the name of another stage."""
-    kind: Literal["bits_per_byte", "response_loss", "reasoning", "preferences", "refusals"]
+    kind: Literal["bits_per_byte", "response_loss", "reasoning", "preferences", "refusals", "drift"]
     data: Name
     items: Annotated[Count, Field(gt=0)] = 100
     """Held-out items to measure on, at most."""
@@ -62,6 +62,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "reasoning": ("reasoning_exact_match",),
     "preferences": ("preference_accuracy", "win_rate"),
     "refusals": ("refusal_rate", "false_refusals", "coherent_replies"),
+    "drift": ("reply_tokens", "unfinished", "repetition", "declined", "kl_per_token", "kl_per_reply"),
 }
 """Suite kind -> the metrics it yields. Those of ALWAYS_MEASURED are measured in every evaluate stage."""
 ALWAYS_MEASURED = ("file_bytes", "tokens_per_second")

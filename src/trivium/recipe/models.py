@@ -60,6 +60,6 @@ class Recipe(Strict):
     name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     """Everything random in the run is derived from this."""
-    track: list[Literal["tensorboard", "wandb", "mlflow"]] | None = None
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] | None = None
     """Where curves are copied to while stages train; None: TensorBoard, if it is installed. `events.jsonl` always has them."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]

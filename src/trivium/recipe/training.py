@@ -27,6 +27,21 @@ class Guard(Strict):
     """More refused batches than this within `window` steps end the run."""
 
 
+class Samples(Strict):
+    """Text that the model in training writes now and then, for people to read. Training is the same with and without."""
+
+    every: Every = Interval(60.0, "s")
+    """Time or steps between two looks: `5min`, `200 steps`. By time, they take at most a hundredth of it."""
+    prompts: tuple[str, ...] = ()
+    """Beginnings of documents for pre-training, else what a user says; none: taken from what is held out."""
+    count: Annotated[int, Field(gt=0)] = 2
+    """Held-out prompts, where `prompts` names none."""
+    tokens: Annotated[int, Field(gt=0)] = 40
+    """Longest sample."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """0 takes the likeliest token every time."""
+
+
 class TrainingStage(StageBase):
     """Fields that every phase shares."""
 
@@ -66,8 +81,9 @@ class TrainingStage(StageBase):
     """Largest gradient norm."""
     guard: Guard = Guard()
     """What is done about a batch whose loss is broken."""
-    precision: Literal["auto", "bf16", "float32"] = "auto"
-    """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
+    precision: Literal["auto", "bf16", "float32", "float8"] = "auto"
+    """auto: bf16 autocast where the machine computes bf16 natively, else float32; float8: bf16, with the blocks' matrix products
+    in float8 (a GPU of the Hopper generation or later, torchao)."""
     adapter: Adapter | None = None
     """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
     recompute: Literal["none", "blocks"] = how("none")
@@ -89,6 +105,9 @@ class TrainingStage(StageBase):
     """Steps between progress lines."""
     validate_every: Annotated[int, Field(gt=0)] | None = how(None)
     """Steps between looks at the held-out set; None: only before the first step and after the last."""
+
+    samples: Samples | None = how(Samples())
+    """What the model writes while it trains, in events.jsonl, on the terminal and in the report; None: nothing."""
 
 
 class ImportStage(StageBase):

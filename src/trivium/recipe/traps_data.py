@@ -34,6 +34,7 @@ FORMAT_OF_SUITE = {
     "reasoning": ("conversations",),
     "preferences": ("preferences",),
     "refusals": ("conversations",),
+    "drift": ("conversations", "preferences"),
 }
 
 

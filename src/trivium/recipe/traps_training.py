@@ -166,6 +166,27 @@ def adapter_on_split_matrices(look: Look) -> Found:
                 )
 
 
+def float8_where_it_cannot_be(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.precision != "float8":
+            continue
+        parallel = stage.parallel
+        split = isinstance(parallel, Parallel) and (parallel.tensor > 1 or parallel.pipeline > 1)
+        what = (
+            "`device: cpu`" if stage.device == "cpu"
+            else "an adapter, whose frozen weights need no gradient" if stage.adapter is not None
+            else "matrices split by `tensor` or `pipeline`" if split
+            else None
+        )  # fmt: skip
+        if what is not None:
+            yield look.error(
+                f"`precision: float8` does not go with {what}",
+                name,
+                "precision",
+                fix="write `precision: bf16`, or train all weights on GPUs with `data`, `shard` or `context`",
+            )
+
+
 def muon_on_split_matrices(look: Look) -> Found:
     for name, stage in look.each(TrainingStage):
         if stage.optimizer != "muon":
@@ -199,4 +220,5 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     adapter_without_init,
     adapter_on_split_matrices,
     muon_on_split_matrices,
+    float8_where_it_cannot_be,
 )

@@ -27,7 +27,10 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
             [[s, b, v, "passed" if p else "FAILED"] for s, b, v, p in gate_lines(report)],
         ),
         "## Training",
-        _table(["phase", "length", "held-out loss", "speed", "minutes"], [list(p) for p in phases(report)]),
+        _table(
+            ["phase", "length", "held-out loss or reward", "speed", "minutes"],
+            [list(p) for p in phases(report)],
+        ),
         "## Data",
         _table(
             ["stage", "source", "licence", "origin", "items", "share"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from trivium.report.table import gate_lines, lines, phases
+from trivium.report.table import gate_lines, lines, phases, source_lines
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -28,10 +28,22 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(table)
     if report["phases"]:
         table = Table(
-            "phase", "length", "held-out loss", "speed", "minutes", title="the phases", title_justify="left"
+            "phase",
+            "length",
+            "held-out loss or reward",
+            "speed",
+            "minutes",
+            title="the phases",
+            title_justify="left",
         )
         for phase in phases(report):
             table.add_row(*phase)
+        console.print(table)
+    if sources := source_lines(report):
+        headings = ("phase", "source", "held-out loss", "share")
+        table = Table(*headings, title="held-out loss by source", title_justify="left")
+        for row in sources:
+            table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
     for stage, bound, value, passed in gate_lines(report):
         mark = Text("passed", "green") if passed else Text("FAILED", "bold red")
@@ -48,6 +60,7 @@ def html(report: Mapping[str, Any]) -> str:
             report=report,
             lines=lines(report),
             phases=phases(report),
+            sources=source_lines(report),
             gates=gate_lines(report),
             curves=[
                 (phase["stage"], curve(phase["curve"]))

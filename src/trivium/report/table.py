@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A metric, what to call it, which way is better (+1 up, -1 down) and how to print it."""
+    """A metric, what to call it, which way is better (+1 up, -1 down, 0 neither) and how to print it."""
 
     metric: str
     label: str
@@ -32,6 +32,12 @@ ROWS = (
     Row("refusal_rate", "refusals of harmful requests", 1, _percent),
     Row("false_refusals", "false refusals of harmless ones", -1, _percent),
     Row("coherent_replies", "coherent replies to either kind", 1, _percent),
+    Row("reply_tokens", "length of a sampled reply (tokens)", 0, "{:.1f}".format),
+    Row("unfinished", "sampled replies cut off", -1, _percent),
+    Row("repetition", "repetition in sampled replies", -1, _percent),
+    Row("declined", "sampled replies that decline", 0, _percent),
+    Row("kl_per_token", "distance from the start (nats/token)", 0, "{:.3f}".format),
+    Row("kl_per_reply", "distance from the start (nats/reply)", 0, "{:.2f}".format),
     Row("file_bytes", "weights on disk", -1, megabytes),
     Row("tokens_per_second", "decode tokens/s (one stream)", 1, "{:,.0f}".format),
 )
@@ -54,11 +60,11 @@ def lines(report: Mapping[str, Any]) -> list[Line]:
         known = [value for value in values if value is not None]
         if not known:
             continue
-        arrow = "↑" if row.better > 0 else "↓"
+        arrow = {1: " ↑", -1: " ↓", 0: ""}[row.better]
         count = report["items"].get(row.metric)
-        label = f"{row.label} {arrow}" + (f"  n={count}" if count else "")
+        label = f"{row.label}{arrow}" + (f"  n={count}" if count else "")
         target = max(known) if row.better > 0 else min(known)
-        best = values.index(target) if len(set(known)) > 1 else None
+        best = values.index(target) if row.better and len(set(known)) > 1 else None
         result.append(Line(label, ["–" if v is None else row.show(v) for v in values], best))
     return result
 
@@ -76,7 +82,10 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
     result = []
     for phase in report["phases"]:
         before, after = phase["before"], phase["after"]
-        loss = f"{before['loss']:.3f} → {after['loss']:.3f}" if before and after else "–"
+        loss = "–"
+        if before and after:
+            name = "loss" if "loss" in before else "reward"
+            loss = f"{before[name]:.3f} → {after[name]:.3f}" + (" (reward)" if name == "reward" else "")
         speed = "–"
         if phase["tokens_per_second"]:
             how = "compiled" if phase["compiled"] else "eager"
@@ -84,6 +93,20 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
         name = f"{phase['stage']} ({phase['kind']})" if phase["stage"] != phase["kind"] else phase["stage"]
         length = f"{phase['steps']} steps, {phase['tokens'] / 1e6:.2f}M tokens"
         result.append(PhaseLine(name, length, loss, speed, f"{phase['seconds'] / 60:.1f}"))
+    return result
+
+
+def source_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(phase, source, held-out loss before → after, share of the held-out weight) where a phase has several sources."""
+    result = []
+    for phase in report["phases"]:
+        before, after = ((phase[when] or {}).get("sources", {}) for when in ("before", "after"))
+        total = sum(one["weight"] for one in after.values())
+        for name, one in after.items():
+            start = f"{before[name]['loss']:.3f}" if name in before else "–"
+            result.append(
+                (phase["stage"], name, f"{start} → {one['loss']:.3f}", _percent(one["weight"] / total))
+            )
     return result
 
 

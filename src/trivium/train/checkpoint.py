@@ -16,12 +16,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
-from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json
+from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json, write_tensors
 from trivium.train.distributed import rank
 from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, trained, whole
 from trivium.types import Emit
@@ -126,15 +125,13 @@ def write(
         if later >= target:  # refused on load as damaged, else the run would have gone on from there
             shutil.rmtree(later)
     with atomic_folder(target) as temporary:
-        try:
-            whole_weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-            save_file(whole_weights, temporary / "model.safetensors")
-            save_file(dict(moments), temporary / "optimizer.safetensors")
-        except SafetensorError as error:  # what it makes of an OSError
-            raise OSError(str(error)) from None
+        manifest = {
+            name: write_tensors(temporary / name, tensors)
+            for name, tensors in (("model.safetensors", weights), ("optimizer.safetensors", moments))
+        }
         write_json(temporary / "state.json", state)
-        names = ("model.safetensors", "optimizer.safetensors", "state.json")
-        write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in names})
+        manifest["state.json"] = sha256(temporary / "state.json")
+        write_json(temporary / "manifest.json", manifest)
     return target
 
 

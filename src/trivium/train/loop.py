@@ -45,6 +45,8 @@ class Run:
     emit: Emit
     pipeline: Pipeline | None = None  # runs the forward and backward passes where layers lie on several ranks
     validation: Batches | None = None  # a fixed held-out set; batch(0) is all of it
+    sources: tuple[str, ...] = ()  # what its `source` counts
+    sample: Callable[[], list[dict[str, str]]] | None = None  # what the model says to a few prompts
     flops_per_step: float = 0.0
     peak: float = 1.0  # measured matmul peak, FLOP/s
 
@@ -101,6 +103,7 @@ def train(run: Run) -> dict[str, Any]:
             writer.poll()
             stopping = any_rank(bool(stop), run.machine.device)
             if due(state, stopping):
+                getattr(run.batches, "settle", lambda: None)()
                 writer.save(model, optimizer, state)
                 if stopping:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trivium.recipe.training import TrainingStage
+from trivium.train import float8
 
 WARM_UP_SECONDS = 40.0
 """What compiling costs on two cores with a cold cache (measured: 15 to 41 s)."""
@@ -26,6 +27,11 @@ class Machine:
 
     device: str
     bf16: bool
+    float8: bool = False  # and the products of the blocks in float8
+
+    @property
+    def precision(self) -> str:
+        return "float8" if self.float8 else "bf16" if self.bf16 else "float32"
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, dtype=torch.bfloat16) if self.bf16 else nullcontext()
@@ -39,10 +45,13 @@ def native_bf16(device: str) -> bool:
 
 
 def resolve(config: TrainingStage) -> Machine:
-    """The machine that `device` and `precision` of a stage stand for here."""
+    """The machine that `device` and `precision` of a stage stand for here. RecipeError where it has no float8."""
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if config.precision == "float8":
+        float8.check(device)
+        return Machine(device, bf16=True, float8=True)
     bf16 = native_bf16(device) if config.precision == "auto" else config.precision == "bf16"
     return Machine(device, bf16)
 

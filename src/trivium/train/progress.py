@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trivium.train.distributed import global_sum
+from trivium.train.distributed import any_rank, global_sum, rank
 from trivium.train.validation import validate
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ class Progress:
         self.rates: list[float] = []
         self.clock = time.monotonic()
         self.first = state["step"]
+        self.samples = Samples(run, state)
 
     def after(self, step: int, metrics: dict[str, Tensor], norm: float, lr: float) -> None:
+        seconds = time.monotonic() - self.clock
         look = self.run.config.validate_every
         if look and self.run.validation is not None and not (step + 1) % look:
             validate(self.run, step + 1)
-        now = time.monotonic()
-        seconds, self.clock = now - self.clock, now
+        self.samples(step + 1)
+        self.clock = time.monotonic()  # looks are no part of a step
         if step > self.first:  # the first step pays for compiling and for warm caches
             self.rates.append(seconds)
         every = self.run.config.log_every
@@ -60,8 +62,42 @@ class Progress:
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
             "mfu": mfu,
+            "memory": peak_memory(self.run.machine.device),
             "curve": curve,
+            "samples": self.state.get("samples", []),
         }
+
+
+KEPT = 16
+"""Most looks at samples that a report shows."""
+
+
+class Samples:
+    """Lets the model write where a look is due; all ranks agree on when. What it wrote goes into an event and the state."""
+
+    def __init__(self, run: Run, state: dict[str, Any]) -> None:
+        self.run, self.state = run, state
+        self.clock, self.pause = time.monotonic(), 0.0
+
+    def __call__(self, step: int) -> None:
+        if self.run.sample is None or not self._due(step):
+            return
+        started = time.monotonic()
+        said = self.run.sample()
+        if said:
+            self.run.emit({"event": "samples", "step": step, "samples": said})
+            kept = [*self.state.get("samples", []), {"step": step, "samples": said}]
+            self.state["samples"] = kept if len(kept) <= KEPT else kept[::2]
+        self.clock = time.monotonic()
+        self.pause = 100 * (self.clock - started)
+
+    def _due(self, step: int) -> bool:
+        config = self.run.config.samples
+        assert config is not None
+        if config.every.unit == "steps":
+            return step % int(config.every.every) == 0
+        over = time.monotonic() - self.clock >= max(config.every.every, self.pause)
+        return any_rank(rank() == 0 and over, self.run.machine.device)  # one clock for all
 
 
 def peak_memory(device: str) -> int:

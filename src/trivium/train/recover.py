@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 """What a checkpoint holds beside tensors: `step` (optimizer steps taken), `position` (the batch that comes next; ahead of
-`step` by the batches that were left out), `guard`, `curve`, `compiled`, `before`."""
+`step` by the batches that were left out), `guard`, `curve`, `samples`, `compiled`, `before`."""
 
 
 def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer) -> State:

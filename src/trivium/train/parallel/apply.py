@@ -149,7 +149,7 @@ class Cut:
     period: int
 
     def batch(self, step: int) -> list[Batch]:
-        along_time = {"tokens", "targets", "loss_mask", "positions", "doc_id"}
+        along_time = {"tokens", "targets", "loss_mask", "positions", "doc_id", "source"}
         return [
             {name: self.sequence.part(x, 1) if name in along_time else x for name, x in micro.items()}  # type: ignore[misc, arg-type]
             for micro in self.whole.batch(step)

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from trivium.model.heads import log_probs
 from trivium.model.transformer import Transformer, document_mask
 from trivium.train.distributed import Mesh
+from trivium.train.validation import measured
 from trivium.types import Batch, Objective, Output
 
 KEYS = ("positions", "doc_id", "targets")
@@ -123,8 +124,10 @@ class Pipeline:
         return self._shared()
 
     @torch.no_grad()
-    def validate(self, micro: Many[Batch], autocast: AbstractContextManager[Any]) -> dict[str, Tensor]:
-        """The metrics of batches that need no gradient, one after the other."""
+    def validate(
+        self, micro: Many[Batch], autocast: AbstractContextManager[Any], sources: int = 0
+    ) -> dict[str, Tensor]:
+        """`train.validation.measured` of batches that need no gradient, one after the other."""
         self.metrics = []
         for batch in micro:
             x = batch["tokens"]
@@ -137,18 +140,17 @@ class Pipeline:
             if self.place < self.stages - 1:
                 dist.send(out.contiguous(), self.peers[self.place + 1])
             else:
-                loss = self.objective(Output(logp=out), batch)
-                self.metrics.append(torch.stack([*loss.metrics["loss"]]))
-        return self._shared()
+                self.metrics.append(measured(self.objective, Output(logp=out), batch, sources)["loss"])
+        return self._shared((1 + sources, 2))
 
     def half(self, autocast: AbstractContextManager[Any]) -> bool:
         """Whether hidden states travel in bf16."""
         with autocast:
             return torch.is_autocast_enabled(self.device.type)
 
-    def _shared(self) -> dict[str, Tensor]:
+    def _shared(self, shape: tuple[int, ...] = (2,)) -> dict[str, Tensor]:
         """The last rank's metrics, on every rank."""
-        pair = torch.stack(self.metrics).sum(0) if self.metrics else torch.zeros(2, device=self.device)
+        pair = torch.stack(self.metrics).sum(0) if self.metrics else torch.zeros(shape, device=self.device)
         dist.broadcast(pair, self.peers[-1], group=self.group)
         return {"loss": pair}
 

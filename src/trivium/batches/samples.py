@@ -1,0 +1,101 @@
+"""What the model in training says to a few fixed prompts: words for people, between the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice, zip_longest
+from typing import Any
+
+import torch
+
+from trivium.batches.source import Source
+from trivium.corpus import records
+from trivium.errors import DataError
+from trivium.generate.engine import generate
+from trivium.generate.sampling import Sampling
+from trivium.model import lora
+from trivium.model.transformer import Transformer
+from trivium.seeds import derive
+from trivium.train.distributed import mesh, rank
+from trivium.train.parallel.state import gathered, whole
+
+WORDS = 8
+"""How much of a held-out document is a prompt."""
+
+Said = list[dict[str, str]]
+"""Prompts and what was said to them: [{prompt, text}]."""
+
+
+def sampler(source: Source) -> Callable[[], Said] | None:
+    """What says the samples of a stage, or None where it wants none or has nothing to ask. All ranks call it together.
+
+    It draws from numbers of its own, the same at every look, so training goes on as if it had not been called, and what
+    changes from look to look is the model. Empty on all ranks but the first.
+    """
+    config = source.config.samples
+    if config is None or source.config.kind == "reward":
+        return None
+    shown = [_asked(source, text) for text in config.prompts] or _heldout(source, config.count)
+    if not shown:
+        return None
+    room = source.model.config.context
+    new = min(config.tokens, room // 2)
+    prompts = [ids[-(room - new) :] for _, ids in shown]
+    sampling = Sampling(config.temperature, max_new_tokens=new, seed=derive(source.seed, "samples"))
+
+    def say() -> Said:
+        model = _plain(source)
+        if rank() != 0:
+            return []
+        training = model.training
+        model.eval()
+        with torch.no_grad(), source.machine.autocast():
+            replies = generate(model, prompts, sampling, source.chat.stops)
+        model.train(training)
+        texts = [source.chat.decode(ids) for ids in replies]
+        return [{"prompt": asked, "text": text} for (asked, _), text in zip(shown, texts, strict=True)]
+
+    return say
+
+
+def _plain(source: Source) -> Transformer:
+    """The model in training as one that this rank can decode with alone: itself, unless its weights lie on several."""
+    model = source.model
+    if source.machine.float8:  # decoding is no work for float8: the same weights in a model without it
+        with torch.device("meta"):
+            shared = Transformer(model.config)
+        shared.load_state_dict(whole(model.state_dict()), assign=True)
+        return shared
+    if all(mesh().size(axis) == 1 for axis in ("shard", "tensor", "context", "pipeline", "expert")):
+        return model
+    if source.config.adapter is not None:
+        return lora.merged(model.config, whole(model.state_dict()), source.config.adapter)
+    return gathered(model)
+
+
+def _asked(source: Source, text: str) -> tuple[str, list[int]]:
+    """(what is shown, its ids) of a prompt of the recipe: the beginning of a document, or a user's words."""
+    if source.config.kind == "pretrain":
+        return text, source.chat.document(text)[:-1]
+    return text, source.chat.prompt([{"role": "user", "content": text}])
+
+
+def _heldout(source: Source, count: int) -> list[tuple[str, list[int]]]:
+    """The first words of held-out documents, or held-out prompts: of as many files (so, sources) as there are."""
+    try:
+        files = records.files(source.data / "heldout")
+    except DataError:
+        return []
+    spread = files[:: max(1, len(files) // count)][:count]
+    streams = [records.read_file(file) for file in spread]
+    in_turn = (record for turn in zip_longest(*streams) for record in turn if record is not None)
+    return [_prompt(source, record) for record in islice(in_turn, count)]
+
+
+def _prompt(source: Source, record: Mapping[str, Any]) -> tuple[str, list[int]]:
+    if "text" in record:
+        return _asked(source, " ".join(record["text"].split()[:WORDS]))
+    turns = record["prompt"] if "prompt" in record else record["messages"]
+    while turns and turns[-1]["role"] == "assistant":
+        turns = turns[:-1]
+    return (turns[-1]["content"] if turns else ""), source.chat.prompt(turns)
