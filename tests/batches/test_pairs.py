@@ -13,6 +13,7 @@ from trivium.batches.pairs import STEP, Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
 from trivium.errors import DataError
 from trivium.objectives import Dpo
+from trivium.text.chat import ChatTokenizer
 
 
 def preference(question: str, chosen: str, rejected: str) -> dict[str, object]:
@@ -115,3 +116,20 @@ def test_rows_that_lose_their_whole_reply_are_named(chat):
     with pytest.raises(DataError, match="no text") as caught:
         Pairs.build([RECORDS[0], preference("x", "\ud800", "3")], chat, 64)
     assert caught.value.where == "row 2"
+
+
+CHANGES = (
+    "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}<|assistant|>{% generation %}{{ m['content'] }}<|end|>"
+    "{% endgeneration %}{%- else -%}<|user|>{% if loop.last %}now: {% endif %}{{ m['content'] }}<|end|>{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+
+
+def test_a_template_that_changes_the_prompt_is_refused_with_row_and_token(chat):
+    """It marks the last turn: what the model is asked with is not what it was trained on."""
+    odd = ChatTokenizer(chat.tokenizer, CHANGES)
+    with pytest.raises(
+        DataError, match="does not keep the prompt as a prefix: token 1 differs, 'no' in the prompt"
+    ) as caught:
+        Pairs.build(RECORDS[3:], odd, 64)
+    assert caught.value.where == "row 1" and "chat_template" in caught.value.fix

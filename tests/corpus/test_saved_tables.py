@@ -10,7 +10,7 @@ import pytest
 
 from trivium.corpus import files, tables
 from trivium.corpus.records import as_feedback
-from trivium.corpus.statistics import statistics
+from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
 
 datasets = pytest.importorskip("datasets")
@@ -97,3 +97,5 @@ def test_statistics_by_hand():
     pairs = [{"key": str(n), "prompt": ask, "chosen": "x" * n, "rejected": "xx"} for n in range(1, 5)]
     assert statistics(pairs)["chosen_longer_share"] == 0.5
     assert statistics([{"key": "a", "text": "x"}]) == {}
+    assert said(found).startswith("repeated prompts 1, prompt characters (median / p95 / max) 4 / 4 / 4, ")
+    assert said(found).endswith("desirable share 66.7%")

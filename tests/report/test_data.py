@@ -29,6 +29,7 @@ ACCOUNT = {
     ],
     "languages": {"en": 7, "de": 2}, "lengths": {"128": 3, "1024": 6}, "domains": [["a.example", 9]],
     "clusters": {"count": 1, "largest": [2], "sizes": {"2": 1}, "examples": [["key-one", "key-two"]]},
+    "statistics": {"prompt_characters": {"median": 31, "p95": 77, "max": 1099}, "desirable_share": 0.375},
     "pii": {"email": 3}, "dead_letters": 1, "contamination": {"talks": {"documents": 4, "items_flagged": 5}},
 }  # fmt: skip
 
@@ -54,6 +55,8 @@ SAID = (
     "email",
     "talks",
     "truncated member",
+    "31 / 77 / 1,099",
+    "37.5%",
 )
 
 

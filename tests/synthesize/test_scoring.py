@@ -12,9 +12,20 @@ from trivium.recipe.synthesis import RewardVerifier
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.scoring import open_scorer
 from trivium.synthesize.teachers import Local, Request
+from trivium.text.chat import ChatTokenizer
+
+TAIL = "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}" + (
+    "<|assistant|>{% generation %}{{ m['content'] }}<|end|>{% endgeneration %} over{%- else -%}"
+    "<|user|>{{ m['content'] }}<|end|>{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+"""A template with words behind the reply's end, where training reads no reward."""
 
 
-def test_a_reward_model_scores_the_last_token_of_the_reply(tmp_path, chat):
+@pytest.mark.parametrize("template", [None, TAIL])
+def test_a_reward_model_scores_the_last_token_of_the_reply(tmp_path, chat, template):
+    if template is not None:
+        chat = ChatTokenizer(chat.tokenizer, template)
     model = scalar.Scalar(random_model(seed=5)).eval()
     with torch.no_grad():
         model.score.weight.normal_(generator=torch.Generator().manual_seed(1))
@@ -25,7 +36,9 @@ def test_a_reward_model_scores_the_last_token_of_the_reply(tmp_path, chat):
     prompt = [{"role": "user", "content": "the cat"}]
     found = scorer.many([({"prompt": prompt}, "sees a ball"), ({"prompt": prompt}, "no")])
     for reply, score in zip(("sees a ball", "no"), found, strict=True):
-        ids = torch.tensor([chat.encode([*prompt, {"role": "assistant", "content": reply}]).ids])
+        whole = chat.encode([*prompt, {"role": "assistant", "content": reply}]).ids
+        ids = torch.tensor([whole[: whole.index(chat.end, len(chat.prompt(prompt))) + 1]])
+        assert (ids.shape[1] < len(whole)) is (template is not None)
         batch = {
             "tokens": ids,
             "positions": torch.arange(ids.shape[1])[None],

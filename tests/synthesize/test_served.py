@@ -108,6 +108,10 @@ def test_every_failure_is_passed_and_every_answer_is_paid_once(tmp_path, data, s
         assert made["teacher"] == "big" and made["score"] == 1 and made["sample"] in range(SAMPLES)
         assert row["license"] == "MIT" and row["messages"][0]["content"].startswith("what is")
     assert len({row["messages"][-1]["content"] for row in rows}) == asked
+    account = json.loads((tmp_path / "out" / "account.json").read_text())
+    assert account["statistics"] == found["statistics"]
+    assert account["statistics"]["repeated_prompts"] == asked - PROMPTS
+    assert account["statistics"]["overlap_with_evaluation"] == 0
 
 
 def test_the_rate_is_kept_to(tmp_path, data, server, no_waiting):

@@ -225,8 +225,11 @@ def test_self_instruct_keeps_only_what_is_unlike_all_others(tmp_path, data, serv
         return f" {unique}\n10. what is 3 plus two\n11. draw a picture of w1\n12. no\n13. {unique} again"
 
     served(answer)
+    lines = (data / "train.jsonl").read_text().splitlines()
+    (data / "train.jsonl").write_text("\n".join([*lines[1:], lines[0].replace("MIT", "CC0")]) + "\n")
     found = run(tmp_path, config(method="self_instruct", teacher=SERVED, prompts=20))
     rows = found["train"] + found["heldout"]
+    assert {row["license"] for row in rows} == {"CC0, MIT"}  # all examples may have left a trace
     assert len(rows) == 20
     for row in rows:
         asked = row["messages"][0]["content"]

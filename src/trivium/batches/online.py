@@ -15,6 +15,7 @@ from trivium.batches.advantages import group_advantages, token_rewards, whiten
 from trivium.batches.chat import named
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
+from trivium.batches.served import Served
 from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, RecipeError
@@ -180,6 +181,7 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
             truncate=config.correction,
             finish=_whitened if getattr(config, "whiten", False) else lambda whole: whole,
             ahead_on=_usable(config.rollout_device),
+            writer=Served.open(source, config.sampler) if config.sampler else None,
         )
 
     def online(plan: Layout, steps: int) -> Rollouts:

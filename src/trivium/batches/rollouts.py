@@ -3,7 +3,7 @@
 A *set* of rollouts serves `period` steps (its minibatches, `updates` times over). It is written to disk before it is used: a run
 that is killed and resumed finds the sets that its weights of then produced, and with `staleness` k a set is made k sets before
 it is needed, from the weights of that time (Noukhovitch et al. 2024, asynchronous RLHF): by a thread on a device of its own
-while training goes on, if there is one.
+while training goes on, if there is one, or by a server; what that has not finished when the run is killed, it is asked for again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -93,6 +93,15 @@ class Rollout:
     rows: dict[str, Tensor]  # (N, T) each: tokens, targets, loss_mask, positions, doc_id
 
 
+class Writer(Protocol):
+    """Who writes replies in the policy's place. `complete` is called in a thread and touches no weights."""
+
+    def hand_over(self) -> None: ...
+    def complete(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+    ) -> list[Completion]: ...
+
+
 Value = Callable[[Rollout, dict[str, Tensor], Any], dict[str, Tensor]]
 """Adds what the objective reads (advantage, returns, ...) to a rollout's tensors, and gives numbers to log under `log/`. Called
 with the rollout, its tensors and the network that wrote it."""
@@ -123,6 +132,8 @@ class Rollouts:
         None  # the device on which sets are made ahead; None: where training is, before it goes on
     )
 
+    writer: Writer | None = None  # None: the policy
+
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates
         share = self.layout.batch * self.minibatches // self.layout.world
@@ -132,7 +143,8 @@ class Rollouts:
                 fix="make `batch` a multiple of `group`",
             )
         self._held: tuple[int, dict[str, Tensor]] | None = None
-        self._thread = ThreadPoolExecutor(1) if self.ahead_on else None
+        self._thread = ThreadPoolExecutor(1) if self.ahead_on or self.writer else None
+        self._asked_for: dict[int, Future[list[Completion]]] = {}  # sets that the writer is writing
         self._under_way: dict[int, Future[None]] = {}
 
     def batch(self, step: int) -> list[Batch]:
@@ -153,19 +165,38 @@ class Rollouts:
         """The rollouts of set `number`, of all ranks, made now or by then; later ones are made ahead as `staleness` says."""
         if self._held is None or self._held[0] != number:
             self.settle()
+            if number in self._asked_for:  # no new weights while the server is writing this one
+                self._asked_for[number].result()
             for ahead in range(number, number + self.staleness + 1):
                 if not any_rank(not self._parts(ahead), self.machine.device):
                     continue
-                if self._thread is not None and ahead > number:
+                if self.writer is not None:
+                    self._ask(ahead)
+                elif self._thread is not None and ahead > number:
                     frozen = deepcopy(self.network).to(self.ahead_on).requires_grad_(False)
                     self._under_way[ahead] = self._thread.submit(self._make, ahead, frozen)
                 else:
                     self._make(ahead, self.network)
                     any_rank(False, self.machine.device)  # all have written
+            if number in self._asked_for:
+                self._make(number, self.network, self._asked_for.pop(number).result())
+                any_rank(False, self.machine.device)
             parts = [load_file(path) for path in self._parts(number)]
             whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             self._held = (number, self.finish(whole))
         return self._held[1]
+
+    def _ask(self, number: int) -> None:
+        """Has the writer begin set `number`, with the weights of now. What it says is scored when the set is needed."""
+        assert self.writer is not None and self._thread is not None
+        if number not in self._asked_for:
+            self.writer.hand_over()
+            asked, seed, first = self._mine(number)
+            prompts = [self.prompts.ids[i] for i in asked]
+            sampling = replace(self.sampling, seed=derive(seed, "from", first))
+            self._asked_for[number] = self._thread.submit(
+                self.writer.complete, prompts, sampling, self.chat.stops
+            )
 
     def settle(self) -> None:
         """Waits for the sets under way: what a checkpoint goes on from is on disk before it is written."""
@@ -185,14 +216,20 @@ class Rollouts:
                 return parts
         return []
 
-    def _make(self, number: int, network: Any) -> None:
-        """This rank's part of a set: the same replies whichever rank writes them."""
+    def _mine(self, number: int) -> tuple[list[int], int, int]:
+        """(prompts of this rank's part of a set, the set's seed, the place of the first of them in the set)."""
+        asked, rank = self._asked(number), self.layout.rank
+        mine = len(asked) // self.layout.world
+        return asked[rank * mine : (rank + 1) * mine], derive(self.layout.seed, "set", number), rank * mine
+
+    def _make(self, number: int, network: Any, found: list[Completion] | None = None) -> None:
+        """This rank's part of a set: the same replies whichever rank writes them. `found`: what the writer said."""
         policy = policy_of(network)
         rank, world = self.layout.rank, self.layout.world
-        asked = self._asked(number)
-        mine = len(asked) // world
-        seed = derive(self.layout.seed, "set", number)
-        rollout = self.reply(policy, asked[rank * mine : (rank + 1) * mine], seed, first=rank * mine)
+        asked, seed, first = self._mine(number)
+        rollout = (
+            self.reply(policy, asked, seed, first=first) if found is None else self._rollout(asked, found)
+        )
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
         tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
@@ -238,6 +275,11 @@ class Rollouts:
             sampling = replace(self.sampling, seed=seed)
             found = complete(policy, prompts, sampling, self.chat.stops, first=first)
         policy.train(training)
+        return self._rollout(asked, found)
+
+    def _rollout(self, asked: Sequence[int], found: list[Completion]) -> Rollout:
+        """Replies to prompts by their numbers, as rows."""
+        prompts = [self.prompts.ids[i] for i in asked]
         rows = []
         for prompt, completion in zip(prompts, found, strict=True):
             encoded = Encoded(

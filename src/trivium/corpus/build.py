@@ -18,7 +18,7 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus import contamination, records, sources
 from trivium.corpus.records import Item, Record
-from trivium.corpus.statistics import statistics
+from trivium.corpus.statistics import said, statistics
 from trivium.corpus.steps.quality import identity as quality_identity
 from trivium.errors import DataError
 from trivium.files import write_json
@@ -115,6 +115,7 @@ def _items(
     records.write(out / "heldout.jsonl", unseen)
     account = _account(config, pools, against)
     write_json(out / "account.json", account)
+    emit({"event": "message", "message": said(account["statistics"])})
     characters = sum(source["train_characters"] for source in account["sources"])
     return {
         "train_items": len(train),
@@ -122,6 +123,7 @@ def _items(
         "heldout_items": len(unseen),
         "heldout_characters": sum(len(records.text_of(record)) for record in unseen),
         "dropped": dict(sum((pool.dropped for pool in pools), Counter[str]())),
+        "statistics": account["statistics"],
     }
 
 
@@ -259,5 +261,7 @@ def _account(config: DataStage, pools: list[Pool], against: dict[str, Path]) -> 
         },
         {"step": "shuffle"},
     ]
-    train = [record for pool in pools for record in pool.train]
-    return {"format": config.format, "sources": rows, "steps": steps, "statistics": statistics(train)}
+    found = statistics([record for pool in pools for record in pool.train])
+    if against:
+        found["overlap_with_evaluation"] = sum(pool.dropped["contaminated"] for pool in pools)
+    return {"format": config.format, "sources": rows, "steps": steps, "statistics": found}

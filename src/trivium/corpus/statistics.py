@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivium.corpus.records import Record, key_of
@@ -35,6 +35,23 @@ def statistics(records: Sequence[Record]) -> dict[str, Any]:
         longer = sum(len(record["chosen"]) > len(record["rejected"]) for record in records)
         found["chosen_longer_share"] = round(longer / len(records), 4)
     return found
+
+
+def rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Statistics as (name, value) for people: lengths as median, 95th percentile and longest."""
+    shown = []
+    for name, value in found.items():
+        text = f"{value:.1%}" if name.endswith("_share") else f"{value}"
+        if isinstance(value, Mapping):
+            text = f"{value['median']:,} / {value['p95']:,} / {value['max']:,}"
+            name += " (median / p95 / max)"
+        shown.append((name.replace("_", " "), text))
+    return shown
+
+
+def said(found: Mapping[str, Any]) -> str:
+    """The same in one line."""
+    return ", ".join(f"{name} {text}" for name, text in rows(found))
 
 
 def _lengths(values: Sequence[int]) -> dict[str, float]:

@@ -163,23 +163,31 @@ class Remote:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
+    def post(self, address: str, body: Mapping[str, Any]) -> Any:
+        """The JSON that the server answers at another of its addresses, such as one that loads new weights."""
+        return self._tried(address, json.dumps(body).encode(), lambda value: value)
+
     def _request(self, path: str, body: dict[str, Any], read: Callable[[Any, Any], Any]) -> Any:
+        def whole(value: Any) -> Any:
+            choice, usage = value["choices"][0], value.get("usage") or {}
+            result = read(choice, usage)
+            self.meter.add(int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
+            return result
+
         data = json.dumps({"model": self.endpoint.model, **body}).encode()
+        return self._tried(f"{self.endpoint.url.rstrip('/')}/{path}", data, whole)
+
+    def _tried(self, address: str, data: bytes, read: Callable[[Any], Any]) -> Any:
         failure = ""
         for attempt in range(self.endpoint.retries + 1):
             self.meter.check()
             self._wait_for_turn()
             try:
-                value = self._post(path, data)
-                choice, usage = value["choices"][0], value.get("usage") or {}
-                result = read(choice, usage)
+                return read(self._post(address, data))
             except _Again as error:
                 failure, after = str(error), error.after
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 failure, after = f"an answer of another form ({type(error).__name__}: {error})", None
-            else:
-                self.meter.add(int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
-                return result
             if attempt < self.endpoint.retries:
                 # full jitter over the upper half: clients that failed together do not come back together
                 jitter = seeds.unit(attempt, f"{threading.get_ident()} {time.monotonic_ns()}")
@@ -200,7 +208,7 @@ class Remote:
         if start > now:
             self.sleep(start - now)
 
-    def _post(self, path: str, data: bytes) -> Any:
+    def _post(self, address: str, data: bytes) -> Any:
         endpoint = self.endpoint
         headers = {"Content-Type": "application/json"}
         if endpoint.key is not None:
@@ -211,7 +219,7 @@ class Remote:
                     fix=f"export {endpoint.key}=... with the server's API key",
                 )
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", data, headers)
+        request = urllib.request.Request(address, data, headers)
         deadline = time.monotonic() + endpoint.timeout
         try:
             with self._opener.open(request, timeout=endpoint.timeout) as response:

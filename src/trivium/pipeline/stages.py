@@ -173,7 +173,7 @@ STAGES: Registry = {
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
     "reward": Kind(1, _train),
-    "kto": Kind(1, _train),
+    "kto": Kind(2, _train),
     "ppo": Kind(1, _train),
     "grpo": Kind(1, _train),
     "distill": Kind(1, _train),

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, how
+from trivium.recipe.base import Name, Strict, how
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import Aligned, TrainingStage
 
@@ -64,6 +64,27 @@ class RewardStage(PreferenceStage):
     """Pull of the rewards towards 0, which Bradley-Terry leaves open (Eisenstein et al. 2023)."""
 
 
+class Sampler(Strict):
+    """A server that writes the rollouts, on devices of its own: vLLM or SGLang, or any that speaks OpenAI's protocol and
+    gives token ids (`return_tokens_as_token_ids`) with log-probabilities at temperature 1."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """The address before `/completions`, such as http://localhost:8000/v1."""
+    model: str
+    """What the server calls the policy."""
+    reload: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where the folder of the newest weights is posted as `{"model_path": FOLDER}` before each set, such as SGLang's
+    http://localhost:30000/update_weights_from_disk; the server must see this disk. None: the server keeps the weights it has,
+    and importance weights make up for the difference as far as `correction` lets them."""
+    key: str | None = how(None)
+    """Name of the environment variable that holds the API key."""
+    timeout: Annotated[float, Field(gt=0)] = how(600.0)
+    """Seconds that one request may take."""
+    retries: Annotated[int, Field(ge=0)] = how(6)
+    parallel: Annotated[int, Field(gt=0)] = how(64)
+    """Requests under way at once."""
+
+
 class OnlineStage(PreferenceStage):
     """Fields of the phases that train on the policy's own replies. A step holds `batch` replies."""
 
@@ -90,6 +111,9 @@ class OnlineStage(PreferenceStage):
     """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
     correction: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
+    sampler: Sampler | None = None
+    """A server that writes the rollouts; None: the trainer writes them itself. With `staleness` it writes the next sets while
+    this one is trained on."""
 
 
 class PpoStage(OnlineStage):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment
 
+from trivium.corpus.statistics import rows as statistics_rows
 from trivium.errors import ArtifactError
 
 Account = Mapping[str, Any]
@@ -87,7 +88,7 @@ def show(account: Account) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for table in (_waterfall(account), _sources(account), *_counts(account)):
+    for table in (_waterfall(account), _sources(account), _statistics(account), *_counts(account)):
         if table.row_count:
             console.print(table)
     _samples(account, console)
@@ -138,6 +139,14 @@ def _sources(account: Account) -> Any:
             f"{one['heldout_items']:,}", f"{one['train_characters']:,}", f"{one['planned_share']:.1%}",
             f"{one['realised_share']:.1%}",
         )  # fmt: skip
+    return table
+
+
+def _statistics(account: Account) -> Any:
+    """What conversations, preferences and feedback look like."""
+    table = _table("what the items look like, in characters", ["statistic"], ["value"])
+    for name, text in statistics_rows(account.get("statistics", {})):
+        table.add_row(name, text)
     return table
 
 
@@ -193,6 +202,7 @@ def html(account: Account) -> str:
         steps=steps(account),
         lengths=bars(list(account.get("lengths", {}).items())),
         languages=bars(languages[:20]),
+        statistics=statistics_rows(account.get("statistics", {})),
         sizes=bars(list((account.get("clusters") or {}).get("sizes", {}).items())[:20]),
         width=WIDTH,
         height=HEIGHT,

@@ -12,6 +12,7 @@ from trivium import seeds
 from trivium.corpus import contamination, records
 from trivium.corpus.build import SPLIT_SEED
 from trivium.corpus.records import Item, Record
+from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
 from trivium.files import write_json
 from trivium.recipe.synthesis import SynthesizeStage
@@ -62,30 +63,33 @@ def build(
         for split, (loop, prompts) in parts.items():
             if not prompts:
                 continue
-            emit(
-                {
-                    "event": "message",
-                    "message": f"{teacher.name} is asked about {len(prompts)} prompts ({split})",
-                }
-            )
+            about = f"for {config.prompts} new instructions after" if split == "made" else "about"
+            said_of = f"{teacher.name} is asked {about} {len(prompts)} prompts ({split})"
+            emit({"event": "message", "message": said_of})
             made += [(split, item) for item in loop(studio, prompts)]
     dropped: Counter[str] = Counter()
     against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
     train, unseen = _split(config, made, contamination.Forbidden.read(against, config.ngram), dropped)
     if not train:
         raise _nothing(studio, dropped)
-    order = seeds.generator(seed, "shuffle", "train").permutation(len(train))
-    records.write(out / "train.jsonl", (train[i] for i in order))
-    records.write(out / "heldout.jsonl", unseen)
     account = _account(studio, train, unseen, dropped, list(against))
-    write_json(out / "account.json", account)
+    _write(out, train, unseen, account, seed)
+    emit({"event": "message", "message": said(account["statistics"])})
     return {
         "train_items": len(train),
         "heldout_items": len(unseen),
         "train_characters": sum(len(records.text_of(record)) for record in train),
         "dropped": dict(dropped),
+        "statistics": account["statistics"],
         **account["synthesis"],
-    }  # fmt: skip
+    }
+
+
+def _write(out: Path, train: list[Record], unseen: list[Record], account: Record, seed: int) -> None:
+    order = seeds.generator(seed, "shuffle", "train").permutation(len(train))
+    records.write(out / "train.jsonl", (train[i] for i in order))
+    records.write(out / "heldout.jsonl", unseen)
+    write_json(out / "account.json", account)
 
 
 def _prompts(data: Path, split: str) -> list[Record]:
@@ -177,7 +181,14 @@ def _account(
         {"step": "decontaminate", "against": sorted(against), "ngram": config.ngram},
         {"step": "shuffle"},
     ]
-    return {"format": config.format, "sources": [source], "steps": steps, "synthesis": synthesis}
+    found = statistics(train) | {"overlap_with_evaluation": dropped["contaminated"]}
+    return {
+        "format": config.format,
+        "sources": [source],
+        "steps": steps,
+        "statistics": found,
+        "synthesis": synthesis,
+    }
 
 
 def identity(config: SynthesizeStage, recipe_folder: Path) -> dict[str, Any]:

@@ -87,11 +87,14 @@ def _request(seed: int, number: int, pool: Sequence[str], new: Sequence[tuple[st
 def self_instruct(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
     """New instructions after those of `prompts`, and a reply to each; with a verifier, only the replies that score `accept`."""
     pool = [record["prompt"][-1]["content"] for record in prompts]
+    licences = ", ".join(
+        sorted({record["license"] for record in prompts})
+    )  # any of them may have been an example
     made: list[tuple[Record, float]] = []
     for text, nearest in instructions(studio, pool):
         turns = [{"role": "user", "content": text}]
         record = {
-            "key": key_of(text), "source": "self_instruct", "license": prompts[0]["license"],
+            "key": key_of(text), "source": "self_instruct", "license": licences,
             "origin": studio.teacher.name, "prompt": turns, "meta": {},
         }  # fmt: skip
         made.append((record, nearest))

@@ -1,0 +1,63 @@
+"""Rollouts from a server: the policy's weights go there, its replies come back as ids with log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trivium.batches.source import Source
+from trivium.errors import DataError
+from trivium.generate.remote import Endpoint, Remote
+from trivium.generate.sampling import Sampling
+from trivium.generate.slots import Completion
+from trivium.model import hf, lora
+from trivium.recipe.alignment import Sampler
+from trivium.train.distributed import first_rank_first, rank
+
+
+@dataclass
+class Served:
+    """A `rollouts.Writer` on other devices: the server gets the weights, then writes while the trainer may do something else.
+
+    DataError for a server that does not answer, and for one whose tokens are not the policy's.
+    """
+
+    source: Source
+    remote: Remote
+    reload: str | None
+
+    @classmethod
+    def open(cls, source: Source, config: Sampler) -> Served:
+        return cls(source, Remote(Endpoint(**config.model_dump(exclude={"reload"}))), config.reload)
+
+    def hand_over(self) -> None:
+        """Gives the server the policy's weights of now. All ranks call it together."""
+        if self.reload is not None:
+            with first_rank_first():
+                if rank() == 0:
+                    self.remote.post(self.reload, {"model_path": str(self._weights().resolve())})
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+    ) -> list[Completion]:
+        found = self.remote.complete(prompts, sampling, stop)
+        known = self.source.model.config.vocab_size
+        if wrong := [token for one in found for token in one.ids if not 0 <= token < known]:
+            raise DataError(
+                f"the server's token {wrong[0]} is none of the policy's {known:,}",
+                where=self.remote.endpoint.url,
+                fix="serve the checkpoint that this stage starts from (`init`)",
+            )
+        most = sampling.max_new_tokens
+        return [Completion(one.ids[:most], one.logp[:most], one.finished) for one in found]
+
+    def _weights(self) -> Path:
+        """The policy as it is now, as a checkpoint without adapters."""
+        source, folder = self.source, self.source.work / "sampler"
+        model, adapter = source.model, source.config.adapter
+        if adapter is not None:
+            model = lora.merged(model.config, model.state_dict(), adapter)
+        hf.save(model, folder, eos=source.chat.stops, pad=source.chat.pad)
+        source.chat.save(folder, context=model.config.context)
+        return folder
