@@ -308,7 +308,7 @@ def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
         if times > config.max_epochs:
             raise DataError(
                 f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it would be read "
-                f"{times:.3g} times, and more than {config.max_epochs:g} helps little",
+                f"{times:.3g} times, and `max_epochs` is {config.max_epochs:g}",
                 fix=f"add data, ask for at most {round(available * config.max_epochs):,} tokens, or write "
                 f"`max_epochs: {math.ceil(times)}` if you mean it",
             )

@@ -106,13 +106,15 @@ def test_steps_follow_the_duration_asked_for():
 
 
 def test_more_tokens_than_the_data_has(tmp_path):
-    """Up to four passes are told, more are refused before the first step unless they are meant."""
+    """Refused before the first step unless they are meant, and then told."""
     held = tiny.phase("pretrain", tmp_path / "held", steps=1)[1]["data"]["tokens_available"]
     events = []
-    tiny.phase("pretrain", tmp_path / "some", steps=None, tokens=2 * held, emit=events.append)
+    tiny.phase("pretrain", tmp_path / "some", steps=None, tokens=2 * held, max_epochs=4, emit=events.append)
     assert any(
         e["event"] == "warning" and "is read 1.97 times (`epochs: 1.97`" in e["message"] for e in events
     )
+    with pytest.raises(DataError, match=r"would be read 1\.97 times"):
+        tiny.phase("pretrain", tmp_path / "more", steps=None, tokens=2 * held)
     many = {"steps": None, "tokens": 6 * held}
     with pytest.raises(DataError, match=r"would be read 5\.91 times") as caught:
         tiny.phase("pretrain", tmp_path / "many", **many)

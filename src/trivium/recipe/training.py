@@ -52,9 +52,9 @@ class TrainingStage(StageBase):
     """Length of training in optimizer steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Length of training in passes over the data."""
-    max_epochs: Annotated[float, Field(gt=0)] = how(4.0)
-    """`tokens` that would read the data more often than this are refused: four passes are worth about as much as new data, many
-    more are worth little (Muennighoff et al. 2023)."""
+    max_epochs: Annotated[float, Field(gt=0)] = how(1.0)
+    """`tokens` that would read the data more often than this are refused. Up to four passes are worth about as much as new data,
+    many more are worth little (Muennighoff et al. 2023): write `max_epochs: 4` if that is meant."""
     batch: Annotated[int, Field(gt=0)] = 32
     """Rows (sequences) per optimizer step."""
     micro_batch: Annotated[int, Field(gt=0)] | None = None
