@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.errors import DataError
+from trivium.generate.continuous import Completion, complete
+from trivium.generate.sampling import Sampling, distribution
 from trivium.model.cache import Cache
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive
 from trivium.text.chat import ChatTokenizer, Message
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 96
-    seed: int = 0
+__all__ = ["Completion", "Sampling", "complete", "decode", "generate", "sample", "stream"]
 
 
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Next ids: logits (B, V) -> (B,) int64. top_p keeps the smallest set of tokens with that much probability (nucleus)."""
+    """Next ids: logits (B, V) -> (B,) int64."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    probabilities = F.softmax(logits.float() / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return torch.multinomial(distribution(logits, sampling), 1, generator=generator).squeeze(-1)
 
 
 @torch.no_grad()
