@@ -85,6 +85,17 @@ class _Slots:
         return new, new.tolist(), logp.tolist()
 
 
+def _limits(prompts: Sequence[Sequence[int]], context: int, new: int) -> list[int]:
+    """How many tokens each prompt may get."""
+    for number, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < context:
+            raise DataError(
+                f"prompt {number} has {len(prompt)} tokens; it needs at least 1 and fewer than the context, {context}",
+                fix="shorten the prompt, or train with a longer `context`",
+            )
+    return [min(new, context - len(prompt)) for prompt in prompts]
+
+
 @torch.no_grad()
 def complete(
     model: Transformer,
@@ -101,16 +112,9 @@ def complete(
     """
     if not prompts:
         return []
-    context, ending = model.config.context, set(stop)
-    for number, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < context:
-            raise DataError(
-                f"prompt {number} has {len(prompt)} tokens; it needs at least 1 and fewer than the context, {context}",
-                fix="shorten the prompt, or train with a longer `context`",
-            )
-    limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
+    limits, ending = _limits(prompts, model.config.context, sampling.max_new_tokens), set(stop)
     count = min(slots, len(prompts))
-    state = _Slots(model, count, max(map(len, prompts)) + max(limits), sampling)
+    state = _Slots(model, count, max(len(p) + n for p, n in zip(prompts, limits, strict=True)), sampling)
     found = [Completion([], [], False) for _ in prompts]
     waiting = [i for i in reversed(range(len(prompts))) if limits[i] > 0]
     owner: list[int | None] = [None] * count
