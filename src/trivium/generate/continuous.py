@@ -113,7 +113,7 @@ def complete(
     if not prompts:
         return []
     limits, ending = _limits(prompts, model.config.context, sampling.max_new_tokens), set(stop)
-    count = min(slots, len(prompts))
+    count = min(max(slots, 1), len(prompts))
     state = _Slots(model, count, max(len(p) + n for p, n in zip(prompts, limits, strict=True)), sampling)
     found = [Completion([], [], False) for _ in prompts]
     waiting = [i for i in reversed(range(len(prompts))) if limits[i] > 0]
