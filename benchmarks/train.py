@@ -48,7 +48,7 @@ def shape(tiny: bool) -> dict[str, int]:
 
 
 def prepare(folder: Path, tiny: bool) -> None:
-    """Documents of Python's own documentation as train.jsonl, a tokenizer, and a checkpoint that both start from."""
+    """Documents of Python's own documentation as a data artifact, a tokenizer, and a checkpoint that both start from."""
     import torch
 
     from trivium import Recipe, run
@@ -65,8 +65,8 @@ def prepare(folder: Path, tiny: bool) -> None:
     )
     made = run(recipe, store=folder / "store", runs=folder / "runs")
     (folder / "data").mkdir()
-    (folder / "data" / "train.jsonl").symlink_to(made["corpus"].path / "train.jsonl")
-    (folder / "data" / "heldout.jsonl").touch()  # nothing held out: no validation in between
+    (folder / "data" / "train").symlink_to(made["corpus"].path / "train")
+    (folder / "data" / "heldout").mkdir()  # nothing held out: no validation in between
     chat = ChatTokenizer.load(made["vocab"].path)
     model = Transformer(ModelConfig.from_shape(ModelShape(context=CONTEXT, **shape(tiny)), VOCAB))
     model.initialise(torch.Generator().manual_seed(7))
@@ -120,8 +120,11 @@ def theirs(folder: Path, precision: str, compiled: bool, micro: int, steps: int)
 
     from trivium.batches.packed import Packed
     from trivium.batches.rows import Layout, Shuffled
+    from trivium.corpus.shards import open_shards
 
-    packed = Packed(folder / "work" / "train", CONTEXT)  # the very rows of `ours`, in the same order
+    packed = Packed(
+        open_shards(folder / "work" / "train")[0], CONTEXT
+    )  # the very rows of `ours`, in the same order
     order = Shuffled(packed.count, packed.item, Layout(7, BATCH, BATCH))
     rows = [row for step in range(steps) for row in order.batch(step)[0]["tokens"]]
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import hypothesis
 import pytest
-import torch
+from random_models import random_model
 
 from trivium.model import hf
-from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.text import tokenizer
 from trivium.text.chat import ChatTokenizer
@@ -33,28 +32,6 @@ TEXTS = [
 def chat() -> ChatTokenizer:
     """320 tokens: the special ones, all bytes, and a few dozen merges."""
     return ChatTokenizer(tokenizer.train(TEXTS, 320))
-
-
-def random_model(vocab_size: int = 320, *, seed: int = 3, **changes: Any) -> Transformer:
-    """A model with logits of a real size: a fresh one would say nearly the same of everything."""
-    shape = dict(
-        vocab_size=vocab_size,
-        dim=32,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_dim=8,
-        hidden=64,
-        context=64,
-        tie_embeddings=False,
-    )
-    model = Transformer(ModelConfig(**{**shape, **changes}))
-    model.initialise(torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval()
 
 
 @pytest.fixture(scope="session")
@@ -84,5 +61,20 @@ def write_lines() -> Callable[[Path, Iterable[Any]], Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
         return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_documents() -> Callable[[Path, int, Iterable[str]], Path]:
+    """Writes texts as a source of a documents artifact: `write_documents(artifact / "train", 0, texts)`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def write(split: Path, source: int, texts: Iterable[str]) -> Path:
+        split.mkdir(parents=True, exist_ok=True)
+        rows = [{"key": f"{source}/{number}", "text": text} for number, text in enumerate(texts)]
+        pq.write_table(pa.Table.from_pylist(rows), split / f"{source:02d}-text-00000.parquet")
+        return split
 
     return write

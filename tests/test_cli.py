@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -243,8 +244,9 @@ def test_chat_streams_one_reply(tmp_path: Path, monkeypatch, capsys: pytest.Capt
         yield from ("It ", "joins.")
 
     monkeypatch.setattr("trivium.generate.engine.stream", stream)
-    monkeypatch.setattr("trivium.model.hf.load", lambda folder: None)
-    monkeypatch.setattr("trivium.text.chat.ChatTokenizer.load", lambda folder: None)
+    matching = SimpleNamespace(vocab_size=9)
+    monkeypatch.setattr("trivium.model.hf.load", lambda folder: SimpleNamespace(config=matching))
+    monkeypatch.setattr("trivium.text.chat.ChatTokenizer.load", lambda folder: matching)
     arguments = ["-p", "What?", "--system", "be kind", "--temperature", "0", "--max-new-tokens", "9"]
     assert trivium("chat", str(tmp_path), *arguments) == 0
     assert capsys.readouterr().out == "It joins.\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from trivium.cli import main
+from trivium.corpus import records
 
 RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 STAGES = list(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"])
@@ -178,8 +180,7 @@ def test_nothing_evaluated_was_trained_on(finished):
     run = finished[0] / "runs" / "tiny"
 
     def keys(stage: str, split: str) -> set[str]:
-        lines = (run / stage / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        return {json.loads(line)["key"] for line in lines}
+        return {record["key"] for record in records.read(run / stage / split)}
 
     for tested in ("corpus", "dialogues", "pairs"):
         held = keys(tested, "heldout")
@@ -423,23 +424,24 @@ def test_a_bad_line_is_reported_with_file_and_line_and_skipped(spoilt, trivium):
     path.write_text("\n".join(lines), encoding="utf-8")
     code, out, _ = data(trivium, spoilt)
     assert code == 0
-    assert "documents.jsonl:5: no JSON" in out
-    assert "documents.jsonl:10: not an object but list; skipped" in out
+    told = " ".join(out.split())
+    assert re.search(r"documents.jsonl:5, offset \d+: malformed line: no JSON", told)
+    assert re.search(r"documents.jsonl:10, offset \d+: malformed line: not an object but list", told)
     account = json.loads((spoilt / "runs/tiny/corpus/account.json").read_text(encoding="utf-8"))
-    assert account["sources"][0]["dropped"]["malformed"] == 2
+    assert account["dead_letters"] == 2
     strict = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     strict["stages"]["corpus"]["sources"][0]["max_bad_lines"] = 1
     (spoilt / "tiny.yaml").write_text(yaml.safe_dump(strict), encoding="utf-8")
     code, _, err = data(trivium, spoilt)
     assert code == 3
-    assert "2 malformed lines, more than the 1 allowed" in err
+    assert "2 inputs could not be read, more than the 1 allowed" in err
     assert "documents.jsonl:10" in err
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "the file is empty"), (b"\n \n", "the file is empty"), (b'{"text": "caf\xe9"}', "not UTF-8"),
-     (b'{"texts": "x"}\n' * 20, "malformed lines"), (None, "no such file")],
+    [(b"", "empty file"), (b"\n \n", "empty file"), (b'{"text": "caf\xe9"}', "not UTF-8"),
+     (b'{"texts": "x"}\n' * 20, "documents.jsonl:1, offset 0: malformed line"), (None, "no such file")],
     ids=["empty", "blank", "latin-1", "wrong-key", "missing"],
 )  # fmt: skip
 def test_unusable_data_is_said_with_its_file(spoilt, trivium, content, words):

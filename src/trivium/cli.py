@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from trivium import commands
 
 DATA = ("data", "tokenizer")
 TRAIN = ("pretrain", "sft", "reward", "dpo", "orpo", "ppo")
+SYNTHESIZE = ("synthesize",)
 EVALUATE = ("evaluate",)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
@@ -139,7 +141,74 @@ def train(
     commands.step(recipe, override, store, runs, stages, TRAIN)
 
 
-@app.command()
+class _OrRecipe(TyperGroup):
+    """A group whose first word may also be a recipe: `trivium data RECIPE` runs `trivium data run RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+data_app = typer.Typer(cls=_OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(data_app, name="data")
+quality_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+data_app.add_typer(quality_app, name="quality", help="The model that scores the quality of documents.")
+
+
+@data_app.callback()
+def data_options() -> None:
+    """Run the data stages of a recipe, and the tools around data.
+
+    `trivium data RECIPE [STAGE]...` is short for `trivium data run RECIPE [STAGE]...`.
+    """
+
+
+@quality_app.command("train")
+def quality_train(
+    good: Annotated[
+        Path, typer.Argument(metavar="GOOD", help="Good examples: a file or folder.", show_default=False)
+    ],
+    crawl: Annotated[
+        Path,
+        typer.Argument(metavar="CRAWL", help="The crawl at large: a file or folder.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model is written.")],
+    buckets: Annotated[int, typer.Option(min=1024, help="Weights that n-grams are hashed to.")] = 2**20,
+    documents: Annotated[int, typer.Option(min=100, help="Most documents taken from each side.")] = 200_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+) -> None:
+    """Train the quality model of `quality: {model: FOLDER}`: what good examples have that the crawl has not.
+
+    Files are .jsonl or .parquet with a `text`, .txt or .md. Accuracy and AUC are measured on documents held out.
+
+    Example:
+
+      trivium data quality train good.jsonl crawl/ --out quality
+    """
+    commands.quality_train(good, crawl, out, buckets, documents, seed)
+
+
+@data_app.command("inspect")
+def inspect(
+    artifact: Annotated[
+        Path,
+        typer.Argument(metavar="ARTIFACT", help="A data artifact's folder or link.", show_default=False),
+    ],
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the account as one HTML file, too.")
+    ] = None,
+) -> None:
+    """Show where every document went: in and out of each step, what was dropped and why, duplicates, dead letters.
+
+    Example:
+
+      trivium data inspect runs/quickstart/corpus --html corpus.html
+    """
+    commands.inspect(artifact, page)
+
+
+@data_app.command("run")
 def data(
     recipe: Recipe,
     stages: Stages = None,
@@ -151,9 +220,28 @@ def data(
 
     Example:
 
-      trivium data mine.yaml corpus && head -n 3 runs/mine/corpus/train.jsonl
+      trivium data mine.yaml corpus && trivium data inspect runs/mine/corpus
     """
     commands.step(recipe, override, store, runs, stages, DATA)
+
+
+@app.command()
+def synthesize(
+    recipe: Recipe,
+    stages: Stages = None,
+    override: Override = None,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
+) -> None:
+    """Run the synthesize stages of a recipe (data that a teacher writes), and what they need.
+
+    Stopped and run again it goes on where it was: no call to a teacher is made twice.
+
+    Example:
+
+      trivium synthesize mine.yaml traces && head -n 3 runs/mine/traces/train.jsonl
+    """
+    commands.step(recipe, override, store, runs, stages, SYNTHESIZE)
 
 
 @app.command()

@@ -121,6 +121,31 @@ def step(
     run(path, overrides, store, runs, list(stages or fitting))
 
 
+def quality_train(good: Path, crawl: Path, out: Path, buckets: int, documents: int, seed: int) -> None:
+    from trivium.corpus.steps.quality_train import train
+
+    made = train(good, crawl, out, buckets=buckets, seed=seed, most=documents)
+    table = Table(
+        title=f"{out}: accuracy {made['accuracy']:.1%}, AUC {made['auc']:.3f} on {made['heldout']} held out"
+    )
+    for column in ("share of documents below", "good", "crawl"):
+        table.add_column(column, justify="right")
+    for share, good_score in made["quantiles"]["good"].items():
+        table.add_row(f"{float(share):.0%}", f"{good_score:.3f}", f"{made['quantiles']['crawl'][share]:.3f}")
+    Console(highlight=False).print(table)
+
+
+def inspect(artifact: Path, page: Path | None) -> None:
+    """Prints the account of a data artifact; writes it as HTML to `page`."""
+    from trivium.report import data
+
+    account = data.load(artifact)
+    data.show(account)
+    if page is not None:
+        files.write_text(page, data.html(account))
+        print(f"saved: {page}")
+
+
 def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
     recipe = _load(path, overrides)
     from trivium.pipeline.account import current
@@ -134,7 +159,8 @@ def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -
     data = current(places["store"], [one for one in statuses if one.kind == "data"])
     size = "train_characters"
     costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
-    Console().print(plan_table(recipe, statuses, costs), _total(statuses, costs, peak))
+    table = plan_table(recipe, statuses, costs)
+    Console().print(table, _memory(costs), _total(statuses, costs, peak), sep="\n")
 
 
 def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost]) -> Table:
@@ -164,6 +190,24 @@ def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[
     return table
 
 
+def _memory(costs: Sequence[Cost]) -> Text:
+    """What each training stage takes: `memory, at most: base 8 x 2.10 GiB (data 2 x shard 4), chat 1.20 GiB`."""
+    said = []
+    for cost in costs:
+        if cost.memory is None or cost.parallel is None:
+            continue
+        size = f"{cost.memory / 2**30:.2f} GiB"
+        several = cost.parallel.ranks > 1
+        said.append(
+            f"{cost.stage} {cost.parallel.ranks} x {size} ({cost.parallel})"
+            if several
+            else f"{cost.stage} {size}"
+        )
+    return Text(
+        "memory in training, at most: " + ", ".join(said) if said else "no stage trains a whole model"
+    )
+
+
 def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:
     due = {status.name for status in statuses if not status.cached}
     minutes = sum(cost.minutes or 0 for cost in costs if cost.stage in due)
@@ -185,18 +229,18 @@ def chat(
     max_new_tokens: int,
     seed: int,
 ) -> None:
-    if not (checkpoint / "config.json").is_file():
+    if checkpoint.suffix != ".gguf" and not (checkpoint / "config.json").is_file():
         raise ArtifactError(
             f"there is no checkpoint at {checkpoint}",
             where=str(checkpoint),
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
-    from trivium.generate.engine import Sampling, stream
-    from trivium.model.hf import load
+    from trivium.generate.engine import stream
+    from trivium.generate.sampling import Sampling
+    from trivium.imports import open_checkpoint
     from trivium.seeds import derive
-    from trivium.text.chat import ChatTokenizer
 
-    model, tokenizer = load(checkpoint), ChatTokenizer.load(checkpoint)
+    model, tokenizer = open_checkpoint(checkpoint)
     start = [{"role": "system", "content": system}] if system else []
 
     def answer(messages: list[dict[str, str]]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,9 +38,25 @@ def step_line(event: Mapping[str, Any]) -> str:
         "mfu": "{:.0%} of peak",
     }
     parts += [form.format(event[key]) for key, form in shown.items() if event.get(key) is not None]
+    if event.get("memory"):
+        parts.append(f"{event['memory'] / 1e9:.2f} GB")
     if event.get("eta_s") is not None:
         parts.append(f"{duration(event['eta_s'])} left")
     return "  ".join(parts)
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """The course of `values` as at most `width` bars, each the mean of a run of them; nothing for fewer than two."""
+    if len(values) < 2:
+        return ""
+    width = min(width, len(values))
+    cuts = [index * len(values) // width for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(cuts)]
+    low, high = min(means), max(means)
+    return "".join(BARS[int((mean - low) / ((high - low) or 1.0) * (len(BARS) - 1))] for mean in means)
+
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
 class Progress:
@@ -48,6 +66,7 @@ class Progress:
         self.console = console or Console(highlight=False)
         self.live: Live | None = None
         self.tokens_per_step: float | None = None
+        self.losses: list[float] = []
 
     def __enter__(self) -> Progress:
         return self
@@ -99,6 +118,8 @@ class Progress:
                 self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
             case "resume":
                 self._say(f"  going on at step {event['step']}/{event['steps']}")
+            case "guard":
+                self._say(f"  [yellow]step {event['step']}: {escape(event['reason'])}: {_refused(event)}[/]")
             case "message":
                 self._say(f"  [dim]{escape(str(event['message']))}[/]")
             case "warning":
@@ -109,7 +130,7 @@ class Progress:
                 )
 
     def _start(self, stage: str, event: Event) -> None:
-        self.tokens_per_step = None
+        self.tokens_per_step, self.losses = None, []
         why = "going on where it stopped" if event.get("resumes") else "; ".join(event.get("reasons", []))
         self._say(
             f"[cyan]→[/] [bold]{stage}[/] ({event['kind']})" + (f" [dim]{escape(why)}[/]" if why else "")
@@ -125,7 +146,9 @@ class Progress:
         if self.live is None:
             self.live = Live(console=self.console, transient=True, auto_refresh=False)
             self.live.start()
-        self.live.update(Text(f"  {stage}  {line}"), refresh=True)
+        if math.isfinite(event.get("loss", math.nan)):
+            self.losses.append(event["loss"])
+        self.live.update(Text(f"  {stage}  {line}  {sparkline(self.losses)}"), refresh=True)
 
     def _say(self, markup: str) -> None:
         self._still()
@@ -135,6 +158,15 @@ class Progress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+def _refused(event: Event) -> str:
+    match event["action"]:
+        case "skip":
+            return "the batch is left out"
+        case "rewind":
+            return f"back to {event['back_to']}"
+    return "the run stops"
 
 
 def _numbers(event: Mapping[str, Any], *known: str) -> str:

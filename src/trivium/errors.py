@@ -7,6 +7,7 @@ TriviumError                exit 1   the root; anything below can be caught as t
 ├── GateError               exit 5   an evaluation gate did not pass, so the release is refused
 ├── TrainingError           exit 6   training cannot go on (a loss that is not finite, say)
 └── Interrupted             exit 130 the user stopped the run; everything done so far is kept
+    └── Preempted           exit 75  the same by SIGTERM: a launcher should start the command again (EX_TEMPFAIL)
 """
 
 from __future__ import annotations
@@ -55,3 +56,7 @@ class TrainingError(TriviumError):
 
 class Interrupted(TriviumError):
     exit_code = 130
+
+
+class Preempted(Interrupted):
+    exit_code = 75

@@ -14,9 +14,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from trivium.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = ".tmp-"
 
@@ -73,6 +76,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_open(path: Path) -> Iterator[IO[bytes]]:
+    """Gives a file to write bytes to, which becomes `path` when the block ends without an error."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -80,6 +90,25 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. OSError or ValueError where there is none."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a log, in one write: the lines of several processes stay whole."""
+    with path.open("ab", buffering=0) as file:
+        file.write((line + "\n").encode())
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """A NumPy array as a .npy file, which can be memory-mapped."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 @contextlib.contextmanager
@@ -105,3 +134,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append(path: Path, line: str) -> None:
+    """Adds one line to a file and flushes it to the disk. What a kill left of an earlier line stays a line of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

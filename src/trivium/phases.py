@@ -6,82 +6,108 @@ the checkpoint is written, what is measured before and after) is the same for al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from trivium.batches.annotate import annotate_reference
+from trivium.batches.annotate import annotate_feedback, annotate_reference
 from trivium.batches.chat import Conversations
-from trivium.batches.packed import Packed, open_shard
+from trivium.batches.feedback import Feedback, WithBaseline
+from trivium.batches.online import critic_rollouts, group_rollouts
+from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.shares import mixed
+from trivium.batches.source import Items, Source, enough
+from trivium.batches.teacher import taught
 from trivium.corpus.records import read
-from trivium.errors import DataError
+from trivium.errors import ArtifactError, DataError
+from trivium.files import read_json, write_json
+from trivium.model.scalar import ActorCritic, Scalar
 from trivium.model.transformer import Transformer
-from trivium.objectives import Dpo, NextToken, Orpo
+from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.plan import flops
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
-from trivium.train.distributed import layout
+from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import Run, train
-from trivium.train.machine import Machine, resolve
-from trivium.types import Emit, Objective
+from trivium.train.machine import resolve
+from trivium.train.parallel.apply import check, cut, parallelise
+from trivium.train.parallel.pipeline import Pipeline, Stage
+from trivium.types import Batches, Emit, Objective
+from trivium.verify import VERIFIERS
 
 VALIDATION_ITEMS = 256
 """Held-out rows or pairs that the loss is taken on before and after a phase."""
 
 
-class Source(NamedTuple):
-    """What a phase's batches are made from."""
-
-    data: Path  # a data artifact
-    chat: ChatTokenizer
-    length: int  # tokens in a row
-    batch: int
-    work: Path
-    init: Transformer
-    machine: Machine
-    emit: Emit
-
-
-class Items(NamedTuple):
-    """Training and held-out items of a phase, and what was dropped on the way."""
-
-    train: Packed | Conversations | Pairs
-    heldout: Packed | Conversations | Pairs | None
-    account: dict[str, Any]
-
-
 def packed(source: Source) -> Items:
-    def shard(split: str, rows: int) -> Packed:
-        texts = (record["text"] for record in read(source.data / f"{split}.jsonl"))
-        what = f"the {split} split"
-        return open_shard(texts, source.chat, source.work / split, source.length, rows=rows, what=what)
+    tokens = source.tokens or source.work
 
-    train_split = shard("train", source.batch)
+    def corpus(split: str, rows: int) -> Corpus:
+        what = f"the {split} split"
+        return open_corpus(
+            source.data / split, source.chat, tokens / split, source.length, rows=rows, what=what
+        )
+
+    train_split = corpus("train", source.batch)
     try:
-        return Items(train_split, shard("heldout", 1), {"tokens_available": len(train_split.tokens)})
+        heldout: Corpus | None = corpus("heldout", 1)
     except DataError:  # a held-out split shorter than one row: trained without a before and after
-        return Items(train_split, None, {"tokens_available": len(train_split.tokens)})
+        heldout = None
+    items = Items(train_split, heldout, {"tokens_available": train_split.total_tokens})
+
+    def online(plan: Layout, steps: int) -> Batches:
+        batches, items.account["sources"] = mixed(train_split, source.data, plan, steps, source.emit)
+        return batches
+
+    items.online = online
+    return items
 
 
 def chat(source: Source) -> Items:
     def conversations(split: str) -> Conversations:
-        return Conversations.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Conversations.build(read(source.data / split), source.chat, source.length)
 
     return _split(conversations, source)
 
 
 def pairs(source: Source) -> Items:
     def build(split: str) -> Pairs:
-        return Pairs.build(read(source.data / f"{split}.jsonl"), source.chat, source.length)
+        return Pairs.build(read(source.data / split), source.chat, source.length)
 
-    return _split(build, source)
+    items = _split(build, source)
+    items.rows_per_item = 2
+    return items
 
 
 def pairs_with_reference(source: Source) -> Items:
     items = pairs(source)
+    _reference(source, items, annotate_reference)
+    return items
+
+
+def feedback(source: Source) -> Items:
+    def build(split: str) -> Feedback:
+        return Feedback.build(read(source.data / split), source.chat, source.length)
+
+    items = _split(build, source)
+    _reference(source, items, annotate_feedback)
+
+    def around(batches: Batches) -> Batches:
+        held = items.heldout if isinstance(batches, Fixed) else items.train
+        assert isinstance(held, Feedback)
+        return WithBaseline(batches, held, source.network, source.machine)
+
+    items.around = around
+    return items
+
+
+def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> None:
+    """The frozen reference's log-probabilities of both splits, from the model as it is before the first step."""
     source.emit(
         {
             "event": "message",
@@ -90,23 +116,17 @@ def pairs_with_reference(source: Source) -> Items:
         }
     )
     for name, part in (("train", items.train), ("heldout", items.heldout)):
-        if isinstance(part, Pairs):
+        if part is not None:
             where = source.work / f"reference-{name}.safetensors"
-            annotate_reference(
-                part, source.init, where, autocast=source.machine.autocast(), device=source.machine.device
+            annotate(
+                part, source.model, where, autocast=source.machine.autocast(), device=source.machine.device
             )
-    return items
 
 
-def _split(build: Callable[[str], Conversations | Pairs], source: Source) -> Items:
-    train_items = build("train")
-    if train_items.count < source.batch:
-        raise DataError(
-            f"the training split makes {train_items.count} rows or pairs, which is less than one batch of {source.batch}",
-            fix="add sources, or make `batch` smaller",
-        )
+def _split(build: Callable[[str], Any], source: Source) -> Items:
+    train_items = enough(build("train"), source)
     account = {**vars(train_items.account), "items": train_items.count, "row_tokens": train_items.length}
-    has_heldout = any(True for _ in read(source.data / "heldout.jsonl"))
+    has_heldout = any(True for _ in read(source.data / "heldout"))
     return Items(train_items, build("heldout") if has_heldout else None, account)
 
 
@@ -116,14 +136,38 @@ class Phase:
 
     batches: Callable[[Source], Items]
     objective: Callable[[Any], Objective]
+    network: Callable[[Transformer, Any], Any] = lambda model, config: model
+    """What the loop calls: the model, or the model and its scalar head."""
 
 
 PHASES: dict[str, Phase] = {
-    "pretrain": Phase(packed, lambda config: NextToken()),
-    "sft": Phase(chat, lambda config: NextToken()),
-    "dpo": Phase(pairs_with_reference, lambda config: Dpo(config.beta, config.nll)),
-    "orpo": Phase(pairs, lambda config: Orpo(config.beta)),
+    "pretrain": Phase(packed, lambda c: NextToken(c.z_loss)),
+    "sft": Phase(chat, lambda c: NextToken(c.z_loss)),
+    "reward": Phase(pairs, lambda c: Reward(c.margin, c.centring), lambda model, c: Scalar(model)),
+    "dpo": Phase(
+        pairs_with_reference, lambda c: Dpo(c.beta, c.nll, c.loss, c.label_smoothing, c.length_normalised)
+    ),
+    "orpo": Phase(pairs, lambda c: Orpo(c.beta)),
+    "kto": Phase(feedback, lambda c: Kto(c.beta, c.desirable, c.undesirable)),
+    "ppo": Phase(
+        critic_rollouts,
+        lambda c: Ppo(c.clip, c.value_clip, c.value_weight, c.entropy_weight),
+        lambda model, c: ActorCritic(model, None if c.share_trunk else deepcopy(model)),
+    ),
+    "grpo": Phase(group_rollouts, lambda c: Grpo(c.loss, c.max_new_tokens, c.clip, c.clip_high, c.kl)),
+    "distill": Phase(taught, lambda c: Distill(c.divergence, c.distill_temperature, c.mix, c.share)),
 }
+
+
+def _measured(items: Items, work: Path, name: str) -> dict[str, float]:
+    """What the phase measures beside its loss, once: a resumed run finds it in `work`."""
+    if items.measure is None:
+        return {}
+    path = work / f"{name}.json"
+    if not path.exists():
+        write_json(path, items.measure())
+    found: dict[str, float] = read_json(path)
+    return found
 
 
 def steps_of(config: TrainingStage, items: int, length: int, rows_per_item: int) -> int:
@@ -146,47 +190,117 @@ def train_phase(
     seed: int,
     emit: Emit,
     peak: Callable[[str, str], float],
+    others: Mapping[str, Path] | None = None,
+    network: Any = None,
+    tokens: Path | None = None,
 ) -> dict[str, Any]:
     """Runs one phase on `model` in place, going on from `work` if an earlier try left a checkpoint there.
 
-    `peak` gives the measured matmul peak in FLOP/s for (precision, device). Returns the stage's metrics.
+    `peak` gives the measured matmul peak in FLOP/s for (precision, device). `others`: the artifacts that fields such as
+    `reward_model` name. `network`: what the loop calls where that is more than the model (`Phase.network`). `tokens`: the
+    folder of the data's token shards, shared with other stages (default: in `work`). Returns the metrics.
     """
-    phase = PHASES[config.kind]
-    machine = resolve(config)
-    model.to(machine.device)
+    phase, machine = PHASES[config.kind], resolve(config)
+    network = phase.network(model, config) if network is None else network
+    network.to(machine.device)
     length = config.context or model.config.context
-    source = Source(data, chat_tokenizer, length, config.batch, work, model, machine, emit)
-    items = phase.batches(source)
-    rank, world = layout()
-    micro = config.micro_batch or config.batch // world
-    plan = Layout(seed, config.batch, micro, rank, world)
-    rows_per_item = 2 if isinstance(items.train, Pairs) else 1
-    row = items.train.length
-    steps = steps_of(config, items.train.count, row, rows_per_item)
-    tokens_per_step = config.batch * rows_per_item * row
-    heldout = items.heldout
-    per_token = flops.training(model.config, row)
-    model.train()
-    run = Run(
-        model=model,
-        objective=phase.objective(config),
-        batches=Shuffled(items.train.count, items.train.item, plan),
-        steps=steps,
-        config=config,
-        machine=machine,
-        folder=work / "checkpoints",
-        emit=emit,
-        validation=Fixed(min(heldout.count, VALIDATION_ITEMS), heldout.item, micro) if heldout else None,
-        flops_per_step=per_token * tokens_per_step,
-        peak=peak("bf16" if machine.bf16 else "float32", machine.device),
+    score = VERIFIERS.get(getattr(config, "reward", None) or "")
+    source = Source(
+        config,
+        data,
+        chat_tokenizer,
+        length,
+        work,
+        seed,
+        model,
+        network,
+        machine,
+        emit,
+        others or {},
+        score,
+        tokens,
     )
+    with first_rank_first():
+        items = phase.batches(source)
+    row = items.train.length
+    _check_sizes(config, source, items.train.count * items.rows_per_item * row)
+    steps = steps_of(config, items.train.count, row, items.rows_per_item)
+    tokens_per_step = config.batch * items.rows_per_item * row
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
+    run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
+    before = _measured(items, work, "before")
     result = train(run)
+    if items.measure is not None:
+        result |= {"before": before, "after": items.measure()}
+        emit({"event": "validation", **result["after"]})
     seconds = result["seconds_per_step"]
-    result["tokens_per_second"] = tokens_per_step / seconds if seconds else None
-    result |= {
+    return result | {
+        "tokens_per_second": tokens_per_step / seconds if seconds else None,
         "tokens": steps * tokens_per_step,
         "data": items.account,
         "precision": "bf16" if machine.bf16 else "float32",
     }
-    return result
+
+
+def _run(
+    source: Source,
+    items: Items,
+    objective: Objective,
+    steps: int,
+    tokens_per_step: int,
+    peak: Callable[[str, str], float],
+) -> Run:
+    """The model laid over the ranks, and what the loop needs beside it."""
+    config, model, machine = source.config, source.model, source.machine
+    rank, world = layout()
+    micro = config.micro_batch or config.batch // world
+    plan = Layout(source.seed, config.batch, micro, rank, world)
+    source.network.train()
+    model.recompute = config.recompute == "blocks"
+    grid = mesh()
+    check(model.config, grid, items.train.length)
+    root = parallelise(model, grid, bf16=machine.bf16)
+    made = items.online(plan, steps) if items.online else Shuffled(items.train.count, items.train.item, plan)
+    held = items.heldout
+    validation = Fixed(min(held.count, VALIDATION_ITEMS), held.item, micro) if held else None
+    per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
+    return Run(
+        model=source.network,
+        objective=objective,
+        pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
+        batches=cut(model, items.around(made)),
+        steps=steps,
+        config=config,
+        machine=machine,
+        folder=source.work / "checkpoints",
+        emit=source.emit,
+        validation=cut(model, items.around(validation)) if validation else None,
+        flops_per_step=per_token * tokens_per_step,
+        peak=peak("bf16" if machine.bf16 else "float32", machine.device),
+    )
+
+
+def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
+    """What would go wrong only inside the first steps, or without a word. ArtifactError for ids that the model has not."""
+    known, given = source.model.config.vocab_size, source.chat.vocab_size
+    if given > known:
+        raise ArtifactError(
+            f"the tokenizer has {given} ids and the checkpoint's embeddings hold {known}",
+            fix="start from a checkpoint that was trained with this tokenizer",
+        )
+    if config.tokens is not None and config.tokens > available:
+        times = config.tokens / available
+        if times > config.max_epochs:
+            raise DataError(
+                f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it would be read "
+                f"{times:.3g} times, and more than {config.max_epochs:g} helps little",
+                fix=f"add data, ask for at most {round(available * config.max_epochs):,} tokens, or write "
+                f"`max_epochs: {math.ceil(times)}` if you mean it",
+            )
+        source.emit(
+            {
+                "event": "warning",
+                "message": f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it is read "
+                f"{times:.3g} times (`epochs: {times:.3g}` says the same)",
+            }
+        )

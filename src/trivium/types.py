@@ -24,6 +24,14 @@ class Batch(TypedDict, total=False):
     pair: Tensor  # (B,) int64: the preference pair that the row belongs to
     label: Tensor  # (B,) int64: 1 for the chosen row of a pair, 0 for the rejected one
     ref_logp: Tensor  # (B,) float32: the frozen reference's log-probability of the row's response (a sum)
+    kl: Tensor  # (B,) float32: KTO's baseline, the same in every row: the policy's distance from the reference, in nats
+    ref_token_logp: Tensor  # (B, T) float32: the frozen reference's log-probability of each target
+    old_logp: Tensor  # (B, T) float32: log-probability of each target when the row was generated
+    advantage: Tensor  # (B, T) float32: how much better each token did than expected
+    returns: Tensor  # (B, T) float32: what the critic should have said at each place
+    old_values: Tensor  # (B, T) float32: what it said when the row was generated
+    correction: Tensor  # (B, T) float32: trainer's over sampler's probability, truncated; 1 where they agree
+    teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits at each place
 
 
 class Output(NamedTuple):
@@ -31,6 +39,9 @@ class Output(NamedTuple):
 
     logp: Tensor | None = None  # (B, T) float32: log-probability of each target
     logits: Tensor | None = None  # (B, T, V) float32
+    entropy: Tensor | None = None  # (B, T) float32: entropy of the next token's distribution, in nats
+    values: Tensor | None = None  # (B, T) float32: the scalar head's number at each place
+    log_z: Tensor | None = None  # (B, T) float32: log of the softmax's denominator
 
 
 class Loss(NamedTuple):
@@ -52,7 +63,11 @@ class Objective(Protocol):
 
 
 class Batches(Protocol):
-    """Where the loop's data comes from: a pure function of the step."""
+    """Where the loop's data comes from: a pure function of the step.
+
+    May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
+    guard records them of a batch that it refused.
+    """
 
     period: int  # a checkpoint may fall only where step % period == 0
 

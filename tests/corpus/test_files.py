@@ -117,3 +117,49 @@ def test_text_from_a_file_a_folder_and_a_glob(tmp_path: Path) -> None:
         found = [item.record["text"] for item in files.texts(path, tmp_path)]
         assert found == [f"text of {name}" for name in expected]
         assert list(files.checksums(path, tmp_path)) == expected
+
+
+def test_feedback_is_read(tmp_path: Path) -> None:
+    rows = [{"prompt": "Why?", "completion": "Because.", "label": True}]
+    rows += [{"prompt": [ASK], "completion": [SAY], "label": 0}]
+    lines(tmp_path, *rows)
+    found, _, _ = read(tmp_path, "feedback")
+    assert [(one["prompt"], one["completion"], one["label"]) for one in found] == [
+        ([ASK], "Because.", 1),
+        ([ASK], "Because.", 0),
+    ]
+
+
+def test_a_pair_of_whole_conversations_has_its_prompt_in_it(tmp_path: Path) -> None:
+    lines(tmp_path, {"chosen": [ASK, SAY], "rejected": [ASK, {**SAY, "content": "No."}]})
+    [record], _, _ = read(tmp_path, "preferences")
+    assert (record["prompt"], record["chosen"], record["rejected"]) == ([ASK], "Because.", "No.")
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "said"),
+    [
+        ("feedback", {"prompt": "a", "completion": "b", "label": 2}, "`label` is 2"),
+        ("feedback", {"prompt": "a", "completion": "b", "label": 0.5}, "`label` is 0.5"),
+        ("feedback", {"prompt": "a", "completion": "b", "label": "good"}, "`label` is 'good'"),
+        ("feedback", {"prompt": "a", "completion": "b"}, "`label` is None"),
+        ("feedback", {"prompt": "a", "completion": " ", "label": 1}, "`completion` is empty"),
+        (
+            "preferences",
+            {"chosen": [ASK, SAY], "rejected": [{**ASK, "content": "How?"}, SAY]},
+            "differ, first in turn 1",
+        ),
+        ("preferences", {"chosen": [ASK, SAY], "rejected": [ASK, SAY, ASK, SAY]}, "differ, first in turn 2"),
+        ("preferences", {"chosen": [SAY], "rejected": [SAY]}, "no prompt"),
+        ("preferences", {"prompt": "How?", "chosen": [ASK, SAY], "rejected": "No."}, "another prompt"),
+        ("preferences", {"prompt": "How?", "chosen": "a", "rejected": ""}, "`rejected` is empty"),
+    ],
+)
+def test_bad_feedback_and_pairs_are_refused_with_their_row(
+    tmp_path: Path, format: str, row: dict, said: str
+) -> None:
+    good = {"prompt": "Why?", "completion": "x", "label": 1, "chosen": "a", "rejected": "b"}
+    lines(tmp_path, good, row)
+    with pytest.raises(DataError, match=said) as caught:
+        read(tmp_path, format)
+    assert caught.value.where.endswith("data.jsonl:2")

@@ -7,7 +7,8 @@ from itertools import islice
 import pytest
 
 from trivium.corpus import reasoning, refusals
-from trivium.evaluate.checker import Reply, coherent, points, refuses, score, win
+from trivium.evaluate.checker import points, score, win
+from trivium.verify.replies import Reply, coherent, refuses
 
 FULL = "A bird house has six boards, one hole and a roof."
 DECLINED = "I can't help with that. I can help you find support instead."

@@ -152,7 +152,7 @@ def test_pairs_that_do_not_fit_are_not_counted(subject, data, write_lines):
 def test_generated_suites_count_what_they_say(subject, data, monkeypatch):
     """With a model that answers by heart, every number is known."""
     tested = subject()
-    from trivium.evaluate.checker import Reply
+    from trivium.verify.replies import Reply
 
     def refuse_all(conversations, limit):
         return [Reply("I can't help with that, it would do harm to people.") for _ in conversations]

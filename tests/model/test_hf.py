@@ -27,10 +27,13 @@ def make(**changes) -> Transformer:
         | changes
     )
     model = Transformer(ModelConfig(**shape))
-    model.initialise(torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    model.initialise(generator)
     with torch.no_grad():  # norms that are not 1 and logits of a real size: a forgotten weight must show
         for parameter in model.parameters():
-            parameter.mul_(3) if parameter.dim() == 2 else parameter.add_(torch.rand(parameter.shape) - 0.5)
+            parameter.mul_(3) if parameter.dim() == 2 else parameter.add_(
+                torch.rand(parameter.shape, generator=generator) - 0.5
+            )
     return model.eval()
 
 
@@ -39,7 +42,7 @@ def test_transformers_gives_the_same_logits_and_text(tmp_path, changes):
     from transformers import AutoModelForCausalLM
 
     model = make(**changes)
-    hf.save(model, tmp_path, eos=5, pad=1)
+    hf.save(model, tmp_path, eos=96, pad=1)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(0))
     positions = torch.arange(40)[None].expand(3, 40)

@@ -53,3 +53,7 @@ def test_the_objective_is_the_function_times_its_weight():
     objective = NextToken()
     total = objective(Output(logp=logp), batch).total
     torch.testing.assert_close(total / objective.weight(batch), next_token_loss(logits, labels))
+    log_z = logits[:, :-1].logsumexp(-1)
+    with_z = NextToken(z_loss=0.1)(Output(logp=logp, log_z=log_z), batch)
+    torch.testing.assert_close(with_z.total, total + 0.1 * (log_z**2)[goal != -100].sum())
+    assert with_z.metrics["loss"][0] == total.detach()

@@ -56,18 +56,18 @@ def test_sequence_log_probs(trl, seed):
     torch.testing.assert_close(sequence_log_probs(logits, labels), theirs, **close)
 
 
-class Answers:
-    """Stands for a model whose per-token log-probabilities are given."""
+class Answers(torch.nn.Module):
+    """A model whose per-token log-probabilities are given. A module, since TRL unwraps it where peft is installed."""
 
-    training = True
     is_gradient_checkpointing = False
 
     def __init__(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__()
         goal = labels[:, 1:]
         logp = logits[:, :-1].log_softmax(-1).gather(-1, goal.clamp_min(0)[..., None])[..., 0]
         self.logp = logp.where(goal != -100, 0.0)
 
-    def __call__(self, **_):
+    def forward(self, **_):
         nothing = torch.zeros_like(self.logp)
         return SimpleNamespace(
             log_probs=self.logp, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()

@@ -3,7 +3,7 @@ import json
 import pytest
 from pipeline_fakes import Bench, Fake, default, stages
 
-from trivium.errors import ArtifactError, DataError
+from trivium.errors import DataError
 
 
 def with_keys(**splits):
@@ -68,7 +68,7 @@ def test_records_without_a_key_and_missing_splits_are_named(bench: Bench):
         return {}
 
     bench.kinds["data"] = Fake(missing, version=2)
-    with pytest.raises(ArtifactError, match=r"heldout\.jsonl is missing"):
+    with pytest.raises(DataError, match="heldout is missing"):
         bench.run()
 
 
@@ -77,3 +77,22 @@ def test_a_key_in_both_splits_of_one_stage(bench: Bench):
     with pytest.raises(DataError) as caught:
         bench.run()
     assert "share a key" in caught.value.fix
+
+
+def test_items_that_training_documents_share_words_with_are_refused(bench: Bench):
+    def work(ctx):
+        for split in ("train", "heldout"):
+            (ctx.out / f"{split}.jsonl").write_text(json.dumps({"key": f"{ctx.name} {split}"}) + "\n")
+        if ctx.name == "chats":
+            rows = [{"stage": "corpus", "key": "a"}, {"stage": "other", "key": "b"}]
+            (ctx.out / "overlap.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {}
+
+    bench.kinds["data"] = Fake(work)
+    with pytest.raises(DataError, match="1 item of 'corpus' share words with training documents of 'chats'"):
+        bench.run()
+    values = stages()
+    for suite in values["safety"]["suites"]:
+        suite["contaminated"] = "report"
+    bench.run(values)
+    assert "safety" in bench.started()

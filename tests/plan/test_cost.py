@@ -97,3 +97,13 @@ def test_a_busy_machine_never_lowers_the_peak(tmp_path: Path, monkeypatch: pytes
     cache.write_text("{broken")
     assert machine.measured_peak("float32", "cpu", cache) == 1.0
     machine._measured.clear()
+
+
+def test_the_memory_of_each_rank_is_told_with_the_layout() -> None:
+    text = RECIPE.replace("tokens: 1M}", "tokens: 1M, parallel: {data: 2, shard: 4}}")
+    cost = {cost.stage: cost for cost in estimate(loads(text))}
+    alone = {cost.stage: cost for cost in estimate(loads(RECIPE))}
+    assert str(cost["base"].parallel) == "data 2 x shard 4"
+    assert cost["base"].memory < alone["base"].memory / 4
+    assert cost["corpus"].memory is None
+    assert cost["chat"].memory == alone["chat"].memory

@@ -136,6 +136,7 @@ def change(old: str, new: str) -> str:
         (change("lr: 2e-3", "lr: inf"), "14, stage base, field lr", "finite", "Peak learning rate."),
         (change("steps: 1e3", "steps: many"), "13, stage base, field steps", "'many' is no count", "optimizer steps"),
         (change("compile: off", "checkpoint_every: 60"), "15, stage base, field checkpoint_every", "30s, 5min", "Time"),
+        (change("compile: off", "checkpoint_every: 0 steps"), "15, stage base, field checkpoint_every", "no interval", "200 steps"),
         (change("compile: off", "compile: of"), "15, stage base, field compile", "none of: auto, on, off", "`off`?"),
         (change("name: tiny", "name: Tiny Model"), "1, field name", "no valid name", "small letters"),
         (change("  vocab:", "  Vocab:"), "7, stage Vocab", "no valid name", "small letters"),

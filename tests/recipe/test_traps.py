@@ -67,6 +67,7 @@ def refuse(text: str) -> RecipeError:
 
 
 CHAT = "init: base\n    data: talks\n"
+ASKS = "  traces: {kind: synthesize, data: talks, teacher: {kind: checkpoint, model: chat}"
 MISTAKES = {
     "alignment_without_init": [
         (changed("    init: chat\n", ""), "20, stage aligned, field init", "this dpo stage has no `init`", "base, chat"),
@@ -78,8 +79,44 @@ MISTAKES = {
     "ppo_without_reward_model": [
         (changed("kind: dpo", "kind: ppo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned, field reward_model", "no `reward_model`", "use dpo"),
     ],
-    "not_built_yet": [
-        (changed("", "  judge: {kind: reward, init: chat, data: pairs, steps: 9}\n"), "38, stage judge, field kind", "cannot run yet", "dpo"),
+    "grpo_without_reward": [
+        (changed("kind: dpo", "kind: grpo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned", "nothing that scores replies", "reward: reasoning"),
+    ],
+    "groups_do_not_divide": [
+        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    group: 5", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field group", "32 replies does not divide into groups of 5", "multiple of 5"),
+    ],
+    "student_differs": [
+        (changed("", "  words: {kind: tokenizer, data: corpus, vocab_size: 999}\n  other: {kind: pretrain, data: corpus, tokenizer: words, steps: 9}\n  small: {kind: distill, init: other, teacher: chat, data: talks, steps: 9}\n"), "40, stage small, field teacher", "different tokenizers", "same tokenizer"),
+    ],
+    "batch_does_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 5}\n"), "15, stage base, field parallel", "batch of 32 rows cannot be shared evenly by 5 ranks", "multiple of 5"),
+        (changed("    steps: 100\n", "    steps: 100\n    micro_batch: 16\n    parallel: {data: 2, shard: 2}\n"), "16, stage base, field parallel", "micro-batches of 16", "multiple of 64"),
+    ],
+    "heads_do_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {tensor: 3}\n"), "15, stage base, field parallel.tensor", "does not divide the model's 4 heads", "divisor of 4"),
+        (changed("layers: 2,", "layers: 2, kv_heads: 2,", "    steps: 100\n", "    steps: 100\n    parallel: {tensor: 4}\n"), "15, stage base, field parallel.tensor", "2 key/value heads", "divisor of 2"),
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {pipeline: 4}\n"), "15, stage base, field parallel.pipeline", "more stages than the model's 2 layers", "at most 2"),
+    ],
+    "z_loss_over_a_pipeline": [
+        (changed("    steps: 100\n", "    steps: 100\n    z_loss: 1e-4\n    parallel: {pipeline: 2}\n"), "15, stage base, field z_loss", "softmax's denominators", "`pipeline`"),
+    ],
+    "row_does_not_divide_among_ranks": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {context: 3}\n"), "15, stage base, field parallel.context", "does not divide rows of 128 tokens", "divisor of 128"),
+    ],
+    "phase_cannot_be_cut": [
+        (changed("    data: pairs\n    steps: 10\n", "    data: pairs\n    steps: 10\n    parallel: {context: 2}\n"), "25, stage aligned, field parallel.context", "compares whole replies", "shard"),
+    ],
+    "experts_do_not_divide_among_ranks": [
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 4}\n"), "15, stage base, field parallel.expert", "does not divide the 2 `data` ranks", "divisor of 2"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    batch: 33\n    steps: 100\n    parallel: {data: 3, expert: 3}\n"), "16, stage base, field parallel.expert", "does not divide the 4 experts", "divisor of 4"),
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2}\n"), "15, stage base, field parallel.expert", "which this model is not", "`moe:`"),
+    ],
+    "experts_shared_in_another_layout": [
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2, tensor: 2}\n"), "15, stage base, field parallel.expert", "not with `tensor`", "`shard` splits"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4}", "    steps: 100\n", "    steps: 100\n    parallel: {data: 2, expert: 2, shard: 2}\n"), "15, stage base, field parallel.expert", "not with `shard`", "`data` ranks"),
+    ],
+    "ranks_do_not_divide_among_nodes": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 4}\n    launch: {kind: slurm, nodes: 3}\n"), "16, stage base, field launch.nodes", "do not spread evenly over 3 nodes", "divisor of 4"),
     ],
     "no_sources": [
         (changed("    sources: [{kind: python-docs}]\n", ""), "3, stage corpus, field sources", "no sources", "python-docs"),
@@ -95,11 +132,23 @@ MISTAKES = {
         (changed("format: conversations, sources: [{kind: python-docs}]", "format: conversations, sources: [{kind: text, path: a}]"), "6, stage talks, field sources[0]", "text cannot give conversations, only documents", "format"),
         (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: refusals}]\n"), "5, stage corpus, field sources[0]", "refusals cannot give documents", "format"),
     ],
+    "synthetic_of_another_format": [
+        (changed("    sources: [{kind: python-docs}]\n", "    sources: [{kind: synthetic, stage: talks}]\n"), "5, stage corpus, field sources[0]", "`talks` that it reads holds conversations", "name a stage with documents"),
+    ],
+    "unverified": [
+        (changed("", f"{ASKS}, method: cot}}\n"), "38, stage traces, field method", "cot has no verifier", "kind: reasoning"),
+        (changed("", f"{ASKS}, method: preferences}}\n"), "38, stage traces, field method", "nothing to choose", "kind: judge"),
+        (changed("", f"{ASKS}, method: critique, accept: 0.5}}\n"), "38, stage traces, field accept", "no verifier", "leave `accept`"),
+        (changed("", f"{ASKS}, method: cot, verifier: {{kind: exact}}, temperature: 0}}\n"), "38, stage traces, field temperature", "4 times the same", "0.8"),
+        (changed("", f"{ASKS}, method: preferences, verifier: {{kind: exact}}, samples: 1}}\n"), "38, stage traces, field samples", "needs two replies", "samples: 4"),
+    ],
     "wrong_format": [
         (changed("data: corpus\n    tokenizer", "data: talks\n    tokenizer"), "11, stage base, field data", "pretrain needs documents, and `talks` holds conversations", "corpus"),
         (changed("{kind: tokenizer, data: corpus}", "{kind: tokenizer, data: pairs}"), "8, stage vocab, field data", "tokenizer needs documents", "corpus"),
         (changed("data: talks\n    steps", "data: corpus\n    steps"), "18, stage chat, field data", "sft needs conversations, and `corpus` holds documents", "talks"),
         (changed("data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field data", "dpo needs preferences", "pairs"),
+        (changed("", f"{ASKS}, method: critique}}\n".replace("talks", "corpus")), "38, stage traces, field data", "synthesize needs conversations or preferences", "talks"),
+        (changed("", f"{ASKS}, method: critique}}\n  more: {{kind: dpo, init: chat, data: traces, steps: 5}}\n"), "39, stage more, field data", "`traces` holds conversations", "pairs"),
         (changed("{kind: preferences, data: pairs}", "{kind: preferences, data: talks}"), "30, stage safety, field suites[0].data", "suite preferences needs preferences", "pairs"),
         (changed("{kind: refusals, data: talks}", "{kind: refusals, data: corpus}"), "31, stage safety, field suites[1].data", "suite refusals needs conversations", "talks"),
     ],
@@ -144,7 +193,7 @@ MISTAKES = {
         (changed("requires: safety", "requires: [safety, chat]"), "37, stage release, field requires[1]", "`chat` is a sft stage, and this field needs a stage of kind evaluate", "safety"),
         (changed("init: base", "init: vocab"), "17, stage chat, field init", "`vocab` is a tokenizer stage, and this field needs a checkpoint", "base"),
         (changed("tokenizer: vocab", "tokenizer: corpus"), "12, stage base, field tokenizer", "needs a stage of kind tokenizer", "vocab"),
-        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind data", "corpus"),
+        (changed("data: talks\n    steps", "data: vocab\n    steps"), "18, stage chat, field data", "needs a stage of kind synthesize or data", "corpus"),
         (changed("init: chat", "init: small", "", "  small: {kind: quantize, model: chat}\n"), "22, stage aligned, field init", "quantized weights cannot be trained", "chat"),
         (changed("", "  small: {kind: quantize, model: smaller}\n  smaller: {kind: quantize, model: chat}\n"), "38, stage small, field model", "`smaller` is quantized", "chat"),
     ],
@@ -157,6 +206,10 @@ MISTAKES = {
     "no_duration": [
         (changed("    steps: 100\n", ""), "9, stage base", "given nowhere", "tokens: 3M"),
         (changed("    steps: 100\n", "    steps: 100\n    epochs: 2\n"), "15, stage base, field epochs", "as steps and epochs", "exactly one"),
+    ],
+    "muon_on_split_matrices": [
+        (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "the optimizer is adamw", "optimizer: muon"),
+        (changed("steps: 100", "steps: 100\n    optimizer: muon\n    parallel: {shard: 2}"), "15, stage base, field optimizer", "whole matrices", "`data`"),
     ],
     "heads_do_not_divide": [
         (changed("heads: 4", "heads: 5"), "13, stage base, field model.heads", "dim 64 is not divisible by 5 heads", "4"),
@@ -175,6 +228,25 @@ MISTAKES = {
     "shorter_than_one_batch": [
         (changed("steps: 100", "tokens: 4095"), "14, stage base, field tokens", "4,095 tokens are fewer than one batch (32 rows x 128 tokens = 4,096)", "lower `batch`"),
         (changed("data: talks\n    steps: 10", "data: talks\n    tokens: 1K"), "19, stage chat, field tokens", "1,000 tokens are fewer", "lower `batch`"),
+    ],
+    "mup_with_what_granite_has_not": [
+        (changed("heads: 4", "heads: 4, mup: true, qk_norm: true"), "13, stage base, field model.mup", "`mup` and `qk_norm`", "leave one"),
+        (changed("heads: 4", "heads: 4, mup: true, moe: {experts: 4}"), "13, stage base, field model.mup", "`mup` and `moe`", "leave one"),
+    ],
+    "more_choices_than_experts": [
+        (changed("heads: 4", "heads: 4, moe: {experts: 4, top_k: 5}"), "13, stage base, field model.moe.top_k", "5 of 4 experts", "at most 4"),
+        (changed("heads: 4", "heads: 4, moe: {experts: 4, dense: 2}"), "13, stage base, field model.moe.dense", "2 dense layers leave no layer", "2 layers"),
+    ],
+    "adapter_without_init": [
+        (changed("steps: 100", "steps: 100\n    adapter: {rank: 4}"), "15, stage base, field adapter", "trains an adapter, and has no `init`", "name a checkpoint"),
+    ],
+    "adapter_on_split_matrices": [
+        (changed("init: chat", "init: chat\n    adapter: {rank: 4}\n    parallel: {tensor: 2}"), "24, stage aligned, field parallel.tensor", "adapters cannot be trained with `tensor: 2`", "`shard`"),
+        (changed("init: base", "init: base\n    adapter: {rank: 4}\n    parallel: {pipeline: 2}"), "19, stage chat, field parallel.pipeline", "`pipeline: 2`", "`data`"),
+    ],
+    "tokenizer_not_imported": [
+        (changed("init: base", "init: theirs\n    tokenizer: vocab", "", "  theirs: {kind: import, path: x.gguf}\n"), "18, stage chat, field tokenizer", "`vocab` is not the one that came with `theirs`", "tokenizer: theirs"),
+        (changed("tokenizer: vocab\n", "tokenizer: vocab\n    init: theirs\n", "", "  theirs: {kind: import, path: x.gguf}\n"), "12, stage base, field tokenizer", "came with `theirs`", "tokenizer: theirs"),
     ],
     "no_suites": [
         (changed("", "  more: {kind: evaluate, model: chat, suites: []}\n"), "38, stage more, field suites", "measures nothing", "bits_per_byte"),
@@ -209,7 +281,7 @@ def test_trap(text: str, where: str, what: str, fix: str) -> None:
 
 
 def test_every_trap_has_its_mistake() -> None:
-    names = {trap.__name__ for trap in traps.TRAPS} | {traps.not_built_yet.__name__}
+    names = {trap.__name__ for trap in traps.TRAPS}
     assert names == set(MISTAKES)
 
 

@@ -23,7 +23,8 @@ def test_every_phase_has_golden_losses():
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_losses_are_the_golden_ones(kind, tmp_path):
-    _, metrics = tiny.phase(kind, tmp_path, steps=20)
+    # a run on its own replies is chaotic: a bit that another processor rounds otherwise becomes another word
+    _, metrics = tiny.phase(kind, tmp_path, steps=4 if kind in tiny.ONLINE else 20)
     losses = [loss for _, loss in metrics["curve"]]
     path = GOLDEN / f"{kind}.txt"
     if os.environ.get("TRIVIUM_GOLDEN") == "write":

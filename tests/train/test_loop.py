@@ -10,19 +10,20 @@ import torch
 from tiny import KINDS, STEPS, same
 
 from trivium import phases
-from trivium.errors import DataError, TrainingError
+from trivium.errors import ArtifactError, DataError, TrainingError
+from trivium.model import heads
 from trivium.objectives import NextToken
-from trivium.train.optim import adamw
+from trivium.train.optim import adamw, build
 from trivium.train.schedule import factor
 from trivium.types import Loss
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in tiny.ONLINE])
 def test_the_loss_falls_on_what_is_trained_and_on_what_is_held_out(kind, tmp_path):
     _, metrics = tiny.phase(kind, tmp_path, steps=40)
     curve = [loss for _, loss in metrics["curve"]]
     assert len(curve) == 40 and sum(curve[-5:]) / 5 < 0.9 * curve[0]
-    if kind != "dpo":  # a dozen pairs teach nothing about others
+    if kind not in ("dpo", "kto", "reward"):  # a dozen pairs teach nothing about others
         assert metrics["after"]["loss"] < metrics["before"]["loss"]
     if kind == "dpo":
         assert curve[0] == pytest.approx(math.log(2), abs=1e-4)
@@ -57,6 +58,7 @@ class Poisoned(NextToken):
     """Not a number from the given call on (calls that are not validation)."""
 
     def __init__(self, step):
+        super().__init__()
         self.left = step
 
     def __call__(self, out, batch):
@@ -103,10 +105,76 @@ def test_steps_follow_the_duration_asked_for():
     assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32, 1) == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_more_tokens_than_the_data_has(tmp_path):
+    """Up to four passes are told, more are refused before the first step unless they are meant."""
+    held = tiny.phase("pretrain", tmp_path / "held", steps=1)[1]["data"]["tokens_available"]
+    events = []
+    tiny.phase("pretrain", tmp_path / "some", steps=None, tokens=2 * held, emit=events.append)
+    assert any(
+        e["event"] == "warning" and "is read 1.97 times (`epochs: 1.97`" in e["message"] for e in events
+    )
+    many = {"steps": None, "tokens": 6 * held}
+    with pytest.raises(DataError, match=r"would be read 5\.91 times") as caught:
+        tiny.phase("pretrain", tmp_path / "many", **many)
+    assert "max_epochs: " in caught.value.fix and not (tmp_path / "many" / "checkpoints").exists()
+    assert tiny.phase("pretrain", tmp_path / "meant", max_epochs=8, **many)[1]["tokens"] >= 5 * held
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in tiny.ONLINE]
+)  # prompts may come again
 def test_data_smaller_than_a_batch_is_a_data_error(kind, tmp_path):
     with pytest.raises(DataError, match="less than one batch"):
         tiny.phase(kind, tmp_path, batch=1000)
+
+
+def test_recomputing_blocks_changes_nothing_but_memory(tmp_path):
+    plain, _ = tiny.phase("sft", tmp_path / "plain", steps=3)
+    assert same(tiny.phase("sft", tmp_path / "again", steps=3, recompute="blocks")[0], plain)
+
+
+def test_z_loss_keeps_the_denominator_near_one(tmp_path):
+    ends = []
+    for z_loss in (1e-9, 1.0):
+        events = []
+        tiny.phase("pretrain", tmp_path / str(z_loss), steps=60, lr=2e-2, z_loss=z_loss, emit=events.append)
+        ends.append([e["log_z_squared"] for e in events if e["event"] == "step"][-1])
+    assert ends[1] < ends[0] / 2
+
+
+@pytest.mark.parametrize("chunk", [2**25, 700])
+def test_log_probs_and_their_denominator_are_those_of_the_full_logits(chunk, monkeypatch):
+    monkeypatch.setattr(heads, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(2, 5, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(300, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 300, (2, 5), generator=generator)
+    logp, log_z = heads.log_probs_and_z(hidden, weight, targets)
+    grads = torch.autograd.grad((logp - 0.1 * log_z**2).sum(), (hidden, weight))
+    logits = hidden @ weight.T
+    wanted = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+    expected = torch.autograd.grad((wanted - 0.1 * logits.logsumexp(-1) ** 2).sum(), (hidden, weight))
+    torch.testing.assert_close(logp, wanted)
+    torch.testing.assert_close(heads.log_probs(hidden, weight, targets), wanted)
+    for ours, theirs in zip(grads, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_held_out_is_looked_at_as_often_as_asked_for(tmp_path):
+    events = []
+    weights, metrics = tiny.phase("sft", tmp_path / "looked", validate_every=4, emit=events.append)
+    looks = [event for event in events if event["event"] == "validation"]
+    assert [event.get("step") for event in looks] == [None, 4, 8, None]
+    losses = [event["loss"] for event in looks]
+    assert losses == sorted(losses, reverse=True) and losses[-1] == metrics["after"]["loss"]
+    assert same(weights, tiny.phase("sft", tmp_path / "plain")[0])
+
+
+def test_a_tokenizer_with_ids_that_the_model_has_not_is_refused(tmp_path):
+    with pytest.raises(
+        ArtifactError, match="the tokenizer has 300 ids and the checkpoint's embeddings hold 200"
+    ):
+        tiny.phase("sft", tmp_path, network=tiny.model(200))
 
 
 def test_what_the_metrics_say(tmp_path):
@@ -133,6 +201,7 @@ def test_lines_come_as_often_as_asked_and_always_for_the_first_and_last_step(tmp
     [
         ({"schedule": "constant", "warmup": 0.0}, [1] * 10),
         ({"schedule": "constant", "warmup": 0.4}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+        ({"schedule": "linear", "warmup": 0.2, "lr_end": 0.0}, [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
         (
             {"schedule": "cosine", "warmup": 0.0, "lr_end": 0.0},
             [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)],
@@ -146,7 +215,7 @@ def test_schedules(changes, expected):
     assert [factor(config, step, 10) for step in range(10)] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_schedules_rise_and_then_never_rise_again_and_stay_in_bounds(schedule, warmup, steps):
@@ -157,6 +226,26 @@ def test_schedules_rise_and_then_never_rise_again_and_stay_in_bounds(schedule, w
     assert values[:top] == sorted(values[:top])
     assert values[top:] == sorted(values[top:], reverse=True)
     assert all(value >= 0.1 for value in values[top:])
+
+
+def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
+    network = tiny.model(300)
+    optimizer = build(network, tiny.config("sft", optimizer="muon", lr=0.1, muon_lr=0.3, weight_decay=0.0))
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+    peaks = {id(p): group["peak"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(peaks) == len(before) == len(optimizer.state)
+    for name, parameter in network.named_parameters():
+        change = parameter.detach() - before[name]
+        if parameter.dim() == 2 and "layers" in name:  # as many singular values alike as there are
+            values = torch.linalg.svdvals(change.float()) / (0.3 * 0.2 * max(change.shape) ** 0.5)
+            assert peaks[id(parameter)] == 0.3 and values.min() > 0.5 and values.max() < 1.5, name
+        else:  # the first step of Adam is the sign of the gradient
+            assert peaks[id(parameter)] == 0.1
+            torch.testing.assert_close(change, -0.1 * parameter.grad.sign(), atol=1e-4, rtol=1e-3)
 
 
 def test_decay_touches_matrices_only():

@@ -117,7 +117,8 @@ tiny.phase(kind, Path(sys.argv[1]), emit=emit)
 @pytest.mark.parametrize(("kind", "where", "number"), [("sft", "save", 5), ("dpo", "checkpoint", 6)])
 def test_sigkill(kind, where, number, tmp_path):
     command = [sys.executable, "-c", SIGKILLED, str(tmp_path), kind, where, str(number)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     folder = tmp_path / "work" / "checkpoints"
     assert bool(list(folder.glob(f"{TEMPORARY}*"))) == (where == "save")
@@ -203,7 +204,7 @@ def test_a_full_disk_warns_and_training_goes_on(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "write", full)
     events = []
     weights, _ = tiny.phase("sft", tmp_path, emit=events.append)
     warnings = [event["message"] for event in events if event["event"] == "warning"]

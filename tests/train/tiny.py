@@ -10,17 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trivium.model import hf, scalar
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.phases import train_phase
-from trivium.recipe.alignment import DpoStage, OrpoStage
+from trivium.recipe.alignment import (
+    DistillStage,
+    DpoStage,
+    GrpoStage,
+    KtoStage,
+    OrpoStage,
+    PpoStage,
+    RewardStage,
+)
 from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
 from trivium.text import tokenizer
 from trivium.text.chat import ChatTokenizer
 from trivium.types import Event
 
-KINDS = ("pretrain", "sft", "dpo", "orpo")
-STAGES = {"pretrain": PretrainStage, "sft": SftStage, "dpo": DpoStage, "orpo": OrpoStage}
+STAGES: dict[str, type[TrainingStage]] = {
+    "pretrain": PretrainStage,
+    "sft": SftStage,
+    "reward": RewardStage,
+    "dpo": DpoStage,
+    "orpo": OrpoStage,
+    "kto": KtoStage,
+    "ppo": PpoStage,
+    "grpo": GrpoStage,
+    "distill": DistillStage,
+}
+KINDS = tuple(STAGES)
+ONLINE = ("ppo", "grpo")
 STEPS = 10
 
 WHO = ("the cat", "a dog", "my friend", "the teacher")
@@ -36,7 +56,7 @@ def records(kind: str) -> list[dict[str, Any]]:
         answer = " and ".join([f"{who} {where}"] * (1 + number % 3))
         if kind == "pretrain":
             made.append({"text": f"{who} sees the {what} {where}, says {answer}."})
-        elif kind == "sft":
+        elif kind in ("sft", "distill", *ONLINE):
             made.append({"messages": [*question, {"role": "assistant", "content": answer}]})
         else:
             made.append({"prompt": question, "chosen": answer, "rejected": "no idea" * (number % 2)})
@@ -48,27 +68,52 @@ def chat_tokenizer() -> ChatTokenizer:
 
 
 def data(kind: str, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
     for split, made in (("train", records(kind)[3:]), ("heldout", records(kind)[:3])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
     return folder
 
 
-def model(vocab_size: int) -> Transformer:
+def model(vocab_size: int, seed: int = 0) -> Transformer:
     shape = ModelConfig(
         vocab_size=vocab_size, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=64, context=32
     )
     made = Transformer(shape)
-    made.initialise(torch.Generator().manual_seed(0))
+    made.initialise(torch.Generator().manual_seed(seed))
     return made
+
+
+def others(kind: str, folder: Path, chat: ChatTokenizer) -> dict[str, Path]:
+    """What the phase reads beside its data: a reward model with something to say, or a teacher."""
+    if kind not in ("distill", *ONLINE):
+        return {}
+    made = folder / ("teacher" if kind == "distill" else "reward_model")
+    if not made.exists():
+        known = model(chat.vocab_size, seed=1)
+        if kind == "distill":
+            hf.save(known, made, eos=chat.end, pad=chat.pad)
+        else:
+            judge = scalar.Scalar(known)
+            torch.nn.init.normal_(judge.score.weight, generator=torch.Generator().manual_seed(2))
+            scalar.save(judge, made, eos=chat.end, pad=chat.pad)
+    return {made.name: made}
 
 
 def config(kind: str, **changes: Any) -> TrainingStage:
     """Everything that is fixed: float32, eager, on the CPU, a log line and a checkpoint with every step."""
     fields: dict[str, Any] = dict(
         kind=kind, data="data", tokenizer="vocab", steps=STEPS, batch=4, lr=3e-3, warmup=0.2, precision="float32",
-        device="cpu", compile="off", log_every=1, checkpoint_every="0s",
+        device="cpu", compile="off", log_every=1, checkpoint_every="1 step",
     )  # fmt: skip
+    if kind in ONLINE:
+        fields |= dict(reward_model="judge", max_new_tokens=8, minibatches=2)
+    if kind == "grpo":
+        fields |= dict(group=4, kl=0.1)
+    if kind == "distill":
+        del fields["tokenizer"]
+        fields |= dict(teacher="teacher", on_policy=0.3, max_new_tokens=8)
     if kind in ("pretrain", "sft"):
         fields["context"] = 32
     return STAGES[kind].model_validate({**fields, **changes})
@@ -95,6 +140,7 @@ def phase(
         seed=5,
         emit=emit,
         peak=lambda precision, device: 1e12,
+        others=others(kind, folder, chat),
     )
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}, metrics
 

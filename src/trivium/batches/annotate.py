@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from trivium.batches.feedback import Feedback
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed
 from trivium.files import atomic_path
@@ -50,3 +51,28 @@ def annotate_reference(
         with atomic_path(path) as temporary:
             save_file({"ref_logp": values}, temporary)
     pairs.ref_logp = load_file(path)["ref_logp"]
+
+
+@torch.no_grad()
+def annotate_feedback(
+    feedback: Feedback,
+    reference: Transformer,
+    path: Path,
+    *,
+    autocast: AbstractContextManager[Any],
+    device: str = "cpu",
+    micro: int = 16,
+) -> None:
+    """The same for single replies: (items, 2) float32, the reply behind its own prompt and behind the next one's."""
+    if not path.exists():
+        columns = []
+        with autocast:
+            for item in (feedback.item, feedback.other):
+                sums = []
+                for batch in Fixed(feedback.count, item, micro).batch(0):
+                    moved: Any = {name: tensor.to(device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
+                    sums.append(row_log_probs(reference(moved, {"logp"}), moved).float().cpu())
+                columns.append(torch.cat(sums))
+        with atomic_path(path) as temporary:
+            save_file({"ref_logp": torch.stack(columns, 1).numpy()}, temporary)
+    feedback.ref_logp = load_file(path)["ref_logp"]

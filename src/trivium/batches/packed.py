@@ -1,39 +1,38 @@
-"""Documents for pre-training: encoded once into a memory-mapped shard, read as rows of consecutive tokens."""
+"""Documents for pre-training: token shards read as rows of consecutive tokens."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from itertools import islice, pairwise
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from trivium.batches.rows import Row, sequence_row
+from trivium.corpus.shards import Shard, encode, open_shards
 from trivium.errors import DataError
-from trivium.files import atomic_path, write_json
+from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer
-
-GROUP = 1000
-"""Documents encoded at once: the tokenizer works through them on all cores."""
 
 
 class Packed:
-    """Rows of `length` tokens cut from the stream of all documents; documents keep to themselves inside a row.
+    """Rows of `length` tokens cut from the documents of one source, which keep to themselves inside a row.
 
     Every token is in exactly one row; the last row is padded.
-
-    `tokens` (N,) uint16 or uint32 and `starts` (documents,) int64 are memory-mapped files.
     """
 
-    def __init__(self, folder: Path, length: int) -> None:
-        self.length = length
-        meta = json.loads((folder / "shard.json").read_text(encoding="utf-8"))
-        self.characters: int = meta["characters"]
-        self.utf8_bytes: int = meta["bytes"]
-        self.tokens = np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r")
-        self.starts = np.memmap(folder / "starts.bin", dtype=np.int64, mode="r")
+    def __init__(self, shard: Shard, length: int) -> None:
+        self.shard, self.length = shard, length
+        self.tokens, self.starts = shard.tokens, shard.starts
         self.count = -(-len(self.tokens) // length)
+
+    def documents(self, index: int) -> list[str]:
+        """The keys of the documents in a row."""
+        first = index * self.length
+        end = min(first + self.length, len(self.tokens))
+        low, high = np.searchsorted(self.starts, (first, end - 1), side="right")
+        return [self.shard.key(document) for document in range(max(0, int(low) - 1), int(high))]
 
     def item(self, index: int) -> list[Row]:
         first = index * self.length
@@ -53,43 +52,35 @@ class Packed:
         return [row]
 
 
-def encode(texts: Iterable[str], chat: ChatTokenizer, folder: Path) -> None:
-    """Writes the shard of `texts` into `folder`: tokens.bin, starts.bin, shard.json (the last: it makes the shard whole)."""
-    if (folder / "shard.json").exists():
-        return
-    dtype = np.uint16 if chat.vocab_size <= 2**16 else np.uint32
-    starts, place, characters, size = [], 0, 0, 0
-    with atomic_path(folder / "tokens.bin") as temporary, temporary.open("wb") as file:
-        for group in _groups(texts):
-            for text, ids in zip(group, chat.documents(group), strict=True):
-                starts.append(place)
-                place += len(ids)
-                characters += len(text)
-                size += len(text.encode())
-                file.write(np.asarray(ids, dtype=dtype).tobytes())
-    with atomic_path(folder / "starts.bin") as temporary:
-        np.asarray(starts, dtype=np.int64).tofile(temporary)
-    write_json(
-        folder / "shard.json",
-        {"dtype": np.dtype(dtype).name, "tokens": place, "characters": characters, "bytes": size},
-    )
+class Corpus:
+    """All sources of a split. As one run of items (for validation) their rows stand in an order drawn once for all."""
+
+    def __init__(self, sources: Sequence[Packed], length: int) -> None:
+        self.sources, self.length = sources, length
+        self.count = sum(source.count for source in sources)
+        self.total_tokens = sum(len(source.tokens) for source in sources)
+        self._ends = list(accumulate(source.count for source in sources))
+        self._order = None if self.count > 2**24 else generator(0, "validation").permutation(self.count)
+
+    def item(self, index: int) -> list[Row]:
+        row = index if self._order is None else int(self._order[index])
+        which = bisect_right(self._ends, row)
+        source = self.sources[which]
+        return source.item(row - self._ends[which] + source.count)
 
 
-def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while group := list(islice(iterator, GROUP)):
-        yield group
+def open_corpus(
+    split: Path, chat: ChatTokenizer, folder: Path, length: int, *, rows: int, what: str
+) -> Corpus:
+    """Encodes a split of a data artifact into `folder` (unless it is there) and opens it.
 
-
-def open_shard(
-    texts: Iterable[str], chat: ChatTokenizer, folder: Path, length: int, *, rows: int, what: str
-) -> Packed:
-    """Encodes (unless it is there) and opens a shard. DataError if it has fewer than `rows` rows: not one batch."""
-    encode(texts, chat, folder)
-    total = json.loads((folder / "shard.json").read_text(encoding="utf-8"))["tokens"]
-    if total < length * max(1, rows):
+    DataError if it has fewer than `rows` rows: not one batch. ArtifactError if the shards are damaged.
+    """
+    encode(split, chat, folder)
+    corpus = Corpus([Packed(shard, length) for shard in open_shards(folder)], length)
+    if corpus.total_tokens < length * max(1, rows):
         raise DataError(
-            f"{what} has {total} tokens, which is less than one batch ({rows} rows of {length} tokens)",
+            f"{what} has {corpus.total_tokens} tokens, which is less than one batch ({rows} rows of {length} tokens)",
             fix="add sources, or make `batch` or `context` smaller",
         )
-    return Packed(folder, length)
+    return corpus

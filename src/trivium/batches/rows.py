@@ -52,6 +52,11 @@ class Shuffled:
             self._order = generator(self.layout.seed, "order", epoch).permutation(self.count)
         return int(self._order[place])
 
+    def describe(self, step: int) -> dict[str, list[int]]:
+        """Which items a step sees, over all ranks: what the guard records of a batch that it refused."""
+        first = step * self.layout.batch
+        return {"items": [self._index(first + i) for i in range(self.layout.batch)]}
+
     def batch(self, step: int) -> list[Batch]:
         share = self.layout.batch // self.layout.world
         first = step * self.layout.batch + self.layout.rank * share

@@ -8,6 +8,7 @@ about it.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus import contamination, records, sources
 from trivium.corpus.records import Item, Record
+from trivium.corpus.statistics import statistics
+from trivium.corpus.steps.quality import identity as quality_identity
 from trivium.errors import DataError
 from trivium.files import write_json
 from trivium.recipe.data import DataStage
@@ -43,16 +46,53 @@ class Pool:
 
 
 def build(
-    config: DataStage, *, seed: int, recipe_folder: Path, out: Path, against: dict[str, Path], emit: Emit
+    config: DataStage,
+    *,
+    seed: int,
+    recipe_folder: Path,
+    out: Path,
+    against: dict[str, Path],
+    emit: Emit,
+    work: Path | None = None,
+    inputs: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """Fills `out` with train.jsonl, heldout.jsonl and account.json; returns the metrics.
+    """Fills `out` with the training and held-out splits and account.json; returns the metrics.
 
-    `against`: data stage -> its artifact's folder, whose held-out items must not be seen in this training
-    split. DataError for unusable input, or if nothing is left to train on.
+    Documents go through `corpus/documents.py`; conversations and preferences are made here, in memory, as train.jsonl
+    and heldout.jsonl. `against`: data stage -> its artifact's folder, whose held-out items must not be seen in this
+    training split. `work`: what a killed run left for the next try. `inputs`: stage -> its artifact's folder, for sources
+    that read another stage. DataError for unusable input, or if nothing is left to train on.
     """
+    if config.format == "documents":
+        from trivium.corpus import documents
+
+        with tempfile.TemporaryDirectory() as scratch:
+            return documents.build(
+                config,
+                seed=seed,
+                recipe_folder=recipe_folder,
+                out=out,
+                work=work or Path(scratch),
+                against=against,
+                inputs=inputs or {},
+                emit=emit,
+            )
+    return _items(config, seed, recipe_folder, out, against, inputs or {}, emit)
+
+
+def _items(
+    config: DataStage,
+    seed: int,
+    recipe_folder: Path,
+    out: Path,
+    against: dict[str, Path],
+    inputs: dict[str, Path],
+    emit: Emit,
+) -> dict[str, Any]:
+    """Conversations and preferences, in memory."""
     forbidden = contamination.Forbidden.read(against, config.ngram)
-    pools = _pools(config, seed, recipe_folder, emit)
-    seen: set[str] | None = set() if config.dedup else None
+    pools = _pools(config, seed, recipe_folder, emit, inputs)
+    seen: set[str] | None = set() if config.dedup and config.dedup.exact else None
     for pool in pools:
         if not pool.source.endless:
             _fill(pool, math.inf, config, seen, forbidden)
@@ -88,15 +128,22 @@ def build(
 def identity(config: DataStage, recipe_folder: Path) -> dict[str, Any]:
     """What the artifact depends on beyond the recipe: versions and file checksums, per source."""
     found = [sources.identity(source, recipe_folder) for source in config.sources]
-    return {"sources": [one for one in found if one]}
+    extra: dict[str, Any] = {"sources": [one for one in found if one]}
+    if config.decontaminate:
+        extra["against"] = sorted(config.decontaminate)  # the account names the stages
+    if quality := quality_identity(config.quality, recipe_folder):
+        extra["quality"] = quality
+    return extra
 
 
-def _pools(config: DataStage, seed: int, recipe_folder: Path, emit: Emit) -> list[Pool]:
+def _pools(
+    config: DataStage, seed: int, recipe_folder: Path, emit: Emit, inputs: dict[str, Path]
+) -> list[Pool]:
     weights = [source.weight or 1.0 for source in config.sources]
     pools = []
     for index, (source, weight) in enumerate(zip(config.sources, weights, strict=True)):
         reader = sources.open_source(
-            source, config.format, seeds.derive(seed, "source", index), recipe_folder, emit
+            source, config.format, seeds.derive(seed, "source", index), recipe_folder, emit, inputs
         )
         share = max(config.heldout, reader.least_heldout) if config.heldout else 0.0
         dropped: Counter[str] = Counter()
@@ -212,4 +259,5 @@ def _account(config: DataStage, pools: list[Pool], against: dict[str, Path]) -> 
         },
         {"step": "shuffle"},
     ]
-    return {"format": config.format, "sources": rows, "steps": steps}
+    train = [record for pool in pools for record in pool.train]
+    return {"format": config.format, "sources": rows, "steps": steps, "statistics": statistics(train)}

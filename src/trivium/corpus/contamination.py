@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from trivium.corpus import records
 from trivium.corpus.records import Record
+from trivium.files import atomic_path
 
 MADE_UP = frozenset({"reasoning", "refusals"})
 """Sources whose texts follow fixed forms: sharing words says nothing, so only keys are compared."""
+
+OVERLAP = "overlap.jsonl"
+"""In a data artifact: evaluation items that its training documents share words with, {"stage", "key"} a line."""
 
 _WORD = re.compile(r"\w+")
 
@@ -29,13 +38,13 @@ class Forbidden:
 
     @classmethod
     def read(cls, against: dict[str, Path], n: int) -> Forbidden:
-        """From `heldout.jsonl` of each folder in `against`. DataError if one is missing or unreadable."""
+        """From the held-out split of each folder in `against`. DataError if one is missing or unreadable."""
         keys: set[str] = set()
         grams: set[tuple[str, ...]] = set()
         for _, folder in sorted(against.items()):
-            for record in records.read(folder / "heldout.jsonl"):
+            for record in records.read(folder / "heldout"):
                 keys.add(record["key"])
-                if record["source"] not in MADE_UP:
+                if records.kind_of(record) not in MADE_UP:
                     for text in _sayings(record):
                         grams.update(_grams(words(text), n))
         return cls(frozenset(keys), frozenset(grams), n)
@@ -59,6 +68,89 @@ def _sayings(record: Record) -> list[str]:
         return [record["text"]]
     turns = record["messages"] if "messages" in record else record["prompt"]
     said = [
-        turn["content"] for turn in turns if turn["role"] == "assistant" or record["source"] != "python-docs"
+        turn["content"]
+        for turn in turns
+        if turn["role"] == "assistant" or records.kind_of(record) != "python-docs"
     ]
-    return [*said, record["chosen"]] if "chosen" in record else said
+    return [*said, *(record[name] for name in ("chosen", "completion") if name in record)]
+
+
+def gram_hashes(text: str, n: int) -> np.ndarray:
+    """(words - n + 1,) uint64: a hash of each n words in a row, the same in every process; empty for shorter texts."""
+    found = words(text)
+    if len(found) < n:
+        return np.zeros(0, np.uint64)
+    distinct = {word: zlib.crc32(word.encode("utf-8", "replace")) for word in set(found)}
+    mixed = np.fromiter(map(distinct.__getitem__, found), np.uint64, len(found))
+    mixed = (mixed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    key = mixed[: len(mixed) - n + 1].copy()
+    for shift in range(1, n):
+        key = key * np.uint64(0xFF51AFD7ED558CCD) + mixed[shift : len(mixed) - n + 1 + shift]
+    return key
+
+
+class Evaluated:
+    """Held-out items of other data stages, to look for in a corpus of any size: keys, and sorted hashes of n-grams.
+
+    `keys[i]` and `stages[i]` belong to item i; `grams` (grams,) uint64 ascending, `items` (grams,) int64.
+    """
+
+    def __init__(
+        self, n: int, names: list[str], keys: list[str], stages: list[int], grams: Any, items: Any
+    ) -> None:
+        self.n, self.names, self.keys, self.stages = n, names, keys, np.array(stages, np.int64)
+        self.grams, self.items = grams, items
+        self._of_key: dict[str, list[int]] = {}
+        for item, key in enumerate(keys):
+            self._of_key.setdefault(key, []).append(item)
+        self.met: dict[str, list[int]] = {}
+        """Key of a record -> the items it has met."""
+
+    @classmethod
+    def read(cls, against: dict[str, Path], n: int) -> Evaluated:
+        """From the held-out split of each folder in `against`. DataError if one is missing or unreadable."""
+        names = sorted(against)
+        keys: list[str] = []
+        stages: list[int] = []
+        grams: list[np.ndarray] = [np.zeros(0, np.uint64)]
+        items: list[np.ndarray] = [np.zeros(0, np.int64)]
+        for stage, name in enumerate(names):
+            for record in records.read(against[name] / "heldout"):
+                if records.kind_of(record) not in MADE_UP:
+                    found = [gram_hashes(text, n) for text in _sayings(record)]
+                    grams += found
+                    items += [np.full(len(one), len(keys), np.int64) for one in found]
+                keys.append(record["key"])
+                stages.append(stage)
+        flat, owners = np.concatenate(grams), np.concatenate(items)
+        order = np.lexsort((owners, flat))
+        return cls(n, names, keys, stages, flat[order], owners[order])
+
+    def save(self, path: Path) -> None:
+        said = {"n": self.n, "names": self.names, "keys": self.keys, "stages": self.stages.tolist()}
+        about = np.frombuffer(json.dumps(said).encode(), np.uint8)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, about=about, grams=self.grams, items=self.items)
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluated:
+        with np.load(path, allow_pickle=False) as found:
+            said = json.loads(found["about"].tobytes())
+            return cls(said["n"], said["names"], said["keys"], said["stages"], found["grams"], found["items"])
+
+    def overlap(self, record: Record) -> int:
+        """Bit i is set if the record has the key of, or n words in a row with, an item of stage i (by name)."""
+        hit = list(self._of_key.get(record["key"], ()))
+        if len(self.grams) and records.kind_of(record) not in MADE_UP:
+            hashes = np.unique(gram_hashes(record["text"], self.n))
+            low = np.searchsorted(self.grams, hashes, "left")
+            high = np.searchsorted(self.grams, hashes, "right")
+            for start, stop in zip(low[high > low].tolist(), high[high > low].tolist(), strict=True):
+                hit += self.items[start:stop].tolist()
+        mask = 0
+        for item in set(hit):
+            mask |= 1 << int(self.stages[item])
+        if hit:
+            self.met[record["key"]] = sorted({*hit, *self.met.get(record["key"], ())})
+        return mask

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _COLUMNS = {
     "documents": "`text`",
     "conversations": "`messages`, or `prompt` and `completion`",
     "preferences": "`prompt`, `chosen` and `rejected`",
+    "feedback": "`prompt`, `completion` and `label`",
 }
 
 
@@ -81,29 +83,44 @@ def jsonl(
 
     DataError past that limit, and at once for a file that is empty or not UTF-8.
     """
-    for file in find(path, folder, JSONL):
-        text = _decode(file)
-        if not text.strip():
-            raise _empty(file)
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            where = f"{file}:{number}"
-            try:
-                item = _item(_parse(line), format)
-            except BadLine as error:
-                dropped["malformed"] += 1
-                emit({"event": "bad_line", "where": where, "what": str(error)})
-                if dropped["malformed"] > max_bad_lines:
-                    raise DataError(
-                        f"{dropped['malformed']} malformed lines, more than the {max_bad_lines} allowed; "
-                        f"the last: {error}",
-                        where=where,
-                        fix=f"a line is one JSON object with {_COLUMNS[format]}; mend the lines or raise "
-                        "the source's `max_bad_lines`",
-                    ) from None
-                continue
-            yield item
+    rows = (row for file in find(path, folder, JSONL) for row in lines(file))
+    yield from checked(rows, format, max_bad_lines, emit, dropped)
+
+
+def lines(file: Path) -> Iterator[tuple[str, Callable[[], Record]]]:
+    """(file:line, what reads it) of every line that is not blank. DataError for a file that is empty or not UTF-8."""
+    text = _decode(file)
+    if not text.strip():
+        raise _empty(file)
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"{file}:{number}", partial(_parse, line)
+
+
+def checked(
+    rows: Iterable[tuple[str, Callable[[], Record]]],
+    format: str,
+    max_bad_lines: int,
+    emit: Emit,
+    dropped: Counter[str],
+) -> Iterator[Item]:
+    """Items of rows; see `jsonl` for what becomes of those that are malformed."""
+    for where, parse in rows:
+        try:
+            item = _item(parse(), format)
+        except BadLine as error:
+            dropped["malformed"] += 1
+            emit({"event": "bad_line", "where": where, "what": str(error)})
+            if dropped["malformed"] > max_bad_lines:
+                raise DataError(
+                    f"{dropped['malformed']} malformed lines, more than the {max_bad_lines} allowed; "
+                    f"the last: {error}",
+                    where=where,
+                    fix=f"a line is one JSON object with {_COLUMNS[format]}; mend the lines or raise "
+                    "the source's `max_bad_lines`",
+                ) from None
+            continue
+        yield item
 
 
 def _decode(file: Path) -> str:
@@ -147,7 +164,9 @@ def _item(line: Record, format: str) -> Item:
             raise BadLine("`messages` holds no assistant turn, so there is nothing to learn")
         key = _prompt_key(turns)
         return Item({"key": key, "messages": turns, "meta": {}}, sayings=_contents(turns))
-    prompt = _prompt(line)
+    if format == "feedback":
+        return _feedback(line)
+    prompt = _implied_prompt(line) if "prompt" not in line else _prompt(line)
     chosen, rejected = (_reply(line, name, prompt) for name in ("chosen", "rejected"))
     if chosen.strip() == rejected.strip():
         raise BadLine("`chosen` and `rejected` are equal, so the pair prefers nothing")
@@ -159,6 +178,38 @@ def _item(line: Record, format: str) -> Item:
         "meta": {},
     }
     return Item(record, sayings=(*_contents(prompt), chosen))
+
+
+def _feedback(line: Record) -> Item:
+    prompt = _prompt(line)
+    completion = _reply(line, "completion", prompt)
+    label = line.get("label")
+    if not isinstance(label, bool | int) or label not in (0, 1):
+        raise BadLine(f"`label` is {label!r:.40}; it must be true or false, 1 or 0")
+    record = {
+        "key": _prompt_key(prompt),
+        "prompt": prompt,
+        "completion": completion,
+        "label": int(label),
+        "meta": {},
+    }
+    return Item(record, sayings=(*_contents(prompt), completion))
+
+
+def _implied_prompt(line: Record) -> Messages:
+    """The prompt of a pair of whole conversations: what both hold before the last turn."""
+    if not all(isinstance(line.get(name), list) for name in ("chosen", "rejected")):
+        return _prompt(line)
+    chosen, rejected = (_messages(line[name], name) for name in ("chosen", "rejected"))
+    place = next(
+        (i for i, (a, b) in enumerate(zip(chosen[:-1], rejected[:-1], strict=False)) if a != b),
+        None if len(chosen) == len(rejected) else min(len(chosen), len(rejected)) - 1,
+    )
+    if place is not None:
+        raise BadLine(f"the prompts of `chosen` and `rejected` differ, first in turn {place + 1}")
+    if len(chosen) < 2:
+        raise BadLine("`chosen` and `rejected` hold a reply and no prompt")
+    return chosen[:-1]
 
 
 def _contents(turns: Messages) -> tuple[str, ...]:
@@ -220,6 +271,8 @@ def _reply(line: Record, name: str, prompt: Messages) -> str:
         return _string(line, name)
     turns = _messages(line[name], name)
     own = turns[len(prompt) :] if turns[: len(prompt)] == prompt else turns
+    if own is turns and len(turns) > 1 and turns[-1]["role"] == "assistant":
+        raise BadLine(f"`{name}` begins with another prompt than the row's own")
     if len(own) != 1 or own[0]["role"] != "assistant":
         raise BadLine(f"`{name}` is not one assistant turn after the prompt")
     return own[0]["content"]

@@ -36,10 +36,15 @@ class Task:
     """From the text after `Answer:` to the form that reasoning-gym's scorer takes."""
 
 
-def items(format: str, tasks: list[str], seed: int) -> Iterator[Item]:
-    """Items of the tasks in turn, each question once; ends when the tasks have no new questions."""
+def items(format: str, tasks: list[str], seed: int, style: str = "worked") -> Iterator[Item]:
+    """Items of the tasks in turn, each question once; ends when the tasks have no new questions.
+
+    `style` "direct" leaves the working out, "both" for one half of the questions, which a hash decides.
+    """
     for name, question, entry in _draw(tasks, seed):
         key, reply = key_of(question), TASKS[name].solve(entry)
+        if style == "direct" or (style == "both" and seeds.unit(2, key) < 0.5):
+            reply = f"Answer: {_ANSWER.findall(reply)[-1]}"
         meta = {"task": name, "entry": entry}
         if format == "documents":
             yield Item(document(key, f"Question: {question}\n{reply}"))

@@ -1,9 +1,12 @@
 """Records of a data artifact: what an item is, what identifies it, how files of them are read and written.
 
-A record is a dict with the keys `key`, `source`, `license`, `origin` and those of its format:
-    documents      text
+Documents are Parquet files in the folders `train` and `heldout`, conversations and preferences `train.jsonl` and
+`heldout.jsonl`; `read` takes either. A record is a dict with the keys `key`, `source` (the kind of its source; in Parquet
+`kind`, and `source` is its place in the recipe), `license`, `origin` and those of its format:
+    documents      text, url, language, language_score, quality, meta, where
     conversations  messages [{role, content}], meta
     preferences    prompt [{role, content}], chosen, rejected, meta
+    feedback       prompt [{role, content}], completion, label (1 desirable, 0 not), meta
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trivium.corpus import extras
 from trivium.errors import DataError
 from trivium.files import atomic_path
 
@@ -49,7 +53,14 @@ def text_of(record: Record) -> str:
         return str(record["text"])
     turns = record["messages"] if "messages" in record else record["prompt"]
     parts = [f"{turn['role']}: {turn['content']}" for turn in turns]
-    return "\n".join([*parts, *(record[name] for name in ("chosen", "rejected") if name in record)])
+    return "\n".join(
+        [*parts, *(record[name] for name in ("chosen", "rejected", "completion") if name in record)]
+    )
+
+
+def kind_of(record: Record) -> str:
+    """The kind of source that a record comes from."""
+    return str(record.get("kind") or record["source"])
 
 
 def document(key: str, text: str) -> Record:
@@ -66,23 +77,82 @@ def preference(key: str, question: str, chosen: str, rejected: str, meta: Record
     return {"key": key, "prompt": prompt, "chosen": chosen, "rejected": rejected, "meta": meta}
 
 
-def read(path: Path) -> Iterator[Record]:
-    """The records of a data artifact's file, one line at a time. DataError if it is missing or no JSON."""
+def as_feedback(record: Record) -> list[Record]:
+    """A preference pair as feedback: the chosen reply is desirable, the rejected one is not. Feedback stays as it is."""
+    if "completion" in record:
+        return [record]
+    rest = {name: value for name, value in record.items() if name not in ("chosen", "rejected")}
+    return [
+        {**rest, "completion": record["chosen"], "label": 1},
+        {**rest, "completion": record["rejected"], "label": 0},
+    ]
+
+
+SPLITS = ("train", "heldout")
+
+
+def files(path: Path) -> list[Path]:
+    """What holds a split: the Parquet files of the folder `path` in their order, or `path` as JSON lines.
+
+    `path` is `artifact / "train"` or `artifact / "train.jsonl"`. DataError if there is neither.
+    """
+    folder, lines = path.with_suffix(""), path.with_suffix(".jsonl")
+    if lines.is_file():
+        return [lines]
+    if folder.is_dir():
+        return sorted(folder.glob("*.parquet"))
+    raise DataError(
+        f"{folder.name} is missing: neither {lines.name} nor a folder of Parquet files",
+        where=str(path),
+        fix="run the data stage that makes it",
+    )
+
+
+def read(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[Record]:
+    """The records of a split of a data artifact (`artifact / "train"`), a few at a time in memory.
+
+    `columns` reads no others from Parquet. DataError if the split is missing or damaged.
+    """
+    for file in files(path):
+        yield from read_file(file, columns)
+
+
+def read_file(file: Path, columns: tuple[str, ...] | None = None) -> Iterator[Record]:
+    """The records of one of `files`."""
+    yield from _lines(file) if file.suffix == ".jsonl" else _rows(file, columns)
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"a line that is no JSON: {error}",
+                    where=f"{path}, line {number}",
+                    fix="a data stage writes one JSON object per line; run it anew",
+                ) from None
+
+
+def _rows(path: Path, columns: tuple[str, ...] | None) -> Iterator[Record]:
+    with extras.needed("data", "pyarrow"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise DataError(
-                        f"a line that is no JSON: {error}",
-                        where=f"{path}, line {number}",
-                        fix="a data stage writes one JSON object per line; run it anew",
-                    ) from None
-    except FileNotFoundError:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH, columns=None if columns is None else list(columns)):
+                yield from batch.to_pylist()
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{path.name} is missing", where=str(path), fix="run the data stage that makes it"
+            f"no Parquet file of records: {error}",
+            where=str(path),
+            fix="run the data stage that makes it anew",
         ) from None
+
+
+BATCH = 256
+"""Rows of a Parquet file in memory at once."""
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

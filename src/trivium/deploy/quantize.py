@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from trivium.model.hf import WEIGHTS, load, quantized, save
 from trivium.text.chat import ChatTokenizer
-from trivium.text.tokenizer import FILES
 
 
 def quantize(source: Path, out: Path) -> dict[str, float]:
@@ -18,9 +16,8 @@ def quantize(source: Path, out: Path) -> dict[str, float]:
     model = load(source)
     small = quantized(model)
     chat = ChatTokenizer.load(source)
-    save(small, out, eos=chat.end, pad=chat.pad)
-    for name in FILES:
-        shutil.copyfile(source / name, out / name)
+    save(small, out, eos=chat.stops if chat.special else chat.end, pad=chat.pad)
+    chat.save(out, context=model.config.context)
     worst = 0.0
     state, exact = small.state_dict(), model.state_dict()
     for name, scale in state.items():

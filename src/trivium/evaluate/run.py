@@ -8,15 +8,20 @@ from typing import Any
 
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
-from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.evaluation import METRICS, EvaluateStage
 from trivium.types import Emit
 
 
-def evaluate(config: EvaluateStage, folders: Mapping[str, Path], emit: Emit) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateStage,
+    folders: Mapping[str, Path],
+    emit: Emit,
+    contaminated: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Results as written to `results.json`: `folders` gives the artifact of every model and data stage by name.
 
     {"models": {name: {metric: value}}, "items": {metric: count}, "gates": {...}, "passed": bool, "tested": name,
-    "samples": {suite: {model: [{"prompt", "reply"}]}}}
+    "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items}}
     """
     names = list(dict.fromkeys([*config.compare, config.model]))
     baseline = (
@@ -37,7 +42,8 @@ def evaluate(config: EvaluateStage, folders: Mapping[str, Path], emit: Emit) -> 
                 samples.setdefault(suite.kind, {})[name] = measured.samples
         metrics |= {"file_bytes": subject.file_bytes(), "tokens_per_second": subject.tokens_per_second()}
         models[name] = metrics
-    gates = judge(config, models[config.model])
+    contaminated = {name: count for name, count in (contaminated or {}).items() if count}
+    gates = judge(config, models[config.model], contaminated)
     passed = all(gate["passed"] for gate in gates.values())
     return {
         "models": models,
@@ -46,16 +52,26 @@ def evaluate(config: EvaluateStage, folders: Mapping[str, Path], emit: Emit) -> 
         "passed": passed,
         "samples": samples,
         "tested": config.model,
+        "contaminated": contaminated,
     }
 
 
-def judge(config: EvaluateStage, metrics: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Each gate with its bound, the value found, and whether it holds. A metric that was not measured fails its gate."""
+def judge(
+    config: EvaluateStage, metrics: Mapping[str, float], contaminated: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Each gate with its bound, the value found, and whether it holds. A metric that was not measured fails its gate, and
+    so does one of a suite whose data is contaminated: it would measure memory."""
     result = {}
+    unclean = {
+        metric
+        for suite in config.suites
+        if (contaminated or {}).get(suite.data)
+        for metric in METRICS[suite.kind]
+    }
     for name, gate in config.gates.items():
         value = metrics.get(name)
         low = gate.min is None or (value is not None and value >= gate.min)
         high = gate.max is None or (value is not None and value <= gate.max)
-        passed = value is not None and low and high
+        passed = value is not None and low and high and name not in unclean
         result[name] = {"min": gate.min, "max": gate.max, "value": value, "passed": passed}
     return result

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from trivium.evaluate.checker import Reply
-from trivium.generate.engine import Sampling, generate
+from trivium.generate.engine import generate
+from trivium.generate.sampling import Sampling
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer, Message
 from trivium.train.machine import native_bf16
+from trivium.verify.replies import Reply
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Subject:
         """A greedy reply to each conversation. A prompt that fills the context gets an empty, unfinished one."""
         prompts = [self.chat.prompt(messages) for messages in conversations]
         fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.model.config.context]
-        stop = (self.chat.end, self.chat.end_of_text)
+        stop = self.chat.stops
         sampling = Sampling(max_new_tokens=max_new_tokens)
         replies = generate(self.model, [prompts[i] for i in fits], sampling, stop)
         result = [Reply("", finished=False)] * len(prompts)

@@ -20,10 +20,11 @@ from trivium.batches.rows import Fixed, Row, sequence_row
 from trivium.corpus.reasoning import correct as is_correct
 from trivium.corpus.records import read
 from trivium.errors import DataError
-from trivium.evaluate.checker import Reply, coherent, refuses, win
+from trivium.evaluate.checker import win
 from trivium.evaluate.subject import Subject
 from trivium.recipe.evaluation import Suite
 from trivium.text.chat import ChatTokenizer
+from trivium.verify.replies import Reply, coherent, refuses
 
 MICRO = 16
 SAMPLES = 6
@@ -41,7 +42,7 @@ def heldout(
     data: Path, suite: Suite, keep: Callable[[dict[str, Any]], bool] = lambda record: True
 ) -> list[dict[str, Any]]:
     """The first `suite.items` held-out records that `keep` accepts. DataError if there are none."""
-    records = list(islice((record for record in read(data / "heldout.jsonl") if keep(record)), suite.items))
+    records = list(islice((record for record in read(data / "heldout") if keep(record)), suite.items))
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.errors import DataError
-from trivium.generate.continuous import Completion, complete
-from trivium.generate.sampling import Sampling, distribution
+from trivium.generate.sampling import Sampling, draw
+from trivium.generate.slots import complete
 from trivium.model.cache import Cache
 from trivium.model.transformer import Transformer
-from trivium.seeds import derive
+from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer, Message
-
-__all__ = ["Completion", "Sampling", "complete", "decode", "generate", "sample", "stream"]
-
-
-def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Next ids: logits (B, V) -> (B,) int64."""
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial(distribution(logits, sampling), 1, generator=generator).squeeze(-1)
 
 
 @torch.no_grad()
@@ -51,14 +43,17 @@ def decode(
     for row, prompt in enumerate(prompts):
         tokens[row, padding[row] :] = torch.as_tensor(prompt)
     tokens, padding = tokens.to(device), padding.to(device)
-    generator = None
-    if sampling.temperature > 0:
-        generator = torch.Generator(device).manual_seed(derive(sampling.seed, "sample"))
+    limit = capacity - longest
+    streams = [
+        generator(sampling.seed, "sample", n).random(limit) for n in range(len(prompts))
+    ]  # as in `complete`
+    uniforms = torch.from_numpy(np.stack(streams)).to(device)
     stops = torch.tensor(list(stop), device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the cache belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for _ in range(capacity - longest):
-        new = sample(_next_logits(model, tokens, padding, cache, weight), sampling, generator)
+    for place in range(limit):
+        logits = _next_logits(model, tokens, padding, cache, weight)
+        new = draw(logits, sampling, uniforms[rows, place])
         yield [(int(r), int(t)) for r, t, d in zip(rows, new, done, strict=True) if not d]
         done |= torch.isin(new, stops)
         if bool(done.all()):
@@ -91,17 +86,12 @@ def generate(
     *,
     batch: int = 64,
 ) -> list[list[int]]:
-    """A reply to every prompt as ids, without the stop id, in the order of the prompts. Prompts of like length go together."""
-    replies: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    ending = set(stop)
-    for first in range(0, len(order), batch):
-        group = order[first : first + batch]
-        for step in decode(model, [prompts[i] for i in group], sampling, stop):
-            for row, token in step:
-                if token not in ending:
-                    replies[group[row]].append(token)
-    return replies
+    """A reply to every prompt as ids, without the stop id, in the order of the prompts."""
+    ending = frozenset(stop)
+    return [
+        [token for token in reply.ids if token not in ending]
+        for reply in complete(model, prompts, sampling, stop, slots=batch)
+    ]
 
 
 def stream(
@@ -110,7 +100,7 @@ def stream(
     """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole."""
     ids: list[int] = []
     sent = ""
-    stop = (tokenizer.end, tokenizer.end_of_text)
+    stop = tokenizer.stops
     for step in decode(model, [tokenizer.prompt(messages)], sampling, stop):
         if step[0][1] in stop:
             break

@@ -1,7 +1,8 @@
-"""How the next token is drawn from the logits."""
+"""How the next token is drawn from a model's logits."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic; top_k 0 keeps all ids."""
+    """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic.
+
+    The filters apply in this order, as in transformers: temperature, `top_k` (0: off), `top_p`, `min_p`.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -19,33 +23,45 @@ class Sampling:
     seed: int = 0
     top_k: int = 0
     min_p: float = 0.0
+    stop_strings: tuple[str, ...] = ()
+    """Texts that end a reply as soon as it holds one; the reply is cut before it."""
 
 
 def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities (B, V) float32 after temperature (> 0), top_k, top_p and min_p, in that order; rows need not sum to 1.
+    """Probabilities that the next token is drawn from: logits (B, V) -> (B, V) float32. Temperature must be above 0.
 
-    top_p keeps the smallest set of ids with that much probability (Holtzman et al. 2020), min_p those with at least that
-    share of the likeliest id's probability (Nguyen et al. 2024).
+    top_k keeps the k likeliest tokens; top_p the smallest set with that much probability (Holtzman et al. 2020); min_p those at
+    least that share as likely as the likeliest one (Nguyen et al. 2024).
     """
-    logits = logits.float() / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    probabilities = F.softmax(logits, dim=-1)
+    scores = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        least = scores.topk(sampling.top_k, dim=-1).values[..., -1:]
+        scores = scores.masked_fill(scores < least, -math.inf)
     if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
+        ordered, order = scores.sort(dim=-1, descending=True)
+        p = ordered.softmax(-1)
+        ordered = ordered.masked_fill(p.cumsum(-1) - p >= sampling.top_p, -math.inf)
+        scores = torch.full_like(scores, -math.inf).scatter(-1, order, ordered)
+    probabilities = F.softmax(scores, dim=-1)
     if sampling.min_p > 0:
-        least = sampling.min_p * probabilities.amax(-1, keepdim=True)
-        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+        least = probabilities.amax(-1, keepdim=True) * sampling.min_p
+        probabilities = probabilities.masked_fill(probabilities < least, 0)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     return probabilities
 
 
-def pick(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
-    """Next ids (B,) by inverse CDF: logits (B, V), uniform (B,) float64 in [0, 1), one number for each row."""
+def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """Next ids: logits (B, V) and one uniform number a row, (B,) in [0, 1) -> (B,) int64, by inverting the distribution.
+
+    A row's choice depends on its own number alone, so it is the same whatever else is in the batch.
+    """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    cdf = distribution(logits, sampling).double().cumsum(-1)
-    found = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
-    return found.squeeze(-1).clamp_max(logits.shape[-1] - 1)
+    cumulative = distribution(logits, sampling).double().cumsum(-1)
+    wanted = uniform.double()[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, wanted, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def log_prob(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probability of each id under the model itself, at temperature 1 and unfiltered: (B, V), (B,) -> (B,) float32."""
+    return -F.cross_entropy(logits.float(), ids, reduction="none")

@@ -1,12 +1,27 @@
-"""The shape of a model, and its spelling in a Hugging Face `config.json`."""
+"""The shape of a model. Its spelling in a Hugging Face `config.json` stands in `families`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from trivium.errors import ArtifactError
-from trivium.recipe.training import ModelShape
+from trivium.recipe.network import ModelShape, Moe, RopeScaling
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in place of SwiGLU, as the network needs it."""
+
+    count: int
+    top_k: int
+    hidden: int  # width of one expert
+    shared: int = 0  # experts that every token goes to, as one SwiGLU of shared x hidden
+    dense: int = 0  # first layers that keep a plain SwiGLU
+    scale: float = 1.0
+    softmax: bool = (
+        False  # scores by softmax (Qwen3-MoE) instead of sigmoid and a balancing bias (DeepSeek-V3)
+    )
+    normalise: bool = True  # a token's weights sum to one
+    balance: float = 0.0  # step of the bias after each update
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,29 @@ class ModelConfig:
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
     qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
+    no_rope: frozenset[int] = frozenset()  # layers without positions (SmolLM3)
+    window: int | None = None  # a token sees itself and window - 1 before it, in the layers `windowed`
+    windowed: frozenset[int] = frozenset()
+    qkv_bias: bool = False
+    output_bias: bool = False  # on attention's output
+    mlp_bias: bool = False
+    attention_scale: float | None = None  # None: 1 / sqrt(head_dim)
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    experts: Experts | None = None
+    base_dim: int | None = None  # muP: the width at which the learning rate was found
+
+    @property
+    def width_ratio(self) -> float:
+        """muP: how much wider the model is than the one whose learning rate it uses; 1 without muP."""
+        return self.dim / self.base_dim if self.base_dim else 1.0
+
+    def __post_init__(self) -> None:
+        if self.window is None or not self.windowed:  # one spelling for one network
+            object.__setattr__(self, "window", None)
+            object.__setattr__(self, "windowed", frozenset())
 
     @classmethod
     def from_shape(cls, shape: ModelShape, vocab_size: int) -> ModelConfig:
@@ -35,71 +73,31 @@ class ModelConfig:
             heads=shape.heads,
             kv_heads=shape.kv_heads or shape.heads,
             head_dim=shape.dim // shape.heads,
-            hidden=shape.hidden or -(-(shape.dim * 8 // 3) // 64) * 64,
+            hidden=_width(shape),
             context=shape.context,
             rope_theta=shape.rope_theta,
+            rope_scaling=shape.rope_scaling,
             tie_embeddings=shape.tie_embeddings,
             qk_norm=shape.qk_norm,
+            experts=None if shape.moe is None else _experts(shape, shape.moe),
+            base_dim=shape.mup_base if shape.mup else None,
+            logit_scale=shape.mup_base / shape.dim if shape.mup else 1.0,
+            attention_scale=8 / (shape.dim // shape.heads) if shape.mup else None,
         )
 
-    def to_huggingface(self, *, bos: int | None, eos: int, pad: int) -> dict[str, Any]:
-        """The `config.json` of a LlamaForCausalLM, or of a Qwen3ForCausalLM where queries and keys are normed."""
-        family = ("Qwen3ForCausalLM", "qwen3") if self.qk_norm else ("LlamaForCausalLM", "llama")
-        return {
-            "architectures": [family[0]],
-            "model_type": family[1],
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.dim,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.hidden,
-            "max_position_embeddings": self.context,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "rms_norm_eps": self.norm_eps,
-            "tie_word_embeddings": self.tie_embeddings,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "bos_token_id": bos,
-            "eos_token_id": eos,
-            "pad_token_id": pad,
-            "dtype": "float32",
-        }
 
-    @classmethod
-    def from_huggingface(cls, config: dict[str, Any]) -> ModelConfig:
-        """Reads a `config.json`. ArtifactError for an architecture or a setting that this transformer does not have."""
-        kind = config.get("model_type")
-        if kind not in ("llama", "qwen3"):
-            raise ArtifactError(
-                f"the checkpoint's architecture is {kind!r}",
-                fix="use a checkpoint of the llama or qwen3 layout",
-            )
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if (
-            rope.get("rope_type", "default") != "default"
-            or config.get("attention_bias")
-            or config.get("mlp_bias")
-        ):
-            raise ArtifactError(
-                "the checkpoint uses scaled rotary positions or biases, which this transformer does not have",
-                fix="use a checkpoint without rope scaling and without biases",
-            )
-        heads = config["num_attention_heads"]
-        return cls(
-            vocab_size=config["vocab_size"],
-            dim=config["hidden_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            hidden=config["intermediate_size"],
-            context=config["max_position_embeddings"],
-            rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
-            norm_eps=config["rms_norm_eps"],
-            tie_embeddings=config.get("tie_word_embeddings", False),
-            qk_norm=kind == "qwen3",
-        )
+def _width(shape: ModelShape) -> int:
+    return shape.hidden or -(-(shape.dim * 8 // 3) // 64) * 64
+
+
+def _experts(shape: ModelShape, moe: Moe) -> Experts:
+    hidden = moe.hidden or -(-_width(shape) // ((moe.top_k + moe.shared) * 16)) * 16
+    return Experts(
+        moe.experts,
+        moe.top_k,
+        hidden,
+        shared=moe.shared,
+        dense=moe.dense,
+        scale=moe.scale,
+        balance=moe.balance,
+    )

@@ -1,9 +1,12 @@
-"""Checkpoints in the Hugging Face layout: `config.json`, `generation_config.json`, `model.safetensors`. Nothing is unpickled."""
+"""Checkpoints in the Hugging Face layout: `config.json`, `generation_config.json`, `model.safetensors` (or shards of it with
+an index). Nothing is unpickled."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,10 +16,13 @@ from torch import Tensor
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, verify, write_json
 from trivium.model.config import ModelConfig
+from trivium.model.families import from_huggingface, to_huggingface
 from trivium.model.int8 import Int8Linear, quantize, with_int8_layers
 from trivium.model.transformer import Transformer
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, bool]:
@@ -24,44 +30,126 @@ def read_config(folder: Path) -> tuple[ModelConfig, bool]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return ModelConfig.from_huggingface(config), "quantization_config" in config
-    except FileNotFoundError:
-        fix = "give the folder of a checkpoint, such as runs/quickstart/aligned"
+        return from_huggingface(config), _is_int8(config, path)
+    except (FileNotFoundError, NotADirectoryError):
+        fix = "give the folder of a checkpoint, such as runs/quickstart/aligned, or a .gguf file"
         raise ArtifactError(f"{folder} is no checkpoint: it has no config.json", fix=fix) from None
-    except (KeyError, ValueError, TypeError) as error:
-        raise ArtifactError(f"config.json cannot be read: {error}", where=str(path)) from None
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(f"config.json cannot be read: {said}", where=str(path)) from None
+
+
+def _is_int8(config: dict[str, Any], path: Path) -> bool:
+    found = config.get("quantization_config")
+    if found and (found.get("quant_method"), found.get("format")) != ("compressed-tensors", "int-quantized"):
+        raise ArtifactError(
+            f"the weights are quantized by {found.get('quant_method')!r}",
+            where=str(path),
+            fix="use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it",
+        )
+    return bool(found)
 
 
 def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
     """The model in `folder`, with float weights as `dtype`.
 
     Where the folder has a manifest (artifact.json), the SHA-256 of every file is checked first. ArtifactError for a
-    damaged or missing file, and for weights that do not fit the config (the first five differing names are given).
+    damaged or missing file, for pickled weights, and for weights that do not fit the config (the first five differing
+    names are given).
     """
     folder = Path(folder)
     config, int8 = read_config(folder)
     manifest = folder / "artifact.json"
     if manifest.exists():
         verify(folder, json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"the checkpoint has no {WEIGHTS}", where=str(folder)) from None
-    except SafetensorError as error:
-        fix = "the file is damaged: run the recipe again to make it anew"
-        raise ArtifactError(f"{WEIGHTS} cannot be read: {error}", where=str(path), fix=fix) from None
+    return build(config, read_weights(folder), folder, dtype=dtype, device=device, int8=int8)
+
+
+def build(
+    config: ModelConfig,
+    state: dict[str, Tensor],
+    where: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    int8: bool = False,
+) -> Transformer:
+    """The model of a config and a state dict. ArtifactError where the two do not fit; `where` is for its message."""
     with torch.device("meta"):
         model = Transformer(config)
         if int8:
             with_int8_layers(model)
-    _check_fit({name: tuple(t.shape) for name, t in model.state_dict().items()}, state, path)
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    state = {
+        name: tensor for name, tensor in state.items() if name in expected or not _redundant(name, state)
+    }
+    _check_fit(expected, state, where)
     packed = (torch.int8, torch.bfloat16) if int8 else ()  # int8 layers and their scales stay as stored
     dtype = torch.bfloat16 if int8 else dtype
     # cloned: in the file a tensor starts at any byte, and the int8 kernel needs it aligned
     state = {n: tensor.clone() if tensor.dtype in packed else tensor.to(dtype) for n, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     return model.to(device)
+
+
+def _redundant(name: str, state: dict[str, Tensor]) -> bool:
+    """What older files hold beside the weights: tables of angles, and a copy of tied embeddings."""
+    if name == "lm_head.weight":
+        tied = state.get("model.embed_tokens.weight")
+        return tied is not None and torch.equal(tied, state[name])
+    return name.endswith("rotary_emb.inv_freq")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, from one file or from the shards of its index. ArtifactError for what cannot be read."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).exists() or not index.exists():
+        return _read_file(folder / WEIGHTS)
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(places.values()))
+        inside = all(Path(shard).name == shard for shard in shards)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{INDEX} cannot be read: {error}", where=str(index)) from None
+    if not inside:
+        raise ArtifactError(f"{INDEX} names files outside the folder", where=str(index))
+    if missing := [shard for shard in shards if not (folder / shard).exists()]:
+        raise ArtifactError(
+            f"{len(missing)} of {len(shards)} shards are missing: {', '.join(missing[:5])}",
+            where=str(folder),
+            fix="copy the whole checkpoint",
+        )
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= _read_file(folder / shard)
+    if lacking := [name for name in places if name not in state]:
+        shown = ", ".join(lacking[:5])
+        raise ArtifactError(f"{len(lacking)} tensors of {INDEX} are in no shard: {shown}", where=str(folder))
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        pickled = sorted(found.name for kind in PICKLES for found in path.parent.glob(kind))
+        if pickled:
+            raise ArtifactError(
+                f"the weights are pickled ({pickled[0]}), and loading a pickle runs whatever code is in it",
+                where=str(path.parent),
+                fix="use a checkpoint with .safetensors files; the one who made it can write them",
+            ) from None
+        raise ArtifactError(f"the checkpoint has no {path.name}", where=str(path.parent)) from None
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            said = (
+                f"{path.name} is a pickle under another name, and loading it would run whatever code is in it"
+            )
+            raise ArtifactError(said, where=str(path), fix="use a checkpoint of real safetensors") from None
+        fix = "the file is damaged: copy it again, or run the recipe again to make it anew"
+        raise ArtifactError(f"{path.name} cannot be read: {error}", where=str(path), fix=fix) from None
 
 
 def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], path: Path) -> None:
@@ -76,14 +164,20 @@ def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], p
         )
 
 
-def save(model: Transformer, folder: Path, *, eos: int, pad: int) -> None:
-    """Writes the three files: weights as they are, or in the compressed-tensors layout where the layers are int8."""
+def save(
+    model: Transformer, folder: Path, *, eos: int | Sequence[int], pad: int, bos: int | None = None
+) -> None:
+    """Writes the three files: weights as they are, or in the compressed-tensors layout where the layers are int8.
+
+    `eos`: the ids that end a reply, the usual one first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_huggingface(bos=None, eos=eos, pad=pad)
+    ends = eos if isinstance(eos, int) else eos[0] if len(eos) == 1 else list(eos)
+    config = to_huggingface(model.config, bos=bos, eos=ends, pad=pad)
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         config |= {"quantization_config": QUANTIZATION, "dtype": "bfloat16"}
     write_json(folder / "config.json", config)
-    write_json(folder / "generation_config.json", {"eos_token_id": eos, "pad_token_id": pad})
+    write_json(folder / "generation_config.json", {"eos_token_id": ends, "pad_token_id": pad})
     with atomic_path(folder / WEIGHTS) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, temporary, metadata={"format": "pt"})

@@ -26,24 +26,32 @@ def packable(matrix: Tensor) -> bool:
 
 
 class Int8Linear(nn.Module):
-    """y = x (weight * weight_scale)'. The names are those of the compressed-tensors layout."""
+    """y = x (weight * weight_scale)' + bias. The names are those of the compressed-tensors layout."""
 
     weight: Tensor
     weight_scale: Tensor
+    bias: Tensor | None
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
+        self.in_features, self.out_features = inputs, outputs
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=torch.int8))
         self.register_buffer("weight_scale", torch.ones(outputs, 1, dtype=torch.bfloat16))
+        self.register_buffer("bias", torch.zeros(outputs, dtype=torch.bfloat16) if bias else None)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        few = flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16
+        few = 0 < flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
         if few and packable(flat) and packable(self.weight):
-            return torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten()).view(
-                *x.shape[:-1], -1
-            )
-        return F.linear(x, (self.weight.float() * self.weight_scale.float()).to(x.dtype))
+            product = torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten())
+            out = product.view(*x.shape[:-1], self.out_features)
+            return out if self.bias is None else out + self.bias
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.dequantised().to(x.dtype), bias)
+
+    def dequantised(self) -> Tensor:
+        """The weight (N, K) float32 that the integers stand for."""
+        return self.weight.float() * self.weight_scale.float()
 
 
 def with_int8_layers(model: nn.Module) -> nn.Module:
@@ -51,5 +59,7 @@ def with_int8_layers(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name != "lm_head":
-                setattr(parent, name, Int8Linear(child.in_features, child.out_features))
+                setattr(
+                    parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None)
+                )
     return model

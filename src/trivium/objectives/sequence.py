@@ -51,3 +51,15 @@ def valid_pairs(batch: Batch, chosen: Tensor, rejected: Tensor) -> Tensor:
     """(P,) float32: 1 where both replies have a token that counts; a pair that is all mask adds nothing."""
     counts = batch["loss_mask"].sum(-1)
     return ((counts[chosen] > 0) & (counts[rejected] > 0)).float()
+
+
+def row_tokens(batch: Batch) -> Tensor:
+    """Targets that count in each row, at least 1: (B,)."""
+    return batch["loss_mask"].sum(-1).clamp_min(1)
+
+
+def last_token(batch: Batch) -> Tensor:
+    """Place of each row's last counted target in `tokens`: (B,) int64. A target stands one to the right of its loss_mask."""
+    mask = batch["loss_mask"] > 0
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return ((places + 1) * mask).amax(-1).clamp_max(mask.shape[1] - 1)

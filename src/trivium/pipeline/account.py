@@ -11,7 +11,7 @@ from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
 from trivium.recipe.models import Recipe
 
-CHECKPOINTS = ("pretrain", "sft", "dpo", "orpo")
+CHECKPOINTS = ("pretrain", "sft", "reward", "dpo", "orpo", "kto", "ppo", "grpo", "distill")
 
 
 def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]:
@@ -67,7 +67,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
         "data": {
             name: json.loads((artifact.path / "account.json").read_text(encoding="utf-8"))
             for name, artifact in present.items()
-            if artifact.kind == "data"
+            if artifact.kind in ("data", "synthesize")
         },
         "seconds": {name: artifact.record["seconds"] for name, artifact in present.items()},
         "environment": next(iter(present.values())).record["environment"] if present else {},

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from trivium.errors import ArtifactError, DataError
+from trivium.corpus import records
+from trivium.corpus.contamination import OVERLAP
+from trivium.errors import DataError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
@@ -31,14 +33,18 @@ def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
             if suite.data not in artifacts:
                 continue
             if suite.data not in heldout:
-                heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout.jsonl"))
+                heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout"))
             for data in trained_on:
                 if (suite.data, data) in clean:
                     continue
-                seen = _seen(artifacts[data].path / "train.jsonl", heldout[suite.data])
+                seen = _seen(artifacts[data].path / "train", heldout[suite.data])
                 if seen:
                     raise _overlap(name, suite.kind, suite.data, data, seen)
                 clean.add((suite.data, data))
+            if suite.contaminated == "refuse":
+                for data in trained_on:
+                    if flagged := overlapping(artifacts[data].path, suite.data):
+                        raise _flagged(name, suite.kind, suite.data, data, flagged)
 
 
 def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
@@ -55,29 +61,41 @@ def _training_data(recipe: Recipe, graph: Graph, evaluate: str) -> list[str]:
 
 
 def keys(path: Path) -> Iterator[str]:
-    """The `key` of each record of a data artifact's file, one line in memory at a time."""
+    """The `key` of each record of a split of a data artifact (`artifact / "train"`), a few in memory at a time."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield str(json.loads(line)["key"])
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(
-                        f"a record without a readable `key`: {error}",
-                        where=f"{path}, line {number}",
-                        fix="a data stage writes one JSON object with a `key` per line; run it anew",
-                    ) from None
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path.name} is missing from a data artifact",
-            where=str(path.parent),
-            fix="a data stage writes train.jsonl and heldout.jsonl; run it anew",
+        number = 0
+        for number, record in enumerate(records.read(path, ("key",)), start=1):  # noqa: B007  (told on failure)
+            yield str(record["key"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"a record without a readable `key`: {error}",
+            where=f"{records.files(path)[0]}, line {number}",
+            fix="a data stage writes records with a `key`; run it anew",
         ) from None
 
 
 def _seen(train: Path, heldout: frozenset[str]) -> list[str]:
     """Held-out keys that are trained on, each once, in the order of the training file."""
     return list(dict.fromkeys(key for key in keys(train) if key in heldout))
+
+
+def overlapping(folder: Path, evaluated: str) -> list[str]:
+    """Keys of the items of data stage `evaluated` that the documents in this data artifact share words with."""
+    path = folder / OVERLAP
+    if not path.is_file():
+        return []
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [str(row["key"]) for row in rows if row["stage"] == evaluated]
+
+
+def _flagged(evaluate: str, suite: str, evaluated: str, trained: str, keys: list[str]) -> DataError:
+    items = f"{len(keys)} item{'s' if len(keys) != 1 else ''}"
+    return DataError(
+        f"stage {evaluate!r}, suite {suite!r}: {items} of {evaluated!r} share words with training documents of "
+        f"{trained!r} (for example {', '.join(map(repr, keys[:3]))}), so the suite is not clean",
+        where=f"stages.{evaluate}.suites",
+        fix=f"write `on_overlap: drop` in {trained!r}, or `contaminated: report` in the suite to measure all the same",
+    )
 
 
 def _overlap(evaluate: str, suite: str, evaluated: str, trained: str, seen: list[str]) -> DataError:

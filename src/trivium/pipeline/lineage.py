@@ -75,7 +75,7 @@ def _node(artifact: Artifact, store: Store, known: dict[str, Node]) -> Node:
 
 def _sources(artifact: Artifact) -> list[dict[str, Any]]:
     path = artifact.path / "account.json"
-    if artifact.kind != "data" or not path.is_file():
+    if artifact.kind not in ("data", "synthesize") or not path.is_file():
         return []
     try:
         sources: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sources"]
@@ -128,7 +128,25 @@ def details(node: Node) -> list[str]:
         share += "" if planned is None else f" (planned {planned:.1%})"
         terms = f"licence {source.get('license') or 'unknown'}, from {source.get('origin') or 'unknown'}"
         lines.append(f"{source.get('kind', 'source')}{share}: {terms}")
+    lines += [f"{share:.1%} of the training tokens: {what}" for what, share in shown(node.metrics)]
     return lines
+
+
+def shown(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """(source and licence, share of the tokens that were trained on), the largest first; empty if it is not known.
+
+    For checkpoints of pre-training: what the run really showed, with every repetition.
+    """
+    data = metrics.get("data")
+    sources = data.get("sources", []) if isinstance(data, dict) else []
+    found = [
+        (
+            f"{one.get('kind') or 'source'} ({one.get('license') or 'licence unknown'}, {one.get('origin') or 'unknown'})",
+            float(one["realised"]),
+        )
+        for one in sources
+    ]
+    return sorted(found, key=lambda pair: -pair[1])
 
 
 def _number(value: float) -> str:

@@ -19,6 +19,7 @@ from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import Graph, build, execution_order
 from trivium.pipeline.store import Store, disk_full, full, previous, writing
+from trivium.pipeline.track import Tracking
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.models import Recipe
 from trivium.types import Emit, Event
@@ -109,7 +110,9 @@ def run(
     """
     started = time.monotonic()
     plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
-    tell = _Log(plan.links / "events.jsonl", emit)
+    tracking = Tracking(recipe.name, recipe.track, plan.links)
+    tracking.check()
+    tell = _Log(plan.links / "events.jsonl", emit, tracking)
     tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order)})
     walk = _Walk(plan, store, registry, recipe_folder, tell, artifacts={}, ran=[])
     for name in plan.order:
@@ -215,8 +218,8 @@ class _Walk:
 class _Log:
     """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on."""
 
-    def __init__(self, path: Path, emit: Callable[[Event], None]) -> None:
-        self.path, self.emit = path, emit
+    def __init__(self, path: Path, *listeners: Callable[[Event], None]) -> None:
+        self.path, self.listeners = path, listeners
 
     def __call__(self, event: Event, /) -> None:
         stamped = {"time": _now(), **event}
@@ -227,7 +230,8 @@ class _Log:
                 "ab", buffering=0
             ) as file:  # one write per line: two processes' lines stay whole
                 file.write(line.encode())
-        self.emit(stamped)
+        for listen in self.listeners:
+            listen(stamped)
 
 
 def environment() -> dict[str, str]:

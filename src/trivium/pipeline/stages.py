@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ def _data(ctx: Context) -> dict[str, Any]:
         out=ctx.out,
         against=against,
         emit=ctx.emit,
+        work=ctx.work,
+        inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
     )
 
 
@@ -41,65 +43,85 @@ def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
     return identity(config, folder)
 
 
+def _synthesize(ctx: Context) -> dict[str, Any]:
+    from trivium.synthesize.build import build
+
+    return build(
+        ctx.config,
+        seed=ctx.seed,
+        recipe_folder=ctx.recipe_folder,
+        inputs={name: (artifact.path, artifact.fingerprint) for name, artifact in ctx.inputs.items()},
+        work=ctx.work,
+        out=ctx.out,
+        emit=ctx.emit,
+    )
+
+
+def _synthesize_identity(config: Any, folder: Path) -> dict[str, Any]:
+    from trivium.synthesize.build import identity
+
+    return identity(config, folder)
+
+
 def _tokenizer(ctx: Context) -> dict[str, Any]:
-    from trivium.corpus.records import read
+    from trivium.corpus.shards import sample
     from trivium.text import tokenizer
     from trivium.text.chat import TEMPLATE
 
-    texts, characters = [], 0
-    for record in read(ctx.inputs[ctx.config.data].path / "train.jsonl"):
-        if characters >= ctx.config.sample:
-            break
-        texts.append(record["text"])
-        characters += len(record["text"])
-    trained = tokenizer.train(texts, ctx.config.vocab_size)
+    texts: list[str] = []
+    characters = 0
+
+    def seen() -> Iterator[str]:  # the trainer counts words as it reads: the sample is never in memory
+        nonlocal characters
+        for text in sample(ctx.inputs[ctx.config.data].path, ctx.config.sample):
+            characters += len(text)
+            if len(texts) < 1000:
+                texts.append(text)
+            yield text
+
+    trained = tokenizer.train(seen(), ctx.config.vocab_size)
     tokenizer.save(trained, ctx.out, TEMPLATE, context=0)
-    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts[:1000])]
-    ratio = sum(len(text.encode()) for text in texts[:1000]) / max(1, sum(sizes))
+    sizes = [len(encoding.ids) for encoding in trained.encode_batch(texts)]
+    ratio = sum(len(text.encode()) for text in texts) / max(1, sum(sizes))
     return {"vocab_size": trained.get_vocab_size(), "characters": characters, "bytes_per_token": ratio}
 
 
 def _train(ctx: Context) -> dict[str, Any]:
-    import torch
+    from trivium.pipeline.training import train
 
-    from trivium.model import hf
-    from trivium.model.config import ModelConfig
-    from trivium.model.transformer import Transformer
-    from trivium.phases import train_phase
-    from trivium.plan.machine import measured_peak
-    from trivium.seeds import derive
-    from trivium.text.chat import ChatTokenizer
+    return train(ctx)
 
-    config = ctx.config
-    if config.init is not None:
-        start = ctx.inputs[config.init].path
-        model, tokenizer_folder = hf.load(start), start
-        chat = ChatTokenizer.load(start)
-    else:
-        tokenizer_folder = ctx.inputs[config.tokenizer].path
-        chat = ChatTokenizer.load(tokenizer_folder)
-        model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
-        model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
-    store = ctx.work.parent.parent
-    metrics = train_phase(
-        config,
-        model=model,
-        chat_tokenizer=chat,
-        data=ctx.inputs[config.data].path,
-        work=ctx.work,
-        seed=ctx.seed,
-        emit=ctx.emit,
-        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+
+def _import(ctx: Context) -> dict[str, Any]:
+    from trivium.imports import import_checkpoint
+
+    template = ctx.config.chat_template
+    own = None if template is None else ctx.recipe_folder / template
+    return import_checkpoint(ctx.recipe_folder / ctx.config.path, ctx.out, own)
+
+
+def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
+    from trivium.model.source import identity
+
+    return identity(
+        folder / config.path, None if config.chat_template is None else folder / config.chat_template
     )
-    hf.save(model, ctx.out, eos=chat.end, pad=chat.pad)
-    chat.save(ctx.out, context=model.config.context)
-    return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
 
 
 def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
+    from trivium.pipeline.account import history
+    from trivium.pipeline.checks import overlapping
+    from trivium.pipeline.store import Store
 
-    results = evaluate(ctx.config, {name: artifact.path for name, artifact in ctx.inputs.items()}, ctx.emit)
+    store = Store(ctx.work.parent.parent)
+    data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
+    contaminated = {
+        suite.data: len({key for folder in data for key in overlapping(folder, suite.data)})
+        for suite in ctx.config.suites
+    }
+    folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
+    results = evaluate(ctx.config, folders, ctx.emit, contaminated)
     files.write_json(ctx.out / "results.json", results)
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**tested, "passed": results["passed"]}
@@ -129,7 +151,7 @@ def _release(ctx: Context) -> dict[str, Any]:
     store = Store(ctx.work.parent.parent)
     report = summary(ctx.recipe, history(ctx.inputs, store))
     for file in sorted(model.path.iterdir()):
-        if file.name != "artifact.json":
+        if file.is_file() and file.name != "artifact.json":
             shutil.copyfile(file, ctx.out / file.name)
     files.write_json(ctx.out / "lineage.json", lineage(model.fingerprint, store).as_dict())
     files.write_json(ctx.out / "report.json", report)
@@ -143,13 +165,20 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(1, _data, _data_identity),
-    "tokenizer": Kind(1, _tokenizer),
-    "pretrain": Kind(1, _train),
+    "data": Kind(2, _data, _data_identity),
+    "tokenizer": Kind(2, _tokenizer),
+    "synthesize": Kind(1, _synthesize, _synthesize_identity),
+    "import": Kind(1, _import, _import_identity),
+    "pretrain": Kind(2, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),
+    "reward": Kind(1, _train),
+    "kto": Kind(1, _train),
+    "ppo": Kind(1, _train),
+    "grpo": Kind(1, _train),
+    "distill": Kind(1, _train),
     "orpo": Kind(1, _train),
-    "evaluate": Kind(1, _evaluate, _evaluate_identity),
+    "evaluate": Kind(2, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),
 }

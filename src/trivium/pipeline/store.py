@@ -3,6 +3,7 @@
 ROOT/artifacts/FINGERPRINT/      finished, never changed again
 ROOT/building/FINGERPRINT/       being filled by a running stage; emptied by the next try
 ROOT/work/FINGERPRINT/           a stage's scratch: survives a kill and is handed to the next try
+ROOT/tokens/KEY/                 token shards of a data artifact under a tokenizer, shared by stages; safe to delete
 ROOT/locks/FINGERPRINT.lock      held while a stage runs; freed when the process ends, however it ends
 ROOT/locks/put.lock              held for the moment in which a filled folder moves in
 """

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
-from trivium.plan import flops
+from trivium.plan import flops, memory
+from trivium.recipe.alignment import DistillStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
 
 TRAINING_UTILISATION = 0.4
@@ -27,8 +29,19 @@ GENERATION_UTILISATION = 0.03
 CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
-FORWARDS = {"pretrain": 3, "sft": 3, "orpo": 3, "reward": 3, "dpo": 4}
-"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference."""
+FORWARDS = {
+    "pretrain": 3,
+    "sft": 3,
+    "orpo": 3,
+    "reward": 3,
+    "dpo": 4,
+    "kto": 5,
+    "ppo": 12,
+    "grpo": 6,
+    "distill": 4,
+}
+"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference;
+ppo has a critic of its own, and ppo and grpo score their replies again before they learn from them."""
 PACKED = frozenset({"pretrain", "sft"})
 """Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
@@ -48,6 +61,9 @@ class Cost:
     flops: float | None = None
     minutes: float | None = None
     note: str = ""
+    parallel: Parallel | None = None
+    memory: float | None = None
+    """Bytes on each rank of `parallel`, eager and in the precision that takes more where the machine decides."""
 
 
 def estimate(
@@ -92,12 +108,29 @@ def _training(
         return Cost(name, stage.kind, note="unknown: no base model")
     count = flops.parameters(config)
     tokens, note = _tokens(look, stage, context, characters)
+    parallel, held = _memory(config, context, stage)
     if tokens is None:
-        return Cost(name, stage.kind, count, note=note)
+        return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
     operations = tokens * FORWARDS.get(stage.kind, 3) * flops.forward(config, context)
-    return Cost(
-        name, stage.kind, count, tokens, operations, _minutes(operations, peak, TRAINING_UTILISATION), note
+    minutes = _minutes(operations, peak, TRAINING_UTILISATION)
+    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held)
+
+
+def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Parallel | None, float | None]:
+    """The layout and the bytes on each of its ranks; nothing where the devices decide, or adapters make it another sum."""
+    parallel = stage.parallel
+    if not isinstance(parallel, Parallel) or stage.adapter is not None:
+        return None, None
+    rows = stage.micro_batch or max(1, stage.batch // (parallel.data * parallel.shard))
+    needed = memory.training(
+        config,
+        parallel,
+        rows=rows * ROWS_PER_ITEM.get(stage.kind, 1),
+        context=context,
+        bf16=stage.precision == "bf16",
+        recompute=stage.recompute == "blocks",
     )
+    return parallel, needed.total
 
 
 def _tokens(
@@ -109,7 +142,7 @@ def _tokens(
         return stage.tokens, ""
     if stage.steps is not None:
         return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
-    assert isinstance(stage, PretrainStage | Aligned)
+    assert isinstance(stage, PretrainStage | Aligned | DistillStage)
     data = look.get(stage.data, DataStage)
     known = characters.get(stage.data)
     if known is not None and stage.epochs is not None and stage.kind in PACKED:

@@ -15,23 +15,42 @@ from __future__ import annotations
 from trivium.model.config import ModelConfig
 
 
-def layer_matrices(config: ModelConfig) -> int:
-    """Weights in the matrices of one layer: q, k, v, o of attention and the three of SwiGLU."""
+def _attention_matrices(config: ModelConfig) -> int:
     queries = config.dim * config.heads * config.head_dim
     keys = config.dim * config.kv_heads * config.head_dim
-    return 2 * queries + 2 * keys + 3 * config.dim * config.hidden
+    return 2 * queries + 2 * keys
+
+
+def layer_matrices(config: ModelConfig, layer: int = 0, *, active: bool = False) -> int:
+    """Weights in the matrices of a layer: q, k, v, o of attention and three per SwiGLU.
+
+    Of a mixture of experts, all; or the router, `top_k` experts and the shared ones, which are `active` for a token.
+    """
+    experts = config.experts
+    if experts is None or layer < experts.dense:
+        return _attention_matrices(config) + 3 * config.dim * config.hidden
+    used = (experts.top_k if active else experts.count) + experts.shared
+    return _attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
+
+
+def _layers(config: ModelConfig, *, active: bool = False) -> int:
+    return sum(layer_matrices(config, layer, active=active) for layer in range(config.layers))
 
 
 def parameters(config: ModelConfig) -> int:
     """Number of parameters; a tied embedding counts once."""
-    norms = 2 * config.dim + (2 * config.head_dim if config.qk_norm else 0)
+    small = 2 * config.dim + (2 * config.head_dim if config.qk_norm else 0)
+    if config.qkv_bias:
+        small += (config.heads + 2 * config.kv_heads) * config.head_dim
+    small += config.dim if config.output_bias else 0
+    small += 2 * config.hidden + config.dim if config.mlp_bias else 0
     embeddings = config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
-    return embeddings + config.layers * (layer_matrices(config) + norms) + config.dim
+    return embeddings + _layers(config) + config.layers * small + config.dim
 
 
 def forward(config: ModelConfig, context: int) -> int:
     """FLOPs of one token in the forward pass, in rows of `context` tokens."""
-    matrices = config.layers * layer_matrices(config) + config.vocab_size * config.dim
+    matrices = _layers(config, active=True) + config.vocab_size * config.dim
     attention = 2 * config.layers * config.heads * config.head_dim * context
     return 2 * (matrices + attention)
 
@@ -39,6 +58,12 @@ def forward(config: ModelConfig, context: int) -> int:
 def training(config: ModelConfig, context: int) -> int:
     """FLOPs of one token in the forward and backward pass: 6 N + 12 L H E T, N without embedding look-ups."""
     return 3 * forward(config, context)
+
+
+def adapting(config: ModelConfig, context: int) -> int:
+    """FLOPs of one token where only adapters are trained: frozen weights need no product for their own gradient."""
+    attention = 2 * config.layers * config.heads * config.head_dim * context
+    return 2 * forward(config, context) + 2 * attention
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float) -> float:

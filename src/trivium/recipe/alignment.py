@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Name
-from trivium.recipe.training import Aligned
+from trivium.recipe.network import ModelShape
+from trivium.recipe.training import Aligned, TrainingStage
 
 
 class PreferenceStage(Aligned):
@@ -23,6 +24,12 @@ class DpoStage(PreferenceStage):
     kind: Literal["dpo"]
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the pull towards the reference: larger stays closer."""
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    """sigmoid: the paper's; ipo: Azar et al. 2023; hinge: Zhao et al. 2023."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the pairs that are taken to be labelled the wrong way round (conservative DPO, Mitchell 2023); sigmoid only."""
+    length_normalised: bool = False
+    """Log-probabilities per token instead of per reply, so that length alone is no reward."""
     nll: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the chosen reply's mean negative log-likelihood beside the DPO loss (Pang et al. 2024; 0 is plain DPO)."""
 
@@ -36,17 +43,108 @@ class OrpoStage(PreferenceStage):
     """Weight of the odds-ratio term beside the likelihood of the chosen reply (lambda in the paper)."""
 
 
-class PpoStage(PreferenceStage):
-    """Proximal policy optimisation against a reward model, Schulman et al. 2017 (checked, not built yet)."""
+class KtoStage(PreferenceStage):
+    """Kahneman-Tversky optimisation, Ethayarajh et al. 2024: single replies marked good or bad; pairs give one of each."""
 
-    kind: Literal["ppo"]
-    available: ClassVar[bool] = False
-    references: ClassVar[tuple[str, ...]] = ("init", "data", "tokenizer", "reward_model")
-    reward_model: Name | None = None
+    kind: Literal["kto"]
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the pull towards the reference."""
+    desirable: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the good replies; with `undesirable` it makes up for labels out of balance (paper, section 4.2)."""
+    undesirable: Annotated[float, Field(gt=0)] = 1.0
 
 
 class RewardStage(PreferenceStage):
-    """A reward model by Bradley-Terry on preference pairs (checked, not built yet)."""
+    """A reward model by Bradley-Terry on preference pairs, for ppo, grpo and best-of-n."""
 
     kind: Literal["reward"]
-    available: ClassVar[bool] = False
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """How far apart the two replies of a pair should be, at least."""
+    centring: Annotated[float, Field(ge=0)] = 0.01
+    """Pull of the rewards towards 0, which Bradley-Terry leaves open (Eisenstein et al. 2023)."""
+
+
+class OnlineStage(PreferenceStage):
+    """Fields of the phases that train on the policy's own replies. A step holds `batch` replies."""
+
+    references: ClassVar[tuple[str, ...]] = ("init", "data", "tokenizer", "reward_model")
+    reward_model: Name | None = None
+    """The reward stage that scores replies."""
+    reward: Literal["reasoning", "exact"] | None = None
+    """A verifier that scores replies: reasoning-gym's checkers, or equality with the record's own answer."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Longest reply."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    minibatches: Annotated[int, Field(gt=0)] = 1
+    """A set of rollouts holds this many batches."""
+    updates: Annotated[int, Field(gt=0)] = 1
+    """How often each set is gone through."""
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    """How far the probability of a token may move from that at its rollout before its gradient stops."""
+    unfinished: Annotated[float, Field(ge=0)] = 0.0
+    """Taken off the reward of a reply that ran into `max_new_tokens`."""
+    staleness: Annotated[int, Field(ge=0)] = 0
+    """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
+    correction: Annotated[float, Field(gt=0)] = 2.0
+    """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
+
+
+class PpoStage(OnlineStage):
+    """Proximal policy optimisation against a reward model, Schulman et al. 2017; Ouyang et al. 2022."""
+
+    kind: Literal["ppo"]
+    kl: Annotated[float, Field(ge=0)] = 0.05
+    """Price of a nat of distance from the reference, taken off each token's reward."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Lambda of generalised advantage estimation."""
+    value_clip: Annotated[float, Field(gt=0)] | None = 0.2
+    value_weight: Annotated[float, Field(ge=0)] = 0.1
+    entropy_weight: Annotated[float, Field(ge=0)] = 0.0
+    share_trunk: bool = False
+    """The critic is a head on the policy's own trunk: half the memory, and the two pull at the same weights."""
+    whiten: bool = True
+    """Advantages with mean 0 and deviation 1 over the set."""
+
+
+class GrpoStage(OnlineStage):
+    """Group-relative policy optimisation, Shao et al. 2024: groups of replies to a prompt instead of a critic."""
+
+    kind: Literal["grpo"]
+    group: Annotated[int, Field(ge=2)] = 8
+    """Replies to each prompt; must divide `batch`."""
+    loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
+    """How tokens are averaged: within each reply, over all (Yu et al. 2025), or over the longest length (Liu et al. 2025)."""
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the distance from the reference in the loss; 0 needs no reference in memory."""
+    clip_high: Annotated[float, Field(gt=0)] | None = None
+    """The clip on the upper side where it differs (DAPO's clip-higher)."""
+    skip_truncated: bool = False
+    """Replies that ran into `max_new_tokens` teach nothing (DAPO's overlong filtering)."""
+
+
+class DistillStage(TrainingStage):
+    """Learning from a teacher's probabilities, Hinton et al. 2015; with the student's own replies, Agarwal et al. 2024."""
+
+    kind: Literal["distill"]
+    references: ClassVar[tuple[str, ...]] = ("init", "data", "teacher")
+    teacher: Name
+    """The checkpoint that is learned from; it has the student's tokenizer."""
+    init: Name | None = None
+    """The student to start from: weights only. Without it a new one of the shape `model`."""
+    model: ModelShape = ModelShape()
+    """Shape of a new student; read where there is no `init`."""
+    data: Name
+    """Conversations: the assistant's tokens count."""
+    divergence: Literal["forward", "reverse", "js"] = "forward"
+    distill_temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Both distributions are softened by this."""
+    mix: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """js only: the teacher's share of the mixture."""
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the divergence in the loss; the rest is the likelihood of the data."""
+    on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps that train on the student's own replies."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Longest of those replies."""

@@ -27,5 +27,3 @@ class StageBase(Strict):
     kind: str
     references: ClassVar[tuple[str, ...]] = ()
     """Fields that hold the name (or a list of names) of another stage."""
-    available: ClassVar[bool] = True
-    """False for a kind that is checked but not built yet."""

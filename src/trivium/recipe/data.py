@@ -6,8 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase
+from trivium.recipe.base import Fraction, Name, StageBase, how
+from trivium.recipe.dedup import Dedup
+from trivium.recipe.mix import Mix
 from trivium.recipe.sources import Source
+from trivium.recipe.steps import Extract, Language, Normalise, Pii, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
 
 
@@ -16,19 +19,45 @@ class DataStage(StageBase):
 
     kind: Literal["data"]
     references: ClassVar[tuple[str, ...]] = ("decontaminate",)
-    format: Literal["documents", "conversations", "preferences"] = "documents"
-    """documents to pre-train on, conversations to fine-tune on, preferences (reply pairs) to align on."""
+    format: Literal["documents", "conversations", "preferences", "feedback"] = "documents"
+    """documents to pre-train on, conversations to fine-tune on, preferences (reply pairs) or feedback (replies marked
+    good or bad) to align on."""
     sources: list[Source] = []
     size: Count | None = None
     """Size of the training mix: characters for documents, items otherwise. None: the largest there is."""
+    mix: Mix | None = None
+    """Documents: keep all of each source and mix by weight while training (temperature, max_epochs, curriculum)."""
     heldout: Fraction = 0.05
     """Share of the items that is never trained on, chosen by a hash of the item itself."""
-    dedup: bool = True
-    """Drop documents and items that are equal after white space is normalised."""
+    extract: Extract = Extract()
+    """Documents: how the text of a page of HTML is found."""
+    normalise: Switch[Normalise] = Normalise()
+    """Documents: Unicode normalisation, repair of charsets, invisible characters. `false` leaves the text as it is."""
+    language: Switch[Language] = None
+    """Documents: language identification, and which languages are kept."""
+    rules: RulesBlock = None
+    """Documents: published heuristic rules: gopher, gopher_repetition, c4, fineweb. `web` is FineWeb's selection."""
+    quality: Quality | None = None
+    """Documents: a trained quality score, and the least one that is kept."""
+    pii: Switch[Pii] = None
+    """Documents: personal data and secrets replaced by placeholders."""
+    dedup: Switch[Dedup] = Dedup()
+    """Duplicates: equal texts (white space normalised) and URLs; `lines` and `fuzzy` are switched on inside."""
     decontaminate: list[Name] = []
     """Data stages whose held-out items must not be seen in this stage's training split."""
     ngram: Annotated[int, Field(ge=3)] = 13
     """Words in a row that count as contamination."""
+    on_overlap: Literal["drop", "flag"] = "drop"
+    """Documents that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
+    evaluation refuses flagged items unless its suite says `contaminated: report`."""
+    keep_rejects: bool = False
+    """Documents: keep what is dropped, with step and reason, in the folder `rejects`."""
+    max_dead: Annotated[int, Field(ge=0)] = 1000
+    """Documents: inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
+    runner: Literal["native", "ray"] = how("native")
+    """Documents: Daft's engine: all cores of this machine, or the Ray cluster of RAY_ADDRESS. The artifact is the same."""
+    workers: Annotated[int, Field(ge=1)] | None = how(None)
+    """Documents: processes that read. null: one a core."""
 
 
 class TokenizerStage(StageBase):

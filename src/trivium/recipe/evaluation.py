@@ -21,6 +21,9 @@ class Suite(Strict):
     """Held-out items to measure on, at most."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 96
     """Length limit of a generated reply."""
+    contaminated: Literal["refuse", "report"] = "refuse"
+    """What to do with items that training documents share words with (a data stage with `on_overlap: flag`): refuse to
+    measure, or measure, say how many there are, and let the gates on this suite's metrics fail."""
 
 
 class Gate(Strict):

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from trivium.errors import RecipeError
+from trivium.recipe.alignment import DistillStage
 from trivium.recipe.base import StageBase
 from trivium.recipe.data import DataStage
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.models import Recipe
-from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
+from trivium.recipe.training import Aligned, ImportStage, PretrainStage, TrainingStage
 
 S = TypeVar("S", bound=StageBase)
 
@@ -57,11 +58,19 @@ class Look:
                 return ancestor, stage
         return None
 
+    def imported(self, name: str | None) -> str | None:
+        """The import stage that a model comes from; it decides the tokenizer."""
+        ancestors = self.ancestry(name)
+        root = getattr(ancestors[-1][1], "init", None) if ancestors else name
+        return root if self.get(root, ImportStage) else None
+
     def trained_on(self, name: str | None) -> dict[str, DataStage]:
         """The data stages that a model has learnt from, through all its ancestors."""
         found: dict[str, DataStage] = {}
         for _, stage in self.ancestry(name):
-            if isinstance(stage, PretrainStage | Aligned) and (data := self.get(stage.data, DataStage)):
+            if isinstance(stage, PretrainStage | Aligned | DistillStage) and (
+                data := self.get(stage.data, DataStage)
+            ):
                 found[stage.data] = data
         return found
 

@@ -8,20 +8,22 @@ from pydantic import BaseModel
 
 from trivium.recipe.lines import Path
 
-CHECKPOINTS = frozenset({"pretrain", "sft", "dpo", "orpo", "ppo"})
+CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "kto", "ppo", "grpo", "distill"})
 """Kinds whose artifact is a model that training can start from."""
 
 _MODELS = CHECKPOINTS | {"quantize"}
 _WANTED: dict[str, frozenset[str]] = {
-    "data": frozenset({"data"}),
-    "decontaminate": frozenset({"data"}),
-    "tokenizer": frozenset({"tokenizer"}),
+    "data": frozenset({"data", "synthesize"}),
+    "decontaminate": frozenset({"data", "synthesize"}),
+    "tokenizer": frozenset({"tokenizer", "import"}),
     "init": CHECKPOINTS,
+    "teacher": CHECKPOINTS,
     "reward_model": frozenset({"reward"}),
     "requires": frozenset({"evaluate"}),
     "model": _MODELS,
     "baseline": _MODELS,
     "compare": _MODELS,
+    "stage": frozenset({"data", "synthesize"}),
 }
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Strict
+from trivium.recipe.base import Name, Strict, how
+from trivium.recipe.units import Count, Seconds
 
 
 class SourceBase(Strict):
@@ -37,6 +38,8 @@ class Reasoning(SourceBase):
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
     tasks: list[str] = ["chain_sum", "spell_backward", "letter_counting", "number_sorting"]
     """reasoning-gym data sets that Trivium has worked solutions for (`trivium.corpus.reasoning.TASKS`)."""
+    style: Literal["worked", "direct", "both"] = "worked"
+    """Replies with the working, with the answer alone, or one half of each."""
 
 
 class Refusals(SourceBase):
@@ -51,18 +54,170 @@ class Text(SourceBase):
 
     kind: Literal["text"]
     path: str
-    """A file, a folder (read recursively) or a glob, relative to the recipe."""
+    """A file, a folder (read recursively) or a glob, relative to the recipe, or any fsspec URL."""
 
 
 class Jsonl(SourceBase):
-    """One JSON object per line: `text`, `messages`, `prompt`/`completion` or `prompt`/`chosen`/`rejected`."""
+    """One JSON object per line: `text`, `messages`, `prompt`/`completion`, `prompt`/`chosen`/`rejected` or
+    `prompt`/`completion`/`label`."""
 
     kind: Literal["jsonl"]
-    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences", "feedback"})
     path: str
-    """A file, a folder or a glob, relative to the recipe."""
+    """A file, a folder or a glob, relative to the recipe, or (documents only) any fsspec URL."""
+    max_bad_lines: Annotated[int, Field(ge=0)] | None = None
+    """Malformed lines that are reported, counted and skipped before the stage stops. null: 10 for conversations and
+    preferences, the stage's `max_dead` for documents."""
+
+
+class Html(SourceBase):
+    """Pages of HTML in folders: one document per page, its main text."""
+
+    kind: Literal["html"]
+    path: str
+    """A file, a folder (read recursively, .html, .htm and .xhtml, also .gz and .zst), a glob or an fsspec URL."""
+
+
+class Warc(SourceBase):
+    """WARC files, as crawlers and Common Crawl write them: one document per page, its main text."""
+
+    kind: Literal["warc"]
+    path: str
+    """A file, a folder, a glob or an fsspec URL: .warc, .warc.gz, .warc.zst, also .wet; plain, gzip or zstd."""
+
+
+class Parquet(SourceBase):
+    """Parquet files: one document per row of a text column."""
+
+    kind: Literal["parquet"]
+    path: str
+    """A file, a folder, a glob or an fsspec URL."""
+    column: str = "text"
+    """The column of strings that holds the text; `url`, `id`, `title`, `language` and `license` are kept if there."""
+
+
+class Books(SourceBase):
+    """EPUB and PDF: one document per chapter, with the book's title and author."""
+
+    kind: Literal["books"]
+    path: str
+    """A file, a folder, a glob or an fsspec URL: .epub and .pdf."""
+    min_chapter: Annotated[int, Field(ge=0)] = 200
+    """Characters below which a chapter (a title page, a table of contents) is left out."""
+
+
+PERMISSIVE = [
+    *("0BSD", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "BSL-1.0"),
+    *(
+        "CC0-1.0",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "NCSA",
+        "PSF-2.0",
+        "PostgreSQL",
+        "Python-2.0",
+        "UPL-1.0",
+        "Unlicense",
+    ),
+    *("WTFPL", "Zlib"),
+]
+"""Licences (SPDX) that ask for no more than attribution."""
+
+
+class Code(SourceBase):
+    """Source code: folders, git checkouts, tar and zip archives; one document per file, secrets removed."""
+
+    kind: Literal["code"]
+    path: str
+    """A folder, a file, an archive (.zip, .whl, .tar, .tar.gz, .tgz, .tar.zst, .tar.xz), a glob or an fsspec URL."""
+    licenses: list[str] | None = PERMISSIVE
+    """Licences (SPDX) that are read, found in each file's header or the nearest licence file. null: any, also none."""
+    languages: list[str] | None = None
+    """Languages by Pygments' names (Python, C++, Markdown), any case. null: every one that it knows."""
+    generated: bool = False
+    """Also read generated, minified and vendored files."""
+    max_file: Count = 1_000_000
+    """Bytes above which a file is left out."""
+
+
+class HuggingFace(SourceBase):
+    """A data set through the `datasets` library, streamed."""
+
+    kind: Literal["huggingface"]
+    name: str
+    """A folder written by `save_to_disk`, a folder or file of Parquet or JSON, or a data set's name on the hub."""
+    config: str | None = None
+    """Configuration of a data set on the hub."""
+    split: str = "train"
+    """Which split is read."""
+    column: str = "text"
+    """The column that holds the text."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of a data set on the hub; needed there, so that the same recipe reads the same data."""
+
+
+class Synthetic(SourceBase):
+    """What a `synthesize` stage (or another data stage) of this recipe made, with its licences and origins."""
+
+    kind: Literal["synthetic"]
+    references: ClassVar[tuple[str, ...]] = ("stage",)
+    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    stage: Name
+    """The stage whose artifact is read."""
+
+
+class Crawl(SourceBase):
+    """A polite crawl: obeys robots.txt, keeps to its domains, waits between requests, writes WARC and reads that.
+
+    The pages are fetched once and kept in `folder`, whatever else changes in the recipe; to crawl anew, raise `round`.
+    """
+
+    kind: Literal["crawl"]
+    start: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/]+")]], Field(min_length=1)]
+    """URLs to begin with."""
+    domains: list[str] = []
+    """Hosts that may be visited, with their subdomains. Empty: the hosts of `start`, without subdomains."""
+    depth: Annotated[int, Field(ge=0)] = 3
+    """Links followed from `start`."""
+    max_pages: Annotated[Count, Field(ge=1)] = 10_000
+    """Pages fetched at most."""
+    delay: Seconds = 1.0
+    """Least time between two requests to one host; a longer Crawl-delay in robots.txt wins."""
+    agent: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*.*(https?://\S+|\S+@\S+)")]
+    """How the crawler introduces itself: a name, and a URL or e-mail address at which its owner can be reached, such as
+    `mybot (+https://my.site/bot)`. robots.txt is read for the name."""
+    folder: str = how("crawls")
+    """Folder, relative to the recipe, in which the pages are kept as WARC files."""
+    round: Annotated[int, Field(ge=1)] = 1
+    """Part of the crawl's identity: another number fetches everything again."""
+
+
+class Table(SourceBase):
+    """Rows with the columns of `jsonl`, from JSON lines, Parquet or a folder that the `datasets` library saved."""
+
+    kind: Literal["table"]
+    formats: ClassVar[frozenset[str]] = frozenset({"conversations", "preferences", "feedback"})
+    path: str
+    """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote."""
     max_bad_lines: Annotated[int, Field(ge=0)] = 10
-    """Malformed lines that are reported, counted and skipped before the stage stops."""
+    """Malformed rows that are reported, counted and skipped before the stage stops."""
 
 
-Source = Annotated[PythonDocs | Reasoning | Refusals | Text | Jsonl, Field(discriminator="kind")]
+Source = Annotated[
+    PythonDocs
+    | Reasoning
+    | Refusals
+    | Text
+    | Jsonl
+    | Table
+    | Html
+    | Warc
+    | Parquet
+    | Books
+    | Code
+    | HuggingFace
+    | Synthetic
+    | Crawl,
+    Field(discriminator="kind"),
+]

@@ -7,25 +7,24 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
-from trivium.recipe.units import Count, Seconds
+from trivium.recipe.network import Adapter, ModelShape
+from trivium.recipe.parallel import Launch, Parallel
+from trivium.recipe.units import Count, Every, Interval
 
 
-class ModelShape(Strict):
-    """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+class Guard(Strict):
+    """What happens when a step's loss or gradient is not finite, or its loss is a spike."""
 
-    dim: Annotated[int, Field(gt=0)] = 256
-    layers: Annotated[int, Field(gt=0)] = 6
-    heads: Annotated[int, Field(gt=0)] = 4
-    kv_heads: Annotated[int, Field(gt=0)] | None = None
-    """Key/value heads; None means as many as `heads`."""
-    hidden: Annotated[int, Field(gt=0)] | None = None
-    """Width of the SwiGLU layer; None means 8/3 of dim, rounded up to a multiple of 64."""
-    context: Annotated[int, Field(ge=8)] = 256
-    """Longest sequence in tokens."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
-    tie_embeddings: bool = True
-    qk_norm: bool = False
-    """RMSNorm on queries and keys (saved in the Qwen3 layout instead of Llama's)."""
+    on_bad: Literal["stop", "skip", "rewind"] = "stop"
+    """stop: end the run, weights untouched; skip: leave the batch out; rewind: go back to the last checkpoint and leave out all
+    batches since (repeatable only where `checkpoint_every` counts steps)."""
+    z: Annotated[float, Field(gt=0)] | None = None
+    """A loss so many robust deviations above the median of the accepted ones is a spike (10 is a careful choice); None: only
+    what is not finite is refused."""
+    window: Annotated[int, Field(ge=8)] = 128
+    """Accepted losses that a new one is held against; judging begins when a quarter of them is there."""
+    max_skips: Annotated[int, Field(ge=0)] = 5
+    """More refused batches than this within `window` steps end the run."""
 
 
 class TrainingStage(StageBase):
@@ -38,6 +37,9 @@ class TrainingStage(StageBase):
     """Length of training in optimizer steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Length of training in passes over the data."""
+    max_epochs: Annotated[float, Field(gt=0)] = how(4.0)
+    """`tokens` that would read the data more often than this are refused: four passes are worth about as much as new data, many
+    more are worth little (Muennighoff et al. 2023)."""
     batch: Annotated[int, Field(gt=0)] = 32
     """Rows (sequences) per optimizer step."""
     micro_batch: Annotated[int, Field(gt=0)] | None = None
@@ -46,7 +48,11 @@ class TrainingStage(StageBase):
     """Tokens per row; None means the model's context."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices inside the blocks, AdamW for all else."""
+    muon_lr: Annotated[float, Field(gt=0)] | None = None
+    """muon only: peak learning rate of those matrices; None means `lr`, to which their updates are scaled."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""
     decay: Fraction = 0.2
@@ -58,15 +64,41 @@ class TrainingStage(StageBase):
     betas: tuple[float, float] = (0.9, 0.95)
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
+    guard: Guard = Guard()
+    """What is done about a batch whose loss is broken."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 autocast where the machine computes bf16 natively, else float32."""
+    adapter: Adapter | None = None
+    """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
+    recompute: Literal["none", "blocks"] = how("none")
+    """blocks: keep only what goes between blocks and compute the rest again on the way back: less memory, a third more work."""
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
-    checkpoint_every: Seconds = how(60.0)
-    """Time between the checkpoints that a killed run resumes from."""
+    parallel: Parallel | Literal["auto"] = how(Parallel())
+    """Ranks and what they share; the default is one process. auto: what the planner finds for the devices there are."""
+    launch: Launch = how(Launch())
+    """Who starts the ranks."""
+    checkpoint_every: Every = how(Interval(60.0, "s"))
+    """Time or steps between the checkpoints that a killed run resumes from: `5min`, `200 steps`."""
+    keep_last: Annotated[int, Field(gt=0)] = how(2)
+    """Newest checkpoints that are kept while the stage runs."""
+    keep_every: Annotated[int, Field(gt=0)] | None = how(None)
+    """Keep also the first checkpoint of every so many steps, as long as the stage runs."""
     log_every: Annotated[int, Field(gt=0)] = how(10)
     """Steps between progress lines."""
+    validate_every: Annotated[int, Field(gt=0)] | None = how(None)
+    """Steps between looks at the held-out set; None: only before the first step and after the last."""
+
+
+class ImportStage(StageBase):
+    """A checkpoint that others made, as a start for training: a Hugging Face folder or a GGUF file (made float32)."""
+
+    kind: Literal["import"]
+    path: str = Field(json_schema_extra={"identity": False})
+    """The folder or the .gguf file; what counts is the bytes of its files, not where they lie."""
+    chat_template: str | None = how(None)
+    """A jinja file to use instead of the checkpoint's own template; its bytes count, too."""
 
 
 class PretrainStage(TrainingStage):
@@ -79,6 +111,8 @@ class PretrainStage(TrainingStage):
     model: ModelShape = ModelShape()
     init: Name | None = None
     """Go on from this checkpoint (weights only); then `model` must describe the same shape."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""
 
 
 class Aligned(TrainingStage):
@@ -96,3 +130,5 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
-from trivium.recipe import traps_data, traps_evaluation, traps_training
-from trivium.recipe.alignment import PpoStage, PreferenceStage
+from trivium.recipe import traps_data, traps_evaluation, traps_parallel, traps_training
+from trivium.recipe.alignment import DistillStage, GrpoStage, PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
@@ -62,11 +62,9 @@ def wrong_kind_of_stage(look: Look) -> Found:
 
 
 def _a(kinds: frozenset[str]) -> str:
-    return (
-        "a checkpoint (" + listed(sorted(kinds)) + ")"
-        if len(kinds) > 1
-        else f"a stage of kind {next(iter(kinds))}"
-    )
+    if "pretrain" in kinds:
+        return "a checkpoint (" + listed(sorted(kinds)) + ")"
+    return "a stage of kind " + " or ".join(sorted(kinds, reverse=True))
 
 
 def cycle(look: Look) -> Found:
@@ -124,13 +122,46 @@ def alignment_on_base(look: Look) -> Found:
 
 def ppo_without_reward_model(look: Look) -> Found:
     for name, stage in look.each(PpoStage):
-        if stage.reward_model is None:
+        if stage.reward_model is None and stage.reward is None:
             yield look.error(
                 "this ppo stage has no `reward_model`",
                 name,
                 "reward_model",
                 fix="ppo maximises the score of a reward model: name a stage of kind reward; "
                 "without one, use dpo, which learns from the pairs directly",
+            )
+
+
+def grpo_without_reward(look: Look) -> Found:
+    for name, stage in look.each(GrpoStage):
+        if stage.reward_model is None and stage.reward is None:
+            yield look.error(
+                "this grpo stage has nothing that scores replies",
+                name,
+                fix="write `reward: reasoning` for a verifier, or `reward_model: NAME` with a stage of kind reward",
+            )
+
+
+def groups_do_not_divide(look: Look) -> Found:
+    for name, stage in look.each(GrpoStage):
+        if stage.batch % stage.group:
+            yield look.error(
+                f"a batch of {stage.batch} replies does not divide into groups of {stage.group}",
+                name,
+                "group",
+                fix=f"make `batch` a multiple of {stage.group}",
+            )
+
+
+def student_differs(look: Look) -> Found:
+    for name, stage in look.each(DistillStage):
+        teacher, student = look.base(stage.teacher), look.base(stage.init)
+        if teacher and student and teacher[1].tokenizer != student[1].tokenizer:
+            yield look.error(
+                f"the teacher `{stage.teacher}` and the student `{stage.init}` have different tokenizers",
+                name,
+                "teacher",
+                fix="distil between models that were trained with the same tokenizer",
             )
 
 
@@ -144,6 +175,20 @@ def tokenizer_differs(look: Look) -> Found:
                 name,
                 "tokenizer",
                 fix="the ids would mean other words to the model: remove `tokenizer`, it comes with `init`",
+            )
+
+
+def tokenizer_not_imported(look: Look) -> Found:
+    for name, stage in look.recipe.stages.items():
+        if not isinstance(stage, PretrainStage | Aligned):
+            continue
+        root = look.imported(stage.init)
+        if root is not None and stage.tokenizer not in (None, root):
+            yield look.error(
+                f"the tokenizer `{stage.tokenizer}` is not the one that came with `{root}`",
+                name,
+                "tokenizer",
+                fix=f"the ids would mean other words to the model: write `tokenizer: {root}`",
             )
 
 
@@ -174,17 +219,6 @@ def pretrain_init_differs(look: Look) -> Found:
             )
 
 
-def not_built_yet(look: Look) -> Found:
-    for name, stage in look.recipe.stages.items():
-        if not stage.available:
-            yield look.error(
-                f"the kind {stage.kind} is checked, but cannot run yet",
-                name,
-                "kind",
-                fix="use dpo or orpo to align on preference pairs",
-            )
-
-
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     unknown_reference,
     self_reference,
@@ -193,10 +227,15 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     alignment_without_init,
     alignment_on_base,
     ppo_without_reward_model,
+    grpo_without_reward,
+    groups_do_not_divide,
+    student_differs,
     tokenizer_differs,
+    tokenizer_not_imported,
     pretrain_init_differs,
     *traps_data.TRAPS,
     *traps_training.TRAPS,
+    *traps_parallel.TRAPS,
     *traps_evaluation.TRAPS,
 )
 
@@ -207,6 +246,6 @@ def check(recipe: Recipe, lines: Lines | None = None) -> None:
     That a kind is not built yet is said only of a recipe that is right otherwise.
     """
     look = Look(recipe, lines or Lines())
-    errors = [error for trap in TRAPS for error in trap(look)] or list(not_built_yet(look))
+    errors = [error for trap in TRAPS for error in trap(look)]
     if errors:
         raise together(errors, look.lines.file)

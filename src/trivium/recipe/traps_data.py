@@ -10,25 +10,30 @@ from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
 from trivium.recipe.references import references
-from trivium.recipe.sources import SourceBase
+from trivium.recipe.sources import SourceBase, Synthetic
+from trivium.recipe.synthesis import SynthesizeStage
 
 Found = Iterator[RecipeError]
 
 FORMAT_OF_STAGE = {
-    "pretrain": "documents",
-    "tokenizer": "documents",
-    "sft": "conversations",
-    "ppo": "conversations",
-    "dpo": "preferences",
-    "orpo": "preferences",
-    "reward": "preferences",
+    "pretrain": ("documents",),
+    "tokenizer": ("documents",),
+    "sft": ("conversations",),
+    "distill": ("conversations",),
+    "ppo": ("conversations",),
+    "grpo": ("conversations",),
+    "dpo": ("preferences",),
+    "orpo": ("preferences",),
+    "reward": ("preferences",),
+    "kto": ("feedback", "preferences"),
+    "synthesize": ("conversations", "preferences"),
 }
 FORMAT_OF_SUITE = {
-    "bits_per_byte": "documents",
-    "response_loss": "conversations",
-    "reasoning": "conversations",
-    "preferences": "preferences",
-    "refusals": "conversations",
+    "bits_per_byte": ("documents",),
+    "response_loss": ("conversations",),
+    "reasoning": ("conversations",),
+    "preferences": ("preferences",),
+    "refusals": ("conversations",),
 }
 
 
@@ -70,10 +75,24 @@ def source_without_format(look: Look) -> Found:
                 )
 
 
+def synthetic_of_another_format(look: Look) -> Found:
+    for name, stage in look.each(DataStage):
+        for index, source in enumerate(stage.sources):
+            made = look.get(source.stage, DataStage) if isinstance(source, Synthetic) else None
+            if made and made.format != stage.format:
+                yield look.error(
+                    f"this stage holds {stage.format}, and `{source.stage}` that it reads holds {made.format}",  # type: ignore[union-attr]
+                    name,
+                    "sources",
+                    index,
+                    fix=f"name a stage with {stage.format}, or change the stage's `format`",
+                )
+
+
 def wrong_format(look: Look) -> Found:
     """A stage or suite whose data stage has another format than it learns from or measures."""
     for name, stage in look.recipe.stages.items():
-        needs: list[tuple[Path, str | None, str | None, str]] = [
+        needs: list[tuple[Path, str | None, tuple[str, ...] | None, str]] = [
             (("data",), getattr(stage, "data", None), FORMAT_OF_STAGE.get(stage.kind), stage.kind)
         ]
         if isinstance(stage, EvaluateStage):
@@ -82,15 +101,55 @@ def wrong_format(look: Look) -> Found:
                 for index, suite in enumerate(stage.suites)
             ]
         for place, target, needed, said in needs:
-            data = look.get(target, DataStage)
-            if data and needed and data.format != needed:
-                fitting = [n for n, s in look.each(DataStage) if s.format == needed]
+            data = look.get(target, DataStage) or look.get(target, SynthesizeStage)
+            if data and needed and data.format not in needed:
+                fitting = [n for n, s in look.each(DataStage) if s.format in needed]
+                fitting += [n for n, s in look.each(SynthesizeStage) if s.format in needed]
+                form = " or ".join(needed)
                 yield look.error(
-                    f"{said} needs {needed}, and `{target}` holds {data.format}",
+                    f"{said} needs {form}, and `{target}` holds {data.format}",
                     name,
                     *place,
-                    fix=f"data stages with {needed}: {listed(fitting)}; or add one with `format: {needed}`",
+                    fix=f"data stages with {form}: {listed(fitting)}; or add one with `format: {needed[0]}`",
                 )
+
+
+def unverified(look: Look) -> Found:
+    """Loops that have nothing to choose by, or thresholds that nothing is held against."""
+    for name, stage in look.each(SynthesizeStage):
+        if stage.verifier is None and stage.method in ("cot", "best_of_n", "preferences"):
+            yield look.error(
+                f"{stage.method} has no verifier, so there is nothing to choose replies by",
+                name,
+                "method",
+                fix="write `verifier: {kind: reasoning}` for reasoning-gym's tasks, `{kind: exact}` for known answers, "
+                "`{kind: function, path: ...}` for code of your own, or `{kind: judge, teacher: ...}`",
+            )
+        elif stage.verifier is None and stage.accept is not None:
+            yield look.error(
+                f"`accept: {stage.accept:g}` is held against no score: there is no verifier",
+                name,
+                "accept",
+                fix="add a `verifier`, or leave `accept` out",
+            )
+        if (
+            stage.method in ("cot", "best_of_n", "preferences")
+            and stage.samples > 1
+            and stage.temperature == 0
+        ):
+            yield look.error(
+                f"{stage.samples} samples at temperature 0 are {stage.samples} times the same reply",
+                name,
+                "temperature",
+                fix="write a temperature such as 0.8, or `samples: 1`",
+            )
+        if stage.method == "preferences" and stage.samples < 2:
+            yield look.error(
+                "a preference pair needs two replies, and `samples` is 1",
+                name,
+                "samples",
+                fix="write `samples: 4` or more",
+            )
 
 
 def evaluated_without_heldout(look: Look) -> Found:
@@ -123,7 +182,9 @@ def _shared(one: DataStage, other: DataStage) -> set[str]:
     """The sources that both read, by kind and path."""
 
     def identify(source: SourceBase) -> str:
-        return " ".join(str(part) for part in (source.kind, getattr(source, "path", "")) if part)
+        own = set(type(source).model_fields) - set(SourceBase.model_fields)
+        places = [getattr(source, name) for name in ("path", "name", "stage", "start") if name in own]
+        return " ".join(str(part) for part in (source.kind, *places))
 
     return {identify(source) for source in one.sources} & {identify(source) for source in other.sources}
 
@@ -178,7 +239,9 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_sources,
     mix_without_weights,
     source_without_format,
+    synthetic_of_another_format,
     wrong_format,
+    unverified,
     evaluated_without_heldout,
     nothing_to_train_on,
     heldout_differs,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe.look import Look
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, TrainingStage
 
 Found = Iterator[RecipeError]
@@ -103,6 +104,89 @@ def shorter_than_one_batch(look: Look) -> Found:
             )
 
 
+def mup_with_what_granite_has_not(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        other = "qk_norm" if stage.model.qk_norm else "moe" if stage.model.moe is not None else None
+        if stage.model.mup and other:
+            yield look.error(
+                f"`mup` and `{other}` cannot be combined",
+                name,
+                "model",
+                "mup",
+                fix="no layout that other programs read has both muP's scales and that: leave one of them out",
+            )
+
+
+def more_choices_than_experts(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        moe, layers = stage.model.moe, stage.model.layers
+        if moe is not None and moe.top_k > moe.experts:
+            yield look.error(
+                f"each token goes to {moe.top_k} of {moe.experts} experts",
+                name,
+                "model",
+                "moe",
+                "top_k",
+                fix=f"write at most {moe.experts}; with all of them, the router only weighs",
+            )
+        elif moe is not None and moe.dense >= layers:
+            yield look.error(
+                f"{moe.dense} dense layers leave no layer for the experts",
+                name,
+                "model",
+                "moe",
+                "dense",
+                fix=f"the model has {layers} layers: write less than that",
+            )
+
+
+def adapter_without_init(look: Look) -> Found:
+    for name, stage in look.each(PretrainStage):
+        if stage.adapter is not None and stage.init is None:
+            yield look.error(
+                "this pretrain stage trains an adapter, and has no `init`",
+                name,
+                "adapter",
+                fix="an adapter stands beside weights that know something: name a checkpoint in `init`, or leave it out",
+            )
+
+
+def adapter_on_split_matrices(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.adapter is None or not isinstance(stage.parallel, Parallel):
+            continue
+        for axis, size in (("tensor", stage.parallel.tensor), ("pipeline", stage.parallel.pipeline)):
+            if size > 1:
+                yield look.error(
+                    f"adapters cannot be trained with `{axis}: {size}`",
+                    name,
+                    "parallel",
+                    axis,
+                    fix="use `data` or `shard`: what is trained is small",
+                )
+
+
+def muon_on_split_matrices(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.optimizer != "muon":
+            if stage.muon_lr is not None:
+                yield look.error(
+                    "`muon_lr` is given, and the optimizer is adamw",
+                    name,
+                    "muon_lr",
+                    fix="write `optimizer: muon`, or leave `muon_lr` out",
+                )
+            continue
+        parallel = stage.parallel
+        if isinstance(parallel, Parallel) and parallel.tensor * parallel.shard > 1:
+            yield look.error(
+                "Muon needs whole matrices, and this layout splits them (tensor or shard)",
+                name,
+                "optimizer",
+                fix="use `data` or `pipeline` in `parallel`, or `optimizer: adamw`",
+            )
+
+
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_duration,
     heads_do_not_divide,
@@ -110,4 +194,9 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     context_too_long,
     batch_does_not_divide,
     shorter_than_one_batch,
+    mup_with_what_granite_has_not,
+    more_choices_than_experts,
+    adapter_without_init,
+    adapter_on_split_matrices,
+    muon_on_split_matrices,
 )

@@ -44,11 +44,23 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
                 for s in account["sources"]
             ],
         ),
+        *_shown(report),
         f"Licences of the training data: {', '.join(licences)}.",
         "## Limits\n\nWhat is not in the tables above was not measured. A model this size knows little and errs often; "
         "its refusals were tested on the held-out requests of the recipe and on nothing else.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(report: Mapping[str, Any]) -> list[str]:
+    """What pre-training really showed: share of the tokens and epochs of each source."""
+    rows = [
+        [phase["stage"], str(s["kind"]), str(s["license"]), f"{s['realised']:.1%}", f"{s['epochs']:.2f}"]
+        for phase in report["phases"]
+        for s in (phase["data"] or {}).get("sources", [])
+    ]
+    head = ["phase", "source", "licence", "share of training tokens", "epochs"]
+    return ["Tokens that pre-training showed, by source:", _table(head, rows)] if rows else []
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:

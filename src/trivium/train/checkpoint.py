@@ -2,14 +2,17 @@
 
 A checkpoint is a folder `step-N` with `model.safetensors`, `optimizer.safetensors`, `state.json` and `manifest.json` (SHA-256
 of the others). It is filled under a temporary name and renamed, so a folder named `step-N` is whole; damage after that
-is found by the manifest, and the one before it is used instead.
+is found by the manifest, and the one before it is used instead. Tensors are whole, by name: any number of ranks can go on.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,18 +22,103 @@ from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
 from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json
+from trivium.train.distributed import rank
+from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, trained, whole
 from trivium.types import Emit
 
-KEEP = 2
+RANDOM = {"cpu": "random/cpu", "cuda": "random/cuda"}
+"""Where the states of torch's generators are kept, among the optimizer's tensors."""
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+class Writer:
+    """Writes checkpoints in a thread, one at a time: training waits only while tensors are copied. A context manager.
+
+    What comes of a write is told by the next call (`poll`, `save` or `finish`), as an event from the calling thread. A full
+    disk is a warning: training goes on, and the last good checkpoint is still there. Any other error is raised there.
+    """
+
+    def __init__(
+        self, folder: Path, emit: Emit, *, keep_last: int = 2, keep_every: int | None = None
+    ) -> None:
+        self.folder, self.emit = folder, emit
+        self.keep_last, self.keep_every = keep_last, keep_every
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+        self.buffers: dict[str, Tensor] = {}
+        self.step = 0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.thread is not None:
+            self.thread.join()
+        if error is None:
+            self.finish()
+
+    @property
+    def busy(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Takes a copy of everything and writes it to `folder/step-N` (N from `state`). All ranks call it together."""
+        self.finish()
+        weights = whole(trained(model))
+        moments = whole(optimizer_tensors(model, optimizer)) | _random_states()
+        if rank() != 0:
+            return
+        copies = self._copied("model", weights), self._copied("optimizer", moments)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        kept = json.loads(json.dumps(state))
+        self.step = state["step"]
+        self.thread = threading.Thread(target=self._write, args=(*copies, kept), name="checkpoint")
+        self.thread.start()
+
+    def _copied(self, part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies in host memory that is taken once and used again: no allocation in the middle of training."""
+        copies = {}
+        for name, tensor in tensors.items():
+            buffer = self.buffers.get(f"{part}/{name}")
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self.buffers[f"{part}/{name}"] = buffer
+            copies[name] = buffer.copy_(tensor, non_blocking=True)
+        return copies
+
+    def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]) -> None:
+        try:
+            write(self.folder, weights, moments, state)
+            drop_old(self.folder, self.keep_last, self.keep_every)
+        except BaseException as error:  # told by the thread that trains
+            self.error = error
+
+    def poll(self) -> None:
+        """Tells what came of a write that has ended."""
+        if self.thread is not None and not self.thread.is_alive():
+            self.finish()
+
+    def finish(self) -> str:
+        """Waits for the write under way and tells what came of it; returns it in words."""
+        if self.thread is None:
+            return "no checkpoint was written"
+        self.thread.join()
+        self.thread, error, self.error = None, self.error, None
+        if isinstance(error, OSError):  # a full disk must not end the training
+            self.emit({"event": "warning", "message": f"no checkpoint at step {self.step}: {error}"})
+            return f"no checkpoint could be written ({error}), only earlier ones are kept"
+        if error is not None:
+            raise error
+        self.emit({"event": "checkpoint", "step": self.step})
+        return "the checkpoint is kept"
 
 
-def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-    """Writes `folder/step-N` (N from `state`) and drops all but the newest two. OSError if the disk is full."""
+def write(
+    folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: dict[str, Any]
+) -> Path:
+    """Writes `folder/step-N` (N from `state`). OSError if the disk is full."""
     target = folder / f"step-{state['step']:08d}"
     for left in folder.glob(f"{TEMPORARY}*"):  # by a save that was killed: the folder has one writer
         shutil.rmtree(left, ignore_errors=True)
@@ -38,18 +126,31 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
         if later >= target:  # refused on load as damaged, else the run would have gone on from there
             shutil.rmtree(later)
     with atomic_folder(target) as temporary:
-        weights = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
         try:
-            save_file(weights, temporary / "model.safetensors")
-            save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+            whole_weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+            save_file(whole_weights, temporary / "model.safetensors")
+            save_file(dict(moments), temporary / "optimizer.safetensors")
         except SafetensorError as error:  # what it makes of an OSError
             raise OSError(str(error)) from None
         write_json(temporary / "state.json", state)
         names = ("model.safetensors", "optimizer.safetensors", "state.json")
         write_json(temporary / "manifest.json", {name: sha256(temporary / name) for name in names})
-    for old in steps(folder)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def drop_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
+    """Leaves the newest `keep_last` checkpoints and, of every `keep_every` steps, the first one."""
+    found = steps(folder)
+    kept = set(found[-keep_last:])
+    if keep_every is not None:
+        first: dict[int, Path] = {}
+        for path in found:
+            first.setdefault(int(path.name.removeprefix("step-")) // keep_every, path)
+        first.pop(0, None)  # before the first `keep_every` steps
+        kept |= set(first.values())
+    for old in found:
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def steps(folder: Path) -> list[Path]:
@@ -71,13 +172,20 @@ def newest(folder: Path, emit: Emit) -> Path | None:
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Puts a checkpoint into `model` and `optimizer`; returns its state."""
-    model.load_state_dict(load_file(path / "model.safetensors"))
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(path / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    whole = optimizer.state_dict()
-    whole["state"] = entries
-    optimizer.load_state_dict(whole)
+    place(load_file(path / "model.safetensors"), trained(model))
+    moments = load_file(path / "optimizer.safetensors")
+    optimizer.state.clear()  # a checkpoint from before the first step holds none
+    load_optimizer(model, optimizer, moments)
+    if RANDOM["cpu"] in moments:
+        torch.set_rng_state(moments[RANDOM["cpu"]])
+    if RANDOM["cuda"] in moments and torch.cuda.is_available():
+        torch.cuda.set_rng_state(moments[RANDOM["cuda"]])
     state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {RANDOM["cpu"]: torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[RANDOM["cuda"]] = torch.cuda.get_rng_state()
+    return states

@@ -1,33 +1,199 @@
-"""Sums over ranks. One process is the case where there is nothing to add."""
+"""Ranks: who holds which part of the data and of the model, and sums over them. One process is the case with nothing to add.
+
+A layout has six axes (`recipe.parallel.Parallel`), outermost first: pipeline, data, expert, shard, context, tensor. Ranks that
+differ in `data`, `expert` or `shard` see other rows; ranks that differ in `context` see other places of the same rows; ranks that
+differ in `tensor` or `pipeline` see the same tokens and hold other parts of the model. A recipe's `data` is `data` x `expert`
+here: ranks that differ in `expert` hold other experts and copies of all else.
+"""
 
 from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from trivium.errors import RecipeError
+
+AXES = ("pipeline", "data", "expert", "shard", "context", "tensor")
+ROWS = ("data", "expert", "shard")
+"""The axes along which ranks see other rows."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The ranks as a grid. `grid` is None in a run of one process, which then is its own only rank on every axis."""
+
+    sizes: Mapping[str, int]
+    grid: DeviceMesh | None = None
+
+    def size(self, *axes: str) -> int:
+        return math.prod(self.sizes[axis] for axis in axes)
+
+    def place(self, *axes: str) -> int:
+        """This rank's number along the axes taken together, the last one changing fastest."""
+        place = 0
+        for axis in axes:
+            here = self.grid.get_local_rank(axis) if self.grid is not None else 0
+            place = place * self.sizes[axis] + here
+        return place
+
+    def along(self, *axes: str) -> DeviceMesh | None:
+        """The ranks that differ from this one only along `axes`, as one row; None if this rank is alone there."""
+        if self.grid is None or self.size(*axes) == 1:
+            return None
+        several = [axis for axis in axes if self.sizes[axis] > 1]
+        if len(several) == 1:
+            return self.grid[several[0]]
+        return self.grid[tuple(several)]._flatten("_".join(several))
+
+
+ALONE = Mesh(dict.fromkeys(AXES, 1))
+_current: Mesh = ALONE
+
+
+def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) -> Mesh:
+    """Joins the ranks that a launcher started (torchrun's environment) and lays them out. Alone, there is nothing to join.
+
+    A rank that does not answer within `timeout_s` seconds makes the others fail, so that a launcher can start anew.
+    RecipeError if the layout does not fill the ranks.
+    """
+    global _current
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    sizes = {axis: sizes.get(axis, 1) for axis in AXES}
+    if sizes["data"] % sizes["expert"]:
+        raise RecipeError(
+            f"`expert: {sizes['expert']}` does not divide `data: {sizes['data']}`",
+            fix=f"choose a divisor of {sizes['data']}",
+        )
+    sizes["data"] //= sizes["expert"]
+    if math.prod(sizes.values()) != world:
+        shown = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "1"
+        raise RecipeError(
+            f"the parallel layout ({shown}) needs {math.prod(sizes.values())} ranks, and {world} were started",
+            fix="change `parallel`, or the number of processes",
+        )
+    if world == 1:
+        return ALONE
+    if not dist.is_initialized():
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    if device == "cuda":
+        # modulo: Ray shows each of its tasks only the GPU that it gave it
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    grid = init_device_mesh(device, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
+    _current = Mesh(sizes, grid)
+    return _current
+
+
+def stop() -> None:
+    global _current
+    _current = ALONE
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def mesh() -> Mesh:
+    """The layout of this run. Where ranks were joined without one, all of them are along `data`."""
+    global _current
+    if _current.grid is None and dist.is_initialized() and dist.get_world_size() > 1:
+        sizes = {**dict.fromkeys(AXES, 1), "data": dist.get_world_size()}
+        grid = init_device_mesh("cpu", tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
+        _current = Mesh(sizes, grid)
+    elif not dist.is_initialized():
+        _current = ALONE
+    return _current
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def layout() -> tuple[int, int]:
-    """(rank, number of ranks)."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    """(place among, number of) the ranks that see rows of their own."""
+    return mesh().place(*ROWS), mesh().size(*ROWS)
+
+
+@contextmanager
+def first_rank_first() -> Iterator[None]:
+    """The first rank goes through the block (and leaves files there), then the others do (and find them)."""
+    if dist.is_initialized() and rank() != 0:
+        dist.barrier()
+    try:
+        yield
+    finally:
+        if dist.is_initialized() and rank() == 0:
+            dist.barrier()
 
 
 def global_sum(value: Tensor) -> Tensor:
-    """The sum of `value` over all ranks, on every rank."""
-    if dist.is_initialized():
+    """The sum of `value` over all ranks with other tokens, on every rank."""
+    others = mesh().along(*ROWS, "context")
+    if others is not None:
         value = value.clone()
-        dist.all_reduce(value)
+        dist.all_reduce(value, group=others.get_group())
     return value
 
 
 def any_rank(flag: bool, device: str) -> bool:
     """Whether the flag is set on some rank: what all ranks must decide alike."""
-    return bool(global_sum(torch.tensor(float(flag), device=device))) if dist.is_initialized() else flag
+    if not dist.is_initialized():
+        return flag
+    seen = torch.tensor(float(flag), device=device)
+    dist.all_reduce(seen)
+    return bool(seen)
 
 
 def sum_gradients(model: nn.Module) -> None:
-    """Adds the gradients of all ranks. A sum, not a mean: the loop has already divided by the global weight."""
-    if dist.is_initialized():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
+    """Adds the gradients of all ranks with other tokens. A sum, not a mean: the loop has divided by the global weight.
+
+    Sharded parameters have been summed by FSDP on the way back (`parallel.apply` undoes its averaging). Experts that lie on one
+    rank of several have seen all rows of these ranks already, and are summed over their copies only.
+    """
+    if mesh().size("shard") > 1:
+        return
+    everyone, copies = mesh().along("data", "expert", "context"), mesh().along("data", "context")
+    for parameter in model.parameters():
+        others = copies if hasattr(parameter, "is_expert") else everyone
+        if parameter.grad is not None and others is not None:
+            grad = parameter.grad
+            dist.all_reduce(grad.to_local() if isinstance(grad, DTensor) else grad, group=others.get_group())
+
+
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm from before, () float32."""
+    if not dist.is_initialized():
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    held = [p for p in model.parameters() if p.grad is not None]
+    square = torch.zeros((), device=held[0].device)
+    apart = torch.zeros_like(square)
+    for parameter in held:
+        if hasattr(parameter, "is_copy"):  # tied embeddings at the end of a pipeline: counted at its start
+            continue
+        norm = torch.linalg.vector_norm(parameter.grad.float())  # type: ignore[union-attr]
+        part = (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
+        if hasattr(parameter, "is_expert"):
+            apart = apart + part
+        else:
+            square = square + part
+    if (sharing := mesh().along("expert")) is not None:
+        dist.all_reduce(apart, group=sharing.get_group())
+    square = square + apart
+    stages = mesh().along("pipeline")
+    if stages is not None:
+        dist.all_reduce(square, group=stages.get_group())
+    norm = square.sqrt()
+    scale = (limit / (norm + 1e-6)).clamp_max(1.0)
+    for parameter in held:
+        grad = parameter.grad
+        assert grad is not None
+        (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
+    return norm

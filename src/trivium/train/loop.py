@@ -6,6 +6,7 @@ between the steps and never touches the five lines.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivium.errors import Interrupted
+from trivium.errors import Interrupted, Preempted
+from trivium.model.moe import balance
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
-from trivium.train import checkpoint, schedule
-from trivium.train.distributed import any_rank, global_sum, layout, sum_gradients
-from trivium.train.guard import check_finite, stop_on_signal
-from trivium.train.machine import Machine, compiling_pays
-from trivium.train.optim import adamw
-from trivium.types import Batch, Batches, Emit, Objective, Output
+from trivium.train import checkpoint, recover, schedule
+from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
+from trivium.train.guard import Guard, StopRequest, stop_on_signal
+from trivium.train.machine import Machine
+from trivium.train.optim import build
+from trivium.train.parallel.pipeline import Pipeline
+from trivium.train.progress import Progress
+from trivium.train.validation import moved, validate
+from trivium.types import Batches, Emit, Objective, Output
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Run:
     machine: Machine
     folder: Path  # checkpoints of this run
     emit: Emit
+    pipeline: Pipeline | None = None  # runs the forward and backward passes where layers lie on several ranks
     validation: Batches | None = None  # a fixed held-out set; batch(0) is all of it
     flops_per_step: float = 0.0
     peak: float = 1.0  # measured matmul peak, FLOP/s
@@ -46,22 +52,28 @@ class Run:
 def train(run: Run) -> dict[str, Any]:
     """Trains `run.model` in place; returns the metrics. Goes on from the run's newest whole checkpoint, if there is one.
 
-    Raises Interrupted after a checkpoint on Ctrl-C or SIGTERM, TrainingError for a loss that is not finite.
+    Raises Interrupted after a checkpoint on Ctrl-C, Preempted on SIGTERM, TrainingError where the guard stops the run.
     """
     model, objective, config = run.model, run.objective, run.config
-    optimizer = adamw(model, config)
-    state = _resume(run, optimizer)
-    forward: Callable[..., Output] = torch.compile(model) if state["compiled"] else model
-    if "before" not in state and run.validation is not None:
-        state["before"] = validate(run)
-    progress, saved = Progress(run, state), time.monotonic()
-    with stop_on_signal() as stop:
-        for step in range(state["step"], run.steps):
-            micro = [_to(batch, run.machine.device) for batch in run.batches.batch(step)]  # LOAD
+    optimizer = build(model, config)
+    writer = checkpoint.Writer(run.folder, run.emit, keep_last=config.keep_last, keep_every=config.keep_every)
+    with stop_on_signal() as stop, writer:
+        state = recover.resume(run, optimizer, writer)
+        guard, progress, due = Guard(config.guard, state["guard"]), Progress(run, state), Due(run, writer)
+        forward: Callable[..., Output] = torch.compile(model) if state["compiled"] else model
+        if "before" not in state and run.validation is not None:
+            state["before"] = validate(run)
+        while state["step"] < run.steps:
+            step = state["step"]
+            micro = [moved(b, run.machine.device) for b in run.batches.batch(state["position"])]  # LOAD
             units = torch.stack([objective.weight(batch) for batch in micro]).sum()
             weight = global_sum(units).clamp_min(1)  # the one denominator, known before the forward pass
             total = torch.zeros((), device=run.machine.device)
             metrics: dict[str, Tensor] = {}
+            if run.pipeline is not None:  # the same three, scheduled over the ranks
+                metrics = run.pipeline.step(micro, weight, run.machine.autocast())
+                total += metrics["loss"][0]
+                micro = []
             for batch in micro:
                 with run.machine.autocast():
                     out = forward(batch, objective.wants)  # FORWARD
@@ -71,114 +83,57 @@ def train(run: Run) -> dict[str, Any]:
                 for name, pair in loss.metrics.items():
                     metrics[name] = metrics.get(name, 0) + torch.stack(pair)
             sum_gradients(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            check_finite(float(global_sum(total) / weight), float(norm), step)
+            norm = clip_gradients(model, config.clip)
+            mean = float(global_sum(total) / weight)
+            if (reason := guard.judge(mean, float(norm))) is not None:
+                optimizer.zero_grad(set_to_none=True)
+                recover.refuse(run, optimizer, writer, state, guard, reason, mean)
+                continue
+            guard.accept(mean)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule.factor(config, step, run.steps)
+                group["lr"] = group["peak"] * schedule.factor(config, step, run.steps)
             optimizer.step()  # STEP
             optimizer.zero_grad(set_to_none=True)
+            metrics |= balance(model, global_sum)
 
-            state["step"] = step + 1
+            state["step"], state["position"] = step + 1, state["position"] + 1
             progress.after(step, metrics, float(norm), float(optimizer.param_groups[0]["lr"]))
-            due = time.monotonic() - saved >= config.checkpoint_every
-            last = state["step"] == run.steps
+            writer.poll()
             stopping = any_rank(bool(stop), run.machine.device)
-            if (stopping or (due and not last)) and state["step"] % run.batches.period == 0:
-                kept = _save(run, optimizer, state)
-                saved = time.monotonic()
+            if due(state, stopping):
+                writer.save(model, optimizer, state)
                 if stopping:
-                    raise Interrupted(
-                        f"stopped after step {state['step']} of {run.steps}; {kept}",
-                        fix="run the same command again: it goes on from there",
-                    )
+                    raise _stopped(stop, state["step"], run.steps, writer.finish())
     result = progress.summary()
     if run.validation is not None:
-        after = validate(run)
-        result |= {"before": state["before"], "after": after}
+        result |= {"before": state["before"], "after": validate(run)}
     return result
 
 
-def _resume(run: Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    path = checkpoint.newest(run.folder, run.emit)
-    if path is None:
-        compiled = compiling_pays(run.config, run.flops_per_step * run.steps, run.peak)
-        return {"step": 0, "compiled": compiled, "curve": []}
-    state = checkpoint.load(path, run.model, optimizer)
-    run.emit({"event": "resume", "step": state["step"], "steps": run.steps})
-    return state
+def _stopped(stop: StopRequest, step: int, steps: int, kept: str) -> Interrupted:
+    kind = Interrupted if stop.signal == signal.SIGINT else Preempted
+    fix = "run the same command again: it goes on from there"
+    return kind(f"stopped after step {step} of {steps}; {kept}", fix=fix)
 
 
-def _save(run: Run, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
-    """Says what is on the disk afterwards."""
-    if layout()[0] != 0:
-        return "the first rank keeps the checkpoint"
-    try:
-        checkpoint.save(run.folder, run.model, optimizer, state)
-    except OSError as error:  # a full disk must not end the training; the last good checkpoint is still there
-        run.emit({"event": "warning", "message": f"no checkpoint at step {state['step']}: {error}"})
-        return f"no checkpoint could be written ({error}), only earlier ones are kept"
-    run.emit({"event": "checkpoint", "step": state["step"]})
-    return "the checkpoint is kept"
+class Due:
+    """Whether a checkpoint is to be written now; all ranks get the same answer."""
 
+    def __init__(self, run: Run, writer: checkpoint.Writer) -> None:
+        self.run, self.writer, self.saved = run, writer, time.monotonic()
 
-def _to(batch: Batch, device: str) -> Batch:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}  # type: ignore[attr-defined, return-value]
-
-
-@torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
-    """The objective's metrics on the fixed held-out set, each as sum over weight."""
-    assert run.validation is not None
-    sums: dict[str, Tensor] = {}
-    for batch in run.validation.batch(0):
-        moved = _to(batch, run.machine.device)
-        with run.machine.autocast():
-            out = run.model(moved, run.objective.wants)
-        for name, pair in run.objective(out, moved).metrics.items():
-            sums[name] = sums.get(name, 0) + torch.stack(pair)
-    result = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in sums.items()}
-    run.emit({"event": "validation", **result})
-    return result
-
-
-class Progress:
-    """Turns steps into events: loss and the objective's metrics, speed, utilisation, time left."""
-
-    def __init__(self, run: Run, state: dict[str, Any]) -> None:
-        self.run, self.state = run, state
-        self.rates: list[float] = []
-        self.clock = time.monotonic()
-        self.first = state["step"]
-
-    def after(self, step: int, metrics: dict[str, Tensor], norm: float, lr: float) -> None:
-        now = time.monotonic()
-        seconds, self.clock = now - self.clock, now
-        if step > self.first:  # the first step pays for compiling and for warm caches
-            self.rates.append(seconds)
-        every = self.run.config.log_every
-        if (step + 1) % every and step + 1 != self.run.steps and step != 0:
-            return  # which steps are logged depends on the step alone: the curve of a resumed run is the same
-        summed = {name: global_sum(pair) for name, pair in metrics.items()}
-        values = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in summed.items()}
-        self.state["curve"].append([step + 1, values["loss"]])
-        typical = self.typical() or seconds
-        event = {"step": step + 1, "steps": self.run.steps, **values, "lr": lr, "grad_norm": norm}
-        event |= {"mfu": self.run.flops_per_step / typical / self.run.peak, "seconds_per_step": typical}
-        self.run.emit({"event": "step", **event, "eta_s": typical * (self.run.steps - step - 1)})
-
-    def typical(self) -> float | None:
-        """Median seconds of the last hundred steps."""
-        recent = sorted(self.rates[-100:])
-        return recent[len(recent) // 2] if recent else None
-
-    def summary(self) -> dict[str, Any]:
-        typical = self.typical()
-        mfu = self.run.flops_per_step / typical / self.run.peak if typical else None
-        curve = self.state["curve"]
-        return {
-            "steps": self.run.steps,
-            "compiled": self.state["compiled"],
-            "seconds_per_step": typical,
-            "mfu": mfu,
-            "curve": curve,
-        }
+    def __call__(self, state: recover.State, stopping: bool) -> bool:
+        if state["position"] % self.run.batches.period != 0:
+            return False
+        if stopping:
+            return True
+        if state["step"] == self.run.steps:
+            return False
+        interval = self.run.config.checkpoint_every
+        if interval.unit == "steps":
+            return bool(state["step"] % int(interval.every) == 0)
+        over = time.monotonic() - self.saved >= interval.every and not self.writer.busy
+        due = any_rank(rank() == 0 and over, self.run.machine.device)  # one clock for all
+        if due:
+            self.saved = time.monotonic()
+        return due

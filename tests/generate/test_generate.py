@@ -12,16 +12,17 @@ from torch import Tensor
 
 from trivium.errors import DataError
 from trivium.generate import engine
-from trivium.generate.engine import Sampling, decode, generate, sample, stream
+from trivium.generate.engine import Sampling, decode, generate, stream
+from trivium.generate.sampling import draw
 from trivium.model.cache import Cache
 
 NEW = Sampling(max_new_tokens=12)
 
 
 def prompts(count: int, lengths: range = range(1, 40), seed: int = 0) -> list[list[int]]:
-    draw = torch.Generator().manual_seed(seed)
-    sizes = torch.randint(lengths.start, lengths.stop, (count,), generator=draw).tolist()
-    return [torch.randint(0, 320, (size,), generator=draw).tolist() for size in sizes]
+    random = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(lengths.start, lengths.stop, (count,), generator=random).tolist()
+    return [torch.randint(0, 320, (size,), generator=random).tolist() for size in sizes]
 
 
 @torch.no_grad()
@@ -131,7 +132,9 @@ def test_sampling_ignores_the_global_generator(model):
 def draws(logits: Tensor, count: int = 4000, **sampling: float) -> Tensor:
     """Shares of the ids drawn."""
     options = Sampling(**{"temperature": 1.0, **sampling})
-    ids = sample(logits.expand(count, -1), options, torch.Generator().manual_seed(0))
+    ids = draw(
+        logits.expand(count, -1), options, torch.rand(count, generator=torch.Generator().manual_seed(0))
+    )
     return torch.bincount(ids, minlength=logits.shape[-1]) / count
 
 
@@ -148,7 +151,7 @@ def test_temperature_sharpens_and_flattens():
     p = torch.tensor([[0.2, 0.8]])
     assert draws(p.log(), temperature=0.5)[1] == pytest.approx(0.64 / 0.68, abs=0.03)
     assert draws(p.log(), temperature=100.0)[1] == pytest.approx(0.5, abs=0.03)
-    assert int(sample(p.log(), Sampling(temperature=0), None)) == 1
+    assert int(draw(p.log(), Sampling(temperature=0), torch.zeros(1))) == 1
 
 
 def test_a_prompt_that_fills_the_context_is_refused(model):

@@ -1,0 +1,120 @@
+"""Single replies marked desirable or not, for KTO, and the baseline that each step needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trivium.batches.chat import Account
+from trivium.batches.pairs import STEP
+from trivium.batches.rows import Row, collate, sequence_row
+from trivium.errors import DataError
+from trivium.objectives.sequence import row_log_probs
+from trivium.text.chat import ChatTokenizer, Encoded, Message
+from trivium.train.distributed import global_sum
+from trivium.train.machine import Machine
+from trivium.types import Batch, Batches
+
+
+@dataclass
+class Feedback:
+    """Replies with their marks. `ref_logp` (items, 2) is the reference's log-probability of the reply behind its own prompt and
+    behind the next item's prompt (the mismatched pair that the baseline is estimated on)."""
+
+    length: int
+    pad: int
+    account: Account = field(default_factory=Account)
+    replies: list[tuple[Encoded, int]] = field(default_factory=list)
+    mismatched: list[Encoded] = field(default_factory=list)
+    ref_logp: NDArray[np.float32] | None = None
+
+    @classmethod
+    def build(cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, context: int) -> Feedback:
+        """From feedback records (`prompt`, `completion`, `label`) or preference records (each gives a good and a bad reply)."""
+        self = cls(context, chat.pad)
+        prompts: list[Sequence[Message]] = []
+        texts: list[str] = []
+        for record in records:
+            for text, label in _replies(record):
+                fitted = self.account.fit(chat.response(record["prompt"], text), context)
+                if fitted is not None:
+                    self.replies.append((fitted, label))
+                    prompts.append(record["prompt"])
+                    texts.append(text)
+        labels = {label for _, label in self.replies}
+        if not self.replies:
+            raise DataError(
+                f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens",
+                fix="raise `context`, or shorten the prompts",
+            )
+        if labels != {0, 1}:
+            kind = "desirable" if labels == {1} else "undesirable"
+            raise DataError(
+                f"all {len(self.replies)} replies are {kind}", fix="KTO needs both kinds of label"
+            )
+        for index, text in enumerate(texts):
+            other = chat.response(prompts[(index + 1) % len(prompts)], text)
+            self.mismatched.append(Encoded(other.ids[:context], other.mask[:context]))
+        longest = max(len(e.ids) for e in [*(e for e, _ in self.replies), *self.mismatched])
+        self.length = min(context, -(-longest // STEP) * STEP)
+        return self
+
+    @property
+    def count(self) -> int:
+        return len(self.replies)
+
+    def item(self, index: int) -> Sequence[Row]:
+        encoded, label = self.replies[index]
+        row = sequence_row([encoded], self.length, self.pad)
+        row["label"] = np.int64(label)  # type: ignore[assignment]
+        row["pair"] = np.int64(index)  # type: ignore[assignment]
+        if self.ref_logp is not None:
+            row["ref_logp"] = self.ref_logp[index, 0]
+        return [row]
+
+    def other(self, index: int) -> Sequence[Row]:
+        """The item's reply behind the next item's prompt."""
+        return [sequence_row([self.mismatched[index]], self.length, self.pad)]
+
+
+def _replies(record: Mapping[str, Any]) -> list[tuple[str, int]]:
+    if "completion" in record:
+        return [(record["completion"], int(record["label"]))]
+    return [(record["chosen"], 1), (record["rejected"], 0)]
+
+
+@dataclass
+class WithBaseline:
+    """Adds KTO's `kl` to every batch: the policy's mean distance from the reference on mismatched replies, never below 0.
+
+    Ethayarajh et al. 2024, section 4.1. Pure in the step and the weights; one forward pass without gradient a micro-batch.
+    """
+
+    inner: Batches
+    items: Feedback
+    model: Any  # the policy in training: (batch, want) -> Output
+    machine: Machine
+    period: int = 1
+
+    @torch.no_grad()
+    def batch(self, step: int) -> list[Batch]:
+        micro = list(self.inner.batch(step))
+        total, count = torch.zeros(()), torch.zeros(())
+        assert self.items.ref_logp is not None
+        for batch in micro:
+            indices = batch["pair"].tolist()
+            others: Any = collate(self.items.other, indices)
+            moved = {name: value.to(self.machine.device) for name, value in others.items()}
+            with self.machine.autocast():
+                logp = row_log_probs(self.model(moved, {"logp"}), moved).float().cpu()  # type: ignore[arg-type]
+            total += (logp - torch.from_numpy(self.items.ref_logp[indices, 1])).sum()
+            count += len(indices)
+        kl = (global_sum(total) / global_sum(count).clamp_min(1)).clamp_min(0)
+        for batch in micro:
+            batch["kl"] = kl.expand(len(batch["pair"])).clone()
+        return micro

@@ -1,0 +1,247 @@
+"""What PPO and GRPO make of a rollout: rewards, penalties, advantages, and the numbers that show reward hacking early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trivium.batches.advantages import group_advantages, token_rewards, whiten
+from trivium.batches.rollouts import Prompts, Rollout, Rollouts
+from trivium.batches.rows import Layout
+from trivium.batches.source import Items, Score, Source
+from trivium.corpus.records import read
+from trivium.generate.sampling import Sampling
+from trivium.model import scalar
+from trivium.model.scalar import Scalar
+from trivium.model.transformer import Transformer
+from trivium.objectives.ppo import gae
+from trivium.objectives.sequence import last_token
+from trivium.verify.replies import refuses, repetition
+
+HELDOUT = 128
+"""Held-out prompts that are replied to before and after."""
+
+Scored = Callable[[dict[str, Tensor], Any, set[str]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The reward of a reply: the reward model's number, the verifier's, or both added; less `unfinished` where it did not end."""
+
+    score: Score | None
+    model: Scalar | None
+    unfinished: float = 0.0
+
+    def __call__(self, rollout: Rollout, scored: Scored) -> Tensor:
+        """(N,) float32."""
+        total = torch.zeros(len(rollout.texts))
+        if self.score is not None:
+            total += torch.tensor(
+                [
+                    self.score(record, text)
+                    for record, text in zip(rollout.records, rollout.texts, strict=True)
+                ]
+            )
+        if self.model is not None:
+            values = scored(rollout.rows, self.model, {"values"})["values"]
+            total += values.gather(-1, last_token(rollout.rows)[:, None]).squeeze(-1)  # type: ignore[arg-type]
+        open_ended = torch.tensor([not completion.finished for completion in rollout.completions])
+        return total - self.unfinished * open_ended
+
+
+def drift(
+    rollout: Rollout, rewards: Tensor, tensors: dict[str, Tensor], reference: Tensor | None
+) -> dict[str, Tensor]:
+    """What is logged of a set: reward, distance from the start (Schulman's k3, nats a token), repetition, refusals."""
+    logged: dict[str, Any] = {
+        "reward": rewards.mean(),
+        "reward_std": rewards.std(unbiased=False),
+        "repetition": np.mean([repetition(text) for text in rollout.texts]),
+        "refusals": np.mean([refuses(text) for text in rollout.texts]),
+    }
+    if reference is not None:
+        mask = tensors["loss_mask"]
+        away = (reference - tensors["old_logp"]) * mask
+        logged["kl"] = ((away.exp() - 1 - away) * mask).sum() / mask.sum().clamp_min(1)
+    return {f"log/{name}": torch.as_tensor(float(value)) for name, value in logged.items()}
+
+
+@dataclass
+class GroupValue:
+    """GRPO: a reply is worth how much better it is than the others to its prompt. Truncated replies may be left out."""
+
+    judge: Judge
+    reference: Transformer | None
+    group: int
+    scale: bool
+    skip_truncated: bool
+    rollouts: Rollouts | None = None
+
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.rollouts is not None
+        rewards = self.judge(rollout, self.rollouts.scored)
+        worth = group_advantages(rewards, self.group, scale=self.scale)
+        made = {"advantage": worth[:, None] * tensors["loss_mask"]}
+        known = None
+        if self.reference is not None:
+            known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
+            made["ref_token_logp"] = known
+        if self.skip_truncated:
+            ended = torch.tensor([float(completion.finished) for completion in rollout.completions])
+            made["loss_mask"] = tensors["loss_mask"] * ended[:, None]
+        made |= drift(rollout, rewards, tensors, known)
+        decided = (
+            (rewards.view(-1, self.group).std(-1) > 0).float().mean() if self.group > 1 else torch.zeros(())
+        )
+        return made | {"log/groups_with_signal": decided}
+
+
+@dataclass
+class CriticValue:
+    """PPO: rewards less the price of leaving the reference, held against what the critic expected (GAE)."""
+
+    judge: Judge
+    reference: Transformer
+    network: Any  # the actor and critic in training
+    kl: float
+    gamma: float
+    lam: float
+    normalise: bool
+    rollouts: Rollouts | None = None
+
+    def __call__(self, rollout: Rollout, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.rollouts is not None
+        mask = tensors["loss_mask"]
+        rewards = self.judge(rollout, self.rollouts.scored)
+        known = self.rollouts.scored(tensors, self.reference, {"logp"})["logp"]
+        values = self.rollouts.scored(tensors, self.network, {"values"})["values"] * mask
+        per_token = token_rewards(rewards, tensors["old_logp"], known, mask, self.kl)
+        advantage, returns = gae(per_token, values, mask, gamma=self.gamma, lam=self.lam)
+        unexplained = (returns - values)[mask > 0].var() / returns[mask > 0].var().clamp_min(1e-8)
+        return {
+            "advantage": whiten(advantage, mask) if self.normalise else advantage,
+            "returns": returns,
+            "old_values": values,
+            "ref_token_logp": known,
+            "log/explained_variance": 1 - unexplained,
+            **drift(rollout, rewards, tensors, known),
+        }
+
+
+def measured(
+    rollouts: Rollouts, judge: Judge, reference: Transformer | None, asked: Sequence[int]
+) -> dict[str, float]:
+    """Reward, length, drift and distance from the start on given prompts, one reply each with the same random numbers."""
+    rollout = rollouts.reply(asked, seed=0)
+    tensors = dict(rollout.rows)
+    tensors["old_logp"] = rollouts.scored(tensors, rollouts.policy, {"logp"})["logp"]
+    known = rollouts.scored(tensors, reference, {"logp"})["logp"] if reference is not None else None
+    rewards = judge(rollout, rollouts.scored)
+    found = {
+        name.removeprefix("log/"): float(v) for name, v in drift(rollout, rewards, tensors, known).items()
+    }
+    lengths = tensors["loss_mask"].sum(-1)
+    ended = [completion.finished for completion in rollout.completions]
+    return found | {"tokens": float(lengths.mean()), "finished": float(np.mean(ended))}
+
+
+def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Items:
+    """The phase's prompts and, for every layout of ranks, its rollouts."""
+    config: Any = source.config
+
+    def prompts(split: str) -> Prompts:
+        records = list(read(source.data / split))
+        return Prompts.build(records, source.chat, source.length, config.max_new_tokens)
+
+    def rollouts(asked: Prompts, plan: Layout, folder: str) -> Rollouts:
+        return Rollouts(
+            prompts=asked,
+            policy=source.model,
+            chat=source.chat,
+            machine=source.machine,
+            layout=plan,
+            sampling=Sampling(config.temperature, config.top_p, config.max_new_tokens),
+            value=value,
+            folder=source.work / folder,
+            emit=source.emit,
+            group=group,
+            minibatches=config.minibatches,
+            updates=config.updates,
+            staleness=config.staleness,
+            truncate=config.correction,
+        )
+
+    def online(plan: Layout, steps: int) -> Rollouts:
+        value.rollouts = rollouts(train_prompts, plan, "rollouts")
+        return value.rollouts
+
+    def measure() -> dict[str, float]:
+        asked = prompts("heldout")
+        size = config.micro_batch or config.batch
+        plan = Layout(source.seed, size * group, size)
+        return measured(
+            rollouts(asked, plan, "measured"), value.judge, value.reference, range(min(asked.count, HELDOUT))
+        )
+
+    train_prompts = prompts("train")
+    account = {
+        "prompts": train_prompts.count,
+        "prompts_too_long": train_prompts.dropped,
+        "row_tokens": train_prompts.length,
+    }
+    has_heldout = any(True for _ in read(source.data / "heldout"))
+    items = Items(train_prompts, None, account, online=online, measure=measure if has_heldout else None)
+    _show_memory(source, value)
+    return items
+
+
+def _judge(source: Source) -> Judge:
+    config: Any = source.config
+    folder = source.others.get("reward_model")
+    model = scalar.load(folder, device=source.machine.device).eval() if folder else None
+    return Judge(source.score, model, config.unfinished)
+
+
+def _frozen(source: Source) -> Transformer:
+    """The reference: the checkpoint that the phase starts from."""
+    return deepcopy(source.model).eval().requires_grad_(False)
+
+
+def _show_memory(source: Source, value: GroupValue | CriticValue) -> None:
+    """What each model of the phase holds, in MB of weights."""
+    held = {
+        "network (policy and critic)": source.network,
+        "reference": value.reference,
+        "reward model": value.judge.model,
+    }
+    parts = [
+        f"{name} {sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6:.1f} MB"
+        for name, model in held.items()
+        if model is not None
+    ]
+    source.emit({"event": "message", "message": "weights in memory: " + ", ".join(parts)})
+
+
+def group_rollouts(source: Source) -> Items:
+    """GRPO: groups of replies to a prompt, scored by a verifier or a reward model."""
+    config: Any = source.config
+    reference = _frozen(source)
+    value = GroupValue(
+        _judge(source), reference, config.group, config.loss != "dr_grpo", config.skip_truncated
+    )
+    return _online(source, value, config.group)
+
+
+def critic_rollouts(source: Source) -> Items:
+    """PPO: one reply to a prompt, a reward model, a critic."""
+    config: Any = source.config
+    value = CriticValue(
+        _judge(source), _frozen(source), source.network, config.kl, config.gamma, config.lam, config.whiten
+    )
+    return _online(source, value, 1)

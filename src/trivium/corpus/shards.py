@@ -1,0 +1,228 @@
+"""Token shards: a split of a documents artifact as ids, one memory-mapped file a source, made once and read by every stage.
+
+    FOLDER/NN.tokens.bin   (tokens,) uint16 or uint32, the documents end to end, each closed by <|end_of_text|>
+    FOLDER/NN.starts.bin   (documents,) int64: the place of each document's first token
+    FOLDER/NN.keys.bin     the documents' keys in UTF-8, end to end
+    FOLDER/NN.ends.bin     (documents,) int64: the byte after each key
+    FOLDER/NN.json         sizes and SHA-256 of the four; written last, so that it says that the source is whole
+    FOLDER/shards.json     the sources; written last of all
+
+NN is the source's place in the recipe. A killed run keeps the sources that are whole and does the others again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock
+
+from trivium import files
+from trivium.corpus import records
+from trivium.errors import ArtifactError, DataError
+from trivium.files import atomic_open, write_json
+from trivium.text.chat import ChatTokenizer
+
+FORMAT = 1
+"""Raised when the same documents would give other files."""
+GROUP = 2_000_000
+"""Characters encoded at once: what is in memory, and enough to keep all cores at work."""
+PARTS = ("tokens", "starts", "keys", "ends")
+_FIX = "delete the folder: it is made again from the documents"
+_verified: set[tuple[Path, int, int]] = set()
+"""(file, size, mtime) whose checksum this process has seen."""
+
+
+def place(cache: Path, data: str, chat: ChatTokenizer) -> Path:
+    """The folder in `cache` for the artifact with fingerprint `data` under this tokenizer: stages that share both share it."""
+    said = files.canonical_json([FORMAT, data, chat.tokenizer.to_str()])
+    return cache / hashlib.sha256(said.encode()).hexdigest()
+
+
+def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
+    """Makes the shards of `split` (`artifact / "train"`) in `folder`, unless they are there.
+
+    Several processes may ask at once: one encodes, the others wait. DataError for an unreadable split.
+    """
+    if (folder / "shards.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if (folder / "shards.json").exists():
+            return
+        found = []
+        by_source = groupby(sorted(records.files(split)), key=_source_of)
+        for number, paths in by_source:
+            found.append(number)
+            if not (folder / f"{number:02d}.json").exists():
+                _encode_source(_documents(paths), chat, folder, number)
+        write_json(folder / "shards.json", {"sources": found})
+
+
+def _source_of(path: Path) -> int:
+    """Documents artifacts name their files SOURCE-KIND-NUMBER.parquet."""
+    head = path.name.split("-")[0]
+    return int(head) if head.isdigit() else 0
+
+
+def _documents(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        for record in records.read_file(path, ("key", "text")):
+            yield str(record.get("key", "")), record["text"]
+
+
+def _encode_source(
+    documents: Iterator[tuple[str, str]], chat: ChatTokenizer, folder: Path, number: int
+) -> None:
+    dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
+    count = {"tokens": 0, "documents": 0, "characters": 0, "bytes": 0}
+    with ExitStack() as stack:
+        out = {part: stack.enter_context(atomic_open(folder / f"{number:02d}.{part}.bin")) for part in PARTS}
+        key_bytes = 0
+        for group, encoded in _encoded(documents, chat):
+            lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+            ends = count["tokens"] + np.cumsum(lengths)
+            flat = np.fromiter((token for ids in encoded for token in ids), dtype, int(lengths.sum()))
+            keys = [key.encode("utf-8", "replace") for key, _ in group]
+            key_ends = key_bytes + np.cumsum([len(key) for key in keys], dtype=np.int64)
+            _put(
+                out,
+                tokens=flat.tobytes(),
+                starts=(ends - lengths).tobytes(),
+                keys=b"".join(keys),
+                ends=key_ends.tobytes(),
+            )
+            key_bytes = int(key_ends[-1])
+            count["tokens"] = int(ends[-1])
+            count["documents"] += len(group)
+            count["characters"] += sum(len(text) for _, text in group)
+            count["bytes"] += sum(len(text.encode("utf-8", "replace")) for _, text in group)
+    paths = [folder / f"{number:02d}.{part}.bin" for part in PARTS]
+    made = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths}
+    write_json(folder / f"{number:02d}.json", {"dtype": dtype.name, **count, "files": made})
+
+
+def _put(out: Mapping[str, IO[bytes]], **content: bytes) -> None:
+    for part, data in content.items():
+        out[part].write(data)
+
+
+def _encoded(
+    documents: Iterator[tuple[str, str]], chat: ChatTokenizer
+) -> Iterator[tuple[list[tuple[str, str]], list[list[int]]]]:
+    """Groups with their ids. The next group is encoded (the tokenizer leaves Python free) while one is written."""
+    with ThreadPoolExecutor(1) as pool:
+        before = None
+        for group in _groups(documents):
+            job = pool.submit(chat.documents, [text for _, text in group])
+            if before is not None:
+                yield before[0], before[1].result()
+            before = group, job
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def _groups(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    group: list[tuple[str, str]] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document[1])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+class Shard:
+    """The tokens of one source. `tokens` (N,), `starts` (documents,) are memory-mapped."""
+
+    def __init__(self, folder: Path, source: int) -> None:
+        meta = _json(folder / f"{source:02d}.json")
+        for name, said in meta["files"].items():
+            _verify(folder / name, said)
+        self.source = source
+        self.characters: int = meta["characters"]
+        self.utf8_bytes: int = meta["bytes"]
+        self.documents: int = meta["documents"]
+        self.tokens = _map(folder / f"{source:02d}.tokens.bin", meta["dtype"])
+        self.starts = _map(folder / f"{source:02d}.starts.bin", "int64")
+        self._keys = _map(folder / f"{source:02d}.keys.bin", "uint8")
+        self._ends = _map(folder / f"{source:02d}.ends.bin", "int64")
+
+    def key(self, document: int) -> str:
+        """The key of a document, by its number in this source."""
+        first = int(self._ends[document - 1]) if document else 0
+        return bytes(self._keys[first : int(self._ends[document])]).decode()
+
+
+def open_shards(folder: Path) -> list[Shard]:
+    """The shards that `encode` made, one a source that has documents, checked against their checksums.
+
+    ArtifactError for a file that is missing, cut short or changed. Sizes are looked at every time, checksums once in a
+    process while the file stays as it is.
+    """
+    found = [Shard(folder, source) for source in _json(folder / "shards.json")["sources"]]
+    return [shard for shard in found if len(shard.tokens)]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"token shards are damaged: {error}", where=str(path), fix=_FIX) from None
+    return said
+
+
+def _verify(path: Path, said: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise ArtifactError("a file of the token shards is missing", where=str(path), fix=_FIX)
+    state = path.stat()
+    if state.st_size != said["size"]:
+        what = f"a token shard has {state.st_size} bytes, it was written with {said['size']}"
+        raise ArtifactError(what, where=str(path), fix=_FIX)
+    known = (path.resolve(), state.st_size, state.st_mtime_ns)
+    if known not in _verified:
+        if files.sha256(path) != said["sha256"]:
+            raise ArtifactError(
+                "a token shard is damaged: its SHA-256 has changed", where=str(path), fix=_FIX
+            )
+        _verified.add(known)
+
+
+def _map(path: Path, dtype: str) -> np.ndarray:
+    if not path.stat().st_size:  # an empty file cannot be mapped
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def sample(data: Path, characters: int) -> Iterator[str]:
+    """Training texts of a documents artifact up to about `characters` in all, of each source its share of the mix.
+
+    The documents of a source stand in an order of hashes, so the first ones are a fair sample of it.
+    """
+    sources = _json(data / "account.json")["sources"]
+    mixes = _json(data / "account.json").get("mix") is not None
+    share = [one["planned_share" if mixes else "realised_share"] for one in sources]
+    by_source = groupby(sorted(records.files(data / "train")), key=_source_of)
+    empty = True
+    for number, paths in by_source:
+        left = characters * (share[number] if number < len(share) else 1.0)
+        for _, text in _documents(paths):
+            if left <= 0:
+                break
+            yield text
+            empty = False
+            left -= len(text)
+    if empty:
+        raise DataError(
+            "there is no text to train a tokenizer on", where=str(data), fix="give the stage documents"
+        )

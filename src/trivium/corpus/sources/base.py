@@ -1,0 +1,143 @@
+"""What a source of documents is: a list of parts, and a reader that turns one part into documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from trivium.corpus.caps import Caps
+from trivium.corpus.dead_letters import DeadLetters
+from trivium.recipe.sources import SourceBase
+
+Document = dict[str, Any]
+"""One document on its way to a row of the artifact, as `Source.document` makes it:
+
+key       str         the item's identity (URL, file#chapter, hash of the text): decides the split, equal keys are duplicates
+url       str | None
+text      str
+source    int         place of the source in the recipe
+kind, license, origin  str
+language  str | None  natural, or of a program; filled by the language step where the source does not say
+language_score, quality  float | None   filled by steps
+meta      str         JSON: title, author, status ...
+where     str         file and offset it was read at
+reason    str | None  why the source itself leaves the document out (a page that is an image, generated code); None: kept
+step      str | None  "read" where there is a reason
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One unit of parallel work. Plain values; the list of parts is the same on every machine."""
+
+    source: int
+    """Place of the source in the recipe."""
+    path: str
+    """File or URL, relative to the recipe where it can be."""
+    start: int = 0
+    stop: int | None = None
+    """Range within the file, in the unit of the source (bytes, rows, pages); None: to the end."""
+    index: int = 0
+    """Place in the source's list of parts."""
+    files: tuple[str, ...] = ()
+    """All files, where a part is several small ones."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a source needs to know beyond its own block of the recipe. Can be sent to another process."""
+
+    index: int = 0
+    """Place of the source in the recipe."""
+    folder: Path = field(default_factory=Path)
+    """The recipe's folder: paths are relative to it."""
+    seed: int = 0
+    caps: Caps = field(default_factory=Caps)
+    extract: str = "resiliparse"
+    """The library that turns HTML into text: resiliparse or trafilatura."""
+    main_content: bool = True
+    """Only the main text of a page, without menus and footers."""
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    """Stage -> folder of its artifact, for sources that read another stage's output."""
+    work: Path | None = None
+    """A folder that outlives a kill."""
+
+
+class DocumentSource(Protocol):
+    """A source, opened for documents. Made by `open_documents`; cheap to make, so that a worker makes its own."""
+
+    kind: str
+    license: str
+    origin: str
+    endless: bool
+    """Whether there are more documents than anyone asks for. `parts(characters)` says how many to read."""
+    enough: int
+    """Characters that an endless source gives if nothing else bounds it."""
+    least_heldout: float
+    """A share held out even where the recipe's is smaller."""
+    max_dead: int | None
+    """A limit on this source's own dead letters, beside the stage's."""
+
+    def parts(self, characters: int | None = None) -> list[Part]:
+        """Cheap and deterministic. DataError if there is nothing to read at all."""
+        ...
+
+    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+        """The part's documents, extraction included. What fails is a dead letter, never an exception: the only
+        DataError is that of `dead`'s own limit."""
+        ...
+
+
+class Source:
+    """What all sources share. Subclasses give `parts` and `read`."""
+
+    endless = False
+    enough = 0
+    least_heldout = 0.0
+    max_dead: int | None = None
+    declared_license = "unknown"
+    declared_origin = ""
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        self.config, self.setting = config, setting
+        base: SourceBase = config
+        self.kind = base.kind
+        self.license = base.license or self.declared_license
+        self.origin = base.origin or self.declared_origin or str(getattr(config, "path", base.kind))
+
+    def document(
+        self,
+        key: str,
+        text: str,
+        where: str,
+        *,
+        url: str | None = None,
+        license: str | None = None,
+        origin: str | None = None,
+        language: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Document:
+        """A row with all its columns. A licence or origin given in the recipe wins over the document's own."""
+        return {
+            "key": key,
+            "url": url,
+            "text": text,
+            "source": self.setting.index,
+            "kind": self.kind,
+            "license": self.config.license or license or self.license,
+            "origin": self.config.origin or origin or self.origin,
+            "language": language,
+            "language_score": None,
+            "quality": None,
+            "meta": json.dumps(meta or {}, ensure_ascii=False, sort_keys=True),
+            "where": where,
+            "reason": None,
+            "step": None,
+        }
+
+    def dropped(self, document: Document, reason: str) -> Document:
+        """The document, marked as left out by the source: no failure, but counted with its reason."""
+        return {**document, "reason": reason, "step": "read"}

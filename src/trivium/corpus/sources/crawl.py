@@ -1,0 +1,107 @@
+"""A crawl as a source: fetches first, in a process of its own, into a folder beside the recipe; then reads its WARC.
+
+The folder is the one place that a data stage writes to outside of its artifact: a site is not asked for the same pages
+again because a threshold has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import filelock
+
+from trivium.corpus import extras
+from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.sources import crawl_log, locate
+from trivium.corpus.sources.base import Document, Part
+from trivium.corpus.sources.warc import WARC, Warc
+from trivium.errors import DataError
+from trivium.files import canonical_json, write_json
+
+
+class Crawl(Warc):
+    """Parts are those of the WARC files that the crawl wrote, and one of the requests that failed."""
+
+    def __init__(self, config: Any, setting: Any) -> None:
+        super().__init__(config, setting)
+        self.origin = config.origin or ", ".join(config.start[:3])
+
+    @property
+    def folder(self) -> Path:
+        """Where this crawl's files are: named by what is asked for, so that another crawl never reads them."""
+        asked = {key: value for key, value in job(self.config).items() if key not in ("agent", "delay")}
+        name = f"crawl-{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:12]}"
+        return Path(self.setting.folder / self.config.folder / name)
+
+    def parts(self, characters: int | None = None) -> list[Part]:
+        """Crawls, or goes on where a killed crawl stopped. DataError if not one page could be fetched."""
+        if not (self.folder / crawl_log.DONE).is_file():
+            self._fetch()
+        names = sorted(file.name for file in self.folder.iterdir() if file.name.endswith(WARC))
+        found = locate.ranges(names, self.setting.index, self.folder, splits=WARC)
+        return [*found, Part(self.setting.index, crawl_log.LOG, index=len(found))]
+
+    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+        if part.path == crawl_log.LOG:
+            for entry in crawl_log.missed(self.folder):
+                url = entry["url"]
+                if "failed" in entry:
+                    dead.add(url, None, f"not fetched: {entry['failed']}")
+                else:
+                    yield self.dropped(self.document(url, "", url, url=url), str(entry.get("refused")))
+            return
+        yield from super().read(part, dead)
+
+    def root(self) -> Path:
+        return self.folder
+
+    def _fetch(self) -> None:
+        with extras.needed("crawl", "scrapy"):
+            import scrapy  # noqa: F401 - the process below needs it
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.folder / "lock"):  # another recipe may want the same crawl
+            if not (self.folder / crawl_log.DONE).is_file():
+                self._run()
+
+    def _run(self) -> None:
+        write_json(self.folder / crawl_log.JOB, job(self.config))
+        command = [sys.executable, "-m", "trivium.corpus.sources.crawler", str(self.folder)]
+        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if not (self.folder / crawl_log.DONE).is_file():
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no word from it"]
+            raise DataError(
+                f"the crawl stopped early (exit code {done.returncode}): {last[0]}"[:500],
+                where=f"sources: crawl, {self.config.start[0]}",
+                fix="run again: it goes on where it stopped",
+            )
+        pages = json.loads((self.folder / crawl_log.DONE).read_text(encoding="utf-8"))["pages"]
+        if not pages:
+            failed = [f"{e['url']}: {e['failed']}" for e in crawl_log.missed(self.folder) if "failed" in e]
+            (self.folder / crawl_log.DONE).unlink()
+            raise DataError(
+                "the crawl fetched no page" + (f" ({'; '.join(failed[:3])})" if failed else ""),
+                where=f"sources: crawl, {self.config.start[0]}",
+                fix="check `start`, and whether robots.txt allows it",
+            )
+
+
+def job(config: Any) -> dict[str, Any]:
+    """What the crawling process is told."""
+    hosts = config.domains or sorted({urlsplit(url).hostname or "" for url in config.start})
+    return {
+        "start": list(config.start),
+        "domains": list(hosts),
+        "subdomains": bool(config.domains),
+        "depth": config.depth,
+        "max_pages": config.max_pages,
+        "delay": config.delay,
+        "agent": config.agent,
+        "round": config.round,
+    }

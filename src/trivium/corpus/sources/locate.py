@@ -1,0 +1,149 @@
+"""Files that a source's `path` means: a file, a folder or a glob, on this machine or behind any fsspec URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from trivium.corpus import extras, files
+from trivium.corpus.sources.base import Part
+from trivium.errors import DataError
+from trivium.files import sha256
+
+PART_FILES, PART_BYTES = 256, 64 * 2**20
+"""Small files in one part, and the size of a range of a big file."""
+BROKEN = (OSError, ValueError, EOFError)
+"""What opening and reading a file may raise: local, remote and in the libraries that read them."""
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def find(path: str, folder: Path, endings: tuple[str, ...] = ()) -> list[str]:
+    """The files by name, in order: relative to `folder` where they can be. DataError if there are none."""
+    if not is_url(path):
+        return [_relative(file, folder) for file in _local(path, folder, endings)]
+    with extras.needed("data", "fsspec"):
+        import fsspec
+    try:
+        system, inside = fsspec.core.url_to_fs(path)
+        scheme = path.split("://")[0]
+        if system.isdir(inside):
+            found = [name for name in system.find(inside) if not endings or name.endswith(endings)]
+        elif any(letter in inside for letter in "*?["):
+            found = [name for name in system.glob(inside) if not system.isdir(name)]
+        else:
+            found = [inside] if system.exists(inside) else []
+    except (*BROKEN, ImportError) as error:
+        raise DataError(
+            f"{path} cannot be opened: {error}", where=path, fix="check the URL and access to it"
+        ) from None
+    if not found:
+        raise DataError(f"nothing found at {path}", where=path, fix="correct the source's `path`")
+    return sorted(name if is_url(name) else f"{scheme}://{name}" for name in found)
+
+
+def _local(path: str, folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    whole = folder / path
+    if whole.is_dir():
+        found = sorted(file for file in _walk(whole) if not endings or file.name.endswith(endings))
+        if found:
+            return found
+    return files.find(path, folder, endings)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder, hidden ones and links to folders left out (links could lead in a circle)."""
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            file = Path(place) / name
+            if not name.startswith(".") and (file.is_file() or file.is_symlink()):
+                yield file
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+
+def open_binary(name: str, folder: Path) -> BinaryIO:
+    """The file for reading. Raises one of BROKEN. Whoever opens a pipe or a device by mistake is told, not stuck."""
+    if is_url(name):
+        with extras.needed("data", "fsspec"):
+            import fsspec
+        return cast(BinaryIO, fsspec.open(name, "rb").open())
+    path = folder / name
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path.open("rb")
+
+
+def size(name: str, folder: Path) -> int | None:
+    """Bytes; None if unknown (a remote file may not say, a missing one cannot)."""
+    try:
+        if is_url(name):
+            with extras.needed("data", "fsspec"):
+                import fsspec
+            system, inside = fsspec.core.url_to_fs(name)
+            return cast("int | None", system.size(inside))
+        return (folder / name).stat().st_size
+    except BROKEN:
+        return None
+
+
+def identity(path: str, folder: Path, endings: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the files hold: SHA-256 of local ones; size and tag (or time of change) of remote ones."""
+    if not is_url(path):
+        return {_relative(file, folder): _checksum(file) for file in _local(path, folder, endings)}
+    import fsspec
+
+    found: dict[str, Any] = {}
+    for name in find(path, folder, endings):
+        system, inside = fsspec.core.url_to_fs(name)
+        about = system.info(inside)
+        marks = {
+            key: str(about[key]) for key in ("ETag", "etag", "md5", "mtime", "LastModified") if about.get(key)
+        }
+        found[name] = {"size": about.get("size"), **marks}
+    return found
+
+
+def _checksum(file: Path) -> str:
+    """SHA-256; a file that cannot be read has none, and will be a dead letter when it is read."""
+    try:
+        return sha256(file)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def small(names: list[str], source: int, folder: Path) -> list[Part]:
+    """Parts of several whole files each: at most PART_FILES of them and, with two or more, PART_BYTES."""
+    parts: list[Part] = []
+    batch: list[str] = []
+    total = 0
+    for name in names:
+        length = size(name, folder) or 0
+        if batch and (len(batch) == PART_FILES or total + length > PART_BYTES):
+            parts.append(Part(source, batch[0], index=len(parts), files=tuple(batch)))
+            batch, total = [], 0
+        batch.append(name)
+        total += length
+    if batch:
+        parts.append(Part(source, batch[0], index=len(parts), files=tuple(batch)))
+    return parts
+
+
+def ranges(names: list[str], source: int, folder: Path, *, splits: tuple[str, ...]) -> list[Part]:
+    """Parts of one file each: byte ranges of those whose name ends in one of `splits`, the others whole."""
+    parts: list[Part] = []
+    for name in names:
+        length = size(name, folder)
+        if not name.endswith(splits) or length is None or length <= PART_BYTES:
+            parts.append(Part(source, name, index=len(parts)))
+            continue
+        for start in range(0, length, PART_BYTES):
+            parts.append(Part(source, name, start, min(start + PART_BYTES, length), len(parts)))
+    return parts

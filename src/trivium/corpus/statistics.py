@@ -1,0 +1,46 @@
+"""What a set of conversations, preferences or feedback looks like, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from trivium.corpus.records import Record, key_of
+
+
+def statistics(records: Sequence[Record]) -> dict[str, Any]:
+    """Lengths in characters, repeated prompts and replies, the share of good labels, how often the longer reply wins."""
+    if not records or "text" in records[0]:
+        return {}
+    prompts = Counter(record["key"] for record in records)
+    found: dict[str, Any] = {"repeated_prompts": sum(count - 1 for count in prompts.values())}
+    turns = [record["prompt"] if "prompt" in record else record["messages"][:-1] for record in records]
+    found["prompt_characters"] = _lengths([sum(len(turn["content"]) for turn in one) for one in turns])
+    if "messages" in records[0]:
+        said = [
+            turn["content"]
+            for record in records
+            for turn in record["messages"]
+            if turn["role"] == "assistant"
+        ]
+        found["reply_characters"] = _lengths([len(text) for text in said])
+        found["repeated_replies"] = len(said) - len({key_of(text) for text in said})
+    for name in ("chosen", "rejected", "completion"):
+        if name in records[0]:
+            found[f"{name}_characters"] = _lengths([len(record[name]) for record in records])
+    if "label" in records[0]:
+        found["desirable_share"] = round(sum(record["label"] for record in records) / len(records), 4)
+    if "chosen" in records[0]:
+        longer = sum(len(record["chosen"]) > len(record["rejected"]) for record in records)
+        found["chosen_longer_share"] = round(longer / len(records), 4)
+    return found
+
+
+def _lengths(values: Sequence[int]) -> dict[str, float]:
+    ordered = sorted(values) or [0]
+    return {
+        "median": ordered[len(ordered) // 2],
+        "p95": ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)],
+        "max": ordered[-1],
+    }

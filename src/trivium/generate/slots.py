@@ -1,0 +1,222 @@
+"""Continuous batching (Yu et al. 2022, Orca): a fixed number of slots; a finished sequence leaves and the next prompt enters."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trivium.errors import DataError
+from trivium.generate.sampling import Sampling, draw, log_prob
+from trivium.model.config import ModelConfig
+from trivium.model.transformer import Transformer
+from trivium.seeds import generator
+
+
+class Completion(NamedTuple):
+    """One reply. `ids` holds the stop id if the model said it; `logp` (same length) what a fresh forward pass gives them."""
+
+    ids: list[int]
+    logp: list[float]
+    finished: bool  # it stopped by itself; False where the length limit did
+
+
+class SlotCache:
+    """Keys and values of the sequences in `slots` slots, each of its own length: two tensors (slots, K, capacity, E) a layer.
+
+    In the place of a `model.cache.Cache`: `rows` says which slots a pass is about and `places` (rows, T) where its tokens go.
+    """
+
+    def __init__(self, config: ModelConfig, slots: int, capacity: int, like: Tensor) -> None:
+        shape = (slots, config.kv_heads, capacity, config.head_dim)
+        if torch.is_autocast_enabled(like.device.type):
+            like = like.new_empty((), dtype=torch.get_autocast_dtype(like.device.type))
+        self.keys = [like.new_zeros(shape) for _ in range(config.layers)]
+        self.values = [like.new_zeros(shape) for _ in range(config.layers)]
+        self.rows: Tensor | None = None  # None: all slots
+        self.places = torch.zeros(slots, 1, dtype=torch.int64)
+        self.seen = 0  # columns that the pass attends to
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k and v (rows, K, T, E) at `places`; returns what the pass attends to."""
+        held_keys, held_values = self.keys[layer], self.values[layer]
+        if self.rows is not None:  # a prompt enters: it attends to itself only
+            for number, row in enumerate(self.rows.tolist()):
+                held_keys[row, :, : keys.shape[2]] = keys[number]
+                held_values[row, :, : keys.shape[2]] = values[number]
+            return keys, values
+        index = self.places[:, None, :, None].expand(-1, keys.shape[1], 1, keys.shape[3])
+        held_keys.scatter_(2, index, keys)
+        held_values.scatter_(2, index, values)
+        return held_keys[:, :, : self.seen], held_values[:, :, : self.seen]
+
+    @property
+    def query_places(self) -> Tensor | None:
+        """Where the pass's queries stand among the keys, (rows, 1); None where a prompt enters: they are the keys."""
+        return self.places if self.rows is None else None
+
+    def keep(self, slots: Tensor) -> None:
+        self.keys = [k[slots] for k in self.keys]
+        self.values = [v[slots] for v in self.values]
+
+
+class _Engine:
+    """The state of one `complete`: what waits, what is in the slots, what is done."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop: Sequence[int],
+        slots: int,
+        first: int,
+    ) -> None:
+        context = model.config.context
+        longest = max(len(prompt) for prompt in prompts)
+        if longest >= context:
+            raise DataError(
+                f"the prompt has {longest} tokens; the model's context is {context}, and the reply needs room too",
+                fix="shorten the prompt, or train with a longer `context`",
+            )
+        self.model, self.prompts, self.sampling, self.first = model, prompts, sampling, first
+        self.weight = model.output_weight
+        self.device, self.stops = self.weight.device, frozenset(stop)
+        self.limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
+        capacity = max(len(p) + n for p, n in zip(prompts, self.limits, strict=True))
+        # longest first: what enters together has like lengths, and the long ones do not come alone at the end
+        self.waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
+        slots = min(slots, len(prompts))
+        self.cache = SlotCache(model.config, slots, capacity, self.weight)
+        self.owner = [-1] * slots  # which prompt is in a slot
+        self.length = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        self.last = torch.zeros(slots, dtype=torch.int64, device=self.device)
+        self.ids: list[list[int]] = [[] for _ in prompts]
+        self.logp: list[list[float]] = [[] for _ in prompts]
+        self.ended = [False] * len(prompts)
+        self.uniforms: dict[int, NDArray[np.float64]] = {}  # each prompt has a stream of its own
+
+    def fill(self) -> None:
+        """Prompts into the free slots: one pass over all that enter, which also gives their first tokens."""
+        free = [slot for slot, owner in enumerate(self.owner) if owner < 0]
+        entering = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
+        if not entering:
+            return
+        slots = free[: len(entering)]
+        for slot, number in zip(slots, entering, strict=True):
+            self.owner[slot] = number
+            if self.sampling.temperature > 0:
+                stream = generator(self.sampling.seed, "sample", self.first + number)
+                self.uniforms[number] = stream.random(self.limits[number])
+        longest = max(len(self.prompts[number]) for number in entering)
+        tokens = torch.zeros(len(entering), longest, dtype=torch.int64)
+        for row, number in enumerate(entering):
+            tokens[row, : len(self.prompts[number])] = torch.as_tensor(self.prompts[number])
+        lengths = torch.tensor([len(self.prompts[number]) for number in entering], device=self.device)
+        positions = torch.arange(longest, device=self.device).expand(len(entering), -1)
+        self.cache.rows = torch.tensor(slots)
+        hidden = self.model.hidden(tokens.to(self.device), positions, None, self.cache)  # type: ignore[arg-type]
+        self.cache.rows = None
+        final = hidden[torch.arange(len(entering), device=self.device), lengths - 1]
+        index = torch.tensor(slots, device=self.device)
+        self.length[index] = lengths
+        self.take(slots, F.linear(final, self.weight))
+
+    def step(self) -> None:
+        """One token for every slot."""
+        self.cache.places = self.length[:, None]
+        self.cache.seen = seen = int(self.length.max()) + 1
+        mask = torch.arange(seen, device=self.device) <= self.length[:, None]
+        hidden = self.model.hidden(self.last[:, None], self.length[:, None], mask[:, None, None], self.cache)  # type: ignore[arg-type]
+        self.length += 1
+        self.take(range(len(self.owner)), F.linear(hidden[:, -1], self.weight))
+
+    def take(self, slots: Sequence[int], logits: Tensor) -> None:
+        """Draws a token for each of `slots` from logits (slots, V) and lets go of the sequences that end with it."""
+        owners = [self.owner[slot] for slot in slots]
+        uniform = torch.tensor(
+            [self.uniforms[n][len(self.ids[n])] if n in self.uniforms else 0.0 for n in owners],
+            dtype=torch.float64, device=self.device,
+        )  # fmt: skip
+        new = draw(logits, self.sampling, uniform)
+        values = log_prob(logits, new)
+        self.last[torch.tensor(list(slots), device=self.device)] = new
+        for slot, number, token, value in zip(slots, owners, new.tolist(), values.tolist(), strict=True):
+            if number < 0:
+                continue
+            self.ids[number].append(token)
+            self.logp[number].append(value)
+            self.ended[number] = token in self.stops
+            if self.ended[number] or len(self.ids[number]) >= self.limits[number]:
+                self.release(slot, number)
+
+    def release(self, slot: int, number: int) -> None:
+        self.owner[slot] = -1
+        self.length[slot] = 0
+        self.uniforms.pop(number, None)
+
+    def shrink(self) -> None:
+        """Once nothing waits, slots that are free are dropped when they are half of all."""
+        busy = [slot for slot, owner in enumerate(self.owner) if owner >= 0]
+        if self.waiting or not busy or len(busy) * 2 > len(self.owner):
+            return
+        keep = torch.tensor(busy, device=self.device)
+        self.cache.keep(keep)
+        self.owner = [self.owner[slot] for slot in busy]
+        self.length, self.last = self.length[keep], self.last[keep]
+
+
+@torch.no_grad()
+def complete(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    stop: Sequence[int],
+    *,
+    slots: int = 64,
+    first: int = 0,
+    decode: Callable[[Sequence[int]], str] | None = None,
+) -> list[Completion]:
+    """A reply to each prompt (ids), in the order of the prompts.
+
+    Every prompt draws from a stream of its own (`sampling.seed` and its number, counted from `first`): a reply does not depend
+    on `slots`, nor on which rank writes it.
+    `decode` turns ids into text and is needed for `sampling.stop_strings`. The model's weights are used where they are: what
+    training changes between two calls is seen by the second. DataError for a prompt that leaves no room in the model's context.
+    """
+    if not prompts:
+        return []
+    if sampling.stop_strings and decode is None:
+        raise ValueError("stop strings need `decode`")
+    engine = _Engine(model, prompts, sampling, stop, slots, first)
+    while engine.waiting or any(owner >= 0 for owner in engine.owner):
+        engine.fill()
+        if sampling.stop_strings and decode is not None:
+            _stop_by_text(engine, sampling.stop_strings, decode)
+        engine.shrink()
+        if any(owner >= 0 for owner in engine.owner):
+            engine.step()
+    return [
+        Completion(ids, logp, ended)
+        for ids, logp, ended in zip(engine.ids, engine.logp, engine.ended, strict=True)
+    ]
+
+
+def _stop_by_text(engine: _Engine, strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+    """Ends the sequences whose text holds one of `strings`."""
+    for slot, number in enumerate(engine.owner):
+        if number >= 0 and any(string in decode(engine.ids[number]) for string in strings):
+            engine.ended[number] = True
+            engine.release(slot, number)
+
+
+def cut_text(text: str, strings: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    places = [place for string in strings if (place := text.find(string)) >= 0]
+    return text[: min(places)] if places else text

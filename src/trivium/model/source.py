@@ -1,0 +1,53 @@
+"""Where an imported checkpoint comes from: its files and their checksums. Imports no torch: plans need it, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trivium.errors import ArtifactError
+from trivium.files import sha256
+
+READ = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""The files of a folder that decide what is imported."""
+
+
+def sources(path: Path) -> list[Path]:
+    """The files that an import reads. ArtifactError if there is no checkpoint at `path`."""
+    fix = "give a folder in the Hugging Face layout, or a .gguf file"
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ArtifactError(f"{path.name} is no checkpoint", where=str(path), fix=fix)
+        return [path]
+    if not path.is_dir():
+        raise ArtifactError(f"there is no checkpoint at {path}", where=str(path), fix=fix)
+    if not (path / "config.json").is_file():
+        inside = ", ".join(sorted(found.name for found in path.iterdir())[:5]) or "nothing"
+        raise ArtifactError(
+            f"{path} is no checkpoint: it has no config.json (it holds {inside})", where=str(path), fix=fix
+        )
+    return sorted({found for pattern in READ for found in path.glob(pattern) if found.is_file()})
+
+
+def identity(path: Path, template: Path | None) -> dict[str, Any]:
+    """SHA-256 of each file that an import reads, by name, and of a chat template of its own.
+
+    ArtifactError where there is none.
+    """
+    if template is not None and not template.is_file():
+        raise ArtifactError(
+            f"there is no chat template at {template}", where=str(template), fix="name a jinja file"
+        )
+    prints = {found.name: sha256(found) for found in sources(path)}
+    if path.is_file():
+        prints = {"gguf": prints[path.name]}
+    return prints if template is None else {**prints, "template": sha256(template)}

@@ -1,0 +1,212 @@
+"""Starts the ranks of a training stage, on engines that exist: torchrun's elastic agent, Slurm through submitit, Ray tasks.
+
+Whoever starts them, the ranks run `pipeline.worker` on the same job file, and this process waits, passes their events on and
+tells what went wrong. A stage that asks for one rank on this machine runs right here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trivium import errors
+from trivium.errors import Interrupted, Preempted, TrainingError, TriviumError
+from trivium.files import write_json
+from trivium.pipeline import worker
+from trivium.pipeline.contract import Context
+from trivium.recipe.parallel import Parallel
+from trivium.train.guard import stop_on_signal
+from trivium.types import Emit
+
+POLL = 0.2
+"""Seconds between looks at the ranks' events."""
+
+
+def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
+    """Runs the stage on `parallel.ranks` ranks and returns its metrics; `ctx.out` holds what the first rank left there.
+
+    Raises what a rank raised; Interrupted if the ranks were asked to stop by Ctrl-C, Preempted if by SIGTERM (their checkpoint is
+    kept); TrainingError if they died more often than `launch.restarts` allows.
+    """
+    folder = ctx.work / "ranks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("*.json*"), *folder.glob("output.log")]:
+        old.unlink()
+    job = folder / "job.json"
+    write_json(job, worker.describe(ctx, parallel.model_dump(include=set(AXES))))
+    STARTERS[ctx.config.launch.kind](ctx, job, parallel.ranks)
+    _raise_what_stopped(folder)
+    metrics = folder / "metrics.json"
+    if not metrics.exists():
+        raise TrainingError(
+            f"the {parallel.ranks} ranks ended without a result{_last_words(folder)}",
+            where=str(folder),
+            fix="run the command again: it goes on from the newest checkpoint",
+        )
+    result: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    return result
+
+
+AXES = ("data", "shard", "tensor", "context", "pipeline", "expert")
+
+
+def _last_words(folder: Path) -> str:
+    """The last line of a Python traceback in the ranks' output, if there is one."""
+    logs = [folder / "output.log", *sorted((folder / "slurm").glob("*.err"))]
+    lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
+    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "["))]
+    return f"; the last error was: {errors[-1].strip()}" if errors else ""
+
+
+def _raise_what_stopped(folder: Path, by_user: bool = False) -> None:
+    """`by_user`: it was Ctrl-C, which reaches the ranks as a SIGTERM."""
+    for path in sorted(folder.glob("error-*.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        kind: type[TriviumError] = KINDS.get(about["kind"], TriviumError)
+        raise kind(about["what"], where=about["where"], fix=about["fix"])
+    if (stopped := folder / "stopped.json").exists():
+        about = json.loads(stopped.read_text(encoding="utf-8"))
+        preempted = about.get("kind") == Preempted.__name__ and not by_user
+        raise (Preempted if preempted else Interrupted)(about["what"], fix=about["fix"])
+
+
+KINDS: dict[str, type[TriviumError]] = {
+    "RecipeError": errors.RecipeError,
+    "DataError": errors.DataError,
+    "ArtifactError": errors.ArtifactError,
+    "TrainingError": errors.TrainingError,
+}
+
+
+class Tail:
+    """Passes on the events that the first rank appends to its file."""
+
+    def __init__(self, path: Path, emit: Emit) -> None:
+        self.path, self.emit, self.place = path, emit, 0
+
+    def __call__(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.place)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.place += len(line)
+                self.emit(json.loads(line))
+
+
+def wait(done: Callable[[], bool], tail: Tail) -> None:
+    while not done():
+        tail()
+        time.sleep(POLL)
+    tail()
+
+
+def _local(ctx: Context, job: Path, ranks: int) -> None:
+    """torchrun on this machine: it starts all ranks again from the newest checkpoint when one dies."""
+    options = ctx.config.launch
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
+        "--max-restarts", str(options.restarts), "--module", "trivium.pipeline.worker", str(job),
+    ]  # fmt: skip
+    threads = max(1, (os.cpu_count() or 1) // ranks)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
+    with (job.parent / "output.log").open("ab") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        tail = Tail(job.with_name("events.jsonl"), ctx.emit)
+        with stop_on_signal() as stop:
+            try:
+                wait(lambda: bool(stop) or process.poll() is not None, tail)
+            finally:
+                if process.poll() is None:  # the ranks keep a checkpoint, then all is told
+                    os.killpg(process.pid, signal.SIGTERM)
+                    process.wait(timeout=options.hang)
+                    tail()
+        if stop:
+            _raise_what_stopped(job.parent, by_user=stop.signal == signal.SIGINT)
+            kind = Interrupted if stop.signal == signal.SIGINT else Preempted
+            raise kind("stopped before the first step", fix="run the same command again")
+
+
+def _slurm(ctx: Context, job: Path, ranks: int) -> None:
+    try:
+        import submitit
+    except ImportError:
+        raise errors.RecipeError(
+            "`launch: {kind: slurm}` needs submitit", fix="pip install 'trivium[cluster]'"
+        ) from None
+    from trivium.pipeline.requeue import Rank
+
+    options = ctx.config.launch
+    if ranks % options.nodes:
+        raise errors.RecipeError(
+            f"{ranks} ranks do not spread evenly over {options.nodes} nodes", fix="change `launch.nodes`"
+        )
+    executor = submitit.SlurmExecutor(folder=job.parent / "slurm", max_num_timeout=1000)
+    asked: dict[str, Any] = {
+        "job_name": f"trivium-{ctx.name}",
+        "nodes": options.nodes,
+        "ntasks_per_node": ranks // options.nodes,
+        "cpus_per_task": options.cpus,
+        "time": max(1, round(options.time / 60)),
+        "setup": options.setup,
+        "signal_delay_s": 60,
+    }
+    if options.partition:
+        asked["partition"] = options.partition
+    if options.gpus:
+        asked["gpus_per_node"] = options.gpus * ranks // options.nodes
+    if options.memory_gb:
+        asked["mem"] = f"{options.memory_gb}GB"
+    executor.update_parameters(**asked)
+    submitted = executor.submit(Rank(str(job)))
+    ctx.emit({"event": "message", "message": f"Slurm job {submitted.job_id}"})
+    try:
+        wait(submitted.done, Tail(job.with_name("events.jsonl"), ctx.emit))
+    except BaseException:
+        submitted.cancel()
+        raise
+    if (error := submitted.exception()) is not None and not list(job.parent.glob("error-*.json")):
+        raise TrainingError(f"the Slurm job failed: {error}", where=str(job.parent / "slurm"))
+
+
+def _ray(ctx: Context, job: Path, ranks: int) -> None:
+    try:
+        import ray
+    except ImportError:
+        raise errors.RecipeError(
+            "`launch: {kind: ray}` needs Ray", fix="pip install 'trivium[cluster]'"
+        ) from None
+    from trivium.pipeline.requeue import ray_rank
+
+    options = ctx.config.launch
+    if not ray.is_initialized():
+        ray.init(address=options.address, num_cpus=None if options.address else max(ranks * options.cpus, 1))
+    task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=0)(ray_rank)
+    tail = Tail(job.with_name("events.jsonl"), ctx.emit)
+    for attempt in range(options.restarts + 1):
+        meeting = job.with_name(f"meet-{attempt}.json")
+        running = [task.remote(str(job), str(meeting), rank, ranks) for rank in range(ranks)]
+        try:
+            wait(lambda now=running: len(ray.wait(now, num_returns=ranks, timeout=0)[0]) == ranks, tail)  # type: ignore[misc]
+            codes = ray.get(running)
+        except ray.exceptions.RayError as error:
+            ctx.emit({"event": "warning", "message": f"a rank was lost and all start again: {error}"})
+            for one in running:
+                ray.cancel(one, force=True)
+            continue
+        if not any(codes) or list(job.parent.glob("error-*.json")) or worker.REQUEUE in codes:
+            return
+
+
+STARTERS: dict[str, Callable[[Context, Path, int], None]] = {"local": _local, "slurm": _slurm, "ray": _ray}

@@ -1,0 +1,147 @@
+"""Copies the numbers of training to the trackers that people look at. `events.jsonl` has them all, whatever is named here."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from trivium.errors import RecipeError
+from trivium.types import Event
+
+Values = dict[str, float]
+
+
+class Tracker(Protocol):
+    """One stage's curves somewhere. `log` takes the numbers of one step."""
+
+    def log(self, step: int, values: Values) -> None: ...
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files under `runs/RECIPE/tensorboard/STAGE`: `tensorboard --logdir runs`. No torch needed."""
+
+    def __init__(self, recipe: str, stage: str, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event as Record
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.record, self.summary = Record, Summary
+        self.writer = EventFileWriter(str(folder / "tensorboard" / stage))
+
+    def log(self, step: int, values: Values) -> None:
+        shown = [self.summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self.writer.add_event(
+            self.record(wall_time=time.time(), step=step, summary=self.summary(value=shown))
+        )
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Wandb:
+    """A run of the project named like the recipe; WANDB_MODE and the rest of its environment count as usual."""
+
+    def __init__(self, recipe: str, stage: str, folder: Path) -> None:
+        import wandb
+
+        self.run = wandb.init(project=recipe, name=stage, dir=str(folder), reinit="create_new")
+
+    def log(self, step: int, values: Values) -> None:
+        self.run.log(values, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Mlflow:
+    """A run of the experiment named like the recipe, where MLFLOW_TRACKING_URI says."""
+
+    def __init__(self, recipe: str, stage: str, folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient()
+        known = self.client.get_experiment_by_name(recipe)
+        experiment = known.experiment_id if known else self.client.create_experiment(recipe)
+        self.id = self.client.create_run(experiment, run_name=stage).info.run_id
+
+    def log(self, step: int, values: Values) -> None:
+        for name, value in values.items():
+            self.client.log_metric(self.id, name.replace(":", "/"), value, step=step)
+
+    def close(self) -> None:
+        self.client.set_terminated(self.id)
+
+
+TRACKERS: dict[str, Callable[[str, str, Path], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+}
+PACKAGES = {"mlflow": "mlflow-skinny"}
+"""What to install, where it is called otherwise."""
+
+
+class Tracking:
+    """Takes the events of a run and logs those with numbers of a step. Each stage that trains gets its own tracker of each kind.
+
+    `names` None means TensorBoard where it is installed. A named tracker that is not installed is a RecipeError.
+    """
+
+    def __init__(self, recipe: str, names: Sequence[str] | None, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.names, self.optional = (("tensorboard",), True) if names is None else (tuple(names), False)
+        self.stage: str | None = None
+        self.open: list[Tracker] = []
+
+    def check(self) -> None:
+        """RecipeError for a named tracker that is not installed: before anything runs."""
+        for name in () if self.optional else self.names:
+            if importlib.util.find_spec(name) is None:
+                raise missing(name)
+
+    def __call__(self, event: Event, /) -> None:
+        name, step = event["event"], event.get("step")
+        if name in ("stage_end", "stage_failed", "run_end"):
+            self.close()
+        if name not in ("step", "validation") or step is None:
+            return
+        if self.stage != event["stage"]:
+            self._start(event["stage"])
+        values = _numbers(event, "validation/" if name == "validation" else "")
+        for tracker in self.open:
+            tracker.log(step, values)
+
+    def _start(self, stage: str) -> None:
+        self.close()
+        self.stage = stage
+        for name in self.names:
+            try:
+                with warnings.catch_warnings():  # what others deprecate is not the user's business
+                    warnings.simplefilter("ignore")
+                    self.open.append(TRACKERS[name](self.recipe, stage, self.folder))
+            except ImportError:
+                if not self.optional:
+                    raise missing(name) from None  # installed, but broken
+
+    def close(self) -> None:
+        for tracker in self.open:
+            tracker.close()
+        self.open, self.stage = [], None
+
+
+def missing(name: str) -> RecipeError:
+    return RecipeError(
+        f"`track: [{name}]` needs a package that is not installed",
+        fix=f"pip install {PACKAGES.get(name, name)}, or leave it out of `track`",
+    )
+
+
+def _numbers(event: Event, prefix: str) -> Values:
+    held: dict[str, Any] = {name: value for name, value in event.items() if name not in ("step", "steps")}
+    plain = {n: v for n, v in held.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {prefix + name: float(value) for name, value in plain.items()}

@@ -1,0 +1,125 @@
+"""A training stage: its starting point, one phase on one rank or many, and the checkpoint it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trivium.errors import RecipeError
+from trivium.pipeline import launch
+from trivium.pipeline.contract import Context
+from trivium.recipe.parallel import Parallel
+
+
+def train(ctx: Context) -> dict[str, Any]:
+    """Runs the stage here, or on the ranks that it asks for."""
+    parallel = ctx.config.parallel
+    if parallel == "auto":
+        parallel = _chosen(ctx)
+    if parallel.ranks == 1 and ctx.config.launch.kind == "local":
+        return train_here(ctx)
+    return launch.launch(ctx, parallel)
+
+
+def train_here(ctx: Context) -> dict[str, Any]:
+    """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
+    from trivium import imports
+    from trivium.corpus.shards import place
+    from trivium.model import lora, scalar
+    from trivium.phases import PHASES, train_phase
+    from trivium.plan.machine import measured_peak
+    from trivium.train import distributed
+    from trivium.train.parallel.state import gathered, whole
+
+    model, chat = _start(ctx)
+    network = PHASES[ctx.config.kind].network(model, ctx.config)
+    store = ctx.work.parent.parent
+    metrics = train_phase(
+        ctx.config,
+        model=model,
+        chat_tokenizer=chat,
+        data=ctx.inputs[ctx.config.data].path,
+        work=ctx.work,
+        seed=ctx.seed,
+        emit=ctx.emit,
+        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+        others={
+            field: ctx.inputs[name].path
+            for field in ("reward_model", "teacher")
+            if (name := getattr(ctx.config, field, None)) is not None
+        },
+        network=network,
+        tokens=place(store / "tokens", ctx.inputs[ctx.config.data].fingerprint, chat)
+        if ctx.config.kind == "pretrain"
+        else None,
+    )
+    if isinstance(network, scalar.Scalar):
+        if distributed.rank() == 0:
+            scalar.save(network, ctx.out, eos=chat.end, pad=chat.pad)
+            chat.save(ctx.out, context=model.config.context)
+        return {"parameters": sum(p.numel() for p in network.parameters()), **metrics}
+    adapter = ctx.config.adapter
+    if adapter is None:
+        model = gathered(model)
+    else:
+        metrics["trained_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        state = whole(model.state_dict())
+        model = lora.merged(model.config, state, adapter)
+        if distributed.rank() == 0:
+            lora.save(state, adapter, ctx.out / "adapter")
+    if distributed.rank() == 0:
+        imports.save(model, chat, ctx.out)
+    return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
+
+
+def _start(ctx: Context) -> tuple[Any, Any]:
+    """(model, tokenizer) that the stage begins with: those of `init`, or new weights."""
+    import torch
+
+    from trivium.model import hf, lora
+    from trivium.model.config import ModelConfig
+    from trivium.model.transformer import Transformer
+    from trivium.seeds import derive
+    from trivium.text.chat import ChatTokenizer
+
+    config = ctx.config
+    if config.init is not None:
+        start = ctx.inputs[config.init].path
+        model, chat = hf.load(start), ChatTokenizer.load(start)
+        if config.context is not None and config.context > model.config.context:
+            raise RecipeError(  # of an imported checkpoint, the recipe alone does not tell
+                f"rows of {config.context} tokens exceed the model's context of {model.config.context}",
+                where=f"stages.{ctx.name}.context",
+                fix="write at most that",
+            )
+        if config.adapter is not None:
+            lora.attach(model, config.adapter, torch.Generator().manual_seed(derive(ctx.seed, "adapter")))
+        return model, chat
+    vocabulary = config.teacher if config.kind == "distill" else config.tokenizer
+    chat = ChatTokenizer.load(ctx.inputs[vocabulary].path)
+    model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
+    model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
+    return model, chat
+
+
+def _chosen(ctx: Context) -> Parallel:
+    """`parallel: auto`: every GPU of this machine, as the planner lays them out; one process on a CPU, which has its threads."""
+    import torch
+
+    from trivium.plan.layout import choose
+
+    if not torch.cuda.is_available() or ctx.config.device == "cpu":
+        return Parallel()
+    from trivium.train.machine import resolve
+
+    model, _ = _start(ctx)
+    config = ctx.config
+    return choose(
+        model.config,
+        devices=torch.cuda.device_count(),
+        memory=float(torch.cuda.get_device_properties(0).total_memory),
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        context=config.context or model.config.context,
+        bf16=resolve(config).bf16,
+        recompute=config.recompute == "blocks",
+    )

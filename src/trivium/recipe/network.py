@@ -1,0 +1,106 @@
+"""The shape of a network as a recipe says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from trivium.recipe.base import Strict
+
+Positive = Annotated[float, Field(gt=0)]
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class RopeScaling(Strict):
+    """Slower rotary positions, so that a model reads longer rows than it was trained with."""
+
+    kind: Literal["linear", "llama3", "yarn"]
+    """linear: all frequencies divided by `factor` (Chen et al. 2023). llama3: only the slow ones, with a ramp (Llama 3.1).
+    yarn: a ramp by turns within the old context, and attention made sharper (Peng et al. 2023)."""
+    factor: Annotated[float, Field(ge=1)]
+    """How many times longer the rows become."""
+    original: Annotated[int, Field(ge=8)] = 8192
+    """llama3, yarn: the context, in tokens, that the model was trained with before."""
+    low: Positive = 1.0
+    """llama3: waves longer than original / low are slowed by the whole factor."""
+    high: Positive = 4.0
+    """llama3: waves shorter than original / high stay as they are."""
+    beta_fast: Positive = 32.0
+    """yarn: dimensions with more turns than this within `original` stay as they are."""
+    beta_slow: Positive = 1.0
+    """yarn: dimensions with fewer turns than this are slowed by the whole factor."""
+    attention: Positive | None = None
+    """yarn: what cosines and sines are multiplied by; None means 0.1 ln(factor) + 1."""
+    truncate: bool = True
+    """yarn: whether the ends of the ramp are rounded to whole dimensions."""
+
+    @model_validator(mode="after")
+    def _ramp(self) -> Self:
+        if self.kind == "llama3" and self.low >= self.high:
+            raise ValueError(f"`low` {self.low:g} must be less than `high` {self.high:g}")
+        return self
+
+
+class Moe(Strict):
+    """Mixture of experts in place of every SwiGLU: each token goes to a few of many small ones."""
+
+    experts: Annotated[int, Field(ge=2)] = 8
+    top_k: Annotated[int, Field(ge=1)] = 2
+    """Experts that each token goes to."""
+    shared: Annotated[int, Field(ge=1)] = 1
+    """Experts that every token goes to, beside those."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Width of one expert; None means the model's `hidden` / (top_k + shared), rounded up to a multiple of 16."""
+    dense: Annotated[int, Field(ge=0)] = 0
+    """So many first layers keep a plain SwiGLU."""
+    scale: Positive = 1.0
+    """What the routed experts' sum is multiplied by."""
+    balance: Annotated[float, Field(ge=0)] = 1e-3
+    """How far an expert's bias moves after each step towards equal load (DeepSeek-V3's gamma); 0 switches it off."""
+
+
+class Adapter(Strict):
+    """Low-rank adapters (LoRA): the checkpoint stays as it is, and only small matrices beside its layers are trained.
+
+    The stage's artifact holds the merged model, and the adapter alone in `adapter/`, in the layout of the peft library.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Positive | None = None
+    """The adapter's output is multiplied by alpha / rank; None means 2 x rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that are dropped while training."""
+    targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Target))
+    """Layers that get an adapter; in a model with experts, only those of attention do."""
+    quantize: Literal["none", "int8"] = "none"
+    """int8: the frozen layers are kept as int8, a quarter of the memory; the merged model has their rounding."""
+
+    @property
+    def factor(self) -> float:
+        return (self.alpha or 2 * self.rank) / self.rank
+
+
+class ModelShape(Strict):
+    """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+    dim: Annotated[int, Field(gt=0)] = 256
+    layers: Annotated[int, Field(gt=0)] = 6
+    heads: Annotated[int, Field(gt=0)] = 4
+    kv_heads: Annotated[int, Field(gt=0)] | None = None
+    """Key/value heads; None means as many as `heads`."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Width of the SwiGLU layer; None means 8/3 of dim, rounded up to a multiple of 64."""
+    context: Annotated[int, Field(ge=8)] = 256
+    """Longest sequence in tokens."""
+    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    tie_embeddings: bool = True
+    qk_norm: bool = False
+    """RMSNorm on queries and keys (saved in the Qwen3 layout instead of Llama's)."""
+    moe: Moe | None = None
+    """Mixture of experts (saved in the GLM-4-MoE layout)."""
+    mup: bool = False
+    """Width transfer (muP): the best learning rate at one width is the best at another (saved in the Granite layout)."""
+    mup_base: Annotated[int, Field(gt=0)] = 64
+    """mup: the `dim` at which `lr` was found; there, all but attention's scale is as without mup."""

@@ -1,0 +1,192 @@
+"""A synthesize stage: prompts in, a data artifact out, split, without duplicates and contamination like any other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from trivium import seeds
+from trivium.corpus import contamination, records
+from trivium.corpus.build import SPLIT_SEED
+from trivium.corpus.records import Item, Record
+from trivium.errors import DataError
+from trivium.files import write_json
+from trivium.recipe.synthesis import SynthesizeStage
+from trivium.synthesize.instruct import self_instruct
+from trivium.synthesize.journal import Journal
+from trivium.synthesize.loops import LOOPS, Studio, chosen
+from trivium.synthesize.scoring import open_scorer
+from trivium.synthesize.teachers import Messages, open_teacher
+from trivium.types import Emit
+from trivium.verify.replies import distinct
+
+Loop = Callable[[Studio, Sequence[Record]], list[Item]]
+
+
+def build(
+    config: SynthesizeStage,
+    *,
+    seed: int,
+    recipe_folder: Path,
+    inputs: Mapping[str, tuple[Path, str]],
+    work: Path,
+    out: Path,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Fills `out` with train.jsonl, heldout.jsonl and account.json; returns the metrics.
+
+    `inputs`: stage -> (its artifact's folder, its fingerprint). What the teacher answers is kept in `work`, so that a run
+    that was killed goes on where it was and gives the same bytes. DataError if nothing is accepted, or a budget is spent.
+    """
+    teacher = open_teacher(config.teacher, inputs, Journal(work / "teacher.jsonl"))
+    scorer = None
+    if config.verifier is not None:
+        scorer = open_scorer(config.verifier, recipe_folder, inputs, Journal(work / "judge.jsonl"))
+    studio = Studio(config, teacher, scorer, seed)
+    data = inputs[config.data][0]
+    parts: dict[str, tuple[Loop, list[Record]]]
+    if config.method == "self_instruct":
+        parts = {"made": (self_instruct, _prompts(data, "train"))}
+    else:
+        loop = LOOPS[config.method]
+        heldout = round(config.prompts * config.heldout / max(1e-9, 1 - config.heldout))
+        parts = {
+            "train": (loop, chosen(_prompts(data, "train"), config.prompts, seed, "train")),
+            "heldout": (loop, chosen(_prompts(data, "heldout"), heldout, seed, "heldout")),
+        }
+    made: list[tuple[str, Item]] = []
+    with scorer.closing if scorer else nullcontext():
+        for split, (loop, prompts) in parts.items():
+            if not prompts:
+                continue
+            emit(
+                {
+                    "event": "message",
+                    "message": f"{teacher.name} is asked about {len(prompts)} prompts ({split})",
+                }
+            )
+            made += [(split, item) for item in loop(studio, prompts)]
+    dropped: Counter[str] = Counter()
+    against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
+    train, unseen = _split(config, made, contamination.Forbidden.read(against, config.ngram), dropped)
+    if not train:
+        raise _nothing(studio, dropped)
+    order = seeds.generator(seed, "shuffle", "train").permutation(len(train))
+    records.write(out / "train.jsonl", (train[i] for i in order))
+    records.write(out / "heldout.jsonl", unseen)
+    account = _account(studio, train, unseen, dropped, list(against))
+    write_json(out / "account.json", account)
+    return {
+        "train_items": len(train),
+        "heldout_items": len(unseen),
+        "train_characters": sum(len(records.text_of(record)) for record in train),
+        "dropped": dict(dropped),
+        **account["synthesis"],
+    }  # fmt: skip
+
+
+def _prompts(data: Path, split: str) -> list[Record]:
+    """The records of a data artifact with what was asked as `prompt`; one without a user's turn is left out."""
+    found = []
+    for record in records.read(data / f"{split}.jsonl"):
+        turns: Messages = record["prompt"] if "prompt" in record else record["messages"]
+        if "prompt" not in record and turns[-1]["role"] == "assistant":
+            turns = turns[:-1]
+        if turns and turns[-1]["role"] == "user":
+            found.append({**record, "prompt": turns})
+    return found
+
+
+def _split(
+    config: SynthesizeStage,
+    made: list[tuple[str, Item]],
+    forbidden: contamination.Forbidden,
+    dropped: Counter[str],
+) -> tuple[list[Record], list[Record]]:
+    """Rows follow their prompt: what `data` holds out is held out here; new instructions are split by their hash."""
+    train: list[Record] = []
+    heldout: list[Record] = []
+    seen: set[str] = set()
+    for split, item in made:
+        same = records.key_of(records.text_of(item.record))
+        if config.dedup and same in seen:
+            dropped["duplicate"] += 1
+            continue
+        seen.add(same)
+        key = item.record["key"]
+        if split == "heldout" or (split == "made" and seeds.unit(SPLIT_SEED, key) < config.heldout):
+            heldout.append(item.record)
+        elif forbidden.holds(key, () if item.record["source"] in contamination.MADE_UP else item.sayings):
+            dropped["contaminated"] += 1
+        else:
+            train.append(item.record)
+    return train, heldout
+
+
+def _nothing(studio: Studio, dropped: Counter[str]) -> DataError:
+    said = ", ".join(f"{count} {why}" for why, count in sorted((studio.counts + dropped).items()))
+    return DataError(
+        f"no reply of {studio.teacher.name} was kept ({said or 'nothing was asked'})",
+        fix="lower `accept`, raise `samples`, `prompts` or `max_new_tokens`, or ask a stronger teacher",
+    )
+
+
+def _account(
+    studio: Studio, train: list[Record], heldout: list[Record], dropped: Counter[str], against: list[str]
+) -> Record:
+    config, teacher = studio.config, studio.teacher
+    judge = studio.scorer.teacher if studio.scorer else None
+    replies = [
+        record["chosen"] if "chosen" in record else record["messages"][-1]["content"] for record in train
+    ]
+    counts = studio.counts
+    synthesis = {
+        "method": config.method,
+        "teacher": teacher.name,
+        **{name: counts[name] for name in ("asked", "accepted", "rejected", "unfinished", *sorted(counts))},
+        "requests": teacher.counts["requests"],
+        "prompt_tokens": teacher.counts["prompt_tokens"],
+        "reply_tokens": teacher.counts["reply_tokens"],
+        "cost": round(teacher.cost + (judge.cost if judge else 0.0), 6),
+        "verifier": config.verifier.kind if config.verifier else None,
+        "verifier_counts": dict(sorted(studio.scorer.counts.items())) if studio.scorer else {},
+        "mean_reply_characters": round(sum(map(len, replies)) / len(replies), 1),
+        "distinct_2": round(distinct(replies), 4),
+    }
+    source = {
+        "kind": "synthesize",
+        "license": ", ".join(sorted({record["license"] for record in train})),
+        "origin": f"{teacher.name} ({config.method})",
+        "planned_share": 1.0,
+        "realised_share": 1.0,
+        "short": False,
+        "train_items": len(train),
+        "train_characters": sum(len(records.text_of(record)) for record in train),
+        "heldout_share": config.heldout,
+        "heldout_items": len(heldout),
+        "dropped": dict(sorted(dropped.items())),
+    }
+    steps = [
+        {"step": "ask", "teacher": teacher.name, "method": config.method},
+        *([{"step": "verify", "by": config.verifier.kind}] if config.verifier else []),
+        *([{"step": "dedup", "rule": "equal after white space is normalised"}] if config.dedup else []),
+        {"step": "split", "heldout": config.heldout, "by": "the prompt's own split"},
+        {"step": "decontaminate", "against": sorted(against), "ngram": config.ngram},
+        {"step": "shuffle"},
+    ]
+    return {"format": config.format, "sources": [source], "steps": steps, "synthesis": synthesis}
+
+
+def identity(config: SynthesizeStage, recipe_folder: Path) -> dict[str, Any]:
+    """What the artifact depends on beyond the recipe: names that its rows hold, and the bytes of the user's verifier."""
+    from trivium.verify.function import identity as of_function
+
+    found: dict[str, Any] = {}
+    if config.teacher.kind == "checkpoint":
+        found["names"] = [config.teacher.model]
+    if config.verifier is not None and config.verifier.kind == "function":
+        found["function"] = of_function(recipe_folder / config.verifier.path)
+    return found

@@ -1,0 +1,94 @@
+"""The recipe's verifier, opened: scores for many replies at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trivium.generate.sampling import Sampling
+from trivium.recipe.synthesis import (
+    ExactVerifier,
+    FunctionVerifier,
+    JudgeVerifier,
+    ReasoningVerifier,
+    RewardVerifier,
+)
+from trivium.synthesize.journal import Journal
+from trivium.synthesize.teachers import Request, Teacher, open_teacher
+from trivium.verify import VERIFIERS
+from trivium.verify.function import Function
+from trivium.verify.judge import Judge
+
+Rows = Sequence[tuple[Mapping[str, Any], str]]
+JUDGE_TOKENS = 512
+"""Longest grade, reasons included."""
+
+
+@dataclass
+class Scorer:
+    """Scores (record, reply) pairs; `judge` is there where a model does, `teacher` is that model."""
+
+    many: Callable[[Rows], list[float]]
+    judge: Judge | None = None
+    teacher: Teacher | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    closing: AbstractContextManager[Any] = field(default_factory=nullcontext)
+
+
+def open_scorer(
+    config: Any, recipe_folder: Path, inputs: Mapping[str, tuple[Path, str]], journal: Journal
+) -> Scorer:
+    """From a verifier of `recipe.synthesis`. `inputs`: stage -> (its artifact's folder, its fingerprint)."""
+    if isinstance(config, ReasoningVerifier | ExactVerifier):
+        verifier = VERIFIERS[config.kind]
+        return Scorer(lambda rows: [verifier(record, reply) for record, reply in rows])
+    if isinstance(config, FunctionVerifier):
+        function = Function(
+            recipe_folder / config.path, config.name, seconds=config.seconds, memory=config.memory
+        )
+        return Scorer(
+            lambda rows: [function(record, reply) for record, reply in rows],
+            counts=function.failures,
+            closing=function,
+        )
+    if isinstance(config, JudgeVerifier):
+        teacher = open_teacher(config.teacher, inputs, journal)
+        sampling = Sampling(max_new_tokens=JUDGE_TOKENS)
+        judge = Judge(
+            lambda asked: [a.text for a in teacher.answers([Request(m) for m in asked], sampling)],
+            config.criterion,
+        )
+        return Scorer(judge.many, judge, teacher, judge.counts)
+    if isinstance(config, RewardVerifier):
+        return Scorer(_reward(inputs[config.reward_model][0]))
+    raise TypeError(f"no such verifier: {type(config).__name__}")
+
+
+def _reward(folder: Path) -> Callable[[Rows], list[float]]:
+    from trivium.model import scalar
+    from trivium.text.chat import ChatTokenizer
+
+    model, chat = scalar.load(folder).eval(), ChatTokenizer.load(folder)
+
+    @torch.no_grad()
+    def many(rows: Rows) -> list[float]:
+        scores = []
+        for record, reply in rows:
+            ids = chat.response(record["prompt"], reply).ids[: model.config.context]
+            tokens = torch.tensor([ids])
+            batch: Any = {
+                "tokens": tokens,
+                "positions": torch.arange(len(ids))[None],
+                "doc_id": torch.zeros_like(tokens),
+            }
+            last = torch.tensor([len(ids) - 1])
+            scores.append(float(scalar.reply_scores(model, batch, last)))
+        return scores
+
+    return many

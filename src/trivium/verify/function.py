@@ -1,0 +1,164 @@
+"""A user's own verifier: a function in a Python file, run in a process of its own with limits on time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trivium.errors import DataError
+from trivium.files import sha256
+
+START = 30.0
+"""Seconds that loading the user's file may take."""
+HOPELESS = 10
+"""So many calls that failed, and none that did not, mean that the function is wrong and not the replies."""
+
+
+class Function:
+    """`name(record, reply)` of the file at `path`: a number, or a bool. One process serves many calls.
+
+    A call that raises, runs over `seconds` of wall clock or of CPU, or ends the process (memory is limited to `memory`
+    bytes) scores 0 and is counted in `failures`; the process is started anew where it is gone. The limits guard against
+    accidents and hangs; they are no jail against code that means harm. DataError for a file that does not
+    load, a result that is no number, or a function that fails on each of its first ten replies.
+    """
+
+    def __init__(
+        self, path: Path, name: str = "score", *, seconds: float = 5.0, memory: int = 1 << 30
+    ) -> None:
+        self.path, self.name, self.seconds, self.memory = path, name, seconds, memory
+        self.failures: Counter[str] = Counter()
+        self.succeeded = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def __call__(self, record: Mapping[str, Any], reply: str) -> float:
+        process = self._process or self._start()
+        call = json.dumps({"record": record, "reply": reply}).encode() + b"\n"
+        deadline = time.monotonic() + self.seconds
+        result = self._answer(deadline) if self._send(process, call, deadline) else None
+        if result is None:
+            return self._failed(*self._ended())
+        if "fatal" in result:
+            raise self._error(result["fatal"])
+        if "failed" in result:
+            return self._failed("raised", result["failed"])
+        self.succeeded += 1
+        return float(result["score"])
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def __enter__(self) -> Function:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if not self.path.is_file():
+            raise self._error("there is no such file")
+        worker = Path(__file__).with_name("worker.py")
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", worker, self.path, self.name, str(self.seconds), str(self.memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        self._process, self._rest = process, b""
+        result = self._answer(time.monotonic() + START)
+        if result is None or "fatal" in result:
+            self.close()
+            raise self._error(result["fatal"] if result else f"it does not load within {START:g} s")
+        return process
+
+    def _send(self, process: subprocess.Popen[bytes], data: bytes, deadline: float) -> bool:
+        """Writes without ever waiting past the deadline: a process that reads nothing must not hang this one."""
+        assert process.stdin is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+            while data:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return False
+                try:
+                    data = data[os.write(process.stdin.fileno(), data) :]
+                except BrokenPipeError:
+                    return False
+        return True
+
+    def _answer(self, deadline: float) -> dict[str, Any] | None:
+        """The next line of the process; None if it ends, or says nothing in time, or something else."""
+        assert self._process is not None and self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
+                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    return None
+                self._rest += piece
+        line, self._rest = self._rest.split(b"\n", 1)
+        try:
+            result = json.loads(line)
+        except ValueError:
+            return None
+        return result if isinstance(result, dict) else None
+
+    def _ended(self) -> tuple[str, str]:
+        assert self._process is not None
+        process = self._process
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)  # one that died is not always reaped at once
+        code = process.poll()
+        self.close()
+        if code is None or code == -signal.SIGXCPU:
+            return "timed out", f"it took more than {self.seconds:g} s"
+        return "died", f"its process ended with {code}"
+
+    def _failed(self, why: str, said: str) -> float:
+        self.failures[why] += 1
+        if not self.succeeded and self.failures.total() >= HOPELESS:
+            raise self._error(f"it failed on each of the first {HOPELESS} replies; the last: {said}")
+        return 0.0
+
+    def _error(self, what: str) -> DataError:
+        self.close()
+        return DataError(
+            f"the verifier's function cannot be used: {what}",
+            where=f"{self.path}, function {self.name}",
+            fix=f"write `def {self.name}(record, reply): ...` that returns a number from 0 to 1",
+        )
+
+
+def identity(path: Path) -> dict[str, str]:
+    """What a stage depends on beside the function's name: the bytes of its file. DataError if there is none."""
+    if not path.is_file():
+        raise DataError("no such file", where=str(path), fix="correct the verifier's `path`")
+    return {"sha256": sha256(path)}

@@ -1,0 +1,270 @@
+"""Files of text, JSON lines and HTML: charsets are found, limits hold, everything odd is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sources_made import everything, kept, opened, page, read
+
+from trivium.corpus.caps import Caps
+from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.sources import Part, charset, locate, streams
+from trivium.errors import DataError
+
+GERMAN = "Die Straße führt über die Brücke nach Köln; dort gibt es schöne Häuser und süße Brötchen."
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю: так учат печатать вслепую."
+JAPANESE = "日本語の文章を正しい文字コードで読み込むことは、ウェブページを集めるときの基本です。"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        *((GERMAN, "latin-1"), (GERMAN, "utf-8"), (GERMAN, "utf-16")),
+        *((RUSSIAN, "cp1251"), (RUSSIAN, "koi8-r"), (JAPANESE, "shift_jis"), (JAPANESE, "euc-jp")),
+    ],
+)
+@pytest.mark.parametrize("declared", ["right", "wrong", "missing", "unknown"])
+def test_the_charset_is_found_when_it_is_declared_wrong_or_not(
+    text: str, encoding: str, declared: str
+) -> None:
+    name = {"right": encoding, "wrong": "utf-8", "missing": None, "unknown": "klingon"}[declared]
+    assert charset.decode((text * 5).encode(encoding), name) == text * 5
+
+
+def test_the_charset_a_page_declares_in_itself(tmp_path: Path) -> None:
+    for name, head in (("a", '<meta charset="{}">'), ("b", '<META content="text/html; charset={}">')):
+        html = f"<html><head>{head.format('windows-1251')}</head><body><p>Чай</p></body></html>"
+        (tmp_path / f"{name}.html").write_bytes(html.encode("cp1251"))
+    seven_bits = '<meta charset="iso-2022-jp"><body><p>日本語</p>'.encode("iso2022_jp")
+    (tmp_path / "c.html").write_bytes(seven_bits)
+    documents, dead = read(tmp_path, kind="html", path=".")
+    assert kept(documents) == ["Чай", "Чай", "日本語"]
+    assert dead == []
+
+
+def test_utf8_cut_in_a_character_or_with_a_bad_byte_stays_utf8() -> None:
+    whole = RUSSIAN.encode()
+    assert charset.decode(whole[:-2])[:-1] == RUSSIAN[:-2]
+    assert charset.decode(whole[:40] + b"\xff" + whole[40:]).replace("\ufffd", "") == RUSSIAN
+
+
+@settings(max_examples=100)
+@given(data=st.binary(max_size=300), declared=st.sampled_from([None, "utf-16", "hz", "utf-7", "x", "ascii"]))
+def test_any_bytes_are_text(data: bytes, declared: str | None) -> None:
+    charset.decode(data, declared).encode("utf-8", "surrogatepass")
+
+
+@settings(max_examples=100)
+@given(data=st.binary(max_size=500), framed=st.booleans())
+def test_any_bytes_as_a_page_never_raise(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, framed: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a.html").write_bytes(b"<html><body><p>" + data + b"</p>" if framed else data)
+    documents, dead = read(folder, kind="html", path="a.html")
+    assert len(documents) + len(dead) == 1
+
+
+@pytest.mark.parametrize(
+    "html", ["<div>" * 200_000, "<p " + "a" * 30_000 + " x=1" * 300_000, "<ArticLe><a>" * 100_000]
+)
+def test_pages_that_would_take_hours_take_none(tmp_path: Path, html: str) -> None:
+    (tmp_path / "a.html").write_text(html + "text")
+    started = time.monotonic()
+    _, dead = read(tmp_path, kind="html", path="a.html")
+    assert time.monotonic() - started < 20
+    assert dead[0]["reason"].startswith(
+        "page nested deeper" if "<p" not in html else "page with more than 5000"
+    )
+
+
+@pytest.mark.parametrize("library", ["resiliparse", "trafilatura"])
+def test_both_libraries_find_the_main_text(tmp_path: Path, library: str) -> None:
+    words = "A long paragraph about the history of bridges, which is the main text of this page. " * 5
+    html = f"<html><head><title>Bridges</title></head><body><nav><a href=/>Home</a></nav><main><p>{words}</p></main>"
+    (tmp_path / "a.html").write_text(f"{html}<footer>Imprint</footer></body></html>")
+    documents, dead = read(tmp_path, kind="html", path="a.html", setting={"extract": library})
+    assert dead == []
+    assert documents[0]["text"].strip() == words.strip()
+    assert json.loads(documents[0]["meta"]) == {"title": "Bridges"}
+
+
+def test_a_page_above_the_cap_and_a_bomb_are_named(tmp_path: Path) -> None:
+    (tmp_path / "big.html").write_bytes(page("x " * 10_000))
+    (tmp_path / "bomb.html.gz").write_bytes(gzip.compress(b" " * 20_000_000))
+    (tmp_path / "bomb.html.zst").write_bytes(zstandard.ZstdCompressor(level=19).compress(b" " * 20_000_000))
+    (tmp_path / "fine.html.gz").write_bytes(gzip.compress(page("Fine.")))
+    documents, dead = read(tmp_path, kind="html", path=".", caps=Caps(html=10_000))
+    assert kept(documents) == ["Fine."]
+    assert [(letter["where"], letter["reason"]) for letter in dead] == [
+        ("big.html", "unreadable file: larger than the 10,000 bytes allowed"),
+        ("bomb.html.gz", "unreadable file: larger than the 10,000 bytes allowed"),
+        ("bomb.html.zst", "unreadable file: larger than the 10,000 bytes allowed"),
+    ]
+    _, dead = read(tmp_path, kind="html", path="bomb*")
+    assert [letter["reason"].split(":")[1] for letter in dead] == [" decompression bomb"] * 2
+
+
+def test_a_bomb_never_takes_memory(tmp_path: Path) -> None:
+    """1 GiB behind a header that names its size, which zstandard's one-shot limit would obey."""
+    packed = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(2**28)) * 4
+    assert len(packed) < 2**20
+    file = tmp_path / "bomb.zst"
+    file.write_bytes(packed)
+    tracemalloc.start()
+    try:
+        with file.open("rb") as stream, pytest.raises(streams.Bomb):
+            streams.whole(streams.plain(stream, Caps(ratio=10**6), total=2**25), 2**30)
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "binary.txt").write_bytes(b"\x7fELF\0\0\0")
+    (tmp_path / "dangling.txt").symlink_to(tmp_path / "gone")
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(GERMAN.encode())[:-9])
+    (tmp_path / "good.txt").write_text(GERMAN, encoding="latin-1")
+    documents, dead = read(tmp_path, kind="text", path=".")
+    assert kept(documents) == [GERMAN]
+    assert {letter["where"]: letter["reason"].split(":")[0] for letter in dead} == {
+        "binary.txt": "binary file",
+        "cut.txt.gz": "unreadable file",
+        "dangling.txt": "unreadable file",
+        "empty.txt": "empty file",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.txt").chmod(0)
+    assert read(tmp_path, kind="text", path=".")[1][0]["reason"] == "unreadable file: Permission denied"
+
+
+def test_permission_denied_is_a_dead_letter_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("x")
+
+    def refused(name: str, folder: Path) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(locate, "open_binary", refused)
+    for kind in ("text", "jsonl", "html", "warc", "parquet", "books", "code"):
+        dead = DeadLetters()
+        part = Part(0, "a.txt", files=("a.txt",) if kind in ("text", "html", "books", "code") else ())
+        documents = list(opened(tmp_path, kind=kind, path="a.txt").read(part, dead))
+        assert documents == []
+        assert "Permission denied" in dead.rows()[0]["reason"]
+
+
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "a.txt").write_text("text")
+    dead = DeadLetters()
+    assert list(opened(tmp_path, kind="text", path=".").read(Part(0, "", files=("pipe.txt",)), dead)) == []
+    assert dead.rows()[0]["reason"] == "unreadable file: not a regular file" or dead.rows()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
+@pytest.mark.parametrize("size", [2**26, 100, 7])
+def test_every_line_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, size: int
+) -> None:
+    monkeypatch.setattr(locate, "PART_BYTES", size)
+    rows = [
+        json.dumps({"text": f"line {number} " + "é" * number, "url": f"u{number}"}) for number in range(50)
+    ]
+    data = ("\n".join([*rows[:20], "", "  ", *rows[20:]])).encode()
+    pack = {"jsonl": bytes, "jsonl.gz": gzip.compress, "jsonl.zst": zstandard.ZstdCompressor().compress}[
+        ending
+    ]
+    (tmp_path / f"a.{ending}").write_bytes(pack(data))
+    documents, dead = read(tmp_path, kind="jsonl", path=".")
+    assert dead == []
+    assert [document["url"] for document in documents] == [f"u{number}" for number in range(50)]
+
+
+@pytest.mark.parametrize("size", [2**26, 1000])
+def test_bad_lines_are_named_with_their_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(locate, "PART_BYTES", size)
+    good = b'{"text": "good"}\n'
+    bad = [
+        b"{not json\n",
+        b"[1]\n",
+        b'{"txt": "a"}\n',
+        b'{"text": 3}\n',
+        b'{"text": "caf\xe9"}\n',
+        b'{"text": "\\ud800"}\n',
+    ]
+    long = b'{"text": "' + b"x" * 5000 + b'"}\n'
+    (tmp_path / "a.jsonl").write_bytes(good + b"".join(bad) + long + good)
+    documents, dead = read(tmp_path, kind="jsonl", path="a.jsonl", caps=Caps(line=2000))
+    assert kept(documents) == ["good", "good"]
+    offsets = [len(good) + sum(map(len, [*bad, long][:n])) for n in range(7)]
+    assert [letter["offset"] for letter in dead] == offsets
+    assert dead[-1]["reason"] == "line longer than the 2,000 bytes allowed"
+    assert "not UTF-8: byte 0xe9" in dead[4]["reason"]
+
+
+def test_a_line_longer_than_the_cap_is_never_held(tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        for _ in range(64):
+            file.write(b"x" * 2**20)
+        file.write(b'\n{"text": "after"}\n')
+    tracemalloc.start()
+    try:
+        documents, dead = read(tmp_path, kind="jsonl", path="a.jsonl", caps=Caps(line=2**20))
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert kept(documents) == ["after"]
+    assert len(dead) == 1
+
+
+@settings(max_examples=100)
+@given(data=st.binary(max_size=200), ending=st.sampled_from(["jsonl", "jsonl.gz", "jsonl.zst"]))
+def test_any_bytes_as_lines_never_raise(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, ending: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    magic = {"jsonl": b"", "jsonl.gz": streams.MAGIC["gzip"], "jsonl.zst": streams.MAGIC["zstd"]}[ending]
+    (folder / f"a.{ending}").write_bytes(magic + data)
+    read(folder, kind="jsonl", path=".")
+
+
+def test_nothing_there_is_an_error_with_the_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such file: gone\.html"):
+        everything(opened(tmp_path, kind="html", path="gone.html"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="no file ending in"):
+        everything(opened(tmp_path, kind="html", path="folder"))
+
+
+def test_any_fsspec_url(tmp_path: Path) -> None:
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.pipe("/pages/a.html", page("Page A."))
+    system.pipe("/pages/b/b.html", page("Page B."))
+    documents, dead = read(tmp_path, kind="html", path="memory://pages")
+    assert (kept(documents), dead) == (["Page A.", "Page B."], [])
+    assert documents[0]["where"] == "memory:///pages/a.html"
+    assert locate.identity("memory://pages", tmp_path)["memory:///pages/a.html"]["size"] == len(
+        page("Page A.")
+    )
+    with pytest.raises(DataError, match="nothing found"):
+        read(tmp_path, kind="html", path="memory://nowhere")

@@ -1,0 +1,226 @@
+"""The client against a server that answers with a real tiny model, and one that fails in every way it can."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from trivium.errors import DataError
+from trivium.generate.remote import Answer, Endpoint, Remote
+from trivium.generate.sampling import Sampling
+from trivium.generate.slots import complete
+
+
+class Server:
+    """Answers by `plan`: an item is a function of the handler, taken in turn; the last one stays."""
+
+    def __init__(self) -> None:
+        self.plan: list[Any] = []
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.under_way = self.most = 0
+        lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    outer.seen.append({"path": self.path, **body})
+                    outer.headers.append(dict(self.headers))
+                    action = outer.plan.pop(0) if len(outer.plan) > 1 else outer.plan[0]
+                    outer.under_way += 1
+                    outer.most = max(outer.most, outer.under_way)
+                try:
+                    action(self, body)
+                finally:
+                    with lock:
+                        outer.under_way -= 1
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+    made.http.server_close()
+
+
+def send(handler: Any, status: int, data: bytes, length: int | None = None, **headers: str) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(length or len(data)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def status(code: int, **headers: str) -> Any:
+    return lambda handler, body: send(handler, code, b'{"error": "no"}', **headers)
+
+
+def raw(data: bytes, length: int | None = None) -> Any:
+    def action(handler: Any, body: Any) -> None:
+        send(handler, 200, data, length)
+        handler.close_connection = True
+
+    return action
+
+
+def chat_of(text: str, finish: str = "stop") -> bytes:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
+
+
+GOOD = raw(chat_of("hello"))
+ASK = [{"role": "user", "content": "hi"}]
+
+
+def client(server: Server, **fields: Any) -> tuple[Remote, list[float]]:
+    slept: list[float] = []
+    return Remote(Endpoint(server.url, "tiny", **fields), sleep=slept.append), slept
+
+
+def test_a_chat_and_what_is_sent(server, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "abc")
+    server.plan = [GOOD]
+    remote, _ = client(server, key="THE_KEY", price_in=2.0, price_out=4.0)
+    answer = remote.chat(ASK, Sampling(0.7, 0.9, 33, 11, stop_strings=("x",), top_k=5, min_p=0.1))
+    assert answer == Answer("hello", True, 10, 5)
+    assert server.seen == [
+        {"path": "/v1/chat/completions", "model": "tiny", "messages": ASK, "temperature": 0.7, "top_p": 0.9,
+         "max_tokens": 33, "seed": 11, "stop": ["x"], "top_k": 5, "min_p": 0.1}
+    ]  # fmt: skip
+    assert server.headers[0]["Authorization"] == "Bearer abc"
+    assert remote.meter.cost == pytest.approx(40e-6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [status(429), status(500), status(503), raw(b"not json"), raw(b"[]"), raw(b'{"choices": []}'), raw(b"{}"),
+     raw(b'{"choices": [{"message": {"content": 3}}]}'), raw(chat_of("hello")[:40]), raw(chat_of("hello"), 900),
+     lambda handler, body: handler.connection.close()],
+)  # fmt: skip
+def test_what_may_pass_is_tried_again(server, bad):
+    server.plan = [bad, bad, GOOD]
+    remote, slept = client(server, timeout=2.0)
+    assert remote.chat(ASK, Sampling()).text == "hello"
+    assert len(server.seen) == 3 and remote.meter.calls == 1
+    assert 0.5 <= slept[0] <= 1 and 1 <= slept[1] <= 2
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_slow_server_is_not_waited_for(server, drip):
+    def slow(handler: Any, body: Any) -> None:
+        if drip:
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+        for _ in range(40):
+            time.sleep(0.05)
+            if drip:
+                try:
+                    handler.wfile.write(b" ")
+                except OSError:
+                    return
+
+    server.plan = [slow, GOOD]
+    remote, _ = client(server, timeout=0.3)
+    started = time.monotonic()
+    assert remote.chat(ASK, Sampling()).text == "hello"
+    assert time.monotonic() - started < 1.5
+
+
+def test_retry_after_is_kept_to(server):
+    date = formatdate(time.time() + 30, usegmt=True)
+    server.plan = [
+        status(429, Retry_After="7"),
+        status(503, Retry_After=date),
+        status(429, Retry_After="x"),
+        GOOD,
+    ]
+    remote, slept = client(server)
+    remote.chat(ASK, Sampling())
+    assert slept[0] == 7 and 25 < slept[1] <= 30 and slept[2] <= 4
+
+
+def test_it_gives_up(server, monkeypatch):
+    server.plan = [status(500)]
+    remote, slept = client(server, retries=2)
+    with pytest.raises(DataError, match="no answer after 3 tries; the last: status 500"):
+        remote.chat(ASK, Sampling())
+    assert len(server.seen) == 3 and len(slept) == 2
+    for code in (400, 401, 404, 302):
+        server.plan = [status(code, Location="http://127.0.0.1:1/")]
+        server.seen.clear()
+        with pytest.raises(DataError, match=f"refuses: status {code}"):
+            remote.chat(ASK, Sampling())
+        assert len(server.seen) == 1
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(DataError, match="NO_SUCH_KEY is not set"):
+        client(server, key="NO_SUCH_KEY")[0].chat(ASK, Sampling())
+    with pytest.raises(DataError, match="no http"):
+        Remote(Endpoint("file:///etc", "x"))
+
+
+def test_the_budget_stops(server):
+    server.plan = [GOOD]
+    remote, _ = client(server, price_out=1e6, budget=12.0)  # 5 a call
+    with pytest.raises(DataError, match="budget is spent: 3 calls cost 15"):
+        for _ in range(9):
+            remote.chat(ASK, Sampling())
+    assert len(server.seen) == 3
+
+
+def test_the_rate_and_the_number_under_way_are_limited(server):
+    def slow(handler: Any, body: Any) -> None:
+        time.sleep(0.03)
+        send(handler, 200, chat_of("x"))
+
+    server.plan = [slow]
+    remote, slept = client(server, per_minute=60, parallel=3)
+    remote.map(lambda number: remote.chat(ASK, Sampling()), range(9))
+    assert server.most == 3
+    assert max(slept) == pytest.approx(8, abs=0.5) and len(slept) == 8
+
+
+def test_completions_of_ids_equal_those_of_the_local_engine(server, model, chat):
+    def serve(handler: Any, body: Any) -> None:
+        sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"])
+        [made] = complete(model, [body["prompt"]], sampling, body["stop_token_ids"])
+        shown = {"tokens": [f"token_id:{i}" for i in made.ids], "token_logprobs": made.logp}
+        finish = "stop" if made.finished else "length"
+        data = {
+            "choices": [{"text": "", "logprobs": shown, "finish_reason": finish}],
+            "usage": {"completion_tokens": len(made.ids)},
+        }
+        send(handler, 200, json.dumps(data).encode())
+
+    server.plan = [serve]
+    remote, _ = client(server)
+    prompts = [
+        chat.prompt([{"role": "user", "content": text}]) for text in ("the cat", "a dog sees", "nobody")
+    ]
+    ours = complete(model, prompts, Sampling(max_new_tokens=12), chat.stops)
+    theirs = remote.complete(prompts, Sampling(max_new_tokens=12), chat.stops)
+    assert [made.ids for made in theirs] == [made.ids for made in ours]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.logp == pytest.approx(mine.logp, abs=1e-4) and other.finished == mine.finished
+    assert len({one["seed"] for one in server.seen}) == 3

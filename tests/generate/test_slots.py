@@ -1,0 +1,105 @@
+"""Continuous batching is a way to compute, never a way to change the text; its log-probabilities are the model's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_generate import fresh_logits, prompts, slow_greedy
+from torch import Tensor
+
+from trivium.generate.sampling import Sampling, distribution
+from trivium.generate.slots import complete, cut_text
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8, 64])
+def test_greedy_text_is_that_of_one_whole_pass_a_token(model, slots):
+    asked = prompts(9)
+    stops = tuple(
+        {slow_greedy(model, prompt, (), 12)[place] for prompt, place in zip(asked, range(9), strict=True)}
+    )
+    found = complete(model, asked, Sampling(max_new_tokens=12), stops, slots=slots)
+    for prompt, reply in zip(asked, found, strict=True):
+        said = [token for token in reply.ids if token not in stops]
+        assert said == slow_greedy(model, prompt, stops, 12)
+        assert reply.finished == (len(said) < len(reply.ids))
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=1.0), Sampling(temperature=0.7, top_k=20, min_p=0.05)]
+)
+def test_log_probabilities_are_those_of_a_fresh_pass(model, sampling):
+    asked = prompts(7, seed=3)
+    for prompt, reply in zip(asked, complete(model, asked, sampling, (5,), slots=3), strict=True):
+        whole = fresh_logits(model, [*prompt, *reply.ids]).log_softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) + len(reply.ids) - 1)
+        expected = torch.stack([whole[place, token] for place, token in zip(places, reply.ids, strict=True)])
+        assert torch.allclose(torch.tensor(reply.logp), expected, atol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(count=st.integers(1, 12), slots=st.integers(1, 12), seed=st.integers(0, 99))
+def test_a_reply_depends_on_its_prompt_its_number_and_the_seed_alone(model, count, slots, seed):
+    asked, sampling = prompts(count, seed=seed), Sampling(temperature=1.0, max_new_tokens=8, seed=seed)
+    alone = [reply.ids for reply in complete(model, asked, sampling, (7, 8), slots=1)]
+    together = [reply.ids for reply in complete(model, asked, sampling, (7, 8), slots=slots)]
+    assert together == alone
+    assert [reply.ids for reply in complete(model, asked[:1], sampling, (7, 8))] == alone[:1]
+
+
+def test_weights_are_used_where_they_are(model):
+    asked, sampling = prompts(3), Sampling(max_new_tokens=6)
+    before = complete(model, asked, sampling, ())
+    kept = model.model.norm.weight.detach().clone()
+    with torch.no_grad():
+        model.model.norm.weight.mul_(-1)
+    changed = complete(model, asked, sampling, ())
+    with torch.no_grad():
+        model.model.norm.weight.copy_(kept)
+    assert changed != before
+    assert complete(model, asked, sampling, ()) == before
+
+
+def test_stop_strings_end_a_reply(model):
+    asked = prompts(4)
+    decode = "".join
+    texts = [
+        "".join(chr(97 + token % 26) for token in reply.ids)
+        for reply in complete(model, asked, Sampling(), ())
+    ]
+    stop = texts[0][5:8]
+    decode = lambda ids: "".join(chr(97 + token % 26) for token in ids)  # noqa: E731
+    found = complete(model, asked, Sampling(stop_strings=(stop,)), (), decode=decode, slots=2)
+    for text, reply in zip(texts, found, strict=True):
+        assert cut_text(decode(reply.ids), (stop,)) == cut_text(text, (stop,))
+        assert reply.finished == (stop in text)
+    with pytest.raises(ValueError, match="decode"):
+        complete(model, asked, Sampling(stop_strings=("a",)), ())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"top_k": 5}, [("TopKLogitsWarper", {"top_k": 5})]),
+        ({"top_p": 0.8}, [("TopPLogitsWarper", {"top_p": 0.8})]),
+        ({"min_p": 0.1}, [("MinPLogitsWarper", {"min_p": 0.1})]),
+        (
+            {"temperature": 0.6, "top_k": 12, "top_p": 0.9, "min_p": 0.02},
+            [
+                ("TemperatureLogitsWarper", {"temperature": 0.6}),
+                ("TopKLogitsWarper", {"top_k": 12}),
+                ("TopPLogitsWarper", {"top_p": 0.9}),
+                ("MinPLogitsWarper", {"min_p": 0.02}),
+            ],
+        ),
+    ],
+)
+def test_the_filters_are_those_of_transformers(ours, theirs):
+    transformers = pytest.importorskip("transformers.generation.logits_process")
+    logits = 2 * torch.randn(16, 40, generator=torch.Generator().manual_seed(0))
+    scores: Tensor = logits
+    for name, options in theirs:
+        scores = getattr(transformers, name)(**options)(None, scores)
+    found = distribution(logits, Sampling(**{"temperature": 1.0, **ours}))
+    torch.testing.assert_close(found, scores.softmax(-1), atol=1e-6, rtol=1e-5)

@@ -1,0 +1,120 @@
+"""Ranks that a launcher starts: the real command line, torchrun, Ray and Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "tiny.yaml"
+SHORT = ("--only", "base", "-o", "base.steps=6", "-o", "base.precision=float32", "-o", "base.compile=off")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("launch")
+    shutil.copyfile(RECIPE, made / "tiny.yaml")
+    texts = [
+        f"Day {n}: the {['cat', 'dog', 'bird', 'fish'][n % 4]} saw {n * 7 % 90} stones." for n in range(400)
+    ]
+    (made / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return made
+
+
+def command(folder: Path, store: str, *overrides: str) -> list[str]:
+    options = [part for override in overrides for part in ("-o", override)]
+    code = "from trivium.cli import main; main()"
+    where = ("--store", f"{folder}/{store}", "--runs", f"{folder}/runs-{store}")
+    return [sys.executable, "-c", code, "run", f"{folder}/tiny.yaml", *SHORT, *where, *options]
+
+
+def run(folder: Path, store: str, *overrides: str) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """(the weights that a run leaves, its events)."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(folder, store, *overrides), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return result(folder, store)
+
+
+def result(folder: Path, store: str) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    runs = folder / f"runs-{store}" / "tiny"
+    events = [json.loads(line) for line in (runs / "events.jsonl").read_text().splitlines()]
+    return load_file(runs / "base" / "model.safetensors"), events
+
+
+def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        torch.allclose(ours[name], theirs[name], atol=2e-5) for name in ours
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(folder) -> dict[str, torch.Tensor]:
+    return run(folder, "alone")[0]
+
+
+def test_two_ranks_under_torchrun_leave_the_same_checkpoint(folder, alone):
+    weights, events = run(folder, "two", "base.parallel.shard=2")
+    assert close(weights, alone)
+    steps = [event for event in events if event["event"] == "step"]
+    assert steps and steps[-1]["step"] == 6 and all(event["stage"] == "base" for event in steps)
+
+
+def test_a_layout_that_does_not_fit_the_model_is_told_before_the_first_step(folder):
+    done = subprocess.run(
+        command(folder, "alone", "base.parallel.tensor=4"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "`tensor: 4` does not divide the model's 2 heads" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_a_lost_rank_is_started_again_and_nothing_is_lost(folder, how):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    overrides = ("base.parallel.data=2", "base.checkpoint_every=0s", "base.steps=200", "base.launch.hang=15s")
+    store = f"lost-{how.name}"
+    process = subprocess.Popen(command(folder, store, *overrides), env=environment, stdout=subprocess.DEVNULL)
+    killed = None
+    while process.poll() is None and killed is None:
+        time.sleep(0.2)
+        checkpoints = list((folder / store).glob("work/*/checkpoints/step-*/manifest.json"))
+        ranks = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _is_rank(entry, folder / store)
+        ]
+        if checkpoints and len(ranks) == 2:
+            killed = max(ranks)
+            os.kill(killed, how)
+    assert process.wait() == 0 and killed is not None
+    weights, events = result(folder, store)
+    assert any(event["event"] == "resume" for event in events)
+    assert close(weights, run(folder, "unharmed", *overrides)[0])
+
+
+def _is_rank(entry: Path, store: Path) -> bool:
+    try:
+        line = (entry / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    is_worker = b"trivium.pipeline.worker" in line and b"torch.distributed.run" not in line
+    return is_worker and any(str(store).encode() in part for part in line)
+
+
+@pytest.mark.slow
+def test_two_ranks_on_ray_leave_the_same_checkpoint(folder, alone):
+    pytest.importorskip("ray")
+    weights, _ = run(folder, "ray", "base.parallel.data=2", "base.launch.kind=ray")
+    assert close(weights, alone)

@@ -1,0 +1,77 @@
+"""Curves reach trackers, read back by the tracker's own reader."""
+
+import importlib.util
+
+import pytest
+
+from trivium.errors import RecipeError
+from trivium.pipeline.track import Tracking
+
+STEPS = [
+    {"event": "step", "stage": "base", "step": 1, "steps": 2, "loss": 3.5, "lr": 1e-3, "time": "now"},
+    {"event": "validation", "stage": "base", "loss": 3.25},  # before training: of no step
+    {"event": "validation", "stage": "base", "step": 1, "loss": 3.0},
+    {"event": "step", "stage": "base", "step": 2, "steps": 2, "loss": 2.5, "lr": 5e-4, "time": "now"},
+    {"event": "stage_end", "stage": "base", "seconds": 1.0},
+    {"event": "step", "stage": "chat", "step": 1, "steps": 1, "loss": 1.5},
+    {"event": "run_end"},
+]
+
+
+@pytest.mark.parametrize("names", [None, ["tensorboard"]])
+def test_tensorboard_reads_each_stage_curve(tmp_path, names):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tracking = Tracking("demo", names, tmp_path)
+    tracking.check()
+    for event in STEPS:
+        tracking(event)
+    curves = {}
+    for stage in ("base", "chat"):
+        read = events.EventAccumulator(str(tmp_path / "tensorboard" / stage))
+        read.Reload()
+        for tag in read.Tags()["scalars"]:
+            curves[stage, tag] = [(point.step, round(point.value, 6)) for point in read.Scalars(tag)]
+    assert curves == {
+        ("base", "loss"): [(1, 3.5), (2, 2.5)],
+        ("base", "lr"): [(1, 1e-3), (2, 5e-4)],
+        ("base", "validation/loss"): [(1, 3.0)],
+        ("chat", "loss"): [(1, 1.5)],
+    }
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
+def test_a_named_tracker_that_is_missing_is_said_before_anything_runs(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(RecipeError) as caught:
+        Tracking("demo", [name], tmp_path).check()
+    assert f"pip install {name}" in caught.value.fix
+    Tracking("demo", None, tmp_path).check()  # TensorBoard by default is no demand
+
+
+def test_mlflow_has_the_curve(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny keeps files
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    tracking = Tracking("demo", ["mlflow"], tmp_path)
+    for event in STEPS[:5]:
+        tracking(event)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
+    assert run.info.run_name == "base" and run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 3.5), (2, 2.5)]
+
+
+def test_wandb_has_the_last_values(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracking = Tracking("demo", ["wandb"], tmp_path)
+    tracking(STEPS[0])
+    run: wandb.Run = tracking.open[0].run
+    tracking(STEPS[3])
+    assert run.project == "demo" and run.name == "base" and run.step == 2
+    tracking({"event": "run_end"})
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))

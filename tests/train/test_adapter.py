@@ -1,0 +1,51 @@
+"""Adapters in a run: every phase trains them, checkpoints hold nothing else, and going on equals not stopping."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from trivium.model import lora
+from trivium.recipe.network import Adapter
+
+
+def adapted(quantize: str):
+    network = tiny.model(tiny.chat_tokenizer().vocab_size)
+    adapter = Adapter(rank=2, quantize=quantize)
+    lora.attach(network, adapter, torch.Generator().manual_seed(1))
+    return network
+
+
+@pytest.mark.parametrize(("kind", "quantize"), [("sft", "none"), ("dpo", "none"), ("sft", "int8")])
+def test_only_the_adapter_learns_and_is_kept(tmp_path, kind, quantize):
+    start = {name: t.clone() for name, t in adapted(quantize).state_dict().items()}
+    weights, metrics = tiny.phase(kind, tmp_path, network=adapted(quantize))
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, start[name]) == ("lora" not in name), name
+    assert metrics["after"]["loss"] < metrics["before"]["loss"]
+    kept = load_file(max((tmp_path / "work" / "checkpoints").glob("step-*")) / "model.safetensors")
+    assert kept.keys() == {name for name in weights if "lora" in name}
+
+
+def test_going_on_equals_not_stopping(tmp_path):
+    straight, _ = tiny.phase("sft", tmp_path / "a", network=adapted("none"))
+
+    class Killed(Exception):
+        pass
+
+    def kill(event):
+        if event["event"] == "step" and event["step"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tiny.phase("sft", tmp_path / "b", network=adapted("none"), emit=kill)
+    again, _ = tiny.phase("sft", tmp_path / "b", network=adapted("none"))
+    assert tiny.same(straight, again)
+
+
+def test_dpo_starts_from_its_own_base(tmp_path):
+    """With B = 0 the policy is the reference, which is the base with its adapter switched off: ln 2 for every pair."""
+    _, metrics = tiny.phase("dpo", tmp_path, network=adapted("none"))
+    assert metrics["before"]["loss"] == pytest.approx(0.6931, abs=1e-3)

@@ -1,0 +1,55 @@
+"""Verifiers that need nothing: the right answer is taken in every usual form, a wrong or empty one in none."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from trivium.corpus import reasoning
+from trivium.verify import VERIFIERS
+from trivium.verify.answers import final_answer, normalised
+
+
+def record(reply: str, **meta: object) -> dict:
+    return {
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}],
+        "meta": meta,
+    }
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["42", "Answer: 42", "so\nAnswer: 42.", "6 * 7\n#### 42", r"thus $\boxed{42}$",
+     "answer: **42**", "Answer: 42.0", "Answer: 7\nAnswer: 42"],
+)  # fmt: skip
+def test_exact_takes_the_answer_in_every_form(reply):
+    assert VERIFIERS["exact"](record("6 * 7 = 42. Answer: 42"), reply) == 1
+    assert VERIFIERS["exact"](record("because", answer=42), reply) == 1
+
+
+@pytest.mark.parametrize("reply", ["", "Answer:", "Answer: 43", "Answer: 42\nAnswer: 7", "4 2", "420", "-42"])
+def test_exact_refuses_everything_else(reply):
+    assert VERIFIERS["exact"](record("Answer: 42"), reply) == 0
+
+
+def test_numbers_are_compared_as_numbers_and_texts_as_texts():
+    assert normalised("1,000.50") == normalised("$1000.5")
+    assert normalised("-0") == normalised("0")
+    assert normalised(" The  Cat. ") == "the cat"
+    assert normalised("1.2.3") == "1.2.3"
+    assert normalised("100") == "100"  # no exponent
+    assert final_answer("no marks at all ") == "no marks at all"
+
+
+def test_a_record_without_an_answer_is_never_met():
+    assert VERIFIERS["exact"]({"prompt": [], "meta": {}}, "") == 0
+    assert VERIFIERS["reasoning"]({"prompt": [], "meta": {}}, "Answer: 1") == 0
+
+
+def test_reasoning_takes_worked_solutions_and_not_those_of_other_tasks():
+    items = [item.record for item in islice(reasoning.items("conversations", list(reasoning.TASKS), 1), 30)]
+    replies = [item["messages"][1]["content"] for item in items]
+    assert all(VERIFIERS["reasoning"](item, reply) == 1 for item, reply in zip(items, replies, strict=True))
+    moved = replies[1:] + replies[:1]
+    assert sum(VERIFIERS["reasoning"](item, reply) for item, reply in zip(items, moved, strict=True)) == 0
