@@ -58,6 +58,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | 
     kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
     """
     length, width = q.shape[2], q.shape[3]
+    if k.dtype != q.dtype:  # a cache in float32
+        with torch.autocast(q.device.type, enabled=False):
+            return attend(q.to(k.dtype), k, v, mask, scale).to(q.dtype)
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if not written_out or length > 1024:
         grouped = q.shape[1] != k.shape[1]
