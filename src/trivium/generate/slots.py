@@ -139,7 +139,7 @@ class _Engine:
         final = hidden[torch.arange(len(entering), device=self.device), lengths - 1]
         index = torch.tensor(slots, device=self.device)
         self.length[index] = lengths
-        self.take(slots, self.head(final))
+        self.take(slots, self.head(final).float())
 
     def step(self) -> None:
         """One token for every slot."""
@@ -148,10 +148,10 @@ class _Engine:
         mask = torch.arange(seen, device=self.device) <= self.length[:, None]
         hidden = self.model.hidden(self.last[:, None], self.length[:, None], mask[:, None, None], self.cache)  # type: ignore[arg-type]
         self.length += 1
-        self.take(range(len(self.owner)), self.head(hidden[:, -1]))
+        self.take(range(len(self.owner)), self.head(hidden[:, -1]).float())
 
     def take(self, slots: Sequence[int], logits: Tensor) -> None:
-        """Draws a token for each of `slots` from logits (slots, V) and lets go of the sequences that end with it."""
+        """Draws a token for each of `slots` from logits (slots, V) float32 and lets go of the sequences that end with it."""
         owners = [self.owner[slot] for slot in slots]
         uniform = torch.tensor(
             [self.uniforms[n][len(self.ids[n])] if n in self.uniforms else 0.0 for n in owners],
