@@ -20,7 +20,6 @@ from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
 
-
 PADDING = 0.75
 """Prompts that enter together share a pass if each has at least this share of the longest one's tokens."""
 
@@ -201,7 +200,8 @@ def complete(
     Every prompt draws from a stream of its own (`sampling.seed` and its number, counted from `first`): a reply does not depend
     on `slots`, nor on which rank writes it.
     `decode` turns ids into text and is needed for `sampling.stop_strings`. The model's weights are used where they are: what
-    training changes between two calls is seen by the second (on a CPU a packed copy lives as long as the call). DataError for a prompt that leaves no room in the model's context.
+    training changes between two calls is seen by the second (on a CPU a packed copy lives as long as the call).
+    DataError for a prompt that leaves no room in the model's context.
     """
     if not prompts:
         return []
