@@ -9,6 +9,7 @@ import torch
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import collate, sequence_row
 from trivium.model.config import ModelConfig
+from trivium.model.counted import plan
 from trivium.model.transformer import Transformer
 from trivium.text.chat import Encoded
 
@@ -66,6 +67,18 @@ def test_packed_rows(network):
     segments = [Encoded(list(range(1, n)), [i % 2 == 0 for i in range(1, n)]) for n in (9, 14, 6)]
     rows = [sequence_row(segments[:many], 40, 0) for many in (1, 3, 2)]
     held(network, collate(lambda i: [rows[i]], range(3)))
+
+
+def test_short_documents_are_laid_into_shorter_rows(network):
+    rng = np.random.default_rng(1)
+    rows = []
+    for _ in range(3):
+        sizes = rng.integers(3, 20, 6)
+        segments = [Encoded(rng.integers(1, 50, n).tolist(), (rng.random(n) < 0.6).tolist()) for n in sizes]
+        rows.append(sequence_row(segments, 120, 0))
+    batch = collate(lambda i: [rows[i]], range(3))
+    held(network, batch)
+    assert plan(batch, share=False).tokens.shape[1] == 32
 
 
 def test_fewer_places_are_computed(network):

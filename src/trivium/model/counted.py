@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.types import Batch
@@ -30,11 +31,52 @@ def plan(batch: Batch, *, share: bool) -> Plan:
     used = (batch["doc_id"] >= 0).sum(-1)
     if share and _in_pairs(batch):
         return _shared(batch, used, row, column, counts)
+    if (short := _laid_again(batch, counts)) is not None:
+        return short
     width = max(1, int(used.max()))
     documents = batch["doc_id"][:, :width]
     causal = torch.ones(width, width, dtype=torch.bool, device=documents.device).tril()
     mask = ((documents[:, :, None] == documents[:, None, :]) & causal)[:, None]
     return Plan(batch["tokens"][:, :width], batch["positions"][:, :width], mask, row, column, counts)
+
+
+def _laid_again(batch: Batch, counts: Tensor) -> Plan | None:
+    """Packed documents in rows no wider than the longest one needs: attention costs the square of the width. None where that is
+    more than half of the width that there is."""
+    width = batch["tokens"].shape[1]
+    documents = batch["doc_id"]
+    before = F.pad(documents[:, :-1], (1, 0), value=-2)
+    begins = ((documents != before) & (documents >= 0)).flatten()
+    starts = begins.nonzero().flatten().tolist()
+    number = begins.long().cumsum(0) - 1
+    real = (documents >= 0).flatten()
+    sizes = number[real].bincount(minlength=len(starts)).tolist()
+    wide = -(-max(sizes, default=width) // 32) * 32
+    if 2 * wide > width:
+        return None
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for one in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):  # first fit, the longest first
+        row = next((i for i, free in enumerate(room) if free >= sizes[one]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(wide)
+        rows[row].append(one)
+        room[row] -= sizes[one]
+    source = torch.full((len(rows), wide), -1, dtype=torch.int64)
+    for row, members in enumerate(rows):
+        places = [place for one in members for place in range(starts[one], starts[one] + sizes[one])]
+        source[row, : len(places)] = torch.tensor(places)
+    source = source.to(documents.device)
+    held, taken = source >= 0, source.clamp_min(0)
+    owner = number[taken].where(held, -1)
+    causal = torch.ones(wide, wide, dtype=torch.bool, device=documents.device).tril()
+    mask = ((owner[:, :, None] == owner[:, None, :]) & causal)[:, None]
+    where = torch.zeros_like(number)
+    where[source[held]] = held.flatten().nonzero().flatten()
+    counted = where[counts.flatten()]
+    tokens, positions = batch["tokens"].flatten()[taken], batch["positions"].flatten()[taken]
+    return Plan(tokens, positions, mask, counted // wide, counted % wide, counts)
 
 
 def _in_pairs(batch: Batch) -> bool:

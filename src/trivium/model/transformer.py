@@ -56,14 +56,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | 
     `scale` None means 1 / sqrt(E).
 
     Training in bf16 on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
-    kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
+    kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows (without the compiler: above 256) keep the
+    fused kernel, which never holds T x S.
     """
     length, width = q.shape[2], q.shape[3]
     if k.dtype != q.dtype:  # a cache in float32
         with torch.autocast(q.device.type, enabled=False):
             return attend(q.to(k.dtype), k, v, mask, scale).to(q.dtype)
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
-    if not written_out or length > 1024:
+    if not written_out or length > (1024 if torch.compiler.is_compiling() else 256):
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped, scale=scale
