@@ -149,11 +149,9 @@ def test_in_bf16_the_log_probabilities_are_those_of_a_bf16_pass(model):
     assert len(apart) > 100 and sum(apart) / len(apart) < 0.03 and max(apart) < 0.3
 
 
-def test_an_optimizer_step_is_seen_at_once_and_nothing_is_copied(model):
-    """The engine reads the very storage that training writes to."""
+def test_an_optimizer_step_is_seen_at_once(model):
+    """What a call packs for the CPU is gone with it; the weights are the storage that training writes to."""
     asked, sampling = prompts(3), Sampling(max_new_tokens=6)
-    engine = slots._Engine(model, asked, sampling, (), 2, 0)
-    assert engine.weight.data_ptr() == model.output_weight.data_ptr() and engine.model is model
     held = {id(parameter) for parameter in model.parameters()}
     kept = [parameter.detach().clone() for parameter in model.parameters()]
     before = complete(model, asked, sampling, ())

@@ -19,7 +19,6 @@ from trivium.model.transformer import Transformer
 from trivium.objectives.sequence import row_log_probs
 
 
-@torch.no_grad()
 def response_log_probs(
     model: Transformer,
     pairs: Pairs,
@@ -28,12 +27,18 @@ def response_log_probs(
     device: str = "cpu",
     micro: int = 16,
 ) -> NDArray[np.float32]:
-    """Log-probability of every reply under `model`, summed over its tokens: (pairs, 2) float32, chosen first."""
-    sums = []
-    with autocast:
+    """Log-probability of every reply under `model`, summed over its tokens: (pairs, 2) float32, chosen first.
+
+    Computed as training computes them (with gradients on, activations forgotten), so that in bf16, too, the policy of the first
+    step is its own reference and its loss ln 2.
+    """
+    sums, kept = [], model.recompute
+    model.recompute = True
+    with autocast, torch.enable_grad():
         for batch in Fixed(pairs.count, pairs.item, micro).batch(0):
             moved: Any = {name: tensor.to(device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
-            sums.append(row_log_probs(model(moved, {"logp"}), moved).float().cpu())
+            sums.append(row_log_probs(model(moved, {"logp"}), moved).detach().float().cpu())
+    model.recompute = kept
     return torch.cat(sums).view(-1, 2).numpy()
 
 

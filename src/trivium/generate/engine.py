@@ -12,7 +12,7 @@ from torch import Tensor
 from trivium.errors import DataError
 from trivium.generate.sampling import Sampling, draw
 from trivium.generate.slots import complete
-from trivium.model.cache import Cache
+from trivium.model.cache import Cache, cache_dtype
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer, Message
@@ -35,7 +35,7 @@ def decode(
             fix="shorten the prompt, or train with a longer `context`",
         )
     weight = model.output_weight
-    device, dtype = weight.device, weight.dtype
+    device, dtype = weight.device, cache_dtype(weight)
     capacity = longest + min(sampling.max_new_tokens, context - longest)
     cache = Cache(model.config, len(prompts), capacity, dtype=dtype, device=device)
     tokens = torch.zeros(len(prompts), longest, dtype=torch.int64)

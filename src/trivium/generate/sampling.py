@@ -38,16 +38,31 @@ def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
         least = scores.topk(sampling.top_k, dim=-1).values[..., -1:]
         scores = scores.masked_fill(scores < least, -math.inf)
     if sampling.top_p < 1:
-        ordered, order = scores.sort(dim=-1, descending=True)
-        p = ordered.softmax(-1)
-        ordered = ordered.masked_fill(p.cumsum(-1) - p >= sampling.top_p, -math.inf)
-        scores = torch.full_like(scores, -math.inf).scatter(-1, order, ordered)
+        scores = _nucleus(scores, sampling.top_p)
     probabilities = F.softmax(scores, dim=-1)
     if sampling.min_p > 0:
         least = probabilities.amax(-1, keepdim=True) * sampling.min_p
         probabilities = probabilities.masked_fill(probabilities < least, 0)
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     return probabilities
+
+
+def _nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Scores (B, V) with -inf outside of the smallest set of ids that has `top_p` of the probability.
+
+    Only as many of the likeliest ids are sorted as have that much in every row: sorting a whole vocabulary takes longer than a
+    step of a small model.
+    """
+    p, size = scores.softmax(-1), 128
+    while True:
+        size = min(size, scores.shape[-1])
+        likely, order = p.topk(size, dim=-1)
+        reached = likely.cumsum(-1)
+        if size == scores.shape[-1] or bool((reached[:, -1] >= top_p).all()):
+            break
+        size *= 8
+    kept = scores.gather(-1, order).masked_fill(reached - likely >= top_p, -math.inf)
+    return torch.full_like(scores, -math.inf).scatter(-1, order, kept)
 
 
 def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:

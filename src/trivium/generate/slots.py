@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trivium.errors import DataError
+from trivium.generate.packed import Linear, packed
 from trivium.generate.sampling import Sampling, draw, log_prob
+from trivium.model.cache import cache_dtype
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
+
+PADDING = 0.75
+"""Prompts that enter together share a pass if each has at least this share of the longest one's tokens."""
 
 
 class Completion(NamedTuple):
@@ -35,8 +40,7 @@ class SlotCache:
 
     def __init__(self, config: ModelConfig, slots: int, capacity: int, like: Tensor) -> None:
         shape = (slots, config.kv_heads, capacity, config.head_dim)
-        if torch.is_autocast_enabled(like.device.type):
-            like = like.new_empty((), dtype=torch.get_autocast_dtype(like.device.type))
+        like = like.new_empty((), dtype=cache_dtype(like))
         self.keys = [like.new_zeros(shape) for _ in range(config.layers)]
         self.values = [like.new_zeros(shape) for _ in range(config.layers)]
         self.rows: Tensor | None = None  # None: all slots
@@ -52,8 +56,8 @@ class SlotCache:
                 held_values[row, :, : keys.shape[2]] = values[number]
             return keys, values
         index = self.places[:, None, :, None].expand(-1, keys.shape[1], 1, keys.shape[3])
-        held_keys.scatter_(2, index, keys)
-        held_values.scatter_(2, index, values)
+        held_keys.scatter_(2, index, keys.to(held_keys.dtype))
+        held_values.scatter_(2, index, values.to(held_values.dtype))
         return held_keys[:, :, : self.seen], held_values[:, :, : self.seen]
 
     @property
@@ -77,6 +81,7 @@ class _Engine:
         stop: Sequence[int],
         slots: int,
         first: int,
+        head: Linear,
     ) -> None:
         context = model.config.context
         longest = max(len(prompt) for prompt in prompts)
@@ -86,14 +91,14 @@ class _Engine:
                 fix="shorten the prompt, or train with a longer `context`",
             )
         self.model, self.prompts, self.sampling, self.first = model, prompts, sampling, first
-        self.weight = model.output_weight
-        self.device, self.stops = self.weight.device, frozenset(stop)
+        self.head = head
+        self.device, self.stops = model.output_weight.device, frozenset(stop)
         self.limits = [min(sampling.max_new_tokens, context - len(prompt)) for prompt in prompts]
         capacity = max(len(p) + n for p, n in zip(prompts, self.limits, strict=True))
         # longest first: what enters together has like lengths, and the long ones do not come alone at the end
         self.waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
         slots = min(slots, len(prompts))
-        self.cache = SlotCache(model.config, slots, capacity, self.weight)
+        self.cache = SlotCache(model.config, slots, capacity, model.output_weight)
         self.owner = [-1] * slots  # which prompt is in a slot
         self.length = torch.zeros(slots, dtype=torch.int64, device=self.device)
         self.last = torch.zeros(slots, dtype=torch.int64, device=self.device)
@@ -103,12 +108,19 @@ class _Engine:
         self.uniforms: dict[int, NDArray[np.float64]] = {}  # each prompt has a stream of its own
 
     def fill(self) -> None:
-        """Prompts into the free slots: one pass over all that enter, which also gives their first tokens."""
+        """Prompts into the free slots, those of like length in one pass, which also gives their first tokens."""
         free = [slot for slot, owner in enumerate(self.owner) if owner < 0]
-        entering = [self.waiting.popleft() for _ in free[: len(self.waiting)]]
-        if not entering:
-            return
-        slots = free[: len(entering)]
+        while free and self.waiting:
+            least = PADDING * len(self.prompts[self.waiting[0]])
+            like = itertools.takewhile(lambda n: len(self.prompts[n]) >= least, list(self.waiting))  # noqa: B023
+            entering = list(itertools.islice(like, len(free)))
+            for _ in entering:
+                self.waiting.popleft()
+            self.enter(free[: len(entering)], entering)
+            free = free[len(entering) :]
+
+    def enter(self, slots: Sequence[int], entering: Sequence[int]) -> None:
+        """One pass over the prompts `entering`."""
         for slot, number in zip(slots, entering, strict=True):
             self.owner[slot] = number
             if self.sampling.temperature > 0:
@@ -126,7 +138,7 @@ class _Engine:
         final = hidden[torch.arange(len(entering), device=self.device), lengths - 1]
         index = torch.tensor(slots, device=self.device)
         self.length[index] = lengths
-        self.take(slots, F.linear(final, self.weight))
+        self.take(slots, self.head(final).float())
 
     def step(self) -> None:
         """One token for every slot."""
@@ -135,10 +147,10 @@ class _Engine:
         mask = torch.arange(seen, device=self.device) <= self.length[:, None]
         hidden = self.model.hidden(self.last[:, None], self.length[:, None], mask[:, None, None], self.cache)  # type: ignore[arg-type]
         self.length += 1
-        self.take(range(len(self.owner)), F.linear(hidden[:, -1], self.weight))
+        self.take(range(len(self.owner)), self.head(hidden[:, -1]).float())
 
     def take(self, slots: Sequence[int], logits: Tensor) -> None:
-        """Draws a token for each of `slots` from logits (slots, V) and lets go of the sequences that end with it."""
+        """Draws a token for each of `slots` from logits (slots, V) float32 and lets go of the sequences that end with it."""
         owners = [self.owner[slot] for slot in slots]
         uniform = torch.tensor(
             [self.uniforms[n][len(self.ids[n])] if n in self.uniforms else 0.0 for n in owners],
@@ -188,20 +200,22 @@ def complete(
     Every prompt draws from a stream of its own (`sampling.seed` and its number, counted from `first`): a reply does not depend
     on `slots`, nor on which rank writes it.
     `decode` turns ids into text and is needed for `sampling.stop_strings`. The model's weights are used where they are: what
-    training changes between two calls is seen by the second. DataError for a prompt that leaves no room in the model's context.
+    training changes between two calls is seen by the second (on a CPU a packed copy lives as long as the call).
+    DataError for a prompt that leaves no room in the model's context.
     """
     if not prompts:
         return []
     if sampling.stop_strings and decode is None:
         raise ValueError("stop strings need `decode`")
-    engine = _Engine(model, prompts, sampling, stop, slots, first)
-    while engine.waiting or any(owner >= 0 for owner in engine.owner):
-        engine.fill()
-        if sampling.stop_strings and decode is not None:
-            _stop_by_text(engine, sampling.stop_strings, decode)
-        engine.shrink()
-        if any(owner >= 0 for owner in engine.owner):
-            engine.step()
+    with packed(model) as head:
+        engine = _Engine(model, prompts, sampling, stop, slots, first, head)
+        while engine.waiting or any(owner >= 0 for owner in engine.owner):
+            engine.fill()
+            if sampling.stop_strings and decode is not None:
+                _stop_by_text(engine, sampling.stop_strings, decode)
+            engine.shrink()
+            if any(owner >= 0 for owner in engine.owner):
+                engine.step()
     if (
         sampling.stop_strings and decode is not None
     ):  # also where the string's last token was the last allowed

@@ -8,6 +8,15 @@ from torch import Tensor
 from trivium.model.config import ModelConfig
 
 
+def cache_dtype(weight: Tensor) -> torch.dtype:
+    """What keys and values are kept in: the precision of the pass; float32 on a CPU, whose kernel for one bf16 query is far
+    slower than that for float32 (docs/benchmarks.md, "Generation")."""
+    if weight.device.type == "cpu":
+        return torch.promote_types(weight.dtype, torch.float32)
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 class Cache:
     """Room for `capacity` positions of B rows: two tensors (B, K, capacity, E) per layer."""
 

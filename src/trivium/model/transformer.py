@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trivium.model.compact import compact
 from trivium.model.config import ModelConfig
+from trivium.model.counted import plan
 from trivium.model.heads import log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import once, rotary, rotate
@@ -56,11 +57,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | 
     `scale` None means 1 / sqrt(E).
 
     Training in bf16 on a CPU writes it out: the compiler fuses the softmax, and two batched products in bf16 beat the fused CPU
-    kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows keep the fused kernel, which never holds T x S.
+    kernel by a fifth at rows of 256 tokens (docs/benchmarks.md). Long rows (without the compiler: above 256) keep the
+    fused kernel, which never holds T x S.
     """
     length, width = q.shape[2], q.shape[3]
+    if k.dtype != q.dtype:  # a cache in float32
+        with torch.autocast(q.device.type, enabled=False):
+            return attend(q.to(k.dtype), k, v, mask, scale).to(q.dtype)
     written_out = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
-    if not written_out or length > 1024:
+    if not written_out or length > (1024 if torch.compiler.is_compiling() else 256):
         grouped = q.shape[1] != k.shape[1]
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped, scale=scale
@@ -223,7 +228,24 @@ class Transformer(nn.Module):
 
         Attention is causal and, where the batch has `doc_id` (B, T), stays inside equal values of it.
         """
+        if want == {"logp"} and "loss_mask" in batch and "doc_id" in batch and self._alone():
+            return Output(logp=self._counted(batch))
         return self.outputs(self.states(batch), batch, want)
+
+    def _alone(self) -> bool:
+        """Whether the pass may have a shape of its own: not compiled, and neither rows nor the head cut over ranks."""
+        cut = self.model.sequence is not None or hasattr(self.output_weight, "to_local")
+        return not torch.compiler.is_compiling() and not cut
+
+    def _counted(self, batch: Batch) -> Tensor:
+        """`logp` (B, T) where `loss_mask` is not 0, and 0 elsewhere, without computing what does not count."""
+        share = (
+            self.config.window is None and self.config.experts is None
+        )  # they look at where a token stands
+        small = plan(batch, share=share)
+        hidden = self.hidden(small.tokens, small.positions, small.mask)[small.row, small.column]
+        found = log_probs(hidden[None], self.output_weight, batch["targets"][small.counts][None])[0]
+        return torch.zeros_like(batch["targets"], dtype=found.dtype).masked_scatter(small.counts, found)
 
     def states(self, batch: Batch) -> Tensor:
         """Final hidden states of a batch: (B, T, D); those of padding say nothing.

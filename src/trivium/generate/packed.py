@@ -1,0 +1,77 @@
+"""Weights in the layout of the CPU's kernels while a model writes: a step of a few rows is spent on little but matrix products.
+
+Plain `F.linear` brings the weights into that layout in every call, and under autocast it converts them from float32 as well;
+at 16 rows this is most of the time (docs/benchmarks.md, "Generation").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trivium.model.lora import LoraLinear
+from trivium.model.transformer import Transformer
+
+Linear = Callable[[Tensor], Tensor]
+_ONE = Lock()
+
+
+@contextmanager
+def packed(model: Transformer) -> Iterator[Linear]:
+    """Inside, the linear layers of `model` use packed copies of their weights; gives the head: (B, D) -> logits (B, V).
+
+    The copies are in the precision of the pass (bf16 under autocast) and are gone afterwards, so that the next call sees what
+    training has changed. Elsewhere than on a CPU, where weights are spread over ranks, and while another thread has the model
+    packed, nothing is.
+    """
+    head = model.output_weight
+    layers = [m for m in model.model.modules() if type(m) in (nn.Linear, LoraLinear)]
+    with _ONE:
+        mine = _can_pack(head) and not any("forward" in vars(layer) for layer in layers)
+        for layer in layers if mine else ():
+            assert isinstance(layer, nn.Linear)
+            made = _adapted(layer) if isinstance(layer, LoraLinear) else _pack(layer.weight, layer.bias)
+            layer.forward = made  # type: ignore[method-assign, assignment]
+    if not mine:
+        yield lambda hidden: F.linear(hidden, head)
+        return
+    try:
+        yield _pack(head, None)
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own again
+
+
+def _precision(weight: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+
+
+def _can_pack(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or hasattr(weight, "to_local") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    kind = _precision(weight)
+    return kind == torch.float32 or (
+        kind == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def _pack(weight: Tensor, bias: Tensor | None) -> Linear:
+    kind = _precision(weight)
+    ready = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(kind), None)
+    added = None if bias is None else bias.detach().to(kind)
+
+    def linear(x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(kind), ready, added, "none", [], "")
+        return out
+
+    return linear
+
+
+def _adapted(layer: LoraLinear) -> Linear:
+    frozen = _pack(layer.weight, layer.bias)
+    return lambda x: frozen(x) + layer.low(x)
