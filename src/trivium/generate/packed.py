@@ -33,12 +33,13 @@ def packed(model: Transformer) -> Iterator[Linear]:
     layers = [m for m in model.model.modules() if type(m) in (nn.Linear, LoraLinear)]
     for layer in layers:
         assert isinstance(layer, nn.Linear)
-        layer.forward = _adapted(layer) if isinstance(layer, LoraLinear) else _pack(layer.weight, layer.bias)
+        made = _adapted(layer) if isinstance(layer, LoraLinear) else _pack(layer.weight, layer.bias)
+        vars(layer)["forward"] = made  # before the class's own
     try:
         yield _pack(head, None)
     finally:
         for layer in layers:
-            del layer.forward  # the class's own again
+            del vars(layer)["forward"]
 
 
 def _precision(weight: Tensor) -> torch.dtype:
@@ -46,7 +47,8 @@ def _precision(weight: Tensor) -> torch.dtype:
 
 
 def _can_pack(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or hasattr(weight, "to_local") or not torch.backends.mkldnn.is_available():
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or hasattr(weight, "to_local") or not available:
         return False
     kind = _precision(weight)
     return kind == torch.float32 or (
