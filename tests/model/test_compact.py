@@ -65,21 +65,29 @@ def test_a_prompt_is_laid_out_once_and_padding_not_at_all():
     both = [sequence_row([([*prompt, *reply], [True] * (16 + len(reply)))], 32, 0) for reply in replies]
     for row in both:
         row |= {"pair": np.int64(5), "prefix": np.int64(16)}
-    layout = compact(collate(lambda i: [both[i]], range(2)))
-    assert layout is not None and layout.source.shape == (1, 21)
+    layout = compact(collate(lambda i: [both[i]], range(2)), 64)
+    assert layout is not None and layout.source.shape == (1, 32)
     sees = layout.mask[0, 0]
     assert sees[18, :19].all() and not sees[18, 19:].any()  # the first reply's end: prompt and itself
-    assert sees[20, :16].all() and not sees[20, 16:19].any() and sees[20, 19:].all()
+    assert sees[20, :16].all() and not sees[20, 16:19].any() and sees[20, 19:21].all()
     assert layout.back[1, :16].tolist() == layout.back[0, :16].tolist() == list(range(16))
+
+
+def test_documents_of_a_packed_row_go_into_shorter_rows():
+    """Attention costs the square of a row: eight documents of 16 tokens need no row of 128."""
+    row = sequence_row([(list(range(16)), [True] * 16)] * 8, 128, 0)
+    layout = compact(collate(lambda i: [row], range(2)), 8)
+    assert layout is not None and layout.source.shape == (16, 16)
+    assert (layout.mask[:, 0] == torch.ones(16, 16).tril().bool()).all()
 
 
 def test_full_rows_stay_as_they_are():
     row = sequence_row([(list(range(TIME)), [True] * TIME)], TIME, 0)
-    assert compact(collate(lambda i: [row], [0, 0])) is None
+    assert compact(collate(lambda i: [row], [0, 0]), 64) is None
 
 
 def test_a_window_of_attention_keeps_the_rectangle():
     batch = rows(1, 4, True)
     assert not random_model(VOCABULARY, context=TIME, window=8, windowed=frozenset({0}))._may_change_shape
     assert random_model(VOCABULARY, context=TIME)._may_change_shape
-    assert compact(batch) is not None
+    assert compact(batch, 64) is not None

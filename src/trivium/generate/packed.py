@@ -36,7 +36,7 @@ def packed(model: Transformer) -> Iterator[Linear]:
         for layer in layers if mine else ():
             assert isinstance(layer, nn.Linear)
             made = _adapted(layer) if isinstance(layer, LoraLinear) else _pack(layer.weight, layer.bias)
-            layer.forward = made  # type: ignore[method-assign, assignment]
+            vars(layer)["forward"] = made  # before the class's own
     if not mine:
         yield lambda hidden: F.linear(hidden, head)
         return
@@ -44,7 +44,7 @@ def packed(model: Transformer) -> Iterator[Linear]:
         yield _pack(head, None)
     finally:
         for layer in layers:
-            del layer.forward  # the class's own again
+            del vars(layer)["forward"]
 
 
 def _precision(weight: Tensor) -> torch.dtype:
@@ -52,7 +52,8 @@ def _precision(weight: Tensor) -> torch.dtype:
 
 
 def _can_pack(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or hasattr(weight, "to_local") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or hasattr(weight, "to_local") or not available:
         return False
     kind = _precision(weight)
     return kind == torch.float32 or (

@@ -17,7 +17,9 @@ from torch import Tensor
 from trivium.types import Batch
 
 WORTH = 0.9
-"""The places of the new layout, as a share of the old, above which the old one stays."""
+"""Cost of the new layout, as a share of the old one's, above which the old one stays."""
+STEP = 16
+"""Rows are a multiple of this long."""
 
 
 class Compact(NamedTuple):
@@ -29,15 +31,16 @@ class Compact(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One row, or the two of a pair, to be laid somewhere in one piece."""
+    """One document, or the two rows of a pair, to be laid somewhere in one piece."""
 
     places: NDArray[np.int64]  # flat places in the batch, in their new order
     document: NDArray[np.int64]  # equal values see each other
     shared: NDArray[np.bool_]  # what every later token of the part sees: a pair's prompt
 
 
-def compact(batch: Batch) -> Compact | None:
-    """The layout for a batch with `doc_id` (-1 is padding, at the end of rows), or None where it would save little.
+def compact(batch: Batch, dim: int) -> Compact | None:
+    """The layout for a batch with `doc_id` (-1 is padding, at the end of rows), or None where it would save little in a model of
+    width `dim`: a place costs its own work, and attention's, which grows with the row.
 
     Rows with the same `pair` share their first `prefix` tokens, where the batch says so.
     """
@@ -45,9 +48,11 @@ def compact(batch: Batch) -> Compact | None:
     rows, length = doc.shape
     lengths = (doc >= 0).sum(1)
     parts = _parts(batch, doc, lengths)
-    size = max(len(part.places) for part in parts)
+    if not parts:
+        return None
+    size = -(-max(len(part.places) for part in parts) // STEP) * STEP
     bins = _fit([len(part.places) for part in parts], size)
-    if len(bins) * size > WORTH * rows * length:
+    if _cost(len(bins), size, dim) > WORTH * _cost(rows, length, dim):
         return None
     source = np.zeros((len(bins), size), np.int64)
     document = np.full((len(bins), size), -1, np.int64)
@@ -81,13 +86,24 @@ def _parts(batch: Batch, doc: NDArray[np.int64], lengths: NDArray[np.int64]) -> 
     for first, second, prefix in _pairs(batch, len(doc)):
         head = np.arange(lengths[first]) + first * time
         if second is None:
-            parts.append(_Part(head, doc[first, : lengths[first]], np.zeros(len(head), bool)))
+            for places in _documents(head, doc[first, : lengths[first]]):
+                parts.append(_Part(places, np.zeros(len(places), np.int64), np.zeros(len(places), bool)))
             continue
         tail = np.arange(prefix, lengths[second]) + second * time
         places = np.concatenate([head, tail])
         document = np.repeat([0, 1, 2], [prefix, len(head) - prefix, len(tail)])
         parts.append(_Part(places, document, np.arange(len(places)) < prefix))
     return parts
+
+
+def _documents(places: NDArray[np.int64], doc: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places of each document of a row."""
+    return np.split(places, np.flatnonzero(np.diff(doc)) + 1) if len(places) else []
+
+
+def _cost(rows: int, length: int, dim: int) -> float:
+    """In proportion to the time of a pass: 24 D^2 for a place's matrices, 4 D for each place that it looks at."""
+    return rows * length * (6 * dim + length)
 
 
 def _pairs(batch: Batch, rows: int) -> list[tuple[int, int | None, int]]:

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from trivium.model.compact import compact
 from trivium.model.config import ModelConfig
-from trivium.model.counted import plan
 from trivium.model.heads import log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.rope import once, rotary, rotate
@@ -228,24 +227,7 @@ class Transformer(nn.Module):
 
         Attention is causal and, where the batch has `doc_id` (B, T), stays inside equal values of it.
         """
-        if want == {"logp"} and "loss_mask" in batch and "doc_id" in batch and self._alone():
-            return Output(logp=self._counted(batch))
         return self.outputs(self.states(batch), batch, want)
-
-    def _alone(self) -> bool:
-        """Whether the pass may have a shape of its own: not compiled, and neither rows nor the head cut over ranks."""
-        cut = self.model.sequence is not None or hasattr(self.output_weight, "to_local")
-        return not torch.compiler.is_compiling() and not cut
-
-    def _counted(self, batch: Batch) -> Tensor:
-        """`logp` (B, T) where `loss_mask` is not 0, and 0 elsewhere, without computing what does not count."""
-        share = (
-            self.config.window is None and self.config.experts is None
-        )  # they look at where a token stands
-        small = plan(batch, share=share)
-        hidden = self.hidden(small.tokens, small.positions, small.mask)[small.row, small.column]
-        found = log_probs(hidden[None], self.output_weight, batch["targets"][small.counts][None])[0]
-        return torch.zeros_like(batch["targets"], dtype=found.dtype).masked_scatter(small.counts, found)
 
     def states(self, batch: Batch) -> Tensor:
         """Final hidden states of a batch: (B, T, D); those of padding say nothing.
@@ -254,7 +236,7 @@ class Transformer(nn.Module):
         over ranks.
         """
         if "doc_id" in batch and self._may_change_shape:
-            layout = compact(batch)
+            layout = compact(batch, self.config.dim)
             if layout is not None:
                 source = layout.source
                 tokens, positions = batch["tokens"].flatten()[source], batch["positions"].flatten()[source]

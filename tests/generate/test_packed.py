@@ -1,0 +1,60 @@
+"""Packed weights are the model's own, for as long as the block lasts; bf16 and adapters included."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_generate import fresh_logits, prompts
+
+from trivium.generate.packed import packed
+from trivium.generate.sampling import Sampling
+from trivium.generate.slots import complete
+from trivium.model import lora
+from trivium.recipe.network import Adapter
+
+
+@pytest.fixture
+def adapted(model):
+    made = copy.deepcopy(model)
+    lora.attach(made, Adapter(rank=4), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.normal_(std=0.1)
+    return made
+
+
+def test_the_layers_are_their_own_again(adapted):
+    layer = adapted.model.layers[0].mlp.up_proj
+    x = torch.randn(3, layer.in_features)
+    expected = layer(x)
+    with pytest.raises(RuntimeError, match="stop"), packed(adapted) as head:
+        assert "forward" in vars(layer)
+        torch.testing.assert_close(layer(x), expected)
+        hidden = torch.randn(3, adapted.config.dim)
+        torch.testing.assert_close(head(hidden), F.linear(hidden, adapted.output_weight))
+        raise RuntimeError("stop")
+    assert "forward" not in vars(layer)
+
+
+def test_log_probabilities_with_adapters(adapted):
+    asked = prompts(4)
+    for prompt, reply in zip(
+        asked, complete(adapted, asked, Sampling(temperature=1.0), (), slots=2), strict=True
+    ):
+        whole = fresh_logits(adapted, [*prompt, *reply.ids]).log_softmax(-1)
+        expected = [float(whole[len(prompt) - 1 + i, token]) for i, token in enumerate(reply.ids)]
+        assert reply.logp == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_probabilities_under_autocast(model):
+    asked = prompts(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = complete(model, asked, Sampling(temperature=1.0, max_new_tokens=12), (), slots=2)
+        for prompt, reply in zip(asked, found, strict=True):
+            whole = fresh_logits(model, [*prompt, *reply.ids]).float().log_softmax(-1)
+            expected = [float(whole[len(prompt) - 1 + i, token]) for i, token in enumerate(reply.ids)]
+            assert reply.logp == pytest.approx(expected, abs=0.03)
