@@ -50,6 +50,31 @@ def no_sources(look: Look) -> Found:
             )
 
 
+DOCUMENTS_ONLY = ("mix", "extract", "normalise", "language", "rules", "quality", "pii", "on_overlap", "keep_rejects",
+                  "max_dead", "runner", "workers")  # fmt: skip
+
+
+def for_documents_only(look: Look) -> Found:
+    """A step that would be left out without a word."""
+    for name, stage in look.each(DataStage):
+        if stage.format == "documents":
+            continue
+        for field in sorted(stage.model_fields_set & set(DOCUMENTS_ONLY)):
+            yield look.error(
+                f"`{field}` is for documents, and this stage makes {stage.format}",
+                name,
+                field,
+                fix="take it out here, or clean the text in a stage of documents",
+            )
+        if stage.dedup is not None and (stage.dedup.fuzzy is not None or stage.dedup.lines is not None):
+            yield look.error(
+                f"near-duplicates and repeated lines are looked for in documents, and this stage makes {stage.format}",
+                name,
+                "dedup",
+                fix="leave `fuzzy` and `lines` out: equal items are dropped here too",
+            )
+
+
 def mix_without_weights(look: Look) -> Found:
     for name, stage in look.each(DataStage):
         for index, source in enumerate(stage.sources):
@@ -238,6 +263,7 @@ def _differs(
 
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_sources,
+    for_documents_only,
     mix_without_weights,
     source_without_format,
     synthetic_of_another_format,
