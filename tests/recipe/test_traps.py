@@ -86,8 +86,8 @@ MISTAKES = {
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    group: 5", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field group", "32 replies does not divide into groups of 5", "multiple of 5"),
     ],
     "for_documents_only": [
-        (changed("format: conversations,", "format: conversations, rules: web,"), "field rules", "`rules` is for documents", "stage of documents"),
-        (changed("format: conversations,", "format: conversations, dedup: {fuzzy: true},"), "field dedup", "near-duplicates", "leave `fuzzy`"),
+        (changed("format: conversations,", "format: conversations, rules: web,"), "6, stage talks, field rules", "`rules` is for documents", "stage of documents"),
+        (changed("format: conversations,", "format: conversations, dedup: {fuzzy: true},"), "6, stage talks, field dedup", "near-duplicates", "leave `fuzzy`"),
     ],
     "nothing_to_make_ahead": [
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "none can be made ahead", "staleness: 1"),
