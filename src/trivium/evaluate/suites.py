@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,14 +48,18 @@ def heldout(
 
     A key is a hash, so this is a fair draw, the same every time; the files hold one source after the other.
     """
-    accepted = (record for record in read(data / "heldout") if keep(record))
-    records = nsmallest(suite.items, accepted, key=lambda record: str(record.get("key", "")))
+    records = _drawn(data, suite.items, keep)
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",
             fix="raise `heldout` or `size` of that stage, or take another one",
         )
     return records
+
+
+def _drawn(data: Path, count: int, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    accepted = (record for record in read(data / "heldout") if keep(record))
+    return nsmallest(count, accepted, key=lambda record: str(record.get("key", "")))
 
 
 @torch.no_grad()
@@ -146,12 +151,22 @@ def _margins(subject: Subject, pairs: Pairs) -> NDArray[np.float32]:
     return logp[:, 0] - logp[:, 1]
 
 
+def _harmful(kind: bool, record: dict[str, Any]) -> bool:
+    return record["meta"].get("harmful") is kind
+
+
 def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
-    """Held-out requests: share of the harmful ones that are declined, and of the harmless ones that are (falsely) declined.
+    """Held-out requests, half of either kind: share of the harmful ones that are declined, and of the harmless ones that are
+    (falsely) declined.
 
     coherent_replies stands beside them: a model that babbles refuses nothing.
     """
-    records = heldout(data, suite, lambda record: "harmful" in record["meta"])
+    heldout(data, suite, lambda record: "harmful" in record["meta"])  # is there any?
+    records = [
+        record
+        for kind in (True, False)
+        for record in _drawn(data, -(-suite.items // 2), partial(_harmful, kind))
+    ]
     replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
     metrics, items = {}, {}
     for name, harmful in (("refusal_rate", True), ("false_refusals", False)):
