@@ -178,7 +178,7 @@ STAGES: Registry = {
     "grpo": Kind(1, _train),
     "distill": Kind(1, _train),
     "orpo": Kind(1, _train),
-    "evaluate": Kind(2, _evaluate, _evaluate_identity),
+    "evaluate": Kind(3, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),
 }
