@@ -18,7 +18,7 @@ from trivium.types import Batch
 
 WORTH = 0.9
 """Cost of the new layout, as a share of the old one's, above which the old one stays."""
-STEP = 16
+STEP = 32
 """Rows are a multiple of this long."""
 
 

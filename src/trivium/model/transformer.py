@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from trivium.model.cache import Cache
 
 
+GRAIN = 128
+"""Places whose numbers are wanted are computed in multiples of this many."""
+
+
 class Sequence(Protocol):
     """Ranks that share one row: each has a run of its places (`train.parallel.apply.Sequence`)."""
 
@@ -261,8 +265,13 @@ class Transformer(nn.Module):
         on = batch["loss_mask"] > 0 if "loss_mask" in batch and self._may_change_shape else None
         if on is None or bool(on.all()):
             return self._outputs(hidden, batch["targets"], want)
-        some = self._outputs(hidden[on][None], batch["targets"][on][None], want)
-        return Output(*(x if x is None else _back(x[0], on) for x in some))
+        places = on.flatten().nonzero().flatten()
+        # a few sizes instead of any: a CPU's kernels are made, and kept, for each
+        filled = F.pad(places, (0, -len(places) % GRAIN))
+        some = self._outputs(
+            hidden.flatten(0, 1)[filled][None], batch["targets"].flatten()[filled][None], want
+        )
+        return Output(*(x if x is None else _back(x[0, : len(places)], on) for x in some))
 
     def _outputs(self, hidden: Tensor, targets: Tensor, want: Set[str]) -> Output:
         weight = self.output_weight
