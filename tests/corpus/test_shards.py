@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
 import pytest
 
-from trivium.corpus import shards
+from trivium.corpus import engine, shards
 from trivium.corpus.shards import encode, open_shards, place, sample
 from trivium.errors import ArtifactError
 from trivium.files import write_json
@@ -31,28 +32,42 @@ def test_shards_hold_the_documents_and_name_them(chat, split, tmp_path):
     assert (second.source, second.key(0), second.tokens.tolist()) == (2, "2/0", chat.document("a dog"))
 
 
-def test_groups_join_to_the_same_files(chat, write_documents, tmp_path, monkeypatch):
-    split = write_documents(tmp_path / "train", 0, [f"text {i}" for i in range(50)])
-    encode(split, chat, tmp_path / "a")
-    monkeypatch.setattr(shards, "GROUP", 17)
-    encode(split, chat, tmp_path / "b")
+def test_files_encoded_by_workers_join_to_the_same_shards(chat, write_documents, tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"text {i} \ud55c {'é' * i}" for i in range(50)]
+    encode(write_documents(tmp_path / "one", 0, texts), chat, tmp_path / "a")
+    (tmp_path / "many").mkdir()
+    for part in range(5):
+        rows = [{"key": f"0/{number}", "text": texts[number]} for number in range(part * 10, part * 10 + 10)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "many" / f"00-text-{part:05d}.parquet")
+    monkeypatch.setattr(shards, "SMALL", 0)
+    monkeypatch.setattr(engine, "cores", lambda: 2)
+    encode(tmp_path / "many", chat, tmp_path / "b")
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {
+        file.name for file in (tmp_path / "b").iterdir()
+    }
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_encoding_is_done_once_and_a_killed_run_goes_on(chat, split, tmp_path, monkeypatch):
     folder, calls = tmp_path / "tokens", []
-    real = shards._encode_source
-    monkeypatch.setattr(shards, "_encode_source", lambda *a: (calls.append(a[3]), real(*a)))
+    real = shards.Encode.__call__
+    monkeypatch.setattr(
+        shards.Encode, "__call__", lambda job, task: (calls.append(json.loads(task)["name"]), real(job, task))
+    )
+    monkeypatch.setattr(shards.shutil, "rmtree", lambda path: None)  # killed before that
     encode(split, chat, folder)
     encode(split, chat, folder)
-    assert calls == [0, 2]
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    for name in ("02.json", "shards.json"):  # killed while the second source was written
+    assert calls == ["00-00000", "02-00000"]
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    for name in ("02.json", "shards.json", "parts/02-00000.json"):
         (folder / name).unlink()
     encode(split, chat, folder)
-    assert calls == [0, 2, 2]
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert calls == ["00-00000", "02-00000", "02-00000"]
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
 
 
 def test_damage_is_found(chat, split, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,16 @@ def use(runner: str) -> None:
         daft.set_runner_ray(os.environ.get("RAY_ADDRESS"), noop_if_initialized=True)
     else:
         daft.set_runner_native()
+
+
+def running() -> str:
+    """The runner this process uses already, if it does, else the native one."""
+    if "daft" not in sys.modules:
+        return "native"
+    from daft.runners import _get_runner
+
+    runner: Any = _get_runner()
+    return "native" if runner is None else str(runner.name)
 
 
 def run(

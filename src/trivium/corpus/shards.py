@@ -7,34 +7,37 @@
     FOLDER/NN.json         sizes and SHA-256 of the four; written last, so that it says that the source is whole
     FOLDER/shards.json     the sources; written last of all
 
-NN is the source's place in the recipe. A killed run keeps the sources that are whole and does the others again.
+NN is the source's place in the recipe. Each file of documents is encoded into FOLDER/parts by one worker, and the parts are
+joined; a killed run keeps the parts and sources that are whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from trivium import files
-from trivium.corpus import records
+from trivium.corpus import engine, records
 from trivium.errors import ArtifactError, DataError
 from trivium.files import atomic_open, write_json
 from trivium.text.chat import ChatTokenizer
+from trivium.text.words import DocumentEncoder
 
 FORMAT = 1
 """Raised when the same documents would give other files."""
-GROUP = 2_000_000
-"""Characters encoded at once: what is in memory, and enough to keep all cores at work."""
-PARTS = ("tokens", "starts", "keys", "ends")
+SMALL = 20_000_000
+"""Bytes of Parquet that one process has encoded before others have started."""
 _FIX = "delete the folder: it is made again from the documents"
 _verified: set[tuple[Path, int, int]] = set()
 """(file, size, mtime) whose checksum this process has seen."""
@@ -47,9 +50,10 @@ def place(cache: Path, data: str, chat: ChatTokenizer) -> Path:
 
 
 def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
-    """Makes the shards of `split` (`artifact / "train"`) in `folder`, unless they are there.
+    """Makes the shards of `split` (`artifact / "train"`) in `folder`, unless they are there, on all cores.
 
-    Several processes may ask at once: one encodes, the others wait. DataError for an unreadable split.
+    Several processes may ask at once: one encodes, the others wait. DataError for an unreadable split; TriviumError when
+    the disk is full.
     """
     if (folder / "shards.json").exists():
         return
@@ -57,13 +61,31 @@ def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "shards.json").exists():
             return
-        found = []
-        by_source = groupby(sorted(records.files(split)), key=_source_of)
-        for number, paths in by_source:
-            found.append(number)
+        parts = folder / "parts"
+        parts.mkdir(exist_ok=True)
+        chat.save(parts, context=0)
+        found = {
+            number: list(paths) for number, paths in groupby(sorted(records.files(split)), key=_source_of)
+        }
+        tasks = [
+            json.dumps({"file": str(path.absolute()), "name": f"{number:02d}-{place:05d}"})
+            for number, paths in found.items()
+            if not (folder / f"{number:02d}.json").exists()
+            for place, path in enumerate(paths)
+        ]
+        small = sum(path.stat().st_size for paths in found.values() for path in paths) < SMALL
+        engine.run(
+            Encode(parts.absolute()), tasks, runner=engine.running(), workers=None, emit=_quiet, small=small
+        )
+        for number, paths in found.items():
             if not (folder / f"{number:02d}.json").exists():
-                _encode_source(_documents(paths), chat, folder, number)
-        write_json(folder / "shards.json", {"sources": found})
+                _join([parts / f"{number:02d}-{place:05d}" for place in range(len(paths))], folder, number)
+        shutil.rmtree(parts)
+        write_json(folder / "shards.json", {"sources": list(found)})
+
+
+def _quiet(event: object) -> None:
+    """Encoding takes seconds where reading took minutes."""
 
 
 def _source_of(path: Path) -> int:
@@ -78,68 +100,63 @@ def _documents(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
             yield str(record.get("key", "")), record["text"]
 
 
-def _encode_source(
-    documents: Iterator[tuple[str, str]], chat: ChatTokenizer, folder: Path, number: int
-) -> None:
-    dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
-    count = {"tokens": 0, "documents": 0, "characters": 0, "bytes": 0}
-    with ExitStack() as stack:
-        out = {part: stack.enter_context(atomic_open(folder / f"{number:02d}.{part}.bin")) for part in PARTS}
-        key_bytes = 0
-        for group, encoded in _encoded(documents, chat):
-            lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-            ends = count["tokens"] + np.cumsum(lengths)
-            flat = np.fromiter((token for ids in encoded for token in ids), dtype, int(lengths.sum()))
-            keys = [key.encode("utf-8", "replace") for key, _ in group]
-            key_ends = key_bytes + np.cumsum([len(key) for key in keys], dtype=np.int64)
-            _put(
-                out,
-                tokens=flat.tobytes(),
-                starts=(ends - lengths).tobytes(),
-                keys=b"".join(keys),
-                ends=key_ends.tobytes(),
+@dataclass(frozen=True)
+class Encode:
+    """Encodes one file: `task` is {"file": of documents, "name": of what is made of it}.
+
+    NAME.tokens.bin  the ids        NAME.lengths.bin  (documents,) int64: tokens of each
+    NAME.keys.bin    the keys       NAME.sizes.bin    (documents,) int64: bytes of each key
+    NAME.json        the sums; written last
+    """
+
+    folder: Path
+    """Where the tokenizer is, and where the files go."""
+    name: str = "tokenise"
+
+    def __call__(self, task: str) -> None:
+        said = json.loads(task)
+        target = self.folder / said["name"]
+        if target.with_suffix(".json").exists():
+            return
+        encoder = DocumentEncoder(ChatTokenizer.load(self.folder))
+        count = {"tokens": 0, "documents": 0, "characters": 0, "bytes": 0}
+        with ExitStack() as stack:
+            tokens, lengths, keys, sizes = (
+                stack.enter_context(atomic_open(target.with_suffix(f".{part}.bin")))
+                for part in ("tokens", "lengths", "keys", "sizes")
             )
-            key_bytes = int(key_ends[-1])
-            count["tokens"] = int(ends[-1])
-            count["documents"] += len(group)
-            count["characters"] += sum(len(text) for _, text in group)
-            count["bytes"] += sum(len(text.encode("utf-8", "replace")) for _, text in group)
-    paths = [folder / f"{number:02d}.{part}.bin" for part in PARTS]
-    made = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths}
-    write_json(folder / f"{number:02d}.json", {"dtype": dtype.name, **count, "files": made})
+            for key, text in _documents([Path(said["file"])]):
+                ids, name = encoder(text), key.encode("utf-8", "replace")
+                tokens.write(ids)
+                lengths.write(struct.pack("=q", len(ids) // encoder.dtype.itemsize))
+                keys.write(name)
+                sizes.write(struct.pack("=q", len(name)))
+                count["tokens"] += len(ids) // encoder.dtype.itemsize
+                count["documents"] += 1
+                count["characters"] += len(text)
+                count["bytes"] += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        write_json(target.with_suffix(".json"), {"dtype": encoder.dtype.name, **count})
 
 
-def _put(out: Mapping[str, IO[bytes]], **content: bytes) -> None:
-    for part, data in content.items():
-        out[part].write(data)
-
-
-def _encoded(
-    documents: Iterator[tuple[str, str]], chat: ChatTokenizer
-) -> Iterator[tuple[list[tuple[str, str]], list[list[int]]]]:
-    """Groups with their ids. The next group is encoded (the tokenizer leaves Python free) while one is written."""
-    with ThreadPoolExecutor(1) as pool:
-        before = None
-        for group in _groups(documents):
-            job = pool.submit(chat.documents, [text for _, text in group])
-            if before is not None:
-                yield before[0], before[1].result()
-            before = group, job
-        if before is not None:
-            yield before[0], before[1].result()
-
-
-def _groups(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    group: list[tuple[str, str]] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += len(document[1])
-        if size >= GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _join(parts: Sequence[Path], folder: Path, number: int) -> None:
+    """The files of one source, end to end."""
+    paths = {part: folder / f"{number:02d}.{part}.bin" for part in ("tokens", "starts", "keys", "ends")}
+    sums = [_json(part.with_suffix(".json")) for part in parts]
+    lengths, sizes = (
+        np.concatenate([np.fromfile(part.with_suffix(f".{name}.bin"), np.int64) for part in parts])
+        for name in ("lengths", "sizes")
+    )
+    for name in ("tokens", "keys"):
+        with atomic_open(paths[name]) as out:
+            for part in parts:
+                with part.with_suffix(f".{name}.bin").open("rb") as file:
+                    shutil.copyfileobj(file, out, 1 << 20)
+    for name, column in (("starts", np.cumsum(lengths) - lengths), ("ends", np.cumsum(sizes))):
+        with atomic_open(paths[name]) as out:
+            out.write(column.tobytes())
+    made = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths.values()}
+    count = {name: sum(one[name] for one in sums) for name in ("tokens", "documents", "characters", "bytes")}
+    write_json(folder / f"{number:02d}.json", {"dtype": sums[0]["dtype"], **count, "files": made})
 
 
 class Shard:

@@ -102,7 +102,7 @@ def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
     A spelt special token is cut after its first character and the pieces are encoded on their own: no state
     of the tokenizer is changed, and the pieces join to the same text.
     """
-    return [number for piece in _pieces(tokenizer, text) for number in _encode(tokenizer, piece)]
+    return [number for piece in pieces(tokenizer, text) for number in _encode(tokenizer, piece)]
 
 
 def encode_plain_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -121,7 +121,8 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The text in pieces none of which spells a special token."""
     return _cut_at(_spelt(tokenizer), text)
 
 

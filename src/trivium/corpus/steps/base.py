@@ -34,7 +34,7 @@ def kinds() -> np.ndarray:
     """(0x110000,) uint8: what a character is to the split (by the same patterns as `_WORD_UNSPACED`), whether it is a
     letter, a letter or digit, and `\\w`."""
     found = np.full(0x110000, _OTHER, np.uint8)
-    everything = "".join(map(chr, range(0x110000)))
+    everything = "".join(map(chr, range(0x40000)))  # beyond, there are no letters, digits or white space
     for kind, pattern in (
         (_SPACE, r"\s+"),
         (_IN_WORD, r"\w+"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 import numpy as np
 
@@ -68,10 +69,12 @@ _REMOVE_MARKS = re.compile(f"[{_MARKS}]")
 _ODD_FLAG, _LEAD, _CONTINUATION, _LINE_FLAG = 1, 2, 4, 8
 
 
+@cache
 def _classes() -> np.ndarray:
     """(0x110000,) uint8: what of the above a character can be part of."""
     table = np.zeros(0x110000, np.uint8)
-    everything = "".join(map(chr, range(0x110000)))
+    low, tags = range(0x20000), range(0xE0000, 0xE1000)  # no pattern below has a character outside these
+    everything = "".join(map(chr, [*low, *tags]))
     for flag, pattern in (
         (_ODD_FLAG, f"[{_ODD}{_MARKS}]"),
         (_LEAD, "[\u0080-\u009f\u00c2-\u00f4]"),
@@ -80,10 +83,11 @@ def _classes() -> np.ndarray:
     ):
         for found in re.finditer(f"{pattern}+", everything):
             table[found.start() : found.end()] |= flag
+    table[tags.start : tags.stop] = table[low.stop : low.stop + len(tags)]
+    table[low.stop : low.stop + len(tags)] = 0
     return table
 
 
-_CLASS = _classes()
 _DROP_CONTROLS = dict.fromkeys([*range(9), *range(14, 32), 127])
 _ASCII_LINE_ENDS = ("\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e")
 
@@ -119,7 +123,7 @@ class NormaliseStep:
 
     def _unicode(self, text: str) -> str:
         points = codepoints(text)
-        classes = _CLASS[points]
+        classes = _classes()[points]
         flags = int(np.bitwise_or.reduce(classes))
         if flags & _LINE_FLAG:
             text = _LINE_END.sub("\n", text)
@@ -150,7 +154,7 @@ def _suspicious(points: np.ndarray, classes: np.ndarray) -> list[int]:
 
 def _visible(text: str) -> str:
     """Without what nobody sees. Only lines that have some are looked at closely: that is slow."""
-    places = np.flatnonzero(_CLASS[codepoints(text)] & _ODD_FLAG).tolist()
+    places = np.flatnonzero(_classes()[codepoints(text)] & _ODD_FLAG).tolist()
     return on_lines(text, places, lambda line: _REMOVE.sub(lambda found: found[1] or "", line))
 
 
