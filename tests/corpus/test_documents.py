@@ -65,7 +65,10 @@ def test_workers_and_kills_leave_no_trace(made: Any, tmp_path: Path) -> None:
     """Two processes, killed as soon as each of the steps has made its first file, and run again."""
     folder, config, expected = made
     config = {**config, "workers": 2}
-    work, before = tmp_path / "work", "from trivium.corpus import documents; documents.SMALL = 0\n"
+    work, before = (
+        tmp_path / "work",
+        "from trivium.corpus import documents; documents.SMALL = documents.SMALL_TO_DEAL = 0\n",
+    )
     for seen in ("read/*.json", "plan/shard.npy", "final/train/*.parquet"):
         process = start(folder, tmp_path / f"killed{len(seen)}", work, before, **config)
         until = time.monotonic() + 60
@@ -142,7 +145,7 @@ def test_ray_makes_the_same_artifact(made: Any, tmp_path: Path) -> None:
     """On a local cluster of two nodes."""
     folder, config, expected = made
     before = (
-        "from ray.cluster_utils import Cluster; from trivium.corpus import documents; documents.SMALL = 0\n"
+        "from ray.cluster_utils import Cluster; from trivium.corpus import documents; documents.SMALL = documents.SMALL_TO_DEAL = 0\n"
         "import ray, os; c = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); c.add_node(num_cpus=1)\n"
         "os.environ['RAY_ADDRESS'] = c.address; ray.init(address=c.address)\n"
     )

@@ -36,7 +36,9 @@ from trivium.types import Emit
 SHARD = 64_000_000
 """Characters of one file of the artifact."""
 SMALL = 16_000_000
-"""Characters of a corpus that one process deals with sooner than two could start."""
+"""Characters of a corpus that one process reads sooner than two could start."""
+SMALL_TO_DEAL = 200_000_000
+"""The same for dealing out what was read, which only copies it."""
 MORE = 1.15
 """An endless source is asked for this much more than its share, since some of it is dropped."""
 REASONS = (
@@ -300,7 +302,7 @@ def finish(corpus: Corpus, plan: Plan, out: Path) -> list[Shard]:
         write_array(folder / f"{name}.npy", column)
     rows = [sidecar["rows"] for sidecar in corpus.sidecars(corpus.stage())]
     starts = np.cumsum([0, *rows])
-    small = int(plan.marks.characters.sum()) < SMALL
+    small = int(plan.marks.characters.sum()) < SMALL_TO_DEAL
     job = Deal(corpus.config, corpus.work / corpus.stage(), corpus.work / "deal", folder, REASONS, training)
     corpus.run(
         job,
