@@ -145,7 +145,8 @@ def test_ray_makes_the_same_artifact(made: Any, tmp_path: Path) -> None:
     """On a local cluster of two nodes."""
     folder, config, expected = made
     before = (
-        "from ray.cluster_utils import Cluster; from trivium.corpus import documents; documents.SMALL = documents.SMALL_TO_DEAL = 0\n"
+        "from ray.cluster_utils import Cluster; from trivium.corpus import documents\n"
+        "documents.SMALL = documents.SMALL_TO_DEAL = 0\n"
         "import ray, os; c = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); c.add_node(num_cpus=1)\n"
         "os.environ['RAY_ADDRESS'] = c.address; ray.init(address=c.address)\n"
     )
