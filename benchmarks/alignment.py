@@ -84,7 +84,7 @@ def table(results: list[dict[str, Any]], names: list[str], folders: list[Path]) 
         cells = []
         for metric in COLUMNS:
             found = [r["models"][name][metric] for r in results if metric in r["models"].get(name, {})]
-            found = found[:1] if len(set(found)) == 1 else found
+            found = found if name in SEEDED else found[:1]
             cells.append(interval(found, metric in PERCENT) if found else "–")
         spent = [cost(folder, name) for folder in folders] if name in (*METHODS, *SMALL) else []
         for number in (0, 1):

@@ -78,8 +78,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | 
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     if mask is None:
         mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
-    scores = torch.matmul(q * (scale or width**-0.5), k.transpose(-1, -2)).float()
-    return torch.matmul(scores.masked_fill(~mask, -1e30).softmax(-1).to(v.dtype), v)
+    scores = torch.matmul(q * (scale or width**-0.5), k.transpose(-1, -2)).masked_fill(~mask, -1e30)
+    # without the compiler, a softmax in float32 would be kept for the way back beside its copy in bf16
+    wide = torch.float32 if torch.compiler.is_compiling() else None
+    return torch.matmul(scores.softmax(-1, dtype=wide).to(v.dtype), v)
 
 
 class Attention(nn.Module):
