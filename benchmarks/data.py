@@ -13,6 +13,7 @@ theirs      datatrove with Trafilatura, its own extractor
 resiliparse datatrove with our extractor plugged in, so that everything but extraction is compared
 everything  ours with all languages kept: several times as many documents go through the rules and on
 extraction  ours, reading and extracting alone: what the rest should not cost much more than
+tokenising  text into shards, beside `tokenizers.encode_batch` alone
 
 datatrove's language filter downloads its model, so ours is plugged into it; without spaCy its words are split by a regular
 expression, which is faster than what it would do. Where the installed xxhash no longer takes strings, datatrove hashes with
@@ -31,6 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +154,46 @@ def extraction(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
 
 
 def _extract(file: str) -> int:
+    return sum(1 for _ in _texts(file))
+
+
+def _texts(file: str) -> Iterator[str]:
     from trivium.corpus.dead_letters import DeadLetters
     from trivium.corpus.sources import Part, Setting, open_documents
     from trivium.recipe.sources import Warc
 
     source = open_documents(Warc(kind="warc", path=file), Setting(folder=Path("/")))
-    return sum(1 for _ in source.read(Part(0, file), DeadLetters()))
+    for document in source.read(Part(0, file), DeadLetters()):
+        yield document["text"]
+
+
+def tokenising(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
+    """All pages' text into shards on disk, and `tokenizers.encode_batch` alone on the same text in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from trivium.corpus import shards
+    from trivium.text.chat import ChatTokenizer
+
+    chat, split, texts = ChatTokenizer.load(tokenizer), out / "train", []
+    split.mkdir()
+    for number, file in enumerate(sorted(crawled.iterdir())):
+        rows = [{"key": str(place), "text": text} for place, text in enumerate(_texts(str(file)))]
+        pq.write_table(pa.Table.from_pylist(rows), split / f"00-warc-{number:05d}.parquet")
+        texts += [row["text"] for row in rows]
+    started = time.monotonic()
+    shards.encode(split, chat, out / "tokens")
+    ours = time.monotonic() - started
+    started = time.monotonic()
+    chat.tokenizer.encode_batch(texts, add_special_tokens=False)
+    alone = time.monotonic() - started
+    return {
+        "documents": len(texts),
+        "megabytes": sum(len(text.encode()) for text in texts) / 1e6,
+        "encode_seconds": ours,
+        "encode_batch_seconds": alone,
+        "times_encode_batch": alone / ours,
+    }
 
 
 # ---- datatrove ---------------------------------------------------------------------------------------------
@@ -296,9 +332,14 @@ RUNS = {
     "ours": ours,
     "everything": everything,
     "extraction": extraction,
+    "tokenising": tokenising,
     "theirs": theirs,
     "resiliparse": resiliparse,
 }
+
+
+ONCE = ("tokenising", "theirs", "resiliparse")
+"""Measured at the first scale only."""
 
 
 def measure(name: str, crawled: Path, tokenizer: Path, scratch: Path) -> dict[str, Any]:
@@ -344,15 +385,10 @@ def tree(process: Any, spent: dict[int, float]) -> int:
 
 def vocabulary(crawled: Path, folder: Path) -> None:
     """A tokenizer that all share, trained on the first file."""
-    from trivium.corpus.dead_letters import DeadLetters
-    from trivium.corpus.sources import Part, Setting, open_documents
-    from trivium.recipe.sources import Warc
     from trivium.text import tokenizer
     from trivium.text.chat import TEMPLATE
 
-    file = str(sorted(crawled.iterdir())[0])
-    source = open_documents(Warc(kind="warc", path=file), Setting(folder=Path("/")))
-    texts = [document["text"] for document in source.read(Part(0, file), DeadLetters())]
+    texts = list(_texts(str(sorted(crawled.iterdir())[0])))
     folder.mkdir()
     tokenizer.save(tokenizer.train(texts, 4096), folder, TEMPLATE, context=0)
 
@@ -385,7 +421,7 @@ def main() -> None:
             if not (folder / "tokenizer").exists():
                 vocabulary(crawled, folder / "tokenizer")
             for name in RUNS:
-                if name in given.without or (name in ("theirs", "resiliparse") and scale != scales[0]):
+                if name in given.without or (name in ONCE and scale != scales[0]):
                     continue
                 row = rows[name, scale] = measure(name, crawled, folder / "tokenizer", folder)
                 rate, peak = size / 1e6 / row["seconds"], row["peak"] / 2**30

@@ -191,7 +191,9 @@ def _ray(ctx: Context, job: Path, ranks: int) -> None:
 
     options = ctx.config.launch
     if not ray.is_initialized():
-        ray.init(address=options.address, num_cpus=None if options.address else max(ranks * options.cpus, 1))
+        address = options.address or os.environ.get("RAY_ADDRESS")
+        # "local" and not None: that would join any cluster that this machine once started
+        ray.init(address=address or "local", num_cpus=None if address else max(ranks * options.cpus, 1))
     task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=0)(ray_rank)
     tail = Tail(job.with_name("events.jsonl"), ctx.emit)
     for attempt in range(options.restarts + 1):
