@@ -32,6 +32,15 @@ def test_shards_hold_the_documents_and_name_them(chat, split, tmp_path):
     assert (second.source, second.key(0), second.tokens.tolist()) == (2, "2/0", chat.document("a dog"))
 
 
+def test_groups_join_to_the_same_files(chat, write_documents, tmp_path, monkeypatch):
+    split = write_documents(tmp_path / "train", 0, [f"text {i}" for i in range(50)])
+    encode(split, chat, tmp_path / "a")
+    monkeypatch.setattr(shards, "GROUP", 17)
+    encode(split, chat, tmp_path / "b")
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
 def test_files_encoded_by_workers_join_to_the_same_shards(chat, write_documents, tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -36,6 +36,8 @@ from trivium.text.words import DocumentEncoder
 
 FORMAT = 1
 """Raised when the same documents would give other files."""
+GROUP = 2_000_000
+"""Characters encoded at once: what is in memory, and enough for a tokenizer that works on all cores by itself."""
 SMALL = 20_000_000
 """Bytes of Parquet that one process has encoded before others have started."""
 _FIX = "delete the folder: it is made again from the documents"
@@ -125,17 +127,31 @@ class Encode:
                 stack.enter_context(atomic_open(target.with_suffix(f".{part}.bin")))
                 for part in ("tokens", "lengths", "keys", "sizes")
             )
-            for key, text in _documents([Path(said["file"])]):
-                ids, name = encoder(text), key.encode("utf-8", "replace")
-                tokens.write(ids)
-                lengths.write(struct.pack("=q", len(ids) // encoder.dtype.itemsize))
-                keys.write(name)
-                sizes.write(struct.pack("=q", len(name)))
-                count["tokens"] += len(ids) // encoder.dtype.itemsize
-                count["documents"] += 1
-                count["characters"] += len(text)
-                count["bytes"] += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            for group in _groups(_documents([Path(said["file"])])):
+                for (key, text), ids in zip(group, encoder([text for _, text in group]), strict=True):
+                    name, length = key.encode("utf-8", "replace"), len(ids) // encoder.dtype.itemsize
+                    tokens.write(ids)
+                    lengths.write(struct.pack("=q", length))
+                    keys.write(name)
+                    sizes.write(struct.pack("=q", len(name)))
+                    count["tokens"] += length
+                    count["documents"] += 1
+                    count["characters"] += len(text)
+                    count["bytes"] += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         write_json(target.with_suffix(".json"), {"dtype": encoder.dtype.name, **count})
+
+
+def _groups(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    group: list[tuple[str, str]] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document[1])
+        if size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _join(parts: Sequence[Path], folder: Path, number: int) -> None:

@@ -7,7 +7,6 @@ both agree on what a character is; a text with any other character goes to the t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import unicodedata
@@ -29,7 +28,7 @@ _SPACE = frozenset(
 
 
 class DocumentEncoder:
-    """`encoder(text)`: the bytes of a document's ids in `dtype`, the marks of its beginning and end with them."""
+    """`encoder(texts)`: the bytes of each document's ids in `dtype`, the marks of its beginning and end with them."""
 
     def __init__(self, chat: ChatTokenizer) -> None:
         self.dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
@@ -37,15 +36,22 @@ class DocumentEncoder:
         self._head, self._tail = self._bytes(chat.begin), self._bytes([chat.end_of_text])
         self._words = _Words(chat.tokenizer, self.dtype) if _is_known(chat.tokenizer) else None
 
-    def __call__(self, text: str) -> bytes:
-        if self._words is not None:
-            with contextlib.suppress(_Unsure):
-                return self._head + self._encode(self._words, text) + self._tail
-        return self._bytes(self._chat.document(text))
+    def __call__(self, texts: Sequence[str]) -> list[bytes]:
+        found = [self._looked_up(text) for text in texts]
+        rest = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        asked = map(self._bytes, self._chat.documents(rest) if rest else [])
+        return [next(asked) if ids is None else ids for ids in found]
 
-    def _encode(self, words: _Words, text: str) -> bytes:
-        cut = pattern().findall
-        return b"".join(words[word] for piece in pieces(self._chat.tokenizer, text) for word in cut(piece))
+    def _looked_up(self, text: str) -> bytes | None:
+        """None where the tokenizer itself has to be asked."""
+        words, cut = self._words, pattern().findall
+        if words is None:
+            return None
+        try:
+            ids = b"".join(words[word] for piece in pieces(self._chat.tokenizer, text) for word in cut(piece))
+        except _Unsure:
+            return None
+        return self._head + ids + self._tail
 
     def _bytes(self, ids: Sequence[int]) -> bytes:
         return np.array(ids, self.dtype).tobytes()
