@@ -28,7 +28,7 @@ import numpy as np
 from filelock import FileLock
 
 from trivium import files
-from trivium.corpus import engine, records
+from trivium.corpus import counts, engine, records
 from trivium.errors import ArtifactError, DataError
 from trivium.files import atomic_open, write_json
 from trivium.text.chat import ChatTokenizer
@@ -121,7 +121,7 @@ class Encode:
         if target.with_suffix(".json").exists():
             return
         encoder = DocumentEncoder(ChatTokenizer.load(self.folder))
-        count = {"tokens": 0, "documents": 0, "characters": 0, "bytes": 0}
+        count = {"characters": 0, "bytes": 0}
         with ExitStack() as stack:
             tokens, lengths, keys, sizes = (
                 stack.enter_context(atomic_open(target.with_suffix(f".{part}.bin")))
@@ -129,15 +129,14 @@ class Encode:
             )
             for group in _groups(_documents([Path(said["file"])])):
                 for (key, text), ids in zip(group, encoder([text for _, text in group]), strict=True):
-                    name, length = key.encode("utf-8", "replace"), len(ids) // encoder.dtype.itemsize
+                    name = key.encode("utf-8", "replace")
                     tokens.write(ids)
-                    lengths.write(struct.pack("=q", length))
+                    lengths.write(struct.pack("=q", len(ids) // encoder.dtype.itemsize))
                     keys.write(name)
                     sizes.write(struct.pack("=q", len(name)))
-                    count["tokens"] += length
-                    count["documents"] += 1
-                    count["characters"] += len(text)
-                    count["bytes"] += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+                    characters, size = counts.size(text)
+                    count["characters"] += characters
+                    count["bytes"] += size
         write_json(target.with_suffix(".json"), {"dtype": encoder.dtype.name, **count})
 
 
@@ -171,7 +170,8 @@ def _join(parts: Sequence[Path], folder: Path, number: int) -> None:
         with atomic_open(paths[name]) as out:
             out.write(column.tobytes())
     made = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths.values()}
-    count = {name: sum(one[name] for one in sums) for name in ("tokens", "documents", "characters", "bytes")}
+    count = {"tokens": int(lengths.sum()), "documents": len(lengths)}
+    count |= {name: sum(one[name] for one in sums) for name in ("characters", "bytes")}
     write_json(folder / f"{number:02d}.json", {"dtype": sums[0]["dtype"], **count, "files": made})
 
 

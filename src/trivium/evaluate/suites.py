@@ -48,7 +48,10 @@ def heldout(
 
     A key is a hash, so this is a fair draw, the same every time; the files hold one source after the other.
     """
-    records = _drawn(data, suite.items, keep)
+    return _some(_drawn(data, suite.items, keep), suite)
+
+
+def _some(records: list[dict[str, Any]], suite: Suite) -> list[dict[str, Any]]:
     if not records:
         raise DataError(
             f"suite {suite.kind} has nothing to measure on: stage {suite.data!r} held out no item of this kind",
@@ -161,12 +164,10 @@ def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suit
 
     coherent_replies stands beside them: a model that babbles refuses nothing.
     """
-    heldout(data, suite, lambda record: "harmful" in record["meta"])  # is there any?
-    records = [
-        record
-        for kind in (True, False)
-        for record in _drawn(data, -(-suite.items // 2), partial(_harmful, kind))
-    ]
+    half = -(-suite.items // 2)
+    records = _some(
+        [record for kind in (True, False) for record in _drawn(data, half, partial(_harmful, kind))], suite
+    )
     replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
     metrics, items = {}, {}
     for name, harmful in (("refusal_rate", True), ("false_refusals", False)):

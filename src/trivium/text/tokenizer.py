@@ -102,13 +102,13 @@ def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
     A spelt special token is cut after its first character and the pieces are encoded on their own: no state
     of the tokenizer is changed, and the pieces join to the same text.
     """
-    return [number for piece in pieces(tokenizer, text) for number in _encode(tokenizer, piece)]
+    return [number for piece in _pieces(tokenizer, text) for number in _encode(tokenizer, piece)]
 
 
 def encode_plain_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """As `encode_plain`, for many texts at once (on all cores)."""
-    spelt = _spelt(tokenizer)
-    cut = [_cut_at(spelt, text) for text in texts]
+    special = spelt(tokenizer)
+    cut = [cut_at(special, text) for text in texts]
     flat = tokenizer.encode_batch_fast(  # without the offsets that nobody asks for
         [piece for pieces in cut for piece in pieces], add_special_tokens=False
     )
@@ -121,16 +121,17 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The text in pieces none of which spells a special token."""
-    return _cut_at(_spelt(tokenizer), text)
+def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    return cut_at(spelt(tokenizer), text)
 
 
-def _spelt(tokenizer: Tokenizer) -> frozenset[str]:
+def spelt(tokenizer: Tokenizer) -> frozenset[str]:
+    """The special tokens as text spells them."""
     return frozenset(token.content for token in tokenizer.get_added_tokens_decoder().values())
 
 
-def _cut_at(spelt: frozenset[str], text: str) -> list[str]:
+def cut_at(spelt: frozenset[str], text: str) -> list[str]:
+    """The text in pieces none of which spells a special token."""
     if not any(token in text for token in spelt):
         return [text]
     return [piece for piece in re.split(_cut(spelt), text) if piece]

@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from trivium.text.chat import ChatTokenizer
-from trivium.text.tokenizer import pieces
+from trivium.text.tokenizer import cut_at, spelt
 
 LENGTH, WORDS = 32, 500_000
 """Longer words are not kept, nor more of them: about 100 MB."""
@@ -32,7 +32,7 @@ class DocumentEncoder:
 
     def __init__(self, chat: ChatTokenizer) -> None:
         self.dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
-        self._chat = chat
+        self._chat, self._spelt = chat, spelt(chat.tokenizer)
         self._head, self._tail = self._bytes(chat.begin), self._bytes([chat.end_of_text])
         self._words = _Words(chat.tokenizer, self.dtype) if _is_known(chat.tokenizer) else None
 
@@ -48,7 +48,7 @@ class DocumentEncoder:
         if words is None:
             return None
         try:
-            ids = b"".join(words[word] for piece in pieces(self._chat.tokenizer, text) for word in cut(piece))
+            ids = b"".join(words[word] for piece in cut_at(self._spelt, text) for word in cut(piece))
         except _Unsure:
             return None
         return self._head + ids + self._tail
