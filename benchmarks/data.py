@@ -159,7 +159,7 @@ def _extract(file: str) -> int:
 
 def _texts(file: str) -> Iterator[str]:
     from trivium.corpus.dead_letters import DeadLetters
-    from trivium.corpus.sources import Part, Setting, open_documents
+    from trivium.corpus.readers import Part, Setting, open_documents
     from trivium.recipe.sources import Warc
 
     source = open_documents(Warc(kind="warc", path=file), Setting(folder=Path("/")))

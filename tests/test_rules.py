@@ -24,7 +24,7 @@ NAMES = [str(path.relative_to(SRC)) for path in FILES]
 WRITERS = {
     "pipeline/launch.py": "the ranks' output goes to a log as it comes",
     "pipeline/run.py": "appends events to events.jsonl, one whole line per write",
-    "corpus/sources/crawler.py": "appends to WARC files and a log, one whole record per write, so that a kill costs one",
+    "corpus/readers/crawler.py": "appends to WARC files and a log, one whole record per write, so that a kill costs one",
     "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
 }
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.

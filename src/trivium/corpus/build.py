@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus import contamination, records, sources
+from trivium.corpus import contamination, readers, records
 from trivium.corpus.records import Item, Record
 from trivium.corpus.statistics import said, statistics
 from trivium.corpus.steps.quality import identity as quality_identity
@@ -33,7 +33,7 @@ SPLIT_SEED = 1729
 class Pool:
     """What one source has given so far. Sizes are characters for documents, items otherwise."""
 
-    source: sources.Reader
+    source: readers.Reader
     planned: float
     """Share of the mix, 0 to 1."""
     items: Iterator[Item]
@@ -129,7 +129,7 @@ def _items(
 
 def identity(config: DataStage, recipe_folder: Path) -> dict[str, Any]:
     """What the artifact depends on beyond the recipe: versions and file checksums, per source."""
-    found = [sources.identity(source, recipe_folder) for source in config.sources]
+    found = [readers.identity(source, recipe_folder) for source in config.sources]
     extra: dict[str, Any] = {"sources": [one for one in found if one]}
     if config.decontaminate:
         extra["against"] = sorted(config.decontaminate)  # the account names the stages
@@ -144,7 +144,7 @@ def _pools(
     weights = [source.weight or 1.0 for source in config.sources]
     pools = []
     for index, (source, weight) in enumerate(zip(config.sources, weights, strict=True)):
-        reader = sources.open_source(
+        reader = readers.open_source(
             source, config.format, seeds.derive(seed, "source", index), recipe_folder, emit, inputs
         )
         share = max(config.heldout, reader.least_heldout) if config.heldout else 0.0

@@ -27,7 +27,7 @@ from trivium.corpus.contamination import MADE_UP, Evaluated
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.dedup import Marks, Verdict
 from trivium.corpus.finish import Deal, Gather, Unline
-from trivium.corpus.sources import DocumentSource, Part, Setting, open_documents
+from trivium.corpus.readers import DocumentSource, Part, Setting, open_documents
 from trivium.errors import DataError
 from trivium.files import write_array
 from trivium.recipe.data import DataStage

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trivium import seeds
-from trivium.corpus import counts, extras, marks, sources
+from trivium.corpus import counts, extras, marks, readers
 from trivium.corpus.contamination import Evaluated
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import Document, Part, Setting
+from trivium.corpus.readers import Document, Part, Setting
 from trivium.corpus.steps import build_steps
 from trivium.corpus.steps.quality import keep
 from trivium.files import atomic_path, write_json
@@ -210,7 +210,7 @@ class Read:
         setting = Setting(
             **{**vars(self.setting), "index": part.source, "seed": self.setting_seed(part.source)}
         )
-        source = sources.open_documents(self.config.sources[part.source], setting)
+        source = readers.open_documents(self.config.sources[part.source], setting)
         limits = [limit for limit in (source.max_dead, self.config.max_dead) if limit is not None]
         dead = DeadLetters(min(limits))
         evaluated = Evaluated.load(self.evaluated) if self.evaluated else None

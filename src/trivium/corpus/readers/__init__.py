@@ -12,15 +12,15 @@ from typing import Any
 
 from trivium.corpus import refusals
 from trivium.corpus import tables as saved
-from trivium.corpus.sources import books, code, crawl, html, locate, tables, text, warc
-from trivium.corpus.sources.base import Document as Document
-from trivium.corpus.sources.base import DocumentSource as DocumentSource
-from trivium.corpus.sources.base import Part as Part
-from trivium.corpus.sources.base import Setting as Setting
-from trivium.corpus.sources.base import Source
-from trivium.corpus.sources.builtin import PythonDocsDocuments, ReasoningDocuments
-from trivium.corpus.sources.items import Reader as Reader
-from trivium.corpus.sources.items import open_source as open_source
+from trivium.corpus.readers import books, code, crawl, html, locate, tables, text, warc
+from trivium.corpus.readers.base import Document as Document
+from trivium.corpus.readers.base import DocumentSource as DocumentSource
+from trivium.corpus.readers.base import Part as Part
+from trivium.corpus.readers.base import Setting as Setting
+from trivium.corpus.readers.base import Source
+from trivium.corpus.readers.builtin import PythonDocsDocuments, ReasoningDocuments
+from trivium.corpus.readers.items import Reader as Reader
+from trivium.corpus.readers.items import open_source as open_source
 from trivium.errors import DataError
 from trivium.recipe.sources import (
     Books,

@@ -1,4 +1,4 @@
-"""The crawling process: `python -m trivium.corpus.sources.crawler FOLDER`. Scrapy fetches; what is fetched becomes WARC.
+"""The crawling process: `python -m trivium.corpus.readers.crawler FOLDER`. Scrapy fetches; what is fetched becomes WARC.
 
 Polite: robots.txt with its Crawl-delay, one request at a time to a host and a least delay between them, `noindex`,
 `nofollow`, an allow-list of hosts, limits on depth and pages. Scrapy's own way of resuming loses what was under way
@@ -25,7 +25,7 @@ from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.linkextractors import LinkExtractor
 
-from trivium.corpus.sources import crawl_log
+from trivium.corpus.readers import crawl_log
 from trivium.files import write_json
 
 LARGEST = 16 * 2**20

@@ -11,8 +11,8 @@ from typing import Any
 
 from trivium import seeds
 from trivium.corpus import files, python_docs, reasoning, refusals
+from trivium.corpus.readers import tables
 from trivium.corpus.records import Item
-from trivium.corpus.sources import tables
 from trivium.corpus.tables import rows as table_rows
 from trivium.errors import DataError
 from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Synthetic, Table, Text

@@ -13,7 +13,7 @@ import pytest
 from sources_made import MODELS, everything, kept, opened, read
 
 from trivium.corpus import records
-from trivium.corpus.sources import identity, locate, open_source
+from trivium.corpus.readers import identity, locate, open_source
 from trivium.errors import DataError
 
 ROWS = [{"text": f"row {number}", "url": f"https://x.test/{number}", "n": number} for number in range(100)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from trivium.corpus.caps import Caps
-from trivium.corpus.sources import streams
+from trivium.corpus.readers import streams
 
 ZIP = (".zip", ".whl", ".jar")
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".crate", ".gem")

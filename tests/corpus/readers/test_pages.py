@@ -17,7 +17,7 @@ from sources_made import everything, kept, opened, page, read
 
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import Part, charset, locate, streams
+from trivium.corpus.readers import Part, charset, locate, streams
 from trivium.errors import DataError
 
 GERMAN = "Die Straße führt über die Brücke nach Köln; dort gibt es schöne Häuser und süße Brötchen."

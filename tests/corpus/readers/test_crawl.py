@@ -19,7 +19,7 @@ import pytest
 from fastwarc.warc import ArchiveIterator
 from sources_made import everything, kept, opened
 
-from trivium.corpus.sources import crawl_log
+from trivium.corpus.readers import crawl_log
 from trivium.errors import DataError
 
 
@@ -162,12 +162,12 @@ def test_killed_and_run_again_it_fetches_only_the_rest(tmp_path: Path, site: tup
     url, server = site
     server.slow = 0.1
     source = crawl(tmp_path, url)
-    from trivium.corpus.sources.crawl import job
+    from trivium.corpus.readers.crawl import job
     from trivium.files import write_json
 
     source.folder.mkdir(parents=True)
     write_json(source.folder / crawl_log.JOB, job(source.config))
-    command = [sys.executable, "-m", "trivium.corpus.sources.crawler", str(source.folder)]
+    command = [sys.executable, "-m", "trivium.corpus.readers.crawler", str(source.folder)]
     process = subprocess.Popen(command, env=os.environ)
     deadline = time.monotonic() + 60
     while len(list(crawl_log.entries(source.folder))) < 4 and time.monotonic() < deadline:

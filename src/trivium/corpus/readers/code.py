@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.readers import archives, charset, languages, licences, locate
+from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.text import said, whole_file
 from trivium.corpus.records import key_of
-from trivium.corpus.sources import archives, charset, languages, licences, locate
-from trivium.corpus.sources.base import Document, Part, Source
-from trivium.corpus.sources.text import said, whole_file
 from trivium.corpus.steps.secrets import redact_secrets
 from trivium.errors import DataError
 from trivium.recipe.lines import nearest

@@ -19,9 +19,9 @@ import filelock
 
 from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import crawl_log, locate
-from trivium.corpus.sources.base import Document, Part
-from trivium.corpus.sources.warc import WARC, Warc
+from trivium.corpus.readers import crawl_log, locate
+from trivium.corpus.readers.base import Document, Part
+from trivium.corpus.readers.warc import WARC, Warc
 from trivium.errors import DataError
 from trivium.files import canonical_json, write_json
 
@@ -72,7 +72,7 @@ class Crawl(Warc):
 
     def _run(self) -> None:
         write_json(self.folder / crawl_log.JOB, job(self.config))
-        command = [sys.executable, "-m", "trivium.corpus.sources.crawler", str(self.folder)]
+        command = [sys.executable, "-m", "trivium.corpus.readers.crawler", str(self.folder)]
         done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if not (self.folder / crawl_log.DONE).is_file():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no word from it"]

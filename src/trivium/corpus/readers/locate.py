@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from trivium.corpus import extras, files
-from trivium.corpus.sources.base import Part
+from trivium.corpus.readers.base import Part
 from trivium.errors import DataError
 from trivium.files import sha256
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.readers import locate
+from trivium.corpus.readers.base import Document, Part, Setting, Source
+from trivium.corpus.readers.text import JsonLines, said
 from trivium.corpus.records import Record, key_of
-from trivium.corpus.sources import locate
-from trivium.corpus.sources.base import Document, Part, Setting, Source
-from trivium.corpus.sources.text import JsonLines, said
 from trivium.errors import DataError
 
 PARQUET = (".parquet", ".pq")

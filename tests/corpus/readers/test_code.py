@@ -16,7 +16,7 @@ from identify.vendor.licenses import LICENSES
 from sources_made import everything, kept, opened, read
 
 from trivium.corpus.caps import Caps
-from trivium.corpus.sources import languages, licences
+from trivium.corpus.readers import languages, licences
 from trivium.errors import DataError
 
 TEXTS = dict(LICENSES)

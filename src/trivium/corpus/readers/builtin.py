@@ -9,7 +9,7 @@ from importlib import metadata
 from trivium import seeds
 from trivium.corpus import python_docs, reasoning
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources.base import Document, Part, Source
+from trivium.corpus.readers.base import Document, Part, Source
 
 
 class PythonDocsDocuments(Source):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from trivium.corpus.caps import Caps
-from trivium.corpus.sources import streams
+from trivium.corpus.readers import streams
 
 Lost = Callable[[int, str], None]
 """Takes (offset, reason) of what could not be read."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import locate, page
-from trivium.corpus.sources.base import Document, Part, Source
-from trivium.corpus.sources.text import whole_file
+from trivium.corpus.readers import locate, page
+from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.text import whole_file
 
 HTML = tuple(f"{ending}{packed}" for ending in (".html", ".htm", ".xhtml") for packed in ("", ".gz", ".zst"))
 

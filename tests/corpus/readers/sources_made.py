@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import Document, Setting, open_documents
+from trivium.corpus.readers import Document, Setting, open_documents
 from trivium.recipe.sources import Source
 
 MODELS: TypeAdapter[Any] = TypeAdapter(Source)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from trivium.corpus import extras
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import archives, locate, page
-from trivium.corpus.sources.base import Document, Part, Source
-from trivium.corpus.sources.text import whole_file
+from trivium.corpus.readers import archives, locate, page
+from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.text import whole_file
 
 BOOKS = (".epub", ".pdf")
 _READ = (".xhtml", ".html", ".htm", ".xml", ".opf", ".ncx")

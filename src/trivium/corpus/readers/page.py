@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from trivium.corpus import extras
-from trivium.corpus.sources import charset
-from trivium.corpus.sources.base import Setting
+from trivium.corpus.readers import charset
+from trivium.corpus.readers.base import Setting
 
 DEEPEST, ATTRIBUTES = 512, 5000
 LONG_TAG, WORTH_A_LOOK = 20_000, 60_000  # characters; a smaller page takes 2 seconds at the worst

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import charset, frames, locate, page, streams
-from trivium.corpus.sources.base import Document, Part, Source
-from trivium.corpus.sources.text import said
+from trivium.corpus.readers import charset, frames, locate, page, streams
+from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.text import said
 
 WARC = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst")
 READ = (b"response", b"resource", b"conversion")

@@ -15,7 +15,7 @@ from sources_made import everything, kept, opened, page, pages, read, record, zi
 
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.sources import Part, locate
+from trivium.corpus.readers import Part, locate
 from trivium.errors import DataError
 
 RECORDS = pages(20)

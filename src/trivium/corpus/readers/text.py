@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from trivium.corpus import files
 from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.readers import charset, locate, streams
+from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.records import Record, key_of
-from trivium.corpus.sources import charset, locate, streams
-from trivium.corpus.sources.base import Document, Part, Source
 
 JSONL = (*files.JSONL, *(f"{ending}{packed}" for ending in files.JSONL for packed in (".gz", ".zst")))
 
