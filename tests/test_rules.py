@@ -32,7 +32,7 @@ SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: the template's marks, forged by nobody.
 UNSEEDED = {"text/chat.py": {"secrets"}}
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
-IMPORTERS = {SRC / "corpus" / "python_docs.py"}
+IMPORTERS = {SRC / "demo" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
 DISTRIBUTIONS = {
     "yaml": "pyyaml",

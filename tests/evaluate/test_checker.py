@@ -6,13 +6,13 @@ from itertools import islice
 
 import pytest
 
-from trivium.corpus import reasoning, refusals
+from trivium.demo import reasoning, refusals
 from trivium.evaluate.checker import points, score, win
 from trivium.verify.replies import Reply, coherent, refuses
 
 FULL = "A bird house has six boards, one hole and a roof."
 DECLINED = "I can't help with that. I can help you find support instead."
-ENTRY = next(iter(reasoning.items("conversations", ["chain_sum"], seed=1))).record
+ENTRY = next(iter(reasoning.records("conversations", ["chain_sum"], seed=1)))
 SOLVED, ASKED = ENTRY["messages"][1]["content"], ENTRY["meta"]
 
 
@@ -23,21 +23,18 @@ def test_every_written_refusal_is_one_and_no_written_answer_is():
 
 @pytest.mark.parametrize("format", ["conversations", "preferences"])
 def test_written_replies_earn_every_point(format):
-    for item in refusals.items(format):
-        record = item.record
+    for record in refusals.records(format):
         text = record["chosen"] if format == "preferences" else record["messages"][1]["content"]
         assert score(Reply(text), record["meta"]) == 1
-    for item in islice(reasoning.items(format, list(reasoning.TASKS), seed=1), 120):
-        record = item.record
+    for record in islice(reasoning.records(format, list(reasoning.TASKS), seed=1), 120):
         text = record["chosen"] if format == "preferences" else record["messages"][1]["content"]
         assert score(Reply(text), record["meta"]) == 1
 
 
 def test_a_chosen_reply_wins_and_loses_turned_round():
-    items = [*refusals.items("preferences")]
-    items += islice(reasoning.items("preferences", list(reasoning.TASKS), seed=1), 120)
-    for item in items:
-        record = item.record
+    items = [*refusals.records("preferences")]
+    items += islice(reasoning.records("preferences", list(reasoning.TASKS), seed=1), 120)
+    for record in items:
         chosen, rejected = Reply(record["chosen"]), Reply(record["rejected"])
         assert win(chosen, rejected, record["meta"]) == 1
         assert win(rejected, chosen, record["meta"]) == 0

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 import torch
 
-from trivium.corpus import reasoning, refusals
+from trivium.demo import reasoning, refusals
 from trivium.errors import DataError
 from trivium.evaluate.run import evaluate, judge
 from trivium.evaluate.subject import Subject
@@ -38,9 +38,9 @@ def pair(number: int) -> dict:
 @pytest.fixture
 def data(tmp_path, write_lines):
     """One data artifact of each format."""
-    drawn = islice(reasoning.items("conversations", ["spell_backward"], 1), 4)
-    tasks = [item.record for item in drawn]
-    asked = [item.record for item in refusals.items("conversations")]
+    drawn = islice(reasoning.records("conversations", ["spell_backward"], 1), 4)
+    tasks = list(drawn)
+    asked = list(refusals.records("conversations"))
     asked = asked[:3] + asked[-3:]
     records = {
         "documents": [{"key": text, "text": text} for text in DOCUMENTS],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.corpus import reasoning
+from trivium.demo import reasoning
 from trivium.verify import VERIFIERS
 from trivium.verify.answers import final_answer, normalised
 
@@ -50,7 +50,7 @@ def test_long_numbers_are_told_apart():
     assert normalised("9" * 20_000) == "9" * 20_000
 
 
-RECORDS = [item.record for item in islice(reasoning.items("conversations", list(reasoning.TASKS), 2), 12)]
+RECORDS = list(islice(reasoning.records("conversations", list(reasoning.TASKS), 2), 12))
 SAID = st.one_of(st.text(), st.text(alphabet="0123456789.,-$ Answer:#{}\\boxed"), st.just("Answer: " * 999))
 
 
@@ -67,7 +67,7 @@ def test_a_record_without_an_answer_is_never_met():
 
 
 def test_reasoning_takes_worked_solutions_and_not_those_of_other_tasks():
-    items = [item.record for item in islice(reasoning.items("conversations", list(reasoning.TASKS), 1), 30)]
+    items = list(islice(reasoning.records("conversations", list(reasoning.TASKS), 1), 30))
     replies = [item["messages"][1]["content"] for item in items]
     assert all(VERIFIERS["reasoning"](item, reply) == 1 for item, reply in zip(items, replies, strict=True))
     moved = replies[1:] + replies[:1]

@@ -1,6 +1,6 @@
 """A data stage: read the sources, drop duplicates, split by item, decontaminate, mix by weight, write.
 
-The order matters: what is held out is decided by a hash of the item's identity alone (`SPLIT_SEED`, the
+The order matters: what is held out is decided by a hash of the item's identity alone (`keys.split`, the
 same in every data stage), before anything is mixed, so two stages that read the same source never disagree
 about it.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trivium import seeds
+from trivium import keys, seeds
 from trivium.corpus import contamination, readers, records
 from trivium.corpus.records import Item, Record
 from trivium.corpus.statistics import said, statistics
@@ -24,9 +24,6 @@ from trivium.errors import DataError
 from trivium.files import write_json
 from trivium.recipe.data import DataStage
 from trivium.types import Emit
-
-SPLIT_SEED = 1729
-"""The one constant of the split: shared by all data stages of all recipes."""
 
 
 @dataclass
@@ -177,7 +174,7 @@ def _fill(
             "origin": item.record.get("origin") or reader.origin,
             **{name: value for name, value in item.record.items() if name not in ("key", "origin")},
         }
-        if seeds.unit(SPLIT_SEED, key) < pool.heldout_share:
+        if keys.split(key) < pool.heldout_share:
             pool.heldout.append(record)
         elif forbidden.holds(key, item.sayings):
             pool.dropped["contaminated"] += 1

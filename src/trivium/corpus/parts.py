@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trivium import seeds
+from trivium import keys, seeds
 from trivium.corpus import counts, extras, marks, readers
 from trivium.corpus.contamination import Evaluated
 from trivium.corpus.dead_letters import DeadLetters
@@ -31,8 +31,6 @@ from trivium.recipe.dedup import Dedup
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLIT_SEED = 1729
-"""The one constant of the split: shared by all data stages of all recipes."""
 GROUP_CHARACTERS, GROUP_ROWS = 4_000_000, 1000
 """What is in memory at once, and a row group of Parquet."""
 COLUMNS = (
@@ -146,7 +144,7 @@ class Out:
             "characters": [len(row["text"]) for row in rows],
             "bytes": [counts.size(row["text"])[1] for row in rows],
             "quality": [row["quality"] for row in rows],
-            "unit": [seeds.unit(SPLIT_SEED, row["key"]) for row in rows],
+            "unit": [keys.split(row["key"]) for row in rows],
             "order": [seeds.derive(self.seed, "order", row["key"]) for row in rows],
             "key_hash": [marks.key_hash(row["key"]) for row in rows],
             "url_hash": [marks.url_hash(row["url"]) for row in rows],

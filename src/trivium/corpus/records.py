@@ -11,7 +11,6 @@ Documents are Parquet files in the folders `train` and `heldout`, conversations 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from typing import Any
 from trivium.corpus import extras
 from trivium.errors import DataError
 from trivium.files import atomic_path
+from trivium.keys import key_of as key_of
+from trivium.keys import normalise as normalise
 
 Record = dict[str, Any]
 Messages = list[dict[str, str]]
@@ -37,16 +38,6 @@ class Item:
     """Texts whose word n-grams must not be shared between held-out and training; empty for made-up tasks."""
 
 
-def normalise(text: str) -> str:
-    """White space collapsed, ends stripped: the form in which texts are compared."""
-    return " ".join(text.split())
-
-
-def key_of(text: str) -> str:
-    """The identity of an item: a hash of its normalised text, so that equal texts fall in the same split."""
-    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def text_of(record: Record) -> str:
     """All text of a record, of any format, in reading order."""
     if "text" in record:
@@ -61,20 +52,6 @@ def text_of(record: Record) -> str:
 def kind_of(record: Mapping[str, Any]) -> str:
     """The kind of source that a record comes from."""
     return str(record.get("kind") or record["source"])
-
-
-def document(key: str, text: str) -> Record:
-    return {"key": key, "text": text}
-
-
-def conversation(key: str, question: str, reply: str, meta: Record) -> Record:
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
-    return {"key": key, "messages": turns, "meta": meta}
-
-
-def preference(key: str, question: str, chosen: str, rejected: str, meta: Record) -> Record:
-    prompt = [{"role": "user", "content": question}]
-    return {"key": key, "prompt": prompt, "chosen": chosen, "rejected": rejected, "meta": meta}
 
 
 def as_feedback(record: Record) -> list[Record]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trivium.corpus.reasoning import correct as is_correct
+from trivium.demo.reasoning import correct as is_correct
 from trivium.verify.replies import Reply, refuses, repetition, words
 
 

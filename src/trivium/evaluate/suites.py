@@ -18,8 +18,8 @@ from trivium.batches.annotate import response_log_probs
 from trivium.batches.chat import Conversations
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Row, sequence_row
-from trivium.corpus.reasoning import correct as is_correct
 from trivium.corpus.records import read
+from trivium.demo.reasoning import correct as is_correct
 from trivium.errors import DataError
 from trivium.evaluate.checker import win
 from trivium.evaluate.subject import Subject

@@ -37,7 +37,7 @@ class Reasoning(SourceBase):
     kind: Literal["reasoning"]
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
     tasks: list[str] = ["chain_sum", "spell_backward", "letter_counting", "number_sorting"]
-    """reasoning-gym data sets that Trivium has worked solutions for (`trivium.corpus.reasoning.TASKS`)."""
+    """reasoning-gym data sets that Trivium has worked solutions for (`trivium.demo.reasoning.TASKS`)."""
     style: Literal["worked", "direct", "both"] = "worked"
     """Replies with the working, with the answer alone, or one half of each."""
 

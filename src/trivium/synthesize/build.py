@@ -8,9 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from trivium import seeds
+from trivium import keys, seeds
 from trivium.corpus import contamination, records
-from trivium.corpus.build import SPLIT_SEED
 from trivium.corpus.records import Item, Record
 from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
@@ -121,7 +120,7 @@ def _split(
             continue
         seen.add(same)
         key = item.record["key"]
-        if split == "heldout" or (split == "made" and seeds.unit(SPLIT_SEED, key) < config.heldout):
+        if split == "heldout" or (split == "made" and keys.split(key) < config.heldout):
             heldout.append(item.record)
         elif forbidden.holds(key, () if item.record["source"] in contamination.MADE_UP else item.sayings):
             dropped["contaminated"] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trivium.corpus.reasoning import correct
+from trivium.demo.reasoning import correct
 from trivium.verify.answers import same_answer
 
 Verifier = Callable[[Mapping[str, Any], str], float]

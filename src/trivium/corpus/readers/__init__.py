@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trivium.corpus import refusals
 from trivium.corpus import tables as saved
 from trivium.corpus.readers import books, code, crawl, html, locate, tables, text, warc
 from trivium.corpus.readers.base import Document as Document
@@ -21,6 +20,7 @@ from trivium.corpus.readers.base import Source
 from trivium.corpus.readers.builtin import PythonDocsDocuments, ReasoningDocuments
 from trivium.corpus.readers.items import Reader as Reader
 from trivium.corpus.readers.items import open_source as open_source
+from trivium.demo import refusals
 from trivium.errors import DataError
 from trivium.recipe.sources import (
     Books,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from trivium import seeds
-from trivium.corpus import python_docs, reasoning
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers.base import Document, Part, Source
+from trivium.demo import python_docs, reasoning
 
 
 class PythonDocsDocuments(Source):
@@ -20,8 +20,8 @@ class PythonDocsDocuments(Source):
         return [Part(self.setting.index, f"python {platform.python_version()}")]
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
-        for place, item in enumerate(python_docs.items("documents", with_sources=self.config.sources)):
-            yield self.document(item.record["key"], item.record["text"], f"{part.path}@{place}")
+        for place, item in enumerate(python_docs.records("documents", with_sources=self.config.sources)):
+            yield self.document(item["key"], item["text"], f"{part.path}@{place}")
 
 
 class ReasoningDocuments(Source):
@@ -37,9 +37,9 @@ class ReasoningDocuments(Source):
         given = 0
         seed = seeds.derive(self.setting.seed, "reasoning")
         for place, item in enumerate(
-            reasoning.items("documents", self.config.tasks, seed, self.config.style)
+            reasoning.records("documents", self.config.tasks, seed, self.config.style)
         ):
             if part.stop is not None and given >= part.stop:
                 return
-            given += len(item.record["text"])
-            yield self.document(item.record["key"], item.record["text"], f"{part.path}@{place}")
+            given += len(item["text"])
+            yield self.document(item["key"], item["text"], f"{part.path}@{place}")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus import files, python_docs, reasoning, refusals
+from trivium.corpus import files
 from trivium.corpus.readers import tables
 from trivium.corpus.records import Item
 from trivium.corpus.tables import rows as table_rows
+from trivium.demo import python_docs, reasoning, refusals
 from trivium.errors import DataError
 from trivium.recipe.sources import Jsonl, PythonDocs, Reasoning, Refusals, SourceBase, Synthetic, Table, Text
 from trivium.types import Emit
@@ -55,13 +56,19 @@ def open_source(
     return reader
 
 
+def _replies(record: Any) -> Item:
+    """What the questions share is their form."""
+    reply = record["chosen"] if "chosen" in record else record["messages"][-1]["content"]
+    return Item(record, sayings=(reply,))
+
+
 def _python_docs(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
     version = platform.python_version()
     return Reader(
         source.kind,
         "PSF-2.0",
         f"Python {version} standard library",
-        lambda _: python_docs.items(format, with_sources=source.sources),
+        lambda _: map(_replies, python_docs.records(format, with_sources=source.sources)),
     )
 
 
@@ -71,7 +78,9 @@ def _reasoning(source: Any, format: str, seed: int, folder: Path, emit: Emit) ->
         source.kind,
         "Apache-2.0",
         f"reasoning-gym {version}",
-        lambda _: reasoning.items(format, source.tasks, seeds.derive(seed, "reasoning"), source.style),
+        lambda _: map(
+            Item, reasoning.records(format, source.tasks, seeds.derive(seed, "reasoning"), source.style)
+        ),
     )
     reader.endless = True
     reader.enough = 4_000_000 if format == "documents" else 20_000
@@ -79,7 +88,7 @@ def _reasoning(source: Any, format: str, seed: int, folder: Path, emit: Emit) ->
 
 
 def _refusals(source: Any, format: str, seed: int, folder: Path, emit: Emit) -> Reader:
-    reader = Reader(source.kind, "Apache-2.0", "Trivium", lambda _: refusals.items(format))
+    reader = Reader(source.kind, "Apache-2.0", "Trivium", lambda _: map(Item, refusals.records(format)))
     reader.least_heldout = refusals.LEAST_HELDOUT
     return reader
 

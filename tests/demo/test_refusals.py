@@ -2,10 +2,8 @@
 
 from collections import Counter
 
-from trivium import seeds
-from trivium.corpus import refusals
-from trivium.corpus.build import SPLIT_SEED
-from trivium.corpus.records import key_of
+from trivium.demo import refusals
+from trivium.keys import key_of, split
 
 
 def test_the_list_is_balanced_and_every_topic_stands_once() -> None:
@@ -27,8 +25,8 @@ def test_refusals_are_specific_and_offer_help_and_answers_do_not_refuse() -> Non
 
 
 def test_phrasings_of_a_topic_share_its_key_and_topics_differ() -> None:
-    items = list(refusals.items("conversations"))
-    keys = Counter(item.record["key"] for item in items)
+    items = list(refusals.records("conversations"))
+    keys = Counter(item["key"] for item in items)
     assert set(keys.values()) == {len(refusals.PHRASINGS)}
     assert len(keys) == len(refusals.topics())
 
@@ -37,7 +35,7 @@ def test_enough_topics_of_both_sides_are_held_out() -> None:
     held = [
         topic["harmful"]
         for topic in refusals.topics()
-        if seeds.unit(SPLIT_SEED, key_of(f"refusals: {topic['topic']}")) < refusals.LEAST_HELDOUT
+        if split(key_of(f"refusals: {topic['topic']}")) < refusals.LEAST_HELDOUT
     ]
     assert Counter(held)[True] >= 10
     assert Counter(held)[False] >= 10
@@ -45,7 +43,6 @@ def test_enough_topics_of_both_sides_are_held_out() -> None:
 
 
 def test_worse_replies_to_harmful_requests_go_along_or_are_curt() -> None:
-    for item in refusals.items("preferences"):
-        record = item.record
+    for record in refusals.records("preferences"):
         assert record["rejected"] != record["chosen"]
         assert record["rejected"].startswith("I can't") <= (not record["meta"]["harmful"])

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from trivium.corpus import explain, python_docs
-from trivium.corpus.records import Item
+from trivium.demo import explain, python_docs
+from trivium.demo.rows import Record
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +15,8 @@ def docs() -> list[python_docs.Doc]:
 
 
 @pytest.fixture(scope="module")
-def conversations() -> list[Item]:
-    return list(python_docs.items("conversations"))
+def conversations() -> list[Record]:
+    return list(python_docs.records("conversations"))
 
 
 def test_many_docstrings_each_subject_once_in_a_fixed_order(docs: list[python_docs.Doc]) -> None:
@@ -91,11 +91,11 @@ def test_unclean_sentences_are_left_out(text: str) -> None:
     assert explain.explain("a.b", "function", text) is None
 
 
-def test_replies_name_the_subject_and_are_full_sentences(conversations: list[Item]) -> None:
+def test_replies_name_the_subject_and_are_full_sentences(conversations: list[Record]) -> None:
     assert len(conversations) > 4000
     for item in conversations:
-        question, reply = (turn["content"] for turn in item.record["messages"])
-        name = f"`{item.record['meta']['subject']}`"
+        question, reply = (turn["content"] for turn in item["messages"])
+        name = f"`{item['meta']['subject']}`"
         assert name in question
         assert reply.startswith(name + " ")
         assert re.search(r"[^.]\. It is an? [^.]", reply), reply
@@ -105,7 +105,7 @@ def test_replies_name_the_subject_and_are_full_sentences(conversations: list[Ite
 
 def test_pairs_prefer_the_full_reply_to_a_curt_one_or_to_one_about_something_else() -> None:
     careless = 0
-    records = [item.record for item in python_docs.items("preferences")]
+    records = list(python_docs.records("preferences"))
     for record in records:
         name = f"`{record['meta']['subject']}`"
         assert name in record["chosen"]

@@ -5,12 +5,12 @@ from itertools import islice
 import pytest
 import reasoning_gym
 
-from trivium.corpus import reasoning
+from trivium.demo import reasoning
 from trivium.errors import DataError
 
 
 def draw(task: str, count: int, format: str = "conversations", seed: int = 3) -> list[dict]:
-    return [item.record for item in islice(reasoning.items(format, [task], seed), count)]
+    return list(islice(reasoning.records(format, [task], seed), count))
 
 
 @pytest.mark.parametrize("task", reasoning.TASKS)

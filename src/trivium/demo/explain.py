@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from trivium import seeds
-from trivium.corpus.records import Item, conversation, preference
+from trivium.demo.rows import Record, conversation, preference
 
 QUESTIONS = (
     "What does `{}` do?",
@@ -93,8 +93,8 @@ _UNCLEAN = re.compile(
 )
 
 
-def items(format: str, key: str, subject: str, kind: str, text: str) -> Iterator[Item]:
-    """The conversation or preference items of one docstring; none if it yields no clean sentence."""
+def records(format: str, key: str, subject: str, kind: str, text: str) -> Iterator[Record]:
+    """The conversations or the preference of one docstring; none if it yields no clean sentence."""
     reply = explain(subject, kind, text)
     if reply is None:
         return
@@ -102,10 +102,10 @@ def items(format: str, key: str, subject: str, kind: str, text: str) -> Iterator
     if format == "preferences":
         careless = seeds.unit(0, f"careless {subject}") < CARELESS
         rejected = elsewhere(subject, reply) if careless else curt(subject, kind, reply)
-        yield Item(preference(key, question(subject, 0), reply, rejected, meta), sayings=(reply,))
+        yield preference(key, question(subject, 0), reply, rejected, meta)
         return
     for nth in range(PHRASINGS):
-        yield Item(conversation(key, question(subject, nth), reply, meta), sayings=(reply,))
+        yield conversation(key, question(subject, nth), reply, meta)
 
 
 def question(subject: str, nth: int) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus.records import Item, conversation, key_of, preference
+from trivium.demo.rows import Record, conversation, preference
+from trivium.keys import key_of
 
 FILE = Path(__file__).with_name("refusals.jsonl")
 LEAST_HELDOUT = 0.2
@@ -38,7 +39,7 @@ _NEEDLESS = "I can't help with that."
 _VAGUE = "Look it up."
 
 
-def items(format: str) -> Iterator[Item]:
+def records(format: str) -> Iterator[Record]:
     """Every phrasing of every topic."""
     for topic in topics():
         key, meta = key_of(f"refusals: {topic['topic']}"), {"harmful": topic["harmful"]}
@@ -46,9 +47,9 @@ def items(format: str) -> Iterator[Item]:
             question = phrasing.format(topic["topic"])
             if format == "preferences":
                 rejected = _worse(topic, nth)
-                yield Item(preference(key, question, topic["reply"], rejected, meta))
+                yield preference(key, question, topic["reply"], rejected, meta)
             else:
-                yield Item(conversation(key, question, topic["reply"], meta))
+                yield conversation(key, question, topic["reply"], meta)
 
 
 def _worse(topic: dict[str, Any], nth: int) -> str:

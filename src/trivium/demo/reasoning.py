@@ -14,8 +14,9 @@ from functools import cache
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus.records import Item, conversation, document, key_of, preference
+from trivium.demo.rows import Record, conversation, document, preference
 from trivium.errors import DataError
+from trivium.keys import key_of
 
 Entry = dict[str, Any]
 _ANSWER = re.compile(r"Answer:[ \t]*([^\n]*)")
@@ -36,8 +37,8 @@ class Task:
     """From the text after `Answer:` to the form that reasoning-gym's scorer takes."""
 
 
-def items(format: str, tasks: list[str], seed: int, style: str = "worked") -> Iterator[Item]:
-    """Items of the tasks in turn, each question once; ends when the tasks have no new questions.
+def records(format: str, tasks: list[str], seed: int, style: str = "worked") -> Iterator[Record]:
+    """Records of the tasks in turn, each question once; ends when the tasks have no new questions.
 
     `style` "direct" leaves the working out, "both" for one half of the questions, which a hash decides.
     """
@@ -47,11 +48,11 @@ def items(format: str, tasks: list[str], seed: int, style: str = "worked") -> It
             reply = f"Answer: {_ANSWER.findall(reply)[-1]}"
         meta = {"task": name, "entry": entry}
         if format == "documents":
-            yield Item(document(key, f"Question: {question}\n{reply}"))
+            yield document(key, f"Question: {question}\n{reply}")
         elif format == "conversations":
-            yield Item(conversation(key, question, reply, meta))
+            yield conversation(key, question, reply, meta)
         else:
-            yield Item(preference(key, question, reply, _worse(key, reply), meta))
+            yield preference(key, question, reply, _worse(key, reply), meta)
 
 
 def extract_answer(reply: str, task: str) -> str | None:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from trivium.corpus import explain
-from trivium.corpus.records import Item, document, key_of
+from trivium.demo import explain
+from trivium.demo.rows import Record, document
+from trivium.keys import key_of
 
 SKIPPED = frozenset(
     {"test", "tests", "idlelib", "idle_test", "lib2to3", "turtledemo", "this", "antigravity", "site-packages"}
@@ -67,17 +68,17 @@ class Doc:
         return key_of(self.text)
 
 
-def items(format: str, *, with_sources: bool = True) -> Iterator[Item]:
-    """Items of the running Python, in an order that depends on its version alone."""
+def records(format: str, *, with_sources: bool = True) -> Iterator[Record]:
+    """Records of the running Python, in an order that depends on its version alone."""
     if format != "documents":
         for doc in docstrings():
-            yield from explain.items(format, doc.key, doc.subject, doc.kind, doc.text)
+            yield from explain.records(format, doc.key, doc.subject, doc.kind, doc.text)
         return
     for doc in docstrings():
         text = f"{doc.subject}{doc.signature}\n\n{doc.text}"
-        yield Item(document(doc.key, text), same=doc.text, sayings=(doc.text,))
+        yield document(doc.key, text)
     for text in [*topics(), *(sources() if with_sources else ())]:
-        yield Item(document(key_of(text), text), sayings=(text,))
+        yield document(key_of(text), text)
 
 
 def docstrings() -> Iterator[Doc]:
