@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
-from trivium.batches.chat import named
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import Layout
 from trivium.batches.served import Served
@@ -212,18 +211,14 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
 def _account(source: Source, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
     """What the stage says of its prompts and its models, with a warning for prompts that are left out."""
     config: Any = source.config
-    if prompts.dropped:
-        rows = named(prompts.rows_too_long, prompts.dropped)
-        said = (
-            f"{prompts.dropped} prompts of the train split are left out: with {config.max_new_tokens} new tokens they "
-            f"do not fit a context of {source.length} ({rows})"
-        )
-        source.emit({"event": "warning", "message": said})
+    if message := prompts.warning(source.length, config.max_new_tokens):
+        source.emit({"event": "warning", "message": message})
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
     source.emit({"event": "message", "message": f"weights in memory: {shown}"})
     return {
         "prompts": prompts.count,
         "prompts_too_long": prompts.dropped,
+        "prompts_unasked": len(prompts.unasked),
         "rows_too_long": prompts.rows_too_long,
         "row_tokens": prompts.length,
         "memory": dict(held),

@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trivium.batches.chat import NAMED, at_row
+from trivium.batches.chat import NAMED, at_row, named
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Layout, collate, sequence_row
+from trivium.corpus.records import prompt_of
 from trivium.errors import DataError
 from trivium.files import atomic_path
 from trivium.generate.sampling import Sampling
@@ -48,6 +49,8 @@ class Prompts:
     """Of a prompt and the longest reply to it, in the mean."""
     rows_too_long: list[int] = field(default_factory=list)
     """The first of those left out, by their place in the split, counted from 1."""
+    unasked: list[int] = field(default_factory=list)
+    """Records in which nobody but the assistant speaks, by their places."""
 
     @classmethod
     def build(
@@ -56,8 +59,12 @@ class Prompts:
         kept: list[Mapping[str, Any]] = []
         ids: list[list[int]] = []
         too_long: list[int] = []
+        unasked: list[int] = []
         for number, record in enumerate(records, start=1):
-            turns = record["prompt"] if "prompt" in record else record["messages"][:-1]
+            turns = prompt_of(record)
+            if not turns:
+                unasked.append(number)
+                continue
             with at_row(number):
                 encoded = chat.prompt(turns)
             if len(encoded) + max_new_tokens <= context:
@@ -65,6 +72,11 @@ class Prompts:
                 ids.append(encoded)
             else:
                 too_long.append(number)
+        if not kept and not too_long:
+            raise DataError(
+                f"nothing is asked: nobody but the assistant speaks in all {len(unasked)} conversations",
+                fix="give conversations with a question, or `prompt`s",
+            )
         if not kept:
             raise DataError(
                 f"no prompt leaves room for {max_new_tokens} new tokens in a context of {context}",
@@ -73,11 +85,26 @@ class Prompts:
         longest = max(map(len, ids)) + max_new_tokens
         length = min(context, -(-longest // STEP) * STEP)
         each = sum(map(len, ids)) / len(ids) + max_new_tokens
-        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED])
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED], unasked)
 
     @property
     def count(self) -> int:
         return len(self.ids)
+
+    def warning(self, context: int, max_new_tokens: int) -> str | None:
+        """What is to be said of records of the train split that are left out; None where there are none."""
+        reasons = []
+        if self.dropped:
+            reasons.append(
+                f"{self.dropped} prompts of the train split are left out: with {max_new_tokens} new tokens they do not fit "
+                f"a context of {context} ({named(self.rows_too_long, self.dropped)})"
+            )
+        if self.unasked:
+            reasons.append(
+                f"{len(self.unasked)} conversations of the train split are left out: nobody but the assistant speaks in "
+                f"them ({named(self.unasked[:NAMED], len(self.unasked))})"
+            )
+        return "; ".join(reasons) or None
 
     def item(self, index: int) -> Any:
         raise NotImplementedError("prompts become rows once the policy has replied")

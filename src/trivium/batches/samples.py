@@ -95,7 +95,5 @@ def _heldout(source: Source, count: int) -> list[tuple[str, list[int]]]:
 def _prompt(source: Source, record: Mapping[str, Any]) -> tuple[str, list[int]]:
     if "text" in record:
         return _asked(source, " ".join(record["text"].split()[:WORDS]))
-    turns = record["prompt"] if "prompt" in record else record["messages"]
-    while turns and turns[-1]["role"] == "assistant":
-        turns = turns[:-1]
+    turns = records.prompt_of(record)
     return (turns[-1]["content"] if turns else ""), source.chat.prompt(turns)

@@ -89,6 +89,8 @@ def taught(source: Source) -> Items:
     def own() -> Rollouts:
         records = list(read(source.data / "train"))
         asked = Prompts.build(records, source.chat, source.length, config.max_new_tokens)
+        if message := asked.warning(source.length, config.max_new_tokens):
+            source.emit({"event": "warning", "message": message})
         return Rollouts(
             prompts=asked,
             network=source.model,

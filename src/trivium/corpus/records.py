@@ -54,6 +54,15 @@ def kind_of(record: Mapping[str, Any]) -> str:
     return str(record.get("kind") or record["source"])
 
 
+def prompt_of(record: Mapping[str, Any]) -> Messages:
+    """What is asked: the record's turns up to the assistant turns at its end, which answer. Empty if nothing is asked."""
+    turns: Messages = record["prompt"] if "prompt" in record else record["messages"]
+    end = len(turns)
+    while end and turns[end - 1]["role"] == "assistant":
+        end -= 1
+    return list(turns[:end])
+
+
 def as_feedback(record: Record) -> list[Record]:
     """A preference pair as feedback: the chosen reply is desirable, the rejected one is not. Feedback stays as it is."""
     if "completion" in record:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trivium.corpus.records import Record, key_of
+from trivium.corpus.records import Record, key_of, prompt_of
 
 
 def statistics(records: Sequence[Record]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def statistics(records: Sequence[Record]) -> dict[str, Any]:
         return {}
     prompts = Counter(record["key"] for record in records)
     found: dict[str, Any] = {"repeated_prompts": sum(count - 1 for count in prompts.values())}
-    turns = [record["prompt"] if "prompt" in record else record["messages"][:-1] for record in records]
+    turns = [prompt_of(record) for record in records]
     found["prompt_characters"] = _lengths([sum(len(turn["content"]) for turn in one) for one in turns])
     if "messages" in records[0]:
         said = [

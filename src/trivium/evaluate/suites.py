@@ -18,7 +18,7 @@ from trivium.batches.annotate import response_log_probs
 from trivium.batches.chat import Conversations
 from trivium.batches.pairs import Pairs
 from trivium.batches.rows import Fixed, Row, sequence_row
-from trivium.corpus.records import read
+from trivium.corpus.records import prompt_of, read
 from trivium.demo.reasoning import correct as is_correct
 from trivium.errors import DataError
 from trivium.evaluate.checker import win
@@ -106,15 +106,10 @@ def response_loss(subject: Subject, baseline: Subject | None, data: Path, suite:
     return Measured({"response_loss": nats / tokens}, {"response_loss": built.account.kept}, [])
 
 
-def _question(record: dict[str, Any]) -> list[dict[str, str]]:
-    question: list[dict[str, str]] = record["messages"][:-1] if "messages" in record else record["prompt"]
-    return question
-
-
 def reasoning(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) -> Measured:
     """Held-out tasks: share of greedy replies whose answer reasoning-gym's scorer takes as right (score 1)."""
     records = heldout(data, suite, lambda record: "entry" in record["meta"])
-    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    replies = subject.reply([prompt_of(r) for r in records], suite.max_new_tokens)
     right = [is_correct(reply.text, record["meta"]) for reply, record in zip(replies, records, strict=True)]
     metrics, items = {"reasoning_exact_match": float(np.mean(right))}, {"reasoning_exact_match": len(records)}
     for task in sorted({record["meta"]["task"] for record in records}):
@@ -140,7 +135,7 @@ def preferences(subject: Subject, baseline: Subject | None, data: Path, suite: S
         theirs = _margins(baseline, built)
         metrics["preference_accuracy"] = float(np.mean(ours - theirs > 0))
         items["preference_accuracy"] = built.count
-    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    replies = subject.reply([prompt_of(r) for r in records], suite.max_new_tokens)
     wins = [
         win(reply, Reply(record["rejected"]), record["meta"])
         for reply, record in zip(replies, records, strict=True)
@@ -168,7 +163,7 @@ def refusals(subject: Subject, baseline: Subject | None, data: Path, suite: Suit
     records = _some(
         [record for kind in (True, False) for record in _drawn(data, half, partial(_harmful, kind))], suite
     )
-    replies = subject.reply([_question(r) for r in records], suite.max_new_tokens)
+    replies = subject.reply([prompt_of(r) for r in records], suite.max_new_tokens)
     metrics, items = {}, {}
     for name, harmful in (("refusal_rate", True), ("false_refusals", False)):
         part = [
@@ -189,7 +184,7 @@ def drift(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) 
     """
     sampling = Sampling(temperature=1.0, max_new_tokens=suite.max_new_tokens)
     room = subject.model.config.context - suite.max_new_tokens
-    asked = [(record, subject.chat.prompt(_question(record))) for record in heldout(data, suite)]
+    asked = [(record, subject.chat.prompt(prompt_of(record))) for record in heldout(data, suite)]
     records = [record for record, ids in asked if len(ids) <= room]
     prompts = [ids for _, ids in asked if len(ids) <= room]
     done = complete(subject.model, prompts, sampling, subject.chat.stops)
@@ -215,7 +210,7 @@ def drift(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) 
 def _samples(records: list[dict[str, Any]], replies: list[Reply]) -> list[dict[str, Any]]:
     step = max(1, len(records) // SAMPLES)
     return [
-        {"prompt": _question(record)[-1]["content"], "reply": reply.text}
+        {"prompt": prompt_of(record)[-1]["content"], "reply": reply.text}
         for record, reply in list(zip(records, replies, strict=True))[::step][:SAMPLES]
     ]
 

@@ -19,7 +19,7 @@ from trivium.synthesize.instruct import self_instruct
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.loops import LOOPS, Studio, chosen
 from trivium.synthesize.scoring import open_scorer
-from trivium.synthesize.teachers import Messages, open_teacher
+from trivium.synthesize.teachers import open_teacher
 from trivium.types import Emit
 from trivium.verify.replies import distinct
 
@@ -95,9 +95,7 @@ def _prompts(data: Path, split: str) -> list[Record]:
     """The records of a data artifact with what was asked as `prompt`; one without a user's turn is left out."""
     found = []
     for record in records.read(data / f"{split}.jsonl"):
-        turns: Messages = record["prompt"] if "prompt" in record else record["messages"]
-        if "prompt" not in record and turns[-1]["role"] == "assistant":
-            turns = turns[:-1]
+        turns = records.prompt_of(record)
         if turns and turns[-1]["role"] == "user":
             found.append({**record, "prompt": turns})
     return found

@@ -34,12 +34,13 @@ def normalised(answer: str) -> str:
 
 
 def reference(record: Mapping[str, Any]) -> str | None:
-    """The right answer of a record: `meta.answer`, or the final answer of its last assistant turn."""
+    """The right answer of a record: `meta.answer`, or the final answer of the assistant turn that it ends with."""
     given = record.get("meta", {}).get("answer")
     if given is not None:
         return str(given)
-    said = [turn["content"] for turn in record.get("messages", ()) if turn["role"] == "assistant"]
-    return final_answer(said[-1]) if said else None
+    turns = record.get("messages", ())
+    answered = len(turns) > 0 and turns[-1]["role"] == "assistant"
+    return final_answer(turns[-1]["content"]) if answered else None
 
 
 def same_answer(record: Mapping[str, Any], reply: str) -> bool:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from trivium.corpus.records import prompt_of
+
 Messages = list[dict[str, str]]
 
 GRADE = """Grade the reply to a request on this criterion: {criterion}
@@ -104,9 +106,7 @@ def _last_line(pattern: re.Pattern[str], text: str) -> str | None:
 
 def request_of(record: Mapping[str, Any]) -> str:
     """What was asked: the turns before the reply, each with who says it where there are several."""
-    turns = list(record.get("prompt") or record["messages"])
-    if turns[-1]["role"] == "assistant":
-        turns = turns[:-1]
+    turns = prompt_of(record)
     if len(turns) == 1:
         return str(turns[0]["content"])
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
