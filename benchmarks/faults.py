@@ -142,8 +142,9 @@ def stall(steps: int = 40, every: int = 5) -> None:
     from trivium.objectives import NextToken
     from trivium.recipe.training import ModelShape, PretrainStage
     from trivium.train import checkpoint
-    from trivium.train.loop import Run, train
+    from trivium.train.loop import train
     from trivium.train.machine import resolve
+    from trivium.train.run import Run
 
     copies: list[tuple[float, float]] = []
     writes: list[tuple[float, float]] = []

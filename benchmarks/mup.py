@@ -29,8 +29,9 @@ from trivium.model.transformer import Transformer
 from trivium.objectives import NextToken
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import PretrainStage
-from trivium.train.loop import Run, train
+from trivium.train.loop import train
 from trivium.train.machine import resolve
+from trivium.train.run import Run
 from trivium.types import Batch
 
 ROWS, CONTEXT, HEAD, BASE = 16, 128, 32, 64

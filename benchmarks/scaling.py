@@ -31,8 +31,9 @@ from trivium.plan import flops
 from trivium.plan.machine import measured_peak
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import PretrainStage
-from trivium.train.loop import Run, train
+from trivium.train.loop import train
 from trivium.train.machine import resolve
+from trivium.train.run import Run
 from trivium.types import Batch
 
 VOCABULARY, HEAD = 4096, 64

@@ -80,9 +80,10 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
     from trivium.plan import flops
     from trivium.recipe.training import ModelShape, PretrainStage
     from trivium.train import float8
-    from trivium.train.loop import Run, train
+    from trivium.train.loop import train
     from trivium.train.machine import resolve
     from trivium.train.progress import peak_memory
+    from trivium.train.run import Run
 
     about = SIZES[options.worker]
     config = PretrainStage.model_validate(

@@ -36,10 +36,11 @@ from trivium.seeds import seed_torch
 from trivium.text.chat import ChatTokenizer
 from trivium.train import float8
 from trivium.train.distributed import first_rank_first, layout, mesh
-from trivium.train.loop import Run, train
+from trivium.train.loop import train
 from trivium.train.machine import resolve
 from trivium.train.parallel.apply import check, cut, parallelise
 from trivium.train.parallel.pipeline import Pipeline, Stage
+from trivium.train.run import Run
 from trivium.types import Batches, Emit, Objective
 from trivium.verify import VERIFIERS
 

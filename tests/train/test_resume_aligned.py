@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import tiny_aligned
+import tiny
 from tiny import same
 
 from trivium.errors import RecipeError
@@ -31,7 +31,7 @@ CASES = {
 def never_stopped(name: str):
     with TemporaryDirectory() as folder:
         kind, changes = CASES[name]
-        return tiny_aligned.phase(kind, Path(folder), **changes)
+        return tiny.phase(kind, Path(folder), **changes)
 
 
 class Killed(BaseException):
@@ -53,8 +53,8 @@ def test_killed_between_steps(name, tmp_path):
     kind, changes = CASES[name]
     for step in (3, 6):
         with pytest.raises(Killed):
-            tiny_aligned.phase(kind, tmp_path, emit=killing("step", step), **changes)
-    weights, metrics = tiny_aligned.phase(kind, tmp_path, **changes)
+            tiny.phase(kind, tmp_path, emit=killing("step", step), **changes)
+    weights, metrics = tiny.phase(kind, tmp_path, **changes)
     expected, wanted = never_stopped(name)
     assert same(weights, expected)
     for field in ("curve", "before", "after", "steps", "tokens"):
@@ -65,18 +65,18 @@ def test_killed_between_steps(name, tmp_path):
 def test_killed_when_a_set_is_written_and_between_checkpoints(name, tmp_path):
     kind, changes = CASES[name]
     with pytest.raises(Killed):
-        tiny_aligned.phase(kind, tmp_path, emit=killing("rollouts", 1), checkpoint_every="4 steps", **changes)
+        tiny.phase(kind, tmp_path, emit=killing("rollouts", 1), checkpoint_every="4 steps", **changes)
     with pytest.raises(Killed):
-        tiny_aligned.phase(kind, tmp_path, emit=killing("step", 7), checkpoint_every="4 steps", **changes)
+        tiny.phase(kind, tmp_path, emit=killing("step", 7), checkpoint_every="4 steps", **changes)
     found = [path.name for path in checkpoint.steps(tmp_path / "work" / "checkpoints")]
     assert found == ["step-00000004"]
-    assert same(tiny_aligned.phase(kind, tmp_path, **changes)[0], never_stopped(name)[0])
+    assert same(tiny.phase(kind, tmp_path, **changes)[0], never_stopped(name)[0])
 
 
 def test_these_phases_really_move_their_weights(tmp_path):
     """The comparison can fail: with another learning rate every network ends elsewhere."""
     for name in ("reward", "kto", "ppo", "grpo", "distill"):
-        other = tiny_aligned.phase(CASES[name][0], tmp_path / name, lr=1e-3)[0]
+        other = tiny.phase(CASES[name][0], tmp_path / name, lr=1e-3)[0]
         expected = never_stopped(name)[0]
         moved = [key for key in expected if not (other[key] == expected[key]).all()]
         assert len(moved) > len(expected) / 2, (name, moved)
@@ -85,13 +85,13 @@ def test_these_phases_really_move_their_weights(tmp_path):
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
 def test_sets_made_ahead_while_training_goes_on_are_those_made_in_between(kind, tmp_path):
     changes = {"staleness": 1, "minibatches": 2}
-    waited, _ = tiny_aligned.phase(kind, tmp_path / "waited", **changes)
-    ahead, _ = tiny_aligned.phase(kind, tmp_path / "ahead", rollout_device="cpu", **changes)
+    waited, _ = tiny.phase(kind, tmp_path / "waited", **changes)
+    ahead, _ = tiny.phase(kind, tmp_path / "ahead", rollout_device="cpu", **changes)
     assert same(ahead, waited)
-    fresh, _ = tiny_aligned.phase(kind, tmp_path / "fresh", minibatches=2)
+    fresh, _ = tiny.phase(kind, tmp_path / "fresh", minibatches=2)
     assert not same(ahead, fresh)
 
 
 def test_a_rollout_device_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match="cuda:7"):
-        tiny_aligned.phase("grpo", tmp_path, staleness=1, rollout_device="cuda:7")
+        tiny.phase("grpo", tmp_path, staleness=1, rollout_device="cuda:7")

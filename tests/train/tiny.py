@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivium.model import hf, scalar
+from trivium.model import hf, lora, scalar
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
-from trivium.phases import train_phase
+from trivium.phases import PHASES, train_phase
 from trivium.recipe.alignment import (
     DistillStage,
     DpoStage,
@@ -128,13 +128,16 @@ def phase(
     network: Transformer | None = None,
     **changes: Any,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Trains one phase (going on from what is in `folder`); returns the weights and the stage's metrics."""
+    """Trains one phase (going on from what is in `folder`); returns its whole network's weights and the stage's metrics."""
     torch.set_num_threads(1)  # sums in the same order every time
-    chat = chat_tokenizer()
-    network = network or model(chat.vocab_size)
+    chat, stage = chat_tokenizer(), config(kind, **changes)
+    start = network or model(chat.vocab_size)
+    if network is None and stage.adapter is not None:
+        lora.attach(start, stage.adapter, torch.Generator().manual_seed(7))
+    everything = PHASES[kind].network(start, stage)
     metrics = train_phase(
-        config(kind, **changes),
-        model=network,
+        stage,
+        model=start,
         chat_tokenizer=chat,
         data=data(kind, folder / "data"),
         work=folder / "work",
@@ -142,8 +145,9 @@ def phase(
         emit=emit,
         peak=lambda precision, device: 1e12,
         others=others(kind, folder, chat),
+        network=everything,
     )
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}, metrics
+    return {name: tensor.clone() for name, tensor in everything.state_dict().items()}, metrics
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

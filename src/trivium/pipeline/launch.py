@@ -19,14 +19,49 @@ from typing import Any
 from trivium import errors
 from trivium.errors import Interrupted, Preempted, TrainingError, TriviumError
 from trivium.files import write_json
-from trivium.pipeline import worker
+from trivium.pipeline import job as jobs
 from trivium.pipeline.contract import Context
+from trivium.pipeline.training import start, train_here
 from trivium.recipe.parallel import Parallel
 from trivium.train.guard import stop_on_signal
 from trivium.types import Emit
 
 POLL = 0.2
 """Seconds between looks at the ranks' events."""
+
+
+def train(ctx: Context) -> dict[str, Any]:
+    """Runs the stage here, or on the ranks that it asks for; returns its metrics."""
+    parallel = ctx.config.parallel
+    if parallel == "auto":
+        parallel = _chosen(ctx)
+    if parallel.ranks == 1 and ctx.config.launch.kind == "local":
+        return train_here(ctx)
+    return launch(ctx, parallel)
+
+
+def _chosen(ctx: Context) -> Parallel:
+    """`parallel: auto`: every GPU of this machine, as the planner lays them out; one process on a CPU, which has its threads."""
+    import torch
+
+    from trivium.plan.layout import choose
+
+    if not torch.cuda.is_available() or ctx.config.device == "cpu":
+        return Parallel()
+    from trivium.train.machine import resolve
+
+    model, _ = start(ctx)
+    config = ctx.config
+    return choose(
+        model.config,
+        devices=torch.cuda.device_count(),
+        memory=float(torch.cuda.get_device_properties(0).total_memory),
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        context=config.context or model.config.context,
+        bf16=resolve(config).bf16,
+        recompute=config.recompute == "blocks",
+    )
 
 
 def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
@@ -40,7 +75,7 @@ def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
     for old in [*folder.glob("*.json*"), *folder.glob("output.log")]:
         old.unlink()
     job = folder / "job.json"
-    write_json(job, worker.describe(ctx, parallel.model_dump(include=set(AXES))))
+    write_json(job, jobs.describe(ctx, parallel.model_dump(include=set(AXES))))
     STARTERS[ctx.config.launch.kind](ctx, job, parallel.ranks)
     _raise_what_stopped(folder)
     metrics = folder / "metrics.json"
@@ -207,7 +242,7 @@ def _ray(ctx: Context, job: Path, ranks: int) -> None:
             for one in running:
                 ray.cancel(one, force=True)
             continue
-        if not any(codes) or list(job.parent.glob("error-*.json")) or worker.REQUEUE in codes:
+        if not any(codes) or list(job.parent.glob("error-*.json")) or jobs.REQUEUE in codes:
             return
 
 

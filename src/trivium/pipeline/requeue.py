@@ -12,7 +12,8 @@ from typing import Any
 
 from trivium.errors import TrainingError
 from trivium.files import write_json
-from trivium.pipeline.worker import REQUEUE, main
+from trivium.pipeline.job import REQUEUE
+from trivium.pipeline.worker import main
 
 WAIT = 300.0
 """Seconds that a rank waits for the first one to say where they meet."""

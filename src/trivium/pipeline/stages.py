@@ -87,7 +87,7 @@ def _tokenizer(ctx: Context) -> dict[str, Any]:
 
 
 def _train(ctx: Context) -> dict[str, Any]:
-    from trivium.pipeline.training import train
+    from trivium.pipeline.launch import train
 
     return train(ctx)
 

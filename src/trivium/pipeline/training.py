@@ -1,23 +1,11 @@
-"""A training stage: its starting point, one phase on one rank or many, and the checkpoint it leaves."""
+"""A training stage: its starting point, one phase on this rank, and the checkpoint it leaves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from trivium.errors import RecipeError
-from trivium.pipeline import launch
 from trivium.pipeline.contract import Context
-from trivium.recipe.parallel import Parallel
-
-
-def train(ctx: Context) -> dict[str, Any]:
-    """Runs the stage here, or on the ranks that it asks for."""
-    parallel = ctx.config.parallel
-    if parallel == "auto":
-        parallel = _chosen(ctx)
-    if parallel.ranks == 1 and ctx.config.launch.kind == "local":
-        return train_here(ctx)
-    return launch.launch(ctx, parallel)
 
 
 def train_here(ctx: Context) -> dict[str, Any]:
@@ -30,7 +18,7 @@ def train_here(ctx: Context) -> dict[str, Any]:
     from trivium.train import distributed
     from trivium.train.parallel.state import gathered, whole
 
-    model, chat = _start(ctx)
+    model, chat = start(ctx)
     network = PHASES[ctx.config.kind].network(model, ctx.config)
     store = ctx.work.parent.parent
     metrics = train_phase(
@@ -74,7 +62,7 @@ def train_here(ctx: Context) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
 
 
-def _start(ctx: Context) -> tuple[Any, Any]:
+def start(ctx: Context) -> tuple[Any, Any]:
     """(model, tokenizer) that the stage begins with: those of `init`, or new weights."""
     import torch
 
@@ -102,27 +90,3 @@ def _start(ctx: Context) -> tuple[Any, Any]:
     model = Transformer(ModelConfig.from_shape(config.model, chat.vocab_size))
     model.initialise(torch.Generator().manual_seed(derive(ctx.seed, "weights")))
     return model, chat
-
-
-def _chosen(ctx: Context) -> Parallel:
-    """`parallel: auto`: every GPU of this machine, as the planner lays them out; one process on a CPU, which has its threads."""
-    import torch
-
-    from trivium.plan.layout import choose
-
-    if not torch.cuda.is_available() or ctx.config.device == "cpu":
-        return Parallel()
-    from trivium.train.machine import resolve
-
-    model, _ = _start(ctx)
-    config = ctx.config
-    return choose(
-        model.config,
-        devices=torch.cuda.device_count(),
-        memory=float(torch.cuda.get_device_properties(0).total_memory),
-        batch=config.batch,
-        micro_batch=config.micro_batch,
-        context=config.context or model.config.context,
-        bf16=resolve(config).bf16,
-        recompute=config.recompute == "blocks",
-    )

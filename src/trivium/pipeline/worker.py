@@ -10,55 +10,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
-from trivium.files import append_line, write_json
-from trivium.pipeline.contract import Artifact, Context
-from trivium.recipe.models import Recipe
-from trivium.types import Event
-
-REQUEUE = 75
-"""Exit code of a rank that was asked to stop and kept a checkpoint: run it again (EX_TEMPFAIL of sysexits.h)."""
-
-
-def describe(ctx: Context, parallel: dict[str, int]) -> dict[str, Any]:
-    """The job as plain JSON values."""
-    return {
-        "recipe": ctx.recipe.model_dump(mode="json"),
-        "stage": ctx.name,
-        "inputs": {name: str(artifact.path) for name, artifact in ctx.inputs.items()},
-        "out": str(ctx.out),
-        "work": str(ctx.work),
-        "seed": ctx.seed,
-        "recipe_folder": str(ctx.recipe_folder),
-        "parallel": parallel,
-    }
-
-
-def context(job: dict[str, Any], events: Path, rank: int) -> Context:
-    """The Context of a job. The first rank's events go to a file that the launcher reads; the others' go nowhere."""
-    recipe = Recipe.model_validate(job["recipe"])
-    paths = {name: Path(path) for name, path in job["inputs"].items()}
-
-    def emit(event: Event, /) -> None:
-        if rank == 0:
-            append_line(events, json.dumps(event, ensure_ascii=False))
-
-    return Context(
-        name=job["stage"],
-        config=recipe.stages[job["stage"]],
-        recipe=recipe,
-        inputs={
-            name: Artifact(path, json.loads((path / "artifact.json").read_text(encoding="utf-8")))
-            for name, path in paths.items()
-        },
-        out=Path(job["out"]),
-        work=Path(job["work"]),
-        seed=job["seed"],
-        emit=emit,
-        recipe_folder=Path(job["recipe_folder"]),
-    )
+from trivium.files import write_json
+from trivium.pipeline.job import REQUEUE, context
 
 
 def main(path: Path) -> int:

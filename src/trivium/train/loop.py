@@ -9,8 +9,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,37 +16,14 @@ from torch import Tensor
 
 from trivium.errors import Interrupted, Preempted
 from trivium.model.moe import balance
-from trivium.model.transformer import Transformer
-from trivium.recipe.training import TrainingStage
 from trivium.train import checkpoint, recover, schedule
 from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
 from trivium.train.guard import Guard, StopRequest, stop_on_signal
-from trivium.train.machine import Machine
 from trivium.train.optim import build
-from trivium.train.parallel.pipeline import Pipeline
 from trivium.train.progress import Progress
-from trivium.train.validation import moved, validate
-from trivium.types import Batches, Emit, Objective, Output
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: what to train, on what, for how long, and where its checkpoints go."""
-
-    model: Transformer
-    objective: Objective
-    batches: Batches
-    steps: int
-    config: TrainingStage
-    machine: Machine
-    folder: Path  # checkpoints of this run
-    emit: Emit
-    pipeline: Pipeline | None = None  # runs the forward and backward passes where layers lie on several ranks
-    validation: Batches | None = None  # a fixed held-out set; batch(0) is all of it
-    sources: tuple[str, ...] = ()  # what its `source` counts
-    sample: Callable[[], list[dict[str, str]]] | None = None  # what the model says to a few prompts
-    flops_per_step: float = 0.0
-    peak: float = 1.0  # measured matmul peak, FLOP/s
+from trivium.train.run import Run, State, moved
+from trivium.train.validation import validate
+from trivium.types import Output
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -125,7 +100,7 @@ class Due:
     def __init__(self, run: Run, writer: checkpoint.Writer) -> None:
         self.run, self.writer, self.saved = run, writer, time.monotonic()
 
-    def __call__(self, state: recover.State, stopping: bool) -> bool:
+    def __call__(self, state: State, stopping: bool) -> bool:
         if state["position"] % self.run.batches.period != 0:
             return False
         if stopping:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trivium.train.distributed import any_rank, global_sum, rank
+from trivium.train.run import Run, State
 from trivium.train.validation import validate
-
-if TYPE_CHECKING:
-    from trivium.train.loop import Run
 
 
 class Progress:
     """Turns steps into events: loss and the objective's metrics, speed, utilisation, time left."""
 
-    def __init__(self, run: Run, state: dict[str, Any]) -> None:
+    def __init__(self, run: Run, state: State) -> None:
         self.run, self.state = run, state
         self.rates: list[float] = []
         self.clock = time.monotonic()
@@ -75,7 +73,7 @@ KEPT = 16
 class Samples:
     """Lets the model write where a look is due; all ranks agree on when. What it wrote goes into an event and the state."""
 
-    def __init__(self, run: Run, state: dict[str, Any]) -> None:
+    def __init__(self, run: Run, state: State) -> None:
         self.run, self.state = run, state
         self.clock, self.pause = time.monotonic(), 0.0
 

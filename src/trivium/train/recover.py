@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -12,13 +11,7 @@ from trivium.errors import TrainingError
 from trivium.train import checkpoint
 from trivium.train.guard import Guard, fresh
 from trivium.train.machine import compiling_pays
-
-if TYPE_CHECKING:
-    from trivium.train.loop import Run
-
-State = dict[str, Any]
-"""What a checkpoint holds beside tensors: `step` (optimizer steps taken), `position` (the batch that comes next; ahead of
-`step` by the batches that were left out), `guard`, `curve`, `samples`, `compiled`, `before`."""
+from trivium.train.run import Run, State
 
 
 def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer) -> State:

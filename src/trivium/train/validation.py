@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trivium.train.distributed import global_sum
-from trivium.types import Batch, Objective, Output
-
-if TYPE_CHECKING:
-    from trivium.train.loop import Run
-
-
-def moved(batch: Batch, device: str) -> Batch:
-    """The batch on `device`."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}  # type: ignore[attr-defined, return-value]
-
-
-def measured(objective: Objective, out: Output, batch: Batch, sources: int) -> dict[str, Tensor]:
-    """The objective's metrics, (1 + sources, 2) each: (sum, weight) of the whole batch, then of each source alone.
-
-    A source alone is the batch with a loss_mask of 0 elsewhere, so its sums and weights add up to those of the whole.
-    """
-    parts = [objective(out, batch).metrics]
-    for number in range(sources):
-        only: Batch = {**batch, "loss_mask": batch["loss_mask"] * (batch["source"] == number)}
-        parts.append(objective(out, only).metrics)
-    return {name: torch.stack([torch.stack(part[name]) for part in parts]) for name in parts[0]}
+from trivium.train.run import Run, measured, moved
 
 
 @torch.no_grad()
@@ -43,15 +23,15 @@ def validate(run: Run, step: int | None = None) -> dict[str, Any]:
     if run.pipeline is not None:
         everything = [moved(b, run.machine.device) for b in held]
         sums, held = run.pipeline.validate(everything, run.machine.autocast(), len(run.sources)), []
-    for one in held:
-        batch = moved(one, run.machine.device)
+    for rows in held:
+        batch = moved(rows, run.machine.device)
         with run.machine.autocast():
             out = run.model(batch, run.objective.wants)
         for name, pairs in measured(run.objective, out, batch, len(run.sources)).items():
             sums[name] = sums.get(name, 0) + pairs
     # ranks along `data` add the same: the ratio stays
-    whole = {name: pairs[0] for name, pairs in sums.items()}
-    result: dict[str, Any] = ratios({name: global_sum(pair) for name, pair in whole.items()})
+    joint = {name: pairs[0] for name, pairs in sums.items()}
+    result: dict[str, Any] = ratios({name: global_sum(pair) for name, pair in joint.items()})
     if run.sources:
         parts = {name: global_sum(pairs[1:]) for name, pairs in sums.items()}
         result["sources"] = {

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from trivium.model.heads import log_probs
 from trivium.model.transformer import Transformer, document_mask
 from trivium.train.distributed import Mesh
-from trivium.train.validation import measured
+from trivium.train.run import measured
 from trivium.types import Batch, Objective, Output
 
 KEYS = ("positions", "doc_id", "targets")
@@ -127,7 +127,7 @@ class Pipeline:
     def validate(
         self, micro: Many[Batch], autocast: AbstractContextManager[Any], sources: int = 0
     ) -> dict[str, Tensor]:
-        """`train.validation.measured` of batches that need no gradient, one after the other."""
+        """`train.run.measured` of batches that need no gradient, one after the other."""
         self.metrics = []
         for batch in micro:
             x = batch["tokens"]
