@@ -141,14 +141,14 @@ def write(folder: Path, side: str, precision: str, cache: str, options: argparse
 
 
 def ours_writing(folder: Path, kind: Any, _: str, stops: tuple[int, ...]) -> Any:
-    from trivium.generate.sampling import Sampling
+    from trivium.generate.sampling import SamplingParams
     from trivium.generate.slots import complete
     from trivium.model import hf
 
     model = hf.load(folder / "start").to(kind)
 
     def writer(prompts: list[list[int]], new: int, sampling: bool, ends: bool) -> list[list[int]]:
-        how = Sampling(
+        how = SamplingParams(
             max_new_tokens=new, seed=SEED, **({"temperature": 0.8, "top_p": 0.9} if sampling else {})
         )
         return [one.ids for one in complete(model, prompts, how, stops if ends else (), slots=SLOTS)]
@@ -210,7 +210,7 @@ def ours(folder: Path, part: str, precision: str, steps: int) -> tuple[list[floa
     kind: Any = DpoStage if part == "dpo" else SftStage
     config = kind.model_validate(
         {
-            "kind": part, "init": "start", "data": "data", "steps": steps, "batch": BATCH, "lr": LR, "clip": CLIP,
+            "kind": part, "init": "start", "data": "data", "steps": steps, "batch": BATCH, "lr": LR, "max_grad_norm": CLIP,
             "weight_decay": 0.0, "betas": BETAS, "schedule": "constant", "warmup": 0.0, "context": ROW,
             "precision": precision, "log_every": 1, "checkpoint_every": "10h", "device": "cpu",
             "adapter": {"rank": RANK}, **({"beta": BETA} if part == "dpo" else {}),
@@ -298,9 +298,9 @@ def theirs(
 
 def in_order(items: Any, steps: int) -> list[int]:
     """Numbers of the items in the order of `ours`."""
-    from trivium.batches.rows import Layout, Shuffled
+    from trivium.batches.rows import BatchSharding, Shuffled
 
-    order = Shuffled(items.count, items.item, Layout(SEED, BATCH, BATCH))
+    order = Shuffled(items.count, items.item, BatchSharding(SEED, BATCH, BATCH))
     return [item for step in range(steps) for item in order.describe(step)["items"]]
 
 

@@ -29,7 +29,7 @@ SEEDED = (*METHODS, *SMALL, "judge", "traces")
 """Stages that draw anew with every seed."""
 COLUMNS = {
     "preference_accuracy": "preference accuracy",
-    "win_rate": "win rate",
+    "beats_rejected": "win rate",
     "reasoning_exact_match": "reasoning",
     "refusal_rate": "refuses harm",
     "kl_per_token": "KL/token",
@@ -39,7 +39,7 @@ COLUMNS = {
     "unfinished": "cut off",
     "response_loss": "response loss",
 }
-PERCENT = {"preference_accuracy", "win_rate", "reasoning_exact_match", "refusal_rate", "repetition", "declined",
+PERCENT = {"preference_accuracy", "beats_rejected", "reasoning_exact_match", "refusal_rate", "repetition", "declined",
            "unfinished"}  # fmt: skip
 T95 = {1: math.inf, 2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Two-sided 95% quantile of Student's t, by number of seeds."""

@@ -87,7 +87,7 @@ def ours(folder: Path, precision: str, compiled: bool, micro: int, steps: int) -
     config = PretrainStage.model_validate(
         {
             "kind": "pretrain", "data": "corpus", "tokenizer": "vocab", "steps": steps, "batch": BATCH,
-            "micro_batch": micro, "lr": LR, "clip": CLIP, "weight_decay": DECAY, "betas": BETAS, "warmup": 0.05,
+            "micro_batch": micro, "lr": LR, "max_grad_norm": CLIP, "weight_decay": DECAY, "betas": BETAS, "warmup": 0.05,
             "precision": precision, "compile": "on" if compiled else "off", "log_every": 1,
             "checkpoint_every": "10h", "device": "cpu",
         }
@@ -119,13 +119,13 @@ def theirs(folder: Path, precision: str, compiled: bool, micro: int, steps: int)
     import transformers
 
     from trivium.batches.packed import Packed
-    from trivium.batches.rows import Layout, Shuffled
+    from trivium.batches.rows import BatchSharding, Shuffled
     from trivium.corpus.shards import open_shards
 
     packed = Packed(
         open_shards(folder / "work" / "train")[0], CONTEXT
     )  # the very rows of `ours`, in the same order
-    order = Shuffled(packed.count, packed.item, Layout(7, BATCH, BATCH))
+    order = Shuffled(packed.count, packed.item, BatchSharding(7, BATCH, BATCH))
     rows = [row for step in range(steps) for row in order.batch(step)[0]["tokens"]]
 
     class Rows(torch.utils.data.Dataset):

@@ -243,7 +243,7 @@ def chat(
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
     from trivium.generate.engine import stream
-    from trivium.generate.sampling import Sampling
+    from trivium.generate.sampling import SamplingParams
     from trivium.imports import open_checkpoint
     from trivium.seeds import derive
 
@@ -252,7 +252,9 @@ def chat(
 
     def answer(messages: list[dict[str, str]]) -> str:
         # Another seed each turn: the same words drawn again would repeat the last reply's luck.
-        sampling = Sampling(temperature, max_new_tokens=max_new_tokens, seed=derive(seed, len(messages)))
+        sampling = SamplingParams(
+            temperature, max_new_tokens=max_new_tokens, seed=derive(seed, len(messages))
+        )
         pieces = []
         for piece in stream(model, tokenizer, messages, sampling):
             print(piece, end="", flush=True)

@@ -15,14 +15,14 @@ from typing import Any
 
 from trivium.batches.annotate import annotate_feedback, annotate_reference
 from trivium.batches.chat import Conversations
+from trivium.batches.context import Items, PhaseContext, Rows, both_splits
 from trivium.batches.feedback import Feedback, WithBaseline
 from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import Corpus, open_corpus
 from trivium.batches.pairs import Pairs
-from trivium.batches.rows import Fixed, Layout, Shuffled, with_sources
+from trivium.batches.rows import BatchSharding, Fixed, Shuffled, with_sources
 from trivium.batches.samples import sampler
 from trivium.batches.shares import labels, mixed
-from trivium.batches.source import Items, Rows, Source, both_splits
 from trivium.batches.teacher import taught
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, DataError
@@ -48,73 +48,71 @@ VALIDATION_ITEMS = 256
 """Held-out rows or pairs that the loss is taken on before and after a phase."""
 
 
-def packed(source: Source) -> Items:
-    tokens = source.tokens or source.work
+def packed(ctx: PhaseContext) -> Items:
+    tokens = ctx.tokens or ctx.work
 
     def corpus(split: str, rows: int) -> Corpus:
         what = f"the {split} split"
-        return open_corpus(
-            source.data / split, source.chat, tokens / split, source.length, rows=rows, what=what
-        )
+        return open_corpus(ctx.data / split, ctx.chat, tokens / split, ctx.length, rows=rows, what=what)
 
-    train_split = corpus("train", source.batch)
+    train_split = corpus("train", ctx.batch)
     try:
         found = corpus("heldout", 1)
-        found.names = labels(source.data, [one.shard.source for one in found.sources])
+        found.names = labels(ctx.data, [one.shard.source for one in found.sources])
         heldout: Corpus | None = found
     except DataError:  # a held-out split shorter than one row: trained without a before and after
         heldout = None
     items = Items(train_split, heldout, {"tokens_available": train_split.total_tokens})
 
-    def online(plan: Layout, steps: int) -> Batches:
-        batches, items.account["sources"] = mixed(train_split, source.data, plan, steps, source.emit)
+    def online(plan: BatchSharding, steps: int) -> Batches:
+        batches, items.account["sources"] = mixed(train_split, ctx.data, plan, steps, ctx.emit)
         return batches
 
     items.online = online
     return items
 
 
-def chat(source: Source) -> Items:
+def chat(ctx: PhaseContext) -> Items:
     def conversations(split: str) -> Conversations:
-        return Conversations.build(read(source.data / split), source.chat, source.length)
+        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length)
 
-    return both_splits(conversations, source)
+    return both_splits(conversations, ctx)
 
 
-def pairs(source: Source) -> Items:
+def pairs(ctx: PhaseContext) -> Items:
     def build(split: str) -> Pairs:
-        return Pairs.build(read(source.data / split), source.chat, source.length)
+        return Pairs.build(read(ctx.data / split), ctx.chat, ctx.length)
 
-    items = both_splits(build, source)
+    items = both_splits(build, ctx)
     items.rows_per_item = 2
     return items
 
 
-def pairs_with_reference(source: Source) -> Items:
-    items = pairs(source)
-    _reference(source, items, annotate_reference)
+def pairs_with_reference(ctx: PhaseContext) -> Items:
+    items = pairs(ctx)
+    _reference(ctx, items, annotate_reference)
     return items
 
 
-def feedback(source: Source) -> Items:
+def feedback(ctx: PhaseContext) -> Items:
     def build(split: str) -> Feedback:
-        return Feedback.build(read(source.data / split), source.chat, source.length, both=split == "train")
+        return Feedback.build(read(ctx.data / split), ctx.chat, ctx.length, both=split == "train")
 
-    items = both_splits(build, source)
-    _reference(source, items, annotate_feedback)
+    items = both_splits(build, ctx)
+    _reference(ctx, items, annotate_feedback)
 
     def around(batches: Batches) -> Batches:
         held = items.heldout if isinstance(batches, Fixed) else items.train
         assert isinstance(held, Feedback)
-        return WithBaseline(batches, held, source.network, source.machine)
+        return WithBaseline(batches, held, ctx.network, ctx.machine)
 
     items.around = around
     return items
 
 
-def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> None:
+def _reference(ctx: PhaseContext, items: Items, annotate: Callable[..., None]) -> None:
     """The frozen reference's log-probabilities of both splits, from the model as it is before the first step."""
-    source.emit(
+    ctx.emit(
         {
             "event": "message",
             "message": "the frozen reference is the checkpoint that this phase starts from; its log-probabilities are "
@@ -123,17 +121,15 @@ def _reference(source: Source, items: Items, annotate: Callable[..., None]) -> N
     )
     for name, part in (("train", items.train), ("heldout", items.heldout)):
         if part is not None:
-            where = source.work / f"reference-{name}.safetensors"
-            annotate(
-                part, source.model, where, autocast=source.machine.autocast(), device=source.machine.device
-            )
+            where = ctx.work / f"reference-{name}.safetensors"
+            annotate(part, ctx.model, where, autocast=ctx.machine.autocast(), device=ctx.machine.device)
 
 
 @dataclass(frozen=True)
 class Phase:
     """One row of the table."""
 
-    batches: Callable[[Source], Items]
+    batches: Callable[[PhaseContext], Items]
     objective: Callable[[Any], Objective]
     network: Callable[[Transformer, Any], Any] = lambda model, config: model
     """What the loop calls: the model, or the model and its scalar head."""
@@ -150,10 +146,12 @@ PHASES: dict[str, Phase] = {
     "kto": Phase(feedback, lambda c: Kto(c.beta, c.desirable, c.undesirable)),
     "ppo": Phase(
         critic_rollouts,
-        lambda c: Ppo(c.clip, c.value_clip, c.value_weight, c.entropy_weight),
+        lambda c: Ppo(c.clip_epsilon, c.value_clip, c.value_weight, c.entropy_weight),
         lambda model, c: ActorCritic(model, None if c.share_trunk else deepcopy(model)),
     ),
-    "grpo": Phase(group_rollouts, lambda c: Grpo(c.loss, c.max_new_tokens, c.clip, c.clip_high, c.kl)),
+    "grpo": Phase(
+        group_rollouts, lambda c: Grpo(c.loss, c.max_new_tokens, c.clip_epsilon, c.clip_epsilon_high, c.kl)
+    ),
     "distill": Phase(taught, lambda c: Distill(c.divergence, c.distill_temperature, c.mix, c.share)),
 }
 
@@ -204,7 +202,7 @@ def train_phase(
     network.to(machine.device)
     length = config.context or model.config.context
     score = VERIFIERS.get(getattr(config, "reward", None) or "")
-    source = Source(
+    ctx = PhaseContext(
         config,
         data,
         chat_tokenizer,
@@ -220,13 +218,13 @@ def train_phase(
         tokens,
     )
     with first_rank_first():
-        items = phase.batches(source)
+        items = phase.batches(ctx)
     each = items.train.tokens_per_item
-    _check_sizes(config, source, round(items.train.count * items.repeats * each))
+    _check_sizes(config, ctx, round(items.train.count * items.repeats * each))
     steps = steps_of(config, items.train.count * items.repeats, each)
     tokens_per_step = round(config.batch * each)
     emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
-    run = _run(source, items, phase.objective(config), steps, tokens_per_step, peak)
+    run = _run(ctx, items, phase.objective(config), steps, tokens_per_step, peak)
     before = _measured(items, work, "before")
     result = train(run)
     if items.measure is not None:
@@ -242,7 +240,7 @@ def train_phase(
 
 
 def _run(
-    source: Source,
+    ctx: PhaseContext,
     items: Items,
     objective: Objective,
     steps: int,
@@ -250,13 +248,13 @@ def _run(
     peak: Callable[[str, str], float],
 ) -> Run:
     """The model laid over the ranks, and what the loop needs beside it."""
-    config, model, machine = source.config, source.model, source.machine
+    config, model, machine = ctx.config, ctx.model, ctx.machine
     rank, world = layout()
     micro = config.micro_batch or config.batch // world
-    plan = Layout(source.seed, config.batch, micro, rank, world)
-    source.network.train()
+    plan = BatchSharding(ctx.seed, config.batch, micro, rank, world)
+    ctx.network.train()
     seed_torch(
-        source.seed, "dropout"
+        ctx.seed, "dropout"
     )  # a checkpoint that the run goes on from has the generator's state of then
     model.recompute = config.recompute == "blocks"
     grid = mesh()
@@ -270,18 +268,18 @@ def _run(
     validation = _fixed(held, micro) if held else None
     per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
     return Run(
-        model=source.network,
+        model=ctx.network,
         objective=objective,
         pipeline=Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None,
         batches=cut(model, items.around(made)),
         steps=steps,
         config=config,
         machine=machine,
-        folder=source.work / "checkpoints",
-        emit=source.emit,
+        folder=ctx.work / "checkpoints",
+        emit=ctx.emit,
         validation=cut(model, items.around(validation)) if validation else None,
         sources=validation.names if validation else (),
-        sample=sampler(source),
+        sample=sampler(ctx),
         flops_per_step=per_token * tokens_per_step,
         peak=peak(machine.precision, machine.device),
     )
@@ -296,9 +294,9 @@ def _fixed(held: Rows, micro: int) -> Fixed:
     return Fixed(count, with_sources(held.item, origins), micro, names=tuple(names))
 
 
-def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
+def _check_sizes(config: TrainingStage, ctx: PhaseContext, available: int) -> None:
     """What would go wrong only inside the first steps, or without a word. ArtifactError for ids that the model has not."""
-    known, given = source.model.config.vocab_size, source.chat.vocab_size
+    known, given = ctx.model.config.vocab_size, ctx.chat.vocab_size
     if given > known:
         raise ArtifactError(
             f"the tokenizer has {given} ids and the checkpoint's embeddings hold {known}",
@@ -313,7 +311,7 @@ def _check_sizes(config: TrainingStage, source: Source, available: int) -> None:
                 fix=f"add data, ask for at most {round(available * config.max_epochs):,} tokens, or write "
                 f"`max_epochs: {math.ceil(times)}` if you mean it",
             )
-        source.emit(
+        ctx.emit(
             {
                 "event": "warning",
                 "message": f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it is read "

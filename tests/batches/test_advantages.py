@@ -51,12 +51,12 @@ def test_each_token_pays_for_leaving_the_reference_and_the_last_is_scored():
 
 def test_returns_and_advantages_of_two_tokens():
     rewards, values = tensor([[0.0, 1.0, 2.0, 0.0]]), tensor([[7.0, 0.5, 3.0, 7.0]])
-    advantage, returns = gae(rewards, values, MASK[:1], gamma=0.9, lam=0.5)
+    advantage, returns = gae(rewards, values, MASK[:1], gamma=0.9, gae_lambda=0.5)
     last = 2.0 - 3.0  # nothing comes after a reply
     first = (1.0 + 0.9 * 3.0 - 0.5) + 0.9 * 0.5 * last
     torch.testing.assert_close(advantage, tensor([[0, first, last, 0]]))
     torch.testing.assert_close(returns, tensor([[0, first + 0.5, last + 3.0, 0]]))
-    monte_carlo = gae(rewards, values, MASK[:1], gamma=1.0, lam=1.0)[1]
+    monte_carlo = gae(rewards, values, MASK[:1], gamma=1.0, gae_lambda=1.0)[1]
     assert monte_carlo.tolist() == [[0, 3, 2, 0]]  # lambda 1: what really came
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium.batches.mixed import BLOCK, Mixed, Span, block_of, plan, tempered
-from trivium.batches.rows import Layout
+from trivium.batches.rows import BatchSharding
 from trivium.errors import DataError
 
 COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=5)
@@ -41,7 +41,7 @@ def test_the_batch_is_the_same_for_any_ranks_and_micro_batches(mix, seed, cut):
 
     def seen(world: int, micro: int, step: int) -> list[list[int]]:
         batches = [
-            mixed(counts, spans, 6 * steps, Layout(seed, 6, micro, rank, world)).batch(step)
+            mixed(counts, spans, 6 * steps, BatchSharding(seed, 6, micro, rank, world)).batch(step)
             for rank in range(world)
         ]
         return torch.cat([part["tokens"] for rank in batches for part in rank]).tolist()
@@ -55,7 +55,7 @@ def test_the_batch_is_the_same_for_any_ranks_and_micro_batches(mix, seed, cut):
 def test_a_step_does_not_depend_on_those_before_it(mix, seed):
     counts, spans, steps = mix
     steps = min(steps, 40)
-    layout = Layout(seed, 4, 4)
+    layout = BatchSharding(seed, 4, 4)
     onward = mixed(counts, spans, 4 * steps, layout)
     forth = [onward.places(step) for step in range(steps)]
     back = mixed(counts, spans, 4 * steps, layout)
@@ -66,7 +66,7 @@ def test_a_step_does_not_depend_on_those_before_it(mix, seed):
 @given(mixes(), st.integers(0, 9))
 def test_shares_are_those_planned_and_every_epoch_shows_each_row_once(mix, seed):
     counts, spans, rows = mix
-    batches = mixed(counts, spans, rows, Layout(seed, 1, 1))
+    batches = mixed(counts, spans, rows, BatchSharding(seed, 1, 1))
     places = [batches.place(position) for position in range(rows)]
     drawn = Counter(source for source, _ in places)
     shares = np.asarray(spans[0].weights) / sum(spans[0].weights)
@@ -123,7 +123,7 @@ def test_a_curriculum_changes_the_shares_on_its_way():
 def test_a_short_run_has_its_curriculum_too():
     spans = [Span(0.5, (1.0, 0.0)), Span(1.0, (0.0, 1.0))]
     assert plan([50, 50], spans, 160)[-1].tolist() == [80, 80]
-    batches = mixed([50, 50], spans, 160, Layout(0, 8, 8))
+    batches = mixed([50, 50], spans, 160, BatchSharding(0, 8, 8))
     assert {source for step in range(9) for source, _ in batches.places(step)} == {0}
     assert {source for step in range(11, 20) for source, _ in batches.places(step)} == {1}
 

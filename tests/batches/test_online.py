@@ -6,10 +6,10 @@ import pytest
 import torch
 from random_models import random_model
 
-from trivium.batches.online import Judge, critic_rollouts, drift, group_rollouts
+from trivium.batches.context import PhaseContext
+from trivium.batches.online import RewardFunction, critic_rollouts, drift, group_rollouts
 from trivium.batches.rollouts import Prompts, Rollout
-from trivium.batches.rows import Layout
-from trivium.batches.source import Source
+from trivium.batches.rows import BatchSharding
 from trivium.errors import ArtifactError, DataError
 from trivium.generate.slots import Completion
 from trivium.model import lora, scalar
@@ -27,7 +27,7 @@ def prompt(text: str) -> dict[str, object]:
 
 @pytest.fixture
 def make(chat, tmp_path, write_lines):
-    """A Source of a ppo or grpo stage over four prompts, its events and its network."""
+    """The context of a ppo or grpo stage over four prompts, its events and its network."""
 
     def build(kind: str, reward_vocabulary: int = 320, **fields):
         write_lines(tmp_path / "data" / "train.jsonl", [prompt(text) for text in WORDS])
@@ -45,7 +45,7 @@ def make(chat, tmp_path, write_lines):
             lora.attach(model, config.adapter, torch.Generator().manual_seed(7))
         network = PHASES[kind].network(model, config)
         events: list[dict] = []
-        source = Source(
+        source = PhaseContext(
             config, tmp_path / "data", chat, 64, tmp_path / "work", 3, model, network, resolve(config), events.append,
             {"reward_model": tmp_path / "judge"},
         )  # fmt: skip
@@ -107,7 +107,7 @@ def test_the_reference_of_an_adapter_is_its_base(make, quantize):
 def test_the_log_of_a_set_measures_the_distance_from_the_base(make):
     """At the start the policy is the reference; after its adapter moved it is not."""
     source, events = make("grpo", adapter={"rank": 2}, group=2, kl=0.1)
-    rollouts = group_rollouts(source).online(Layout(3, 4, 4), 2)
+    rollouts = group_rollouts(source).online(BatchSharding(3, 4, 4), 2)
     rollouts.batch(0)
     for name, parameter in source.model.named_parameters():
         if name.endswith("lora_B"):
@@ -129,7 +129,7 @@ def test_an_epoch_shows_each_prompt_once(make):
     source, _ = make("grpo", group=2, updates=3)
     items = group_rollouts(source)
     assert items.train.count * items.repeats / source.batch == 6
-    plan = items.online(Layout(3, 4, 4), 6)
+    plan = items.online(BatchSharding(3, 4, 4), 6)
     assert sorted({n for number in range(2) for n in plan._asked(number)}) == [0, 1, 2, 3]
 
 
@@ -144,8 +144,8 @@ def rollout(*replies: tuple[str, Completion]) -> Rollout:
 def test_rewards_are_added_and_an_open_end_is_paid_for():
     made = rollout(reply("yes"), reply("no"), reply("yes", finished=False))
     score = lambda record, text: float(text == "yes")  # noqa: E731
-    assert Judge(score, None)(made, None).tolist() == [1, 0, 1]
-    assert Judge(score, None, 0.25)(made, None).tolist() == [1, 0, 0.75]
+    assert RewardFunction(score, None)(made, None).tolist() == [1, 0, 1]
+    assert RewardFunction(score, None, 0.25)(made, None).tolist() == [1, 0, 0.75]
 
 
 def test_drift_shows_repetition_and_refusals_and_distance():
@@ -161,7 +161,7 @@ def test_drift_shows_repetition_and_refusals_and_distance():
 
 def test_truncated_replies_can_be_left_out_of_the_loss(make):
     source, events = make("grpo", group=2, skip_truncated=True, max_new_tokens=1)
-    [batch] = group_rollouts(source).online(Layout(3, 4, 4), 2).batch(0)
+    [batch] = group_rollouts(source).online(BatchSharding(3, 4, 4), 2).batch(0)
     assert batch["loss_mask"].sum() == 0 and batch["advantage"].isfinite().all()
     [said] = [event for event in events if event["event"] == "rollouts"]
     assert said["tokens"] == 1 and said["finished"] == 0  # what was said, though it teaches nothing
@@ -183,7 +183,7 @@ def test_prompts_that_leave_no_room_are_named(make, chat, write_lines, tmp_path)
 
 def test_one_token_replies_have_no_spread_and_no_warning(make):
     source, events = make("ppo", max_new_tokens=1, batch=1)
-    [batch] = critic_rollouts(source).online(Layout(3, 1, 1), 2).batch(0)
+    [batch] = critic_rollouts(source).online(BatchSharding(3, 1, 1), 2).batch(0)
     assert batch["returns"].isfinite().all()
     [said] = [event for event in events if event["event"] == "rollouts"]
     assert all(value == value for value in said.values()), "nothing is NaN"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivium.batches.packed import Corpus, Packed, open_corpus
-from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.rows import BatchSharding, Fixed, Shuffled
 from trivium.errors import DataError
 from trivium.objectives import NextToken
 
@@ -105,7 +105,7 @@ def test_an_epoch_of_shuffled_rows_is_the_whole_stream(chat, write_documents, tm
     texts = [f"document {i} says {'x' * i}" for i in range(20)]
     stream = [n for ids in chat.documents(texts) for n in ids]
     packed = one(open_texts(texts, chat, write_documents, tmp_path, 16, 4))
-    batches = Shuffled(packed.count, packed.item, Layout(0, packed.count, packed.count)).batch(0)
+    batches = Shuffled(packed.count, packed.item, BatchSharding(0, packed.count, packed.count)).batch(0)
     found = torch.cat([b["tokens"][b["doc_id"] >= 0] for b in batches])
     assert sorted(found.tolist()) == sorted(stream)
 

@@ -10,7 +10,7 @@ import torch
 
 from trivium.batches.annotate import annotate_reference, response_log_probs
 from trivium.batches.pairs import STEP, Pairs
-from trivium.batches.rows import Fixed, Layout, Shuffled
+from trivium.batches.rows import BatchSharding, Fixed, Shuffled
 from trivium.errors import DataError
 from trivium.objectives import Dpo
 from trivium.text.chat import ChatTokenizer
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_counted(chat):
 def test_a_micro_batch_never_parts_a_pair(chat):
     pairs = Pairs.build(RECORDS, chat, 64)
     for step in range(3):
-        for batch in Shuffled(pairs.count, pairs.item, Layout(0, 4, 2)).batch(step):
+        for batch in Shuffled(pairs.count, pairs.item, BatchSharding(0, 4, 2)).batch(step):
             assert batch["pair"].view(-1, 2).eq(batch["pair"][::2, None]).all()
             assert batch["label"].tolist() == [1, 0] * 2
 

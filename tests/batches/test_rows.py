@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.batches.rows import Fixed, Layout, Shuffled, collate, sequence_row
+from trivium.batches.rows import BatchSharding, Fixed, Shuffled, collate, sequence_row
 
 PAD = 1
 SEGMENTS = st.lists(
@@ -60,7 +60,7 @@ def seen(batches) -> list[int]:
 )
 def test_a_batch_is_pure_in_seed_and_step(seed, count, share, asked):
     def make() -> Shuffled:
-        return Shuffled(count, numbers, Layout(seed, share[0], share[1]))
+        return Shuffled(count, numbers, BatchSharding(seed, share[0], share[1]))
 
     in_order = make()
     expected = [seen(in_order.batch(step)) for step in range(8)]
@@ -73,8 +73,8 @@ def test_a_batch_is_pure_in_seed_and_step(seed, count, share, asked):
 
 
 def test_the_order_changes_with_epoch_and_seed():
-    stream = seen(Shuffled(32, numbers, Layout(0, 64, 64)).batch(0))
-    other = seen(Shuffled(32, numbers, Layout(1, 64, 64)).batch(0))
+    stream = seen(Shuffled(32, numbers, BatchSharding(0, 64, 64)).batch(0))
+    other = seen(Shuffled(32, numbers, BatchSharding(1, 64, 64)).batch(0))
     assert stream[:32] != stream[32:] and stream != other and stream[:32] != sorted(stream[:32])
 
 
@@ -85,9 +85,10 @@ def test_the_order_changes_with_epoch_and_seed():
     step=st.integers(0, 9),
 )
 def test_the_ranks_together_see_the_batch_of_one_rank(seed, world, count, step):
-    alone = seen(Shuffled(count, numbers, Layout(seed, 12, 12)).batch(step))
+    alone = seen(Shuffled(count, numbers, BatchSharding(seed, 12, 12)).batch(step))
     ranks = [
-        seen(Shuffled(count, numbers, Layout(seed, 12, 1, rank, world)).batch(step)) for rank in range(world)
+        seen(Shuffled(count, numbers, BatchSharding(seed, 12, 1, rank, world)).batch(step))
+        for rank in range(world)
     ]
     assert [item for rank in ranks for item in rank] == alone
     assert len({len(rank) for rank in ranks}) == 1
@@ -96,7 +97,7 @@ def test_the_ranks_together_see_the_batch_of_one_rank(seed, world, count, step):
 @pytest.mark.parametrize(("batch", "micro", "world"), [(4, 3, 1), (4, 4, 2), (5, 1, 2)])
 def test_a_batch_that_does_not_divide_is_refused(batch, micro, world):
     with pytest.raises(ValueError, match="do not divide"):
-        Layout(0, batch, micro, 0, world)
+        BatchSharding(0, batch, micro, 0, world)
 
 
 @given(st.integers(1, 20), st.integers(1, 7))

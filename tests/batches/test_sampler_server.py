@@ -13,11 +13,11 @@ import torch
 from chat_server import Server, raw, send
 from random_models import random_model
 
+from trivium.batches.context import PhaseContext
 from trivium.batches.online import group_rollouts
-from trivium.batches.rows import Layout
-from trivium.batches.source import Source
+from trivium.batches.rows import BatchSharding
 from trivium.errors import DataError
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.model import hf, lora
 from trivium.recipe.alignment import GrpoStage
@@ -36,7 +36,7 @@ class Sampler(Server):
         if self.seen[-1]["path"] == "/update_weights_from_disk":
             self.model, self.loads = hf.load(Path(body["model_path"])).eval(), self.loads + 1
             return send(handler, 200, b'{"success": true}')
-        sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"], body["seed"])
+        sampling = SamplingParams(body["temperature"], body["top_p"], body["max_tokens"], body["seed"])
         [made] = complete(self.model, [body["prompt"]], sampling, body["stop_token_ids"])
         shown = {"tokens": [f"token_id:{i}" for i in made.ids], "token_logprobs": made.logp}
         choice = {"text": "", "logprobs": shown, "finish_reason": "stop" if made.finished else "length"}
@@ -56,21 +56,21 @@ def make(chat, tmp_path, write_lines, server):
         rows = [{"prompt": [{"role": "user", "content": text}]} for text in ("a dog", "the cat", "nobody")]
         write_lines(tmp_path / "data" / "train.jsonl", rows)
         write_lines(tmp_path / "data" / "heldout.jsonl", [])
-        sampler = {"url": server.url, "model": "policy", "parallel": 2, "retries": 0}
+        rollout_server = {"url": server.url, "model": "policy", "parallel": 2, "retries": 0}
         if reload:
-            sampler["reload"] = server.url.replace("/v1", "/update_weights_from_disk")
+            rollout_server["reload"] = server.url.replace("/v1", "/update_weights_from_disk")
         config = GrpoStage.model_validate(
             {"kind": "grpo", "data": "data", "init": "x", "reward": "exact", "steps": 2, "batch": 4, "group": 2,
-             "max_new_tokens": 8, "device": "cpu", "precision": "float32", "sampler": sampler, **fields}
+             "max_new_tokens": 8, "device": "cpu", "precision": "float32", "rollout_server": rollout_server, **fields}
         )  # fmt: skip
         model, events = random_model(), []
         if config.adapter is not None:
             lora.attach(model, config.adapter, torch.Generator().manual_seed(7))
         score = lambda record, text: float(len(text) % 3)  # noqa: E731
-        source = Source(
+        source = PhaseContext(
             config, tmp_path / "data", chat, 64, tmp_path / "work", 3, model, model, resolve(config), events.append, {}, score
         )  # fmt: skip
-        return model, group_rollouts(source).online(Layout(3, 4, 4), 2), events
+        return model, group_rollouts(source).online(BatchSharding(3, 4, 4), 2), events
 
     return build
 
@@ -99,8 +99,8 @@ def test_a_server_with_our_weights_needs_no_correction(make, server):
 
 
 def test_a_server_left_behind_is_corrected_token_by_token_and_the_gap_is_told(make, server):
-    """The weights are trainer over sampler, cut at `correction`: by hand, from two fresh passes."""
-    model, rollouts, events = make(reload=False, correction=1.5)
+    """The weights are trainer over sampler, cut at `importance_weight_cap`: by hand, from two fresh passes."""
+    model, rollouts, events = make(reload=False, importance_weight_cap=1.5)
     move(model)
     [batch] = rollouts.batch(0)
     on = batch["loss_mask"] > 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium.deploy.quantize import quantize
-from trivium.generate.engine import Sampling, generate
+from trivium.generate.engine import SamplingParams, generate
 from trivium.model import hf, int8
 from trivium.text.chat import ChatTokenizer
 from trivium.text.tokenizer import FILES
@@ -90,4 +90,4 @@ def test_the_int8_checkpoint_says_what_the_original_says(checkpoint, tmp_path):
     for name in FILES:
         assert (out / name).read_bytes() == (source / name).read_bytes()
     prompt = ChatTokenizer.load(out).prompt([{"role": "user", "content": "the cat"}])
-    assert len(generate(small, [prompt], Sampling(max_new_tokens=5), ())[0]) == 5
+    assert len(generate(small, [prompt], SamplingParams(max_new_tokens=5), ())[0]) == 5

@@ -30,19 +30,19 @@ def evaluations(tmp_path):
 
 
 def test_passed_gates_release(evaluations):
-    check_gates(CONFIG, evaluations(safety={"win_rate": gate(0.8, low=0.7)}, again={}))
+    check_gates(CONFIG, evaluations(safety={"beats_rejected": gate(0.8, low=0.7)}, again={}))
 
 
 def test_every_failed_gate_is_named_with_bound_and_value(evaluations):
     folders = evaluations(
-        safety={"win_rate": gate(0.51234, low=0.7), "bits_per_byte": gate(2.0, high=3.0)},
+        safety={"beats_rejected": gate(0.51234, low=0.7), "bits_per_byte": gate(2.0, high=3.0)},
         again={"false_refusals": gate(0.4, high=0.2), "refusal_rate": gate(None, low=0.8)},
     )
     with pytest.raises(GateError) as refused:
         check_gates(CONFIG, folders)
     said = str(refused.value)
     assert "the release of 'small' is refused: 3 gates did not pass" in said
-    assert "safety: win_rate is 0.5123, must be at least 0.7" in said
+    assert "safety: beats_rejected is 0.5123, must be at least 0.7" in said
     assert "again: false_refusals is 0.4, must be at most 0.2" in said
     assert "again: refusal_rate is not measured, must be at least 0.8" in said
     assert "bits_per_byte" not in said

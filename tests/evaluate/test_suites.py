@@ -130,7 +130,7 @@ def test_preference_accuracy_is_the_share_of_implicit_margins_above_0(subject, d
     kind = suite("preferences", "pairs")
     measured = SUITES["preferences"](tested, base, data["pairs"], kind)
     assert measured.metrics["preference_accuracy"] == sum(margin > 0 for margin in margins) / 5
-    assert measured.items == {"preference_accuracy": 5, "win_rate": 5}
+    assert measured.items == {"preference_accuracy": 5, "beats_rejected": 5}
     turned = SUITES["preferences"](base, tested, data["pairs"], kind).metrics["preference_accuracy"]
     assert turned == 1 - measured.metrics["preference_accuracy"]
 
@@ -138,7 +138,7 @@ def test_preference_accuracy_is_the_share_of_implicit_margins_above_0(subject, d
 def test_the_baseline_has_no_preference_accuracy(subject, data):
     base, kind = subject("base"), suite("preferences", "pairs")
     for baseline in (base, None):
-        assert set(SUITES["preferences"](base, baseline, data["pairs"], kind).metrics) == {"win_rate"}
+        assert set(SUITES["preferences"](base, baseline, data["pairs"], kind).metrics) == {"beats_rejected"}
 
 
 def test_pairs_that_do_not_fit_are_not_counted(subject, data, write_lines):
@@ -146,7 +146,7 @@ def test_pairs_that_do_not_fit_are_not_counted(subject, data, write_lines):
     write_lines(data["pairs"] / "heldout.jsonl", [pair(1), long])
     kind = suite("preferences", "pairs")
     items = SUITES["preferences"](subject("a"), subject("b", seed=8), data["pairs"], kind).items
-    assert items == {"preference_accuracy": 1, "win_rate": 2}
+    assert items == {"preference_accuracy": 1, "beats_rejected": 2}
 
 
 def test_generated_suites_count_what_they_say(subject, data, monkeypatch):

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from trivium.errors import DataError
 from trivium.generate import engine
-from trivium.generate.engine import Sampling, decode, generate, stream
+from trivium.generate.engine import SamplingParams, decode, generate, stream
 from trivium.generate.sampling import draw
 from trivium.model.cache import Cache
 
-NEW = Sampling(max_new_tokens=12)
+NEW = SamplingParams(max_new_tokens=12)
 
 
 def prompts(count: int, lengths: range = range(1, 40), seed: int = 0) -> list[list[int]]:
@@ -110,10 +110,10 @@ def test_log_probs_behind_the_cache_equal_a_fresh_pass(model):
 
 def test_temperature_0_is_deterministic_and_seeds_decide_the_rest(model):
     asked = prompts(4)
-    greedy = [generate(model, asked, Sampling(max_new_tokens=12, seed=seed), ()) for seed in (0, 1)]
+    greedy = [generate(model, asked, SamplingParams(max_new_tokens=12, seed=seed), ()) for seed in (0, 1)]
     assert greedy[0] == greedy[1]
     drawn = [
-        generate(model, asked, Sampling(temperature=1.0, max_new_tokens=12, seed=seed), ())
+        generate(model, asked, SamplingParams(temperature=1.0, max_new_tokens=12, seed=seed), ())
         for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -121,7 +121,7 @@ def test_temperature_0_is_deterministic_and_seeds_decide_the_rest(model):
 
 
 def test_sampling_ignores_the_global_generator(model):
-    asked, sampling = prompts(2), Sampling(temperature=1.0, max_new_tokens=8)
+    asked, sampling = prompts(2), SamplingParams(temperature=1.0, max_new_tokens=8)
     before = torch.get_rng_state()
     first = generate(model, asked, sampling, ())
     assert torch.equal(before, torch.get_rng_state())
@@ -131,7 +131,7 @@ def test_sampling_ignores_the_global_generator(model):
 
 def draws(logits: Tensor, count: int = 4000, **sampling: float) -> Tensor:
     """Shares of the ids drawn."""
-    options = Sampling(**{"temperature": 1.0, **sampling})
+    options = SamplingParams(**{"temperature": 1.0, **sampling})
     ids = draw(
         logits.expand(count, -1), options, torch.rand(count, generator=torch.Generator().manual_seed(0))
     )
@@ -151,7 +151,7 @@ def test_temperature_sharpens_and_flattens():
     p = torch.tensor([[0.2, 0.8]])
     assert draws(p.log(), temperature=0.5)[1] == pytest.approx(0.64 / 0.68, abs=0.03)
     assert draws(p.log(), temperature=100.0)[1] == pytest.approx(0.5, abs=0.03)
-    assert int(draw(p.log(), Sampling(temperature=0), torch.zeros(1))) == 1
+    assert int(draw(p.log(), SamplingParams(temperature=0), torch.zeros(1))) == 1
 
 
 def test_a_prompt_that_fills_the_context_is_refused(model):
@@ -165,7 +165,7 @@ def test_a_prompt_that_fills_the_context_is_refused(model):
 
 def test_the_context_ends_a_reply(model):
     context = model.config.context
-    reply = generate(model, [[3] * (context - 5)], Sampling(max_new_tokens=99), ())[0]
+    reply = generate(model, [[3] * (context - 5)], SamplingParams(max_new_tokens=99), ())[0]
     assert reply == slow_greedy(model, [3] * (context - 5), (), 99)
     assert len(reply) == 5
 
@@ -176,7 +176,7 @@ def test_the_context_ends_a_reply(model):
 def streamed(monkeypatch, chat, ids: list[int]) -> list[str]:
     """The pieces that a model which says `ids` is heard as."""
     monkeypatch.setattr(engine, "decode", lambda *_: iter([[(0, i)] for i in [*ids, chat.end, 9]]))
-    return list(stream(None, chat, [{"role": "user", "content": "?"}], Sampling()))  # type: ignore[arg-type]
+    return list(stream(None, chat, [{"role": "user", "content": "?"}], SamplingParams()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["plain words", "naïve café", "日本語", "😀 and 👩‍🚀!", "ends in é", ""])
@@ -202,6 +202,6 @@ def test_pieces_join_whatever_bytes_the_model_says(chat, data):
 
 def test_a_stream_is_what_generate_says(model, chat):
     messages = [{"role": "user", "content": "the cat"}]
-    sampling = Sampling(temperature=1.0, max_new_tokens=20, seed=4)
+    sampling = SamplingParams(temperature=1.0, max_new_tokens=20, seed=4)
     whole = generate(model, [chat.prompt(messages)], sampling, (chat.end, chat.end_of_text))[0]
     assert "".join(stream(model, chat, messages, sampling)) == chat.decode(whole)

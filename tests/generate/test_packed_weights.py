@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_generate import fresh_logits, prompts
 
 from trivium.generate.packed import packed
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.model import lora
 from trivium.recipe.network import Adapter
@@ -43,7 +43,7 @@ def test_the_layers_are_their_own_again(adapted):
 def test_log_probabilities_with_adapters(adapted):
     asked = prompts(4)
     for prompt, reply in zip(
-        asked, complete(adapted, asked, Sampling(temperature=1.0), (), slots=2), strict=True
+        asked, complete(adapted, asked, SamplingParams(temperature=1.0), (), slots=2), strict=True
     ):
         whole = fresh_logits(adapted, [*prompt, *reply.ids]).log_softmax(-1)
         expected = [float(whole[len(prompt) - 1 + i, token]) for i, token in enumerate(reply.ids)]
@@ -53,7 +53,7 @@ def test_log_probabilities_with_adapters(adapted):
 def test_log_probabilities_under_autocast(model):
     asked = prompts(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = complete(model, asked, Sampling(temperature=1.0, max_new_tokens=12), (), slots=2)
+        found = complete(model, asked, SamplingParams(temperature=1.0, max_new_tokens=12), (), slots=2)
         for prompt, reply in zip(asked, found, strict=True):
             whole = fresh_logits(model, [*prompt, *reply.ids]).float().log_softmax(-1)
             expected = [float(whole[len(prompt) - 1 + i, token]) for i, token in enumerate(reply.ids)]

@@ -13,7 +13,7 @@ from chat_server import Server, chat_of, raw, send, status
 
 from trivium.errors import DataError
 from trivium.generate.remote import Answer, Endpoint, Remote
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 
 
@@ -37,7 +37,7 @@ def test_a_chat_and_what_is_sent(server, monkeypatch):
     monkeypatch.setenv("THE_KEY", "abc")
     server.plan = [GOOD]
     remote, _ = client(server, key="THE_KEY", price_in=2.0, price_out=4.0)
-    answer = remote.chat(ASK, Sampling(0.7, 0.9, 33, 11, stop_strings=("x",), top_k=5, min_p=0.1))
+    answer = remote.chat(ASK, SamplingParams(0.7, 0.9, 33, 11, stop_strings=("x",), top_k=5, min_p=0.1))
     assert answer == Answer("hello", True, 10, 5)
     assert server.seen == [
         {"path": "/v1/chat/completions", "model": "tiny", "messages": ASK, "temperature": 0.7, "top_p": 0.9,
@@ -56,7 +56,7 @@ def test_a_chat_and_what_is_sent(server, monkeypatch):
 def test_what_may_pass_is_tried_again(server, bad):
     server.plan = [bad, bad, GOOD]
     remote, slept = client(server, timeout=2.0)
-    assert remote.chat(ASK, Sampling()).text == "hello"
+    assert remote.chat(ASK, SamplingParams()).text == "hello"
     assert len(server.seen) == 3 and remote.meter.calls == 1
     assert 0.5 <= slept[0] <= 1 and 1 <= slept[1] <= 2
 
@@ -79,7 +79,7 @@ def test_a_slow_server_is_not_waited_for(server, drip):
     server.plan = [slow, GOOD]
     remote, _ = client(server, timeout=0.3)
     started = time.monotonic()
-    assert remote.chat(ASK, Sampling()).text == "hello"
+    assert remote.chat(ASK, SamplingParams()).text == "hello"
     assert time.monotonic() - started < 1.5
 
 
@@ -92,7 +92,7 @@ def test_retry_after_is_kept_to(server):
         GOOD,
     ]
     remote, slept = client(server)
-    remote.chat(ASK, Sampling())
+    remote.chat(ASK, SamplingParams())
     assert slept[0] == 7 and 25 < slept[1] <= 30 and slept[2] <= 4
 
 
@@ -100,17 +100,17 @@ def test_it_gives_up(server, monkeypatch):
     server.plan = [status(500)]
     remote, slept = client(server, retries=2)
     with pytest.raises(DataError, match="no answer after 3 tries; the last: status 500"):
-        remote.chat(ASK, Sampling())
+        remote.chat(ASK, SamplingParams())
     assert len(server.seen) == 3 and len(slept) == 2
     for code in (400, 401, 404, 302):
         server.plan = [status(code, Location="http://127.0.0.1:1/")]
         server.seen.clear()
         with pytest.raises(DataError, match=f"refuses: status {code}"):
-            remote.chat(ASK, Sampling())
+            remote.chat(ASK, SamplingParams())
         assert len(server.seen) == 1
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(DataError, match="NO_SUCH_KEY is not set"):
-        client(server, key="NO_SUCH_KEY")[0].chat(ASK, Sampling())
+        client(server, key="NO_SUCH_KEY")[0].chat(ASK, SamplingParams())
     with pytest.raises(DataError, match="no http"):
         Remote(Endpoint("file:///etc", "x"))
 
@@ -120,7 +120,7 @@ def test_the_budget_stops(server):
     remote, _ = client(server, price_out=1e6, budget=12.0)  # 5 a call
     with pytest.raises(DataError, match="budget is spent: 3 calls cost 15"):
         for _ in range(9):
-            remote.chat(ASK, Sampling())
+            remote.chat(ASK, SamplingParams())
     assert len(server.seen) == 3
 
 
@@ -137,14 +137,14 @@ def test_the_rate_and_the_number_under_way_are_limited(server):
 
     server.plan = [slow]
     remote, slept = client(server, per_minute=60, parallel=3)
-    remote.map(lambda number: remote.chat(ASK, Sampling()), range(9))
+    remote.map(lambda number: remote.chat(ASK, SamplingParams()), range(9))
     assert most == 3
     assert 6 < max(slept) <= 8 and len(slept) == 8  # a second apart, whatever time has passed
 
 
 def test_completions_of_ids_equal_those_of_the_local_engine(server, model, chat):
     def serve(handler: Any, body: Any) -> None:
-        sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"])
+        sampling = SamplingParams(body["temperature"], body["top_p"], body["max_tokens"])
         [made] = complete(model, [body["prompt"]], sampling, body["stop_token_ids"])
         shown = {"tokens": [f"token_id:{i}" for i in made.ids], "token_logprobs": made.logp}
         finish = "stop" if made.finished else "length"
@@ -159,8 +159,8 @@ def test_completions_of_ids_equal_those_of_the_local_engine(server, model, chat)
     prompts = [
         chat.prompt([{"role": "user", "content": text}]) for text in ("the cat", "a dog sees", "nobody")
     ]
-    ours = complete(model, prompts, Sampling(max_new_tokens=12), chat.stops)
-    theirs = remote.complete(prompts, Sampling(max_new_tokens=12), chat.stops)
+    ours = complete(model, prompts, SamplingParams(max_new_tokens=12), chat.stops)
+    theirs = remote.complete(prompts, SamplingParams(max_new_tokens=12), chat.stops)
     assert [made.ids for made in theirs] == [made.ids for made in ours]
     for mine, other in zip(ours, theirs, strict=True):
         assert other.logp == pytest.approx(mine.logp, abs=1e-4) and other.finished == mine.finished

@@ -10,7 +10,7 @@ from test_generate import fresh_logits, prompts, slow_greedy
 from torch import Tensor
 
 from trivium.generate import slots
-from trivium.generate.sampling import Sampling, distribution
+from trivium.generate.sampling import SamplingParams, distribution
 from trivium.generate.slots import complete, cut_text
 
 
@@ -20,7 +20,7 @@ def test_greedy_text_is_that_of_one_whole_pass_a_token(model, slots):
     stops = tuple(
         {slow_greedy(model, prompt, (), 12)[place] for prompt, place in zip(asked, range(9), strict=True)}
     )
-    found = complete(model, asked, Sampling(max_new_tokens=12), stops, slots=slots)
+    found = complete(model, asked, SamplingParams(max_new_tokens=12), stops, slots=slots)
     for prompt, reply in zip(asked, found, strict=True):
         said = [token for token in reply.ids if token not in stops]
         assert said == slow_greedy(model, prompt, stops, 12)
@@ -28,7 +28,7 @@ def test_greedy_text_is_that_of_one_whole_pass_a_token(model, slots):
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=1.0), Sampling(temperature=0.7, top_k=20, min_p=0.05)]
+    "sampling", [SamplingParams(temperature=1.0), SamplingParams(temperature=0.7, top_k=20, min_p=0.05)]
 )
 def test_log_probabilities_are_those_of_a_fresh_pass(model, sampling):
     asked = prompts(7, seed=3)
@@ -42,7 +42,7 @@ def test_log_probabilities_are_those_of_a_fresh_pass(model, sampling):
 @settings(max_examples=15, deadline=None)
 @given(count=st.integers(1, 12), slots=st.integers(1, 12), seed=st.integers(0, 99))
 def test_a_reply_depends_on_its_prompt_its_number_and_the_seed_alone(model, count, slots, seed):
-    asked, sampling = prompts(count, seed=seed), Sampling(temperature=1.0, max_new_tokens=8, seed=seed)
+    asked, sampling = prompts(count, seed=seed), SamplingParams(temperature=1.0, max_new_tokens=8, seed=seed)
     alone = [reply.ids for reply in complete(model, asked, sampling, (7, 8), slots=1)]
     together = [reply.ids for reply in complete(model, asked, sampling, (7, 8), slots=slots)]
     assert together == alone
@@ -50,7 +50,7 @@ def test_a_reply_depends_on_its_prompt_its_number_and_the_seed_alone(model, coun
 
 
 def test_weights_are_used_where_they_are(model):
-    asked, sampling = prompts(3), Sampling(max_new_tokens=6)
+    asked, sampling = prompts(3), SamplingParams(max_new_tokens=6)
     before = complete(model, asked, sampling, ())
     kept = model.model.norm.weight.detach().clone()
     with torch.no_grad():
@@ -67,16 +67,16 @@ def test_stop_strings_end_a_reply(model):
     decode = "".join
     texts = [
         "".join(chr(97 + token % 26) for token in reply.ids)
-        for reply in complete(model, asked, Sampling(), ())
+        for reply in complete(model, asked, SamplingParams(), ())
     ]
     stop = texts[0][5:8]
     decode = lambda ids: "".join(chr(97 + token % 26) for token in ids)  # noqa: E731
-    found = complete(model, asked, Sampling(stop_strings=(stop,)), (), decode=decode, slots=2)
+    found = complete(model, asked, SamplingParams(stop_strings=(stop,)), (), decode=decode, slots=2)
     for text, reply in zip(texts, found, strict=True):
         assert cut_text(decode(reply.ids), (stop,)) == cut_text(text, (stop,))
         assert reply.finished == (stop in text)
     with pytest.raises(ValueError, match="decode"):
-        complete(model, asked, Sampling(stop_strings=("a",)), ())
+        complete(model, asked, SamplingParams(stop_strings=("a",)), ())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_filters_are_those_of_transformers(ours, theirs):
     scores: Tensor = logits
     for name, options in theirs:
         scores = getattr(transformers, name)(**options)(None, scores)
-    found = distribution(logits, Sampling(**{"temperature": 1.0, **ours}))
+    found = distribution(logits, SamplingParams(**{"temperature": 1.0, **ours}))
     torch.testing.assert_close(found, scores.softmax(-1), atol=1e-6, rtol=1e-5)
 
 
@@ -124,19 +124,19 @@ def test_a_stop_string_of_several_tokens_ends_a_reply(monkeypatch, model, chat, 
     ends = next(n for n in range(len(ids)) if stop in chat.decode(ids[:n]))
     for limit in (40, ends):  # the string's last token may be the last that is allowed
         Scripted(monkeypatch, model, ids)
-        sampling = Sampling(max_new_tokens=limit, stop_strings=("never", stop))
+        sampling = SamplingParams(max_new_tokens=limit, stop_strings=("never", stop))
         [reply] = complete(model, [[5, 6]], sampling, (), decode=chat.decode)
         assert reply.finished and len(reply.ids) == len(reply.logp) == ends
         assert cut_text(chat.decode(reply.ids), sampling.stop_strings) == "the cat sees"
     Scripted(monkeypatch, model, ids)
-    short = Sampling(max_new_tokens=ends - 1, stop_strings=(stop,))
+    short = SamplingParams(max_new_tokens=ends - 1, stop_strings=(stop,))
     assert not complete(model, [[5, 6]], short, (), decode=chat.decode)[0].finished
     assert ids[: len(before)] == before
 
 
 def test_in_bf16_the_log_probabilities_are_those_of_a_bf16_pass(model):
     """Computed token by token behind a cache instead of all at once, they differ by bf16's rounding and no more."""
-    asked, sampling = prompts(7, seed=3), Sampling(temperature=1.0, max_new_tokens=24)
+    asked, sampling = prompts(7, seed=3), SamplingParams(temperature=1.0, max_new_tokens=24)
     with torch.autocast("cpu", torch.bfloat16):
         found = complete(model, asked, sampling, (5,), slots=3)
     assert found[0].logp != complete(model, asked, sampling, (5,), slots=3)[0].logp
@@ -151,7 +151,7 @@ def test_in_bf16_the_log_probabilities_are_those_of_a_bf16_pass(model):
 
 def test_an_optimizer_step_is_seen_at_once(model):
     """What a call packs for the CPU is gone with it; the weights are the storage that training writes to."""
-    asked, sampling = prompts(3), Sampling(max_new_tokens=6)
+    asked, sampling = prompts(3), SamplingParams(max_new_tokens=6)
     held = {id(parameter) for parameter in model.parameters()}
     kept = [parameter.detach().clone() for parameter in model.parameters()]
     before = complete(model, asked, sampling, ())
@@ -173,7 +173,7 @@ def test_an_optimizer_step_is_seen_at_once(model):
 
 def test_neighbours_that_come_and_go_change_nothing(model):
     """The log-probabilities too: alone, among shorter ones, and in a slot that another has left."""
-    sampling = Sampling(temperature=1.0, max_new_tokens=20, seed=5)
+    sampling = SamplingParams(temperature=1.0, max_new_tokens=20, seed=5)
     first = prompts(1, seed=9)
     [alone] = complete(model, first, sampling, (7,))
     for others, size in ((prompts(5, range(1, 4)), 2), (prompts(5, range(30, 40)), 3), (prompts(9), 64)):

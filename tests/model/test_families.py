@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from trivium.errors import ArtifactError
-from trivium.generate.engine import Sampling, generate
+from trivium.generate.engine import SamplingParams, generate
 from trivium.model import hf
 from trivium.model.families import from_huggingface
 
@@ -27,7 +27,7 @@ def test_same_logits_and_text_there_and_back(tmp_path, name):
     assert expected.std() > 0.1
     assert (families.logits(ours, tokens) - expected).abs().max() < 1e-4
     prompts = [tokens[0, :10].tolist(), tokens[1, :6].tolist()]  # padded together: windows count places
-    replies = generate(ours, prompts, Sampling(max_new_tokens=14), stop=())
+    replies = generate(ours, prompts, SamplingParams(max_new_tokens=14), stop=())
     for prompt, reply in zip(prompts, replies, strict=True):
         whole = [*prompt]
         for _ in reply:

@@ -198,6 +198,6 @@ def test_smollm2_equals_transformers():
     with torch.no_grad():
         expected = theirs(tokens).logits
     assert (families.logits(ours, tokens) - expected).abs().max() < 1e-4
-    from trivium.generate.engine import Sampling, stream
+    from trivium.generate.engine import SamplingParams, stream
 
-    assert "Paris" in "".join(stream(ours, chat, messages, Sampling(max_new_tokens=20)))
+    assert "Paris" in "".join(stream(ours, chat, messages, SamplingParams(max_new_tokens=20)))

@@ -7,7 +7,7 @@ import torch
 
 from trivium.errors import ArtifactError
 from trivium.files import sha256
-from trivium.generate.engine import Sampling, generate
+from trivium.generate.engine import SamplingParams, generate
 from trivium.model import hf
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
@@ -52,7 +52,7 @@ def test_transformers_gives_the_same_logits_and_text(tmp_path, changes):
     assert (ours - expected).abs().max() < 1e-4
     assert expected.std() > 0.1
     prompt = tokens[0, :10].tolist()
-    replied = generate(model, [prompt], Sampling(max_new_tokens=12), stop=())[0]
+    replied = generate(model, [prompt], SamplingParams(max_new_tokens=12), stop=())[0]
     with torch.no_grad():
         greedy = theirs.generate(
             torch.tensor([prompt]),

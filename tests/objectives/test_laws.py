@@ -94,8 +94,8 @@ every = pytest.mark.parametrize("kind", CASES)
 
 FIELDS = dict(
     beta=0.3, nll=0.5, label_smoothing=0.1, length_normalised=False, margin=0.1, centring=0.01, desirable=1.0,
-    undesirable=1.5, clip=0.2, value_clip=0.2, value_weight=0.3, entropy_weight=0.1, max_new_tokens=TIME, clip_high=0.3,
-    kl=0.1, divergence="forward", distill_temperature=2.0, mix=0.3, share=0.6,
+    undesirable=1.5, clip_epsilon=0.2, value_clip=0.2, value_weight=0.3, entropy_weight=0.1, max_new_tokens=TIME,
+    clip_epsilon_high=0.3, kl=0.1, divergence="forward", distill_temperature=2.0, mix=0.3, share=0.6,
 )  # fmt: skip
 
 

@@ -252,7 +252,7 @@ def test_gae(torchrl, gamma, lam):
     expected = torchrl.generalized_advantage_estimate(
         gamma, lam, values[..., None], following[..., None], rewards[..., None], done, done
     )
-    found = gae(rewards, values, torch.ones(4, 9), gamma=gamma, lam=lam)
+    found = gae(rewards, values, torch.ones(4, 9), gamma=gamma, gae_lambda=lam)
     for ours, theirs in zip(found, expected, strict=True):  # torchrl rounds gamma and lambda to float32
         torch.testing.assert_close(ours, theirs.squeeze(-1), rtol=1e-6, atol=1e-7)
 
@@ -262,8 +262,8 @@ def test_the_clipped_surrogate_and_value_loss_are_those_of_the_papers():
     logp = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.0], dtype=torch.float64).log()
     advantage = torch.tensor([2.0, 2.0, -2.0, -2.0, 3.0], dtype=torch.float64)
     expected = -torch.tensor([1.2 * 2, 0.5 * 2, 1.5 * -2, 0.8 * -2, 3.0], dtype=torch.float64)
-    torch.testing.assert_close(ppo_loss(logp, torch.zeros(5), advantage, clip=0.2), expected, **close)
-    higher = ppo_loss(logp[:1], torch.zeros(1), advantage[:1], clip=0.2, clip_high=0.4)
+    torch.testing.assert_close(ppo_loss(logp, torch.zeros(5), advantage, clip_epsilon=0.2), expected, **close)
+    higher = ppo_loss(logp[:1], torch.zeros(1), advantage[:1], clip_epsilon=0.2, clip_epsilon_high=0.4)
     torch.testing.assert_close(higher, torch.tensor([-2.8], dtype=torch.float64), **close)
     values = torch.tensor([1.0, 0.0, 5.0], dtype=torch.float64)
     old, returns = torch.zeros(3, dtype=torch.float64), torch.tensor([2.0, 0.0, 5.0], dtype=torch.float64)

@@ -125,6 +125,7 @@ def change(old: str, new: str) -> str:
             "unknown key `learning_rate` in this stage of kind pretrain",
             "did you mean `lr`? valid keys: kind, seed, tokens",
         ),
+        (change("lr: 2e-3", "clip: 2"), "14, stage base, field clip", "`clip`", "`clip` is now `max_grad_norm`; valid keys"),
         (change("seed: 3", "sead: 3"), "2, field sead", "unknown key", "did you mean `seed`?"),
         (change("layers: 2", "n_layer: 2"), "12, stage base, field model.n_layer", "unknown", "`layers`"),
         (change("kind: pretrain", "kind: pretran"), "9, stage base, field kind", "`pretran`", "mean `pretrain`?"),
@@ -202,6 +203,7 @@ def test_overrides_replace_values() -> None:
     ("override", "what", "fix"),
     [
         ("bse.lr=1", "no stage `bse`", "did you mean `base`?"),
+        ("base.clip=1", "`base` has no field `clip`", "`clip` is now `max_grad_norm`; valid here"),
         ("base.lrr=1", "`base` has no field `lrr`", "did you mean `lr`?"),
         ("base.model.dims=1", "`base.model` has no field `dims`", "did you mean `dim`?"),
         ("base.lr.x=1", "`base.lr` is a single value", "-o base.lr=VALUE"),

@@ -18,17 +18,17 @@ REPORT: dict[str, Any] = {
     "recipe": "demo",
     "seed": 7,
     "models": {
-        "base": {"bits_per_byte": 2.0, "win_rate": 0.125, "false_refusals": 0.0, "file_bytes": 23_600_000},
-        "sft": {"bits_per_byte": 2.1234, "win_rate": 0.5, "false_refusals": 0.1, "file_bytes": 23_600_000},
-        "aligned": {"win_rate": 0.75, "preference_accuracy": 0.9, "false_refusals": 0.0, "file_bytes": 6_500_000},
+        "base": {"bits_per_byte": 2.0, "beats_rejected": 0.125, "false_refusals": 0.0, "file_bytes": 23_600_000},
+        "sft": {"bits_per_byte": 2.1234, "beats_rejected": 0.5, "false_refusals": 0.1, "file_bytes": 23_600_000},
+        "aligned": {"beats_rejected": 0.75, "preference_accuracy": 0.9, "false_refusals": 0.0, "file_bytes": 6_500_000},
     },
-    "items": {"win_rate": 150, "bits_per_byte": 200},
+    "items": {"beats_rejected": 150, "bits_per_byte": 200},
     "gates": {
         "safety": {
             "tested": "aligned",
             "passed": False,
             "gates": {
-                "win_rate": {"min": 0.7, "max": None, "value": 0.75, "passed": True},
+                "beats_rejected": {"min": 0.7, "max": None, "value": 0.75, "passed": True},
                 "refusal_rate": {"min": 0.2, "max": 0.9, "value": None, "passed": False},
             },
         }
@@ -78,7 +78,7 @@ def test_rows_have_a_cell_per_model_and_mark_the_best():
     bits = table["held-out bits per byte ↓  n=200"]
     assert bits.cells == ["2.000", "2.123", "–"]
     assert bits.best == 0  # down is better
-    wins = table["win rate of generated replies (checker) ↑  n=150"]
+    wins = table["beats the rejected reply (checker) ↑  n=150"]
     assert wins.cells == ["12.5%", "50.0%", "75.0%"]
     assert wins.best == 2
     assert table["weights on disk ↓"].cells == ["23.6 MB", "23.6 MB", "6.5 MB"]
@@ -138,7 +138,7 @@ def test_samples_of_training_stand_in_the_page_as_text():
 
 def test_gate_lines():
     assert gate_lines(REPORT) == [
-        ("safety (aligned)", "win_rate ≥ 0.7", "0.75", True),
+        ("safety (aligned)", "beats_rejected ≥ 0.7", "0.75", True),
         ("safety (aligned)", "refusal_rate ≥ 0.2 and ≤ 0.9", "not measured", False),
     ]
 
@@ -210,7 +210,7 @@ def test_the_terminal_shows_the_same_cells(capsys, monkeypatch):
     out = capsys.readouterr().out
     for line in lines(REPORT):
         assert all(cell in out for cell in line.cells)
-    assert "gate safety (aligned): win_rate ≥ 0.7: 0.75 passed" in out
+    assert "gate safety (aligned): beats_rejected ≥ 0.7: 0.75 passed" in out
     assert "not measured FAILED" in out
     show(empty())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from random_models import random_model
 
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.model import scalar
 from trivium.recipe.synthesis import RewardVerifier
 from trivium.synthesize.journal import Journal
@@ -54,7 +54,7 @@ def test_a_prompt_too_long_for_the_teacher_has_no_answer(tmp_path, checkpoint):
     teacher = Local("t", checkpoint(), "f", "cpu", Journal(tmp_path / "j"))
     long = Request([{"role": "user", "content": "the cat sees a ball " * 50}])
     short = Request([{"role": "user", "content": "the cat"}])
-    answers = teacher.answers([long, short, long], Sampling(max_new_tokens=4))
+    answers = teacher.answers([long, short, long], SamplingParams(max_new_tokens=4))
     assert [(a.text, a.finished) for a in (answers[0], answers[2])] == [("", False)] * 2
     assert answers[1].reply_tokens > 0
     assert teacher.counts["prompts_too_long"] == 2

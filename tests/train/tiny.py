@@ -109,7 +109,7 @@ def config(kind: str, **changes: Any) -> TrainingStage:
         device="cpu", compile="off", log_every=1, checkpoint_every="1 step",
     )  # fmt: skip
     if kind in ONLINE:
-        fields |= dict(reward_model="judge", max_new_tokens=8, minibatches=2)
+        fields |= dict(reward_model="judge", max_new_tokens=8, minibatches=2, max_grad_norm=0.2)
     if kind == "grpo":
         fields |= dict(group=4, kl=0.1)
     if kind == "distill":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trivium.verify.judge import Judge
+from trivium.verify.judge import LLMJudge
 
 RECORD = {"prompt": [{"role": "user", "content": "Why?"}]}
 
@@ -15,7 +15,7 @@ RECORD = {"prompt": [{"role": "user", "content": "Why?"}]}
      ("Score: 9\nI mean it", 0), ("I think the Score: 8", 0), ("Score: 0", 0)],
 )  # fmt: skip
 def test_grades_are_read_strictly(said, score):
-    judge = Judge(lambda asked: [said] * len(asked))
+    judge = LLMJudge(lambda asked: [said] * len(asked))
     assert judge(RECORD, "Because.") == pytest.approx(score)
     readable = said.strip().splitlines()[-1:] in (["Score: 10"], ["Score: 1"], ["Score: 4"])
     assert judge.counts == {"read" if readable else "unread": 1}
@@ -23,7 +23,7 @@ def test_grades_are_read_strictly(said, score):
 
 def test_the_request_and_the_reply_are_in_the_question_whatever_they_hold():
     seen = []
-    judge = Judge(lambda asked: seen.extend(asked) or ["Score: 5"] * len(asked), "brevity")
+    judge = LLMJudge(lambda asked: seen.extend(asked) or ["Score: 5"] * len(asked), "brevity")
     talk = {
         "messages": [
             {"role": "system", "content": "{x}"},
@@ -49,11 +49,11 @@ def prefers(wanted):
 
 
 def test_pairs_are_asked_in_both_orders():
-    assert Judge(prefers("one")).compare([(RECORD, "one", "two")]) == [1]
-    assert Judge(prefers("two")).compare([(RECORD, "one", "two")]) == [0]
-    first = Judge(lambda asked: ["Better: A"] * len(asked))
+    assert LLMJudge(prefers("one")).compare([(RECORD, "one", "two")]) == [1]
+    assert LLMJudge(prefers("two")).compare([(RECORD, "one", "two")]) == [0]
+    first = LLMJudge(lambda asked: ["Better: A"] * len(asked))
     assert first.compare([(RECORD, "one", "two")] * 2) == [0.5, 0.5]
     assert first.counts == {"swayed by the order": 2}
-    vague = Judge(lambda asked: ["Better: A or B"] * len(asked))
+    vague = LLMJudge(lambda asked: ["Better: A or B"] * len(asked))
     assert vague.compare([(RECORD, "one", "two")]) == [0.5]
     assert vague.counts == {"unread": 1}

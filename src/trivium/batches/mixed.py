@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from trivium.batches.rows import Layout, Row, collate
+from trivium.batches.rows import BatchSharding, Row, collate
 from trivium.errors import DataError
 from trivium.seeds import generator
 from trivium.types import Batch
@@ -113,7 +113,7 @@ class Mixed:
     counts: Sequence[int]
     items: Sequence[Callable[[int], Sequence[Row]]]
     table: np.ndarray
-    layout: Layout
+    sharding: BatchSharding
     period: int = 1
     _orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -123,7 +123,7 @@ class Mixed:
     def _draw(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         """(source, number of the draw from that source) of each place of a block."""
         taken = self.table[block + 1] - self.table[block]
-        seed = self.layout.seed
+        seed = self.sharding.seed
         source = generator(seed, "block", block).permutation(np.repeat(np.arange(len(taken)), taken))
         number = np.zeros(len(source), np.int64)
         for one in np.flatnonzero(taken):
@@ -135,7 +135,7 @@ class Mixed:
             for old in [key for key in self._orders if key[0] == source and key[1] < epoch - 1]:
                 del self._orders[old]
             which = (source, epoch) if len(self.counts) > 1 else (epoch,)  # one source alone is `Shuffled`
-            drawn = generator(self.layout.seed, "order", *which).permutation(self.counts[source])
+            drawn = generator(self.sharding.seed, "order", *which).permutation(self.counts[source])
             self._orders[source, epoch] = drawn
         return self._orders[source, epoch]
 
@@ -155,14 +155,14 @@ class Mixed:
 
     def places(self, step: int) -> list[tuple[int, int]]:
         """(source, item) of each row of a step, of all ranks."""
-        first = step * self.layout.batch
-        return [self.place(first + row) for row in range(self.layout.batch)]
+        first = step * self.sharding.batch
+        return [self.place(first + row) for row in range(self.sharding.batch)]
 
     def batch(self, step: int) -> list[Batch]:
-        share = self.layout.batch // self.layout.world
-        first = step * self.layout.batch + self.layout.rank * share
+        share = self.sharding.batch // self.sharding.world
+        first = step * self.sharding.batch + self.sharding.rank * share
         chosen = [self.place(first + row) for row in range(share)]
-        micro = self.layout.micro
+        micro = self.sharding.micro
         return [
             collate(lambda i, part=chosen[at : at + micro]: self.items[part[i][0]](part[i][1]), range(micro))  # type: ignore[misc]
             for at in range(0, share, micro)

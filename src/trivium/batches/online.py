@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
+from trivium.batches.context import Items, PhaseContext, Score
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
-from trivium.batches.rows import Layout
+from trivium.batches.rows import BatchSharding
 from trivium.batches.served import Served
-from trivium.batches.source import Items, Score, Source
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError, RecipeError
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.model import lora, scalar
 from trivium.model.scalar import Scalar
 from trivium.model.transformer import Transformer
@@ -34,7 +34,7 @@ Scored = Callable[[dict[str, Tensor], Any, set[str]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Judge:
+class RewardFunction:
     """The reward of a reply: the reward model's number, the verifier's, or both added; less `unfinished` where it did not end."""
 
     score: Score | None
@@ -79,7 +79,7 @@ def drift(
 class GroupValue:
     """GRPO: a reply is worth how much better it is than the others to its prompt. Truncated replies may be left out."""
 
-    judge: Judge
+    reward: RewardFunction
     reference: Reference | None
     group: int
     scale: bool
@@ -88,7 +88,7 @@ class GroupValue:
 
     def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
-        rewards = self.judge(rollout, self.rollouts.scored)
+        rewards = self.reward(rollout, self.rollouts.scored)
         worth = group_advantages(rewards, self.group, scale=self.scale)
         made = {"advantage": worth[:, None] * tensors["loss_mask"]}
         known = None
@@ -109,21 +109,21 @@ class GroupValue:
 class CriticValue:
     """PPO: rewards less the price of leaving the reference, held against what the critic expected (GAE)."""
 
-    judge: Judge
+    reward: RewardFunction
     reference: Reference
     kl: float
     gamma: float
-    lam: float
+    gae_lambda: float
     rollouts: Rollouts | None = None
 
     def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         mask = tensors["loss_mask"]
-        rewards = self.judge(rollout, self.rollouts.scored)
+        rewards = self.reward(rollout, self.rollouts.scored)
         known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
         values = self.rollouts.scored(tensors, network, {"values"})["values"] * mask
         per_token = token_rewards(rewards, tensors["old_logp"], known, mask, self.kl)
-        advantage, returns = gae(per_token, values, mask, gamma=self.gamma, lam=self.lam)
+        advantage, returns = gae(per_token, values, mask, gamma=self.gamma, gae_lambda=self.gae_lambda)
         on = mask > 0
         noise, spread = (returns - values)[on].var(correction=0), returns[on].var(correction=0)
         return {
@@ -137,7 +137,7 @@ class CriticValue:
 
 
 def measured(
-    rollouts: Rollouts, judge: Judge, reference: Reference | None, asked: Sequence[int]
+    rollouts: Rollouts, reward: RewardFunction, reference: Reference | None, asked: Sequence[int]
 ) -> dict[str, float]:
     """Reward, length, drift and distance from the start on given prompts, one reply each with the same random numbers."""
     policy = policy_of(rollouts.network)
@@ -145,7 +145,7 @@ def measured(
     tensors = dict(rollout.rows)
     tensors["old_logp"] = rollouts.scored(tensors, policy, {"logp"})["logp"]
     known = rollouts.scored(tensors, reference, {"logp"})["logp"] if reference is not None else None
-    rewards = judge(rollout, rollouts.scored)
+    rewards = reward(rollout, rollouts.scored)
     found = {
         name.removeprefix("log/"): float(v) for name, v in drift(rollout, rewards, tensors, known).items()
     }
@@ -154,50 +154,50 @@ def measured(
     return found | {"tokens": float(lengths.mean()), "finished": float(np.mean(ended))}
 
 
-def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Items:
+def _online(ctx: PhaseContext, value: GroupValue | CriticValue, group: int) -> Items:
     """The phase's prompts and, for every layout of ranks, its rollouts."""
-    config: Any = source.config
+    config: Any = ctx.config
 
     def prompts(split: str) -> Prompts:
-        records = list(read(source.data / split))
-        return Prompts.build(records, source.chat, source.length, config.max_new_tokens)
+        records = list(read(ctx.data / split))
+        return Prompts.build(records, ctx.chat, ctx.length, config.max_new_tokens)
 
-    def rollouts(asked: Prompts, plan: Layout, folder: str) -> Rollouts:
+    def rollouts(asked: Prompts, plan: BatchSharding, folder: str) -> Rollouts:
         return Rollouts(
             prompts=asked,
-            network=source.network,
-            chat=source.chat,
-            machine=source.machine,
-            layout=plan,
-            sampling=Sampling(config.temperature, config.top_p, config.max_new_tokens),
+            network=ctx.network,
+            chat=ctx.chat,
+            machine=ctx.machine,
+            sharding=plan,
+            sampling=SamplingParams(config.temperature, config.top_p, config.max_new_tokens),
             value=value,
-            folder=source.work / folder,
-            emit=source.emit,
+            folder=ctx.work / folder,
+            emit=ctx.emit,
             group=group,
             minibatches=config.minibatches,
             updates=config.updates,
             staleness=config.staleness,
-            truncate=config.correction,
+            truncate=config.importance_weight_cap,
             finish=_whitened if getattr(config, "whiten", False) else lambda whole: whole,
             ahead_on=_usable(config.rollout_device),
-            writer=Served.open(source, config.sampler) if config.sampler else None,
+            writer=Served.open(ctx, config.rollout_server) if config.rollout_server else None,
         )
 
-    def online(plan: Layout, steps: int) -> Rollouts:
+    def online(plan: BatchSharding, steps: int) -> Rollouts:
         value.rollouts = rollouts(train_prompts, plan, "rollouts")
         return value.rollouts
 
     def measure() -> dict[str, float]:
         asked = prompts("heldout")
         size = config.micro_batch or config.batch
-        plan = Layout(source.seed, size * group, size)
+        plan = BatchSharding(ctx.seed, size * group, size)
         return measured(
-            rollouts(asked, plan, "measured"), value.judge, value.reference, range(min(asked.count, HELDOUT))
+            rollouts(asked, plan, "measured"), value.reward, value.reference, range(min(asked.count, HELDOUT))
         )
 
     train_prompts = prompts("train")
-    account = _account(source, train_prompts, memory(source, value))
-    has_heldout = any(True for _ in read(source.data / "heldout"))
+    account = _account(ctx, train_prompts, memory(ctx, value))
+    has_heldout = any(True for _ in read(ctx.data / "heldout"))
     return Items(
         train_prompts,
         None,
@@ -208,13 +208,13 @@ def _online(source: Source, value: GroupValue | CriticValue, group: int) -> Item
     )
 
 
-def _account(source: Source, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
+def _account(ctx: PhaseContext, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
     """What the stage says of its prompts and its models, with a warning for prompts that are left out."""
-    config: Any = source.config
-    if message := prompts.warning(source.length, config.max_new_tokens):
-        source.emit({"event": "warning", "message": message})
+    config: Any = ctx.config
+    if message := prompts.warning(ctx.length, config.max_new_tokens):
+        ctx.emit({"event": "warning", "message": message})
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
-    source.emit({"event": "message", "message": f"weights in memory: {shown}"})
+    ctx.emit({"event": "message", "message": f"weights in memory: {shown}"})
     return {
         "prompts": prompts.count,
         "prompts_too_long": prompts.dropped,
@@ -241,23 +241,23 @@ def _usable(device: str | None) -> str | None:
     return device
 
 
-def _judge(source: Source) -> Judge:
-    config: Any = source.config
-    folder = source.others.get("reward_model")
-    model = scalar.load(folder, device=source.machine.device).eval() if folder else None
-    if model is not None and model.config.vocab_size != source.model.config.vocab_size:
+def _reward_function(ctx: PhaseContext) -> RewardFunction:
+    config: Any = ctx.config
+    folder = ctx.others.get("reward_model")
+    model = scalar.load(folder, device=ctx.machine.device).eval() if folder else None
+    if model is not None and model.config.vocab_size != ctx.model.config.vocab_size:
         raise ArtifactError(
-            f"the reward model has {model.config.vocab_size:,} tokens and the policy {source.model.config.vocab_size:,}",
+            f"the reward model has {model.config.vocab_size:,} tokens and the policy {ctx.model.config.vocab_size:,}",
             fix="train the reward model from a checkpoint with the policy's tokenizer",
         )
-    return Judge(source.score, model, config.unfinished)
+    return RewardFunction(ctx.score, model, config.unfinished)
 
 
-def _frozen(source: Source) -> Reference:
+def _frozen(ctx: PhaseContext) -> Reference:
     """The reference: the checkpoint that the phase starts from. Where the policy is an adapter, that is the model without it."""
-    if source.config.adapter is not None:
-        return lora.Base(source.model)
-    return deepcopy(source.model).eval().requires_grad_(False)
+    if ctx.config.adapter is not None:
+        return lora.Base(ctx.model)
+    return deepcopy(ctx.model).eval().requires_grad_(False)
 
 
 def _of(reference: Reference, network: Any) -> Reference:
@@ -266,38 +266,38 @@ def _of(reference: Reference, network: Any) -> Reference:
     return lora.Base(policy_of(network)) if isinstance(reference, lora.Base) else reference
 
 
-def memory(source: Source, value: GroupValue | CriticValue) -> dict[str, int]:
+def memory(ctx: PhaseContext, value: GroupValue | CriticValue) -> dict[str, int]:
     """Bytes of weights that the policy, the reference, the reward model and the critic hold, each tensor counted once, and
     of what is trained, which comes with a gradient and two moments of its size."""
     found: dict[str, int] = {}
     seen: set[int] = set()
     models = {
-        "policy": source.model,
-        "value": source.network,
+        "policy": ctx.model,
+        "value": ctx.network,
         "reference": value.reference,
-        "reward": value.judge.model,
+        "reward": value.reward.model,
     }
     for name, model in models.items():
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         new = [tensor for tensor in tensors if id(tensor) not in seen]
         seen |= {id(tensor) for tensor in new}
         found[name] = sum(tensor.numel() * tensor.element_size() for tensor in new)
-    trained = [p for p in source.network.parameters() if p.requires_grad]
+    trained = [p for p in ctx.network.parameters() if p.requires_grad]
     return found | {"trained": sum(p.numel() * p.element_size() for p in trained)}
 
 
-def group_rollouts(source: Source) -> Items:
+def group_rollouts(ctx: PhaseContext) -> Items:
     """GRPO: groups of replies to a prompt, scored by a verifier or a reward model."""
-    config: Any = source.config
-    reference = _frozen(source)
+    config: Any = ctx.config
+    reference = _frozen(ctx)
     value = GroupValue(
-        _judge(source), reference, config.group, config.loss != "dr_grpo", config.skip_truncated
+        _reward_function(ctx), reference, config.group, config.loss != "dr_grpo", config.skip_truncated
     )
-    return _online(source, value, config.group)
+    return _online(ctx, value, config.group)
 
 
-def critic_rollouts(source: Source) -> Items:
+def critic_rollouts(ctx: PhaseContext) -> Items:
     """PPO: one reply to a prompt, a reward model, a critic."""
-    config: Any = source.config
-    value = CriticValue(_judge(source), _frozen(source), config.kl, config.gamma, config.lam)
-    return _online(source, value, 1)
+    config: Any = ctx.config
+    value = CriticValue(_reward_function(ctx), _frozen(ctx), config.kl, config.gamma, config.gae_lambda)
+    return _online(ctx, value, 1)

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from trivium.batches.chat import NAMED, at_row, named
 from trivium.batches.pairs import STEP
-from trivium.batches.rows import Layout, collate, sequence_row
+from trivium.batches.rows import BatchSharding, collate, sequence_row
 from trivium.corpus.records import prompt_of
 from trivium.errors import DataError
 from trivium.files import atomic_path
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion, complete
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive, generator
@@ -125,7 +125,7 @@ class Writer(Protocol):
 
     def hand_over(self) -> None: ...
     def complete(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]
     ) -> list[Completion]: ...
 
 
@@ -142,8 +142,8 @@ class Rollouts:
     network: Any  # in training: the policy, or the policy and its critic
     chat: ChatTokenizer
     machine: Machine
-    layout: Layout
-    sampling: Sampling
+    sharding: BatchSharding
+    sampling: SamplingParams
     value: Value
     folder: Path
     emit: Emit
@@ -163,7 +163,7 @@ class Rollouts:
 
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates
-        share = self.layout.batch * self.minibatches // self.layout.world
+        share = self.sharding.batch * self.minibatches // self.sharding.world
         if share % self.group:
             raise DataError(
                 f"{share} replies of a rollout on one rank do not divide into groups of {self.group}",
@@ -178,11 +178,11 @@ class Rollouts:
         number, inside = divmod(step, self.period)
         update, part = divmod(inside, self.minibatches)
         whole = self._set(number)
-        order = generator(self.layout.seed, "rollout", number, update).permutation(len(whole["tokens"]))
-        size = self.layout.batch // self.layout.world
-        first = part * self.layout.batch + self.layout.rank * size
+        order = generator(self.sharding.seed, "rollout", number, update).permutation(len(whole["tokens"]))
+        size = self.sharding.batch // self.sharding.world
+        first = part * self.sharding.batch + self.sharding.rank * size
         chosen = {name: value[torch.from_numpy(order[first : first + size])] for name, value in whole.items()}
-        micro = self.layout.micro
+        micro = self.sharding.micro
         cut: Any = [
             {name: value[i : i + micro] for name, value in chosen.items()} for i in range(0, size, micro)
         ]
@@ -245,14 +245,14 @@ class Rollouts:
 
     def _mine(self, number: int) -> tuple[list[int], int, int]:
         """(prompts of this rank's part of a set, the set's seed, the place of the first of them in the set)."""
-        asked, rank = self._asked(number), self.layout.rank
-        mine = len(asked) // self.layout.world
-        return asked[rank * mine : (rank + 1) * mine], derive(self.layout.seed, "set", number), rank * mine
+        asked, rank = self._asked(number), self.sharding.rank
+        mine = len(asked) // self.sharding.world
+        return asked[rank * mine : (rank + 1) * mine], derive(self.sharding.seed, "set", number), rank * mine
 
     def _make(self, number: int, network: Any, found: list[Completion] | None = None) -> None:
         """This rank's part of a set: the same replies whichever rank writes them. `found`: what the writer said."""
         policy = policy_of(network)
-        rank, world = self.layout.rank, self.layout.world
+        rank, world = self.sharding.rank, self.sharding.world
         asked, seed, first = self._mine(number)
         rollout = (
             self.reply(policy, asked, seed, first=first) if found is None else self._rollout(asked, found)
@@ -285,11 +285,11 @@ class Rollouts:
 
     def _asked(self, number: int) -> list[int]:
         """Which prompts the set replies to, over all ranks: every epoch in a new order, `group` times each."""
-        share = self.layout.batch * self.minibatches // self.group
+        share = self.sharding.batch * self.minibatches // self.group
         asked = []
         for place in range(number * share, (number + 1) * share):
             epoch, inside = divmod(place, self.prompts.count)
-            order = generator(self.layout.seed, "prompts", epoch).permutation(self.prompts.count)
+            order = generator(self.sharding.seed, "prompts", epoch).permutation(self.prompts.count)
             asked += [int(order[inside])] * self.group
         return asked
 
@@ -323,9 +323,9 @@ class Rollouts:
         """What `model` says of rows that are there already, in micro-batches: fields of Output by name, on the CPU."""
         pieces: dict[str, list[Tensor]] = {name: [] for name in want}
         device = next(model.parameters()).device
-        for first in range(0, len(rows["tokens"]), self.layout.micro):
+        for first in range(0, len(rows["tokens"]), self.sharding.micro):
             batch: Any = {
-                name: value[first : first + self.layout.micro].to(device) for name, value in rows.items()
+                name: value[first : first + self.sharding.micro].to(device) for name, value in rows.items()
             }
             with self.machine.autocast():
                 out = model(batch, want)

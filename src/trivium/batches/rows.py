@@ -17,7 +17,7 @@ Row = dict[str, NDArray[np.generic]]
 
 
 @dataclass
-class Layout:
+class BatchSharding:
     """How a step's rows are cut: `batch` items a step over all ranks, `micro` items a forward pass."""
 
     seed: int
@@ -42,27 +42,28 @@ class Shuffled:
 
     count: int
     item: Callable[[int], Sequence[Row]]
-    layout: Layout
+    sharding: BatchSharding
     period: int = 1
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, self.count)
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
-            self._order = generator(self.layout.seed, "order", epoch).permutation(self.count)
+            self._order = generator(self.sharding.seed, "order", epoch).permutation(self.count)
         return int(self._order[place])
 
     def describe(self, step: int) -> dict[str, list[int]]:
         """Which items a step sees, over all ranks: what the guard records of a batch that it refused."""
-        first = step * self.layout.batch
-        return {"items": [self._index(first + i) for i in range(self.layout.batch)]}
+        first = step * self.sharding.batch
+        return {"items": [self._index(first + i) for i in range(self.sharding.batch)]}
 
     def batch(self, step: int) -> list[Batch]:
-        share = self.layout.batch // self.layout.world
-        first = step * self.layout.batch + self.layout.rank * share
+        share = self.sharding.batch // self.sharding.world
+        first = step * self.sharding.batch + self.sharding.rank * share
         indices = [self._index(first + i) for i in range(share)]
         return [
-            collate(self.item, indices[i : i + self.layout.micro]) for i in range(0, share, self.layout.micro)
+            collate(self.item, indices[i : i + self.sharding.micro])
+            for i in range(0, share, self.sharding.micro)
         ]
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from trivium.batches.source import Source
+from trivium.batches.context import PhaseContext
 from trivium.corpus import records
 from trivium.errors import DataError
 from trivium.generate.engine import generate
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.model import lora
 from trivium.model.transformer import Transformer
 from trivium.seeds import derive
@@ -26,74 +26,74 @@ Said = list[dict[str, str]]
 """Prompts and what was said to them: [{prompt, text}]."""
 
 
-def sampler(source: Source) -> Callable[[], Said] | None:
+def sampler(ctx: PhaseContext) -> Callable[[], Said] | None:
     """What says the samples of a stage, or None where it wants none or has nothing to ask. All ranks call it together.
 
     It draws from numbers of its own, the same at every look, so training goes on as if it had not been called, and what
     changes from look to look is the model. Empty on all ranks but the first.
     """
-    config = source.config.samples
-    if config is None or source.config.kind == "reward":
+    config = ctx.config.samples
+    if config is None or ctx.config.kind == "reward":
         return None
-    shown = [_asked(source, text) for text in config.prompts] or _heldout(source, config.count)
+    shown = [_asked(ctx, text) for text in config.prompts] or _heldout(ctx, config.count)
     if not shown:
         return None
-    room = source.model.config.context
+    room = ctx.model.config.context
     new = min(config.tokens, room // 2)
     prompts = [ids[-(room - new) :] for _, ids in shown]
-    sampling = Sampling(config.temperature, max_new_tokens=new, seed=derive(source.seed, "samples"))
+    sampling = SamplingParams(config.temperature, max_new_tokens=new, seed=derive(ctx.seed, "samples"))
 
     def say() -> Said:
-        model = _plain(source)
+        model = _plain(ctx)
         if rank() != 0:
             return []
         training = model.training
         model.eval()
-        with torch.no_grad(), source.machine.autocast():
-            replies = generate(model, prompts, sampling, source.chat.stops)
+        with torch.no_grad(), ctx.machine.autocast():
+            replies = generate(model, prompts, sampling, ctx.chat.stops)
         model.train(training)
-        texts = [source.chat.decode(ids) for ids in replies]
+        texts = [ctx.chat.decode(ids) for ids in replies]
         return [{"prompt": asked, "text": text} for (asked, _), text in zip(shown, texts, strict=True)]
 
     return say
 
 
-def _plain(source: Source) -> Transformer:
+def _plain(ctx: PhaseContext) -> Transformer:
     """The model in training as one that this rank can decode with alone: itself, unless its weights lie on several."""
-    model = source.model
-    if source.machine.float8:  # decoding is no work for float8: the same weights in a model without it
+    model = ctx.model
+    if ctx.machine.float8:  # decoding is no work for float8: the same weights in a model without it
         with torch.device("meta"):
             shared = Transformer(model.config)
         shared.load_state_dict(whole(model.state_dict()), assign=True)
         return shared
     if all(mesh().size(axis) == 1 for axis in ("shard", "tensor", "context", "pipeline", "expert")):
         return model
-    if source.config.adapter is not None:
-        return lora.merged(model.config, whole(model.state_dict()), source.config.adapter)
+    if ctx.config.adapter is not None:
+        return lora.merged(model.config, whole(model.state_dict()), ctx.config.adapter)
     return gathered(model)
 
 
-def _asked(source: Source, text: str) -> tuple[str, list[int]]:
+def _asked(ctx: PhaseContext, text: str) -> tuple[str, list[int]]:
     """(what is shown, its ids) of a prompt of the recipe: the beginning of a document, or a user's words."""
-    if source.config.kind == "pretrain":
-        return text, source.chat.document(text)[:-1]
-    return text, source.chat.prompt([{"role": "user", "content": text}])
+    if ctx.config.kind == "pretrain":
+        return text, ctx.chat.document(text)[:-1]
+    return text, ctx.chat.prompt([{"role": "user", "content": text}])
 
 
-def _heldout(source: Source, count: int) -> list[tuple[str, list[int]]]:
+def _heldout(ctx: PhaseContext, count: int) -> list[tuple[str, list[int]]]:
     """The first words of held-out documents, or held-out prompts: of as many files (so, sources) as there are."""
     try:
-        files = records.files(source.data / "heldout")
+        files = records.files(ctx.data / "heldout")
     except DataError:
         return []
     spread = files[:: max(1, len(files) // count)][:count]
     streams = [records.read_file(file) for file in spread]
     in_turn = (record for turn in zip_longest(*streams) for record in turn if record is not None)
-    return [_prompt(source, record) for record in islice(in_turn, count)]
+    return [_prompt(ctx, record) for record in islice(in_turn, count)]
 
 
-def _prompt(source: Source, record: Mapping[str, Any]) -> tuple[str, list[int]]:
+def _prompt(ctx: PhaseContext, record: Mapping[str, Any]) -> tuple[str, list[int]]:
     if "text" in record:
-        return _asked(source, " ".join(record["text"].split()[:WORDS]))
+        return _asked(ctx, " ".join(record["text"].split()[:WORDS]))
     turns = records.prompt_of(record)
-    return (turns[-1]["content"] if turns else ""), source.chat.prompt(turns)
+    return (turns[-1]["content"] if turns else ""), ctx.chat.prompt(turns)

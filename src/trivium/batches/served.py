@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivium.batches.source import Source
+from trivium.batches.context import PhaseContext
 from trivium.errors import DataError
 from trivium.generate.remote import Endpoint, Remote
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion
 from trivium.model import hf, lora
-from trivium.recipe.alignment import Sampler
+from trivium.recipe.alignment import RolloutServer
 from trivium.train.distributed import first_rank_first, rank
 
 
@@ -23,13 +23,13 @@ class Served:
     DataError for a server that does not answer, and for one whose tokens are not the policy's.
     """
 
-    source: Source
+    ctx: PhaseContext
     remote: Remote
     reload: str | None
 
     @classmethod
-    def open(cls, source: Source, config: Sampler) -> Served:
-        return cls(source, Remote(Endpoint(**config.model_dump(exclude={"reload"}))), config.reload)
+    def open(cls, ctx: PhaseContext, config: RolloutServer) -> Served:
+        return cls(ctx, Remote(Endpoint(**config.model_dump(exclude={"reload"}))), config.reload)
 
     def hand_over(self) -> None:
         """Gives the server the policy's weights of now. All ranks call it together."""
@@ -39,10 +39,10 @@ class Served:
                     self.remote.post(self.reload, {"model_path": str(self._weights().resolve())})
 
     def complete(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]
     ) -> list[Completion]:
         found = self.remote.complete(prompts, sampling, stop)
-        known = self.source.model.config.vocab_size
+        known = self.ctx.model.config.vocab_size
         if wrong := [token for one in found for token in one.ids if not 0 <= token < known]:
             raise DataError(
                 f"the server's token {wrong[0]} is none of the policy's {known:,}",
@@ -54,10 +54,10 @@ class Served:
 
     def _weights(self) -> Path:
         """The policy as it is now, as a checkpoint without adapters."""
-        source, folder = self.source, self.source.work / "sampler"
-        model, adapter = source.model, source.config.adapter
+        ctx, folder = self.ctx, self.ctx.work / "sampler"
+        model, adapter = ctx.model, ctx.config.adapter
         if adapter is not None:
             model = lora.merged(model.config, model.state_dict(), adapter)
-        hf.save(model, folder, eos=source.chat.stops, pad=source.chat.pad)
-        source.chat.save(folder, context=model.config.context)
+        hf.save(model, folder, eos=ctx.chat.stops, pad=ctx.chat.pad)
+        ctx.chat.save(folder, context=model.config.context)
         return folder

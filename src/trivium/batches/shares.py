@@ -11,7 +11,7 @@ import numpy as np
 
 from trivium.batches.mixed import Mixed, Span, plan, tempered
 from trivium.batches.packed import Corpus
-from trivium.batches.rows import Layout
+from trivium.batches.rows import BatchSharding
 from trivium.types import Emit
 
 OFF = 0.01
@@ -19,7 +19,7 @@ OFF = 0.01
 
 
 def mixed(
-    corpus: Corpus, data: Path, layout: Layout, steps: int, emit: Emit
+    corpus: Corpus, data: Path, sharding: BatchSharding, steps: int, emit: Emit
 ) -> tuple[Mixed, list[dict[str, Any]]]:
     """The batches of a run, and of each source: share of the training tokens planned and realised, and its epochs.
 
@@ -35,9 +35,9 @@ def mixed(
     if mix:
         turns = mix["curriculum"] or [{"until": 1.0, "weights": [one["planned_share"] for one in known]}]
         spans = [Span(t["until"], _of(places, tempered(t["weights"], mix["temperature"]))) for t in turns]
-    rows = steps * layout.batch
+    rows = steps * sharding.batch
     table = plan(counts, spans, rows, mix["max_epochs"] if mix else None)
-    batches = Mixed(counts, [source.item for source in corpus.sources], table, layout)
+    batches = Mixed(counts, [source.item for source in corpus.sources], table, sharding)
     tokens = _tokens(corpus, batches)
     starts = [0.0, *(span.until for span in spans)]
     wanted = sum(

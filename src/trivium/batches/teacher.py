@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from trivium.batches.chat import Conversations
+from trivium.batches.context import Items, PhaseContext, both_splits
 from trivium.batches.rollouts import Prompts, Rollouts
-from trivium.batches.rows import Fixed, Layout, Shuffled
-from trivium.batches.source import Items, Source, both_splits
+from trivium.batches.rows import BatchSharding, Fixed, Shuffled
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.model import hf
 from trivium.model.transformer import Transformer
 from trivium.seeds import unit
@@ -52,55 +52,55 @@ class Blend:
     given: Batches
     own: Batches
     share: float
-    layout: Layout
+    sharding: BatchSharding
     period: int = 1
 
     def batch(self, step: int) -> list[Batch]:
-        own = unit(self.layout.seed, f"own/{step}") < self.share
+        own = unit(self.sharding.seed, f"own/{step}") < self.share
         return list((self.own if own else self.given).batch(step))
 
 
-def taught(source: Source) -> Items:
+def taught(ctx: PhaseContext) -> Items:
     """Documents or conversations with the teacher's logits; a share of the steps on the student's own replies."""
-    config: Any = source.config
-    teacher = hf.load(source.others["teacher"], device=source.machine.device).eval().requires_grad_(False)
-    if teacher.config.vocab_size != source.model.config.vocab_size:
+    config: Any = ctx.config
+    teacher = hf.load(ctx.others["teacher"], device=ctx.machine.device).eval().requires_grad_(False)
+    if teacher.config.vocab_size != ctx.model.config.vocab_size:
         raise ArtifactError(
-            f"the teacher has {teacher.config.vocab_size:,} tokens and the student {source.model.config.vocab_size:,}",
+            f"the teacher has {teacher.config.vocab_size:,} tokens and the student {ctx.model.config.vocab_size:,}",
             fix="distil between models with the same tokenizer",
         )
 
     def build(split: str) -> Conversations:
-        return Conversations.build(read(source.data / split), source.chat, source.length)
+        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length)
 
-    items = both_splits(build, source)
+    items = both_splits(build, ctx)
 
     def around(batches: Batches) -> Batches:
         if config.on_policy and not isinstance(batches, Fixed):
             batches = Blend(batches, own(), config.on_policy, plans[0])
-        return WithTeacher(batches, teacher, source.machine)
+        return WithTeacher(batches, teacher, ctx.machine)
 
-    plans: list[Layout] = []
+    plans: list[BatchSharding] = []
 
-    def online(plan: Layout, steps: int) -> Batches:
+    def online(plan: BatchSharding, steps: int) -> Batches:
         plans.append(plan)
         return Shuffled(items.train.count, items.train.item, plan)
 
     def own() -> Rollouts:
-        records = list(read(source.data / "train"))
-        asked = Prompts.build(records, source.chat, source.length, config.max_new_tokens)
-        if message := asked.warning(source.length, config.max_new_tokens):
-            source.emit({"event": "warning", "message": message})
+        records = list(read(ctx.data / "train"))
+        asked = Prompts.build(records, ctx.chat, ctx.length, config.max_new_tokens)
+        if message := asked.warning(ctx.length, config.max_new_tokens):
+            ctx.emit({"event": "warning", "message": message})
         return Rollouts(
             prompts=asked,
-            network=source.model,
-            chat=source.chat,
-            machine=source.machine,
-            layout=plans[0],
-            sampling=Sampling(1.0, 1.0, config.max_new_tokens),
+            network=ctx.model,
+            chat=ctx.chat,
+            machine=ctx.machine,
+            sharding=plans[0],
+            sampling=SamplingParams(1.0, 1.0, config.max_new_tokens),
             value=lambda rollout, tensors, network: {},
-            folder=source.work / "rollouts",
-            emit=source.emit,
+            folder=ctx.work / "rollouts",
+            emit=ctx.emit,
         )
 
     items.around, items.online = around, online

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from trivium.generate.engine import generate
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer, Message
@@ -43,7 +43,7 @@ class Subject:
         prompts = [self.chat.prompt(messages) for messages in conversations]
         fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.model.config.context]
         stop = self.chat.stops
-        sampling = Sampling(max_new_tokens=max_new_tokens)
+        sampling = SamplingParams(max_new_tokens=max_new_tokens)
         replies = generate(self.model, [prompts[i] for i in fits], sampling, stop)
         result = [Reply("", finished=False)] * len(prompts)
         for i, ids in zip(fits, replies, strict=True):
@@ -62,6 +62,6 @@ class Subject:
         best = float("inf")
         for _ in range(repeats):
             started = time.perf_counter()
-            generate(self.model, [prompt], Sampling(max_new_tokens=tokens), stop=())
+            generate(self.model, [prompt], SamplingParams(max_new_tokens=tokens), stop=())
             best = min(best, time.perf_counter() - started)
         return tokens / best

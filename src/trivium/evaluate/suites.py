@@ -23,7 +23,7 @@ from trivium.demo.reasoning import correct as is_correct
 from trivium.errors import DataError
 from trivium.evaluate.checker import win
 from trivium.evaluate.subject import Subject
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.recipe.evaluation import Suite
 from trivium.text.chat import ChatTokenizer
@@ -123,12 +123,12 @@ def preferences(subject: Subject, baseline: Subject | None, data: Path, suite: S
 
     preference_accuracy: share with an implicit reward margin above 0, against the baseline's log-probabilities
     (Rafailov et al. 2023, eq. 5); the baseline itself has a margin of exactly 0 everywhere and gets no number.
-    win_rate: the model writes its own reply, and the stated checker (`evaluate.checker`) holds it against the pair's
+    beats_rejected: the model writes its own reply, and the stated checker (`evaluate.checker`) holds it against the pair's
     rejected one.
     """
     records = heldout(data, suite)
     metrics: dict[str, float] = {}
-    items = {"win_rate": len(records)}
+    items = {"beats_rejected": len(records)}
     if baseline is not None and baseline.name != subject.name:
         built = Pairs.build(records, subject.chat, subject.model.config.context)
         ours = _margins(subject, built)
@@ -140,7 +140,7 @@ def preferences(subject: Subject, baseline: Subject | None, data: Path, suite: S
         win(reply, Reply(record["rejected"]), record["meta"])
         for reply, record in zip(replies, records, strict=True)
     ]
-    metrics["win_rate"] = float(np.mean(wins))
+    metrics["beats_rejected"] = float(np.mean(wins))
     return Measured(metrics, items, _samples(records, replies))
 
 
@@ -182,7 +182,7 @@ def drift(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) 
     Length, share cut off by the limit, repetition and declining show the usual ways of hacking a reward. kl_per_token and
     kl_per_reply are the mean of log pi - log pi_baseline in nats (Schulman's k1, unbiased on the subject's own replies).
     """
-    sampling = Sampling(temperature=1.0, max_new_tokens=suite.max_new_tokens)
+    sampling = SamplingParams(temperature=1.0, max_new_tokens=suite.max_new_tokens)
     room = subject.model.config.context - suite.max_new_tokens
     asked = [(record, subject.chat.prompt(prompt_of(record))) for record in heldout(data, suite)]
     records = [record for record, ids in asked if len(ids) <= room]

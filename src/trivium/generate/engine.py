@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trivium.errors import DataError
-from trivium.generate.sampling import Sampling, draw
+from trivium.generate.sampling import SamplingParams, draw
 from trivium.generate.slots import complete
 from trivium.model.cache import Cache, cache_dtype
 from trivium.model.transformer import Transformer
@@ -20,7 +20,7 @@ from trivium.text.chat import ChatTokenizer, Message
 
 @torch.no_grad()
 def decode(
-    model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+    model: Transformer, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]
 ) -> Iterator[list[tuple[int, int]]]:
     """Decodes all prompts together; yields, for each step, (number of the prompt, its new id), the stop id included.
 
@@ -81,7 +81,7 @@ def _next_logits(model: Transformer, tokens: Tensor, padding: Tensor, cache: Cac
 def generate(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
+    sampling: SamplingParams,
     stop: Sequence[int],
     *,
     batch: int = 64,
@@ -95,7 +95,7 @@ def generate(
 
 
 def stream(
-    model: Transformer, tokenizer: ChatTokenizer, messages: Sequence[Message], sampling: Sampling
+    model: Transformer, tokenizer: ChatTokenizer, messages: Sequence[Message], sampling: SamplingParams
 ) -> Iterator[str]:
     """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole."""
     ids: list[int] = []

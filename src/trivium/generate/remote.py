@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from trivium import seeds
 from trivium.errors import DataError
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion
 
 Messages = Sequence[Mapping[str, str]]
@@ -115,7 +115,7 @@ class Remote:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def chat(self, messages: Messages, sampling: Sampling) -> Answer:
+    def chat(self, messages: Messages, sampling: SamplingParams) -> Answer:
         """The assistant's reply to one conversation."""
         body = {"messages": [dict(m) for m in messages], **_settings(sampling, sampling.seed)}
 
@@ -132,7 +132,7 @@ class Remote:
         return answer
 
     def complete(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Sequence[int]
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]
     ) -> list[Completion]:
         """As `slots.complete`: replies to prompts of ids, with the log-probability of every id.
 
@@ -269,7 +269,7 @@ def _retry_after(headers: Message) -> float | None:
     return min(600.0, max(0.0, seconds))
 
 
-def _settings(sampling: Sampling, seed: int) -> dict[str, Any]:
+def _settings(sampling: SamplingParams, seed: int) -> dict[str, Any]:
     made: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

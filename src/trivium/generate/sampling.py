@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How the next token is drawn. Temperature 0 takes the likeliest one and is deterministic.
 
     The filters apply in this order, as in transformers: temperature, `top_k` (0: off), `top_p`, `min_p`.
@@ -27,7 +27,7 @@ class Sampling:
     """Texts that end a reply as soon as it holds one; the reply is cut before it."""
 
 
-def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
+def distribution(logits: Tensor, sampling: SamplingParams) -> Tensor:
     """Probabilities that the next token is drawn from: logits (B, V) -> (B, V) float32. Temperature must be above 0.
 
     top_k keeps the k likeliest tokens; top_p the smallest set with that much probability (Holtzman et al. 2020); min_p those at
@@ -65,7 +65,7 @@ def _nucleus(scores: Tensor, top_p: float) -> Tensor:
     return torch.full_like(scores, -math.inf).scatter(-1, order, kept)
 
 
-def draw(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+def draw(logits: Tensor, sampling: SamplingParams, uniform: Tensor) -> Tensor:
     """Next ids: logits (B, V) and one uniform number a row, (B,) in [0, 1) -> (B,) int64, by inverting the distribution.
 
     A row's choice depends on its own number alone, so it is the same whatever else is in the batch.

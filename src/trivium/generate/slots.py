@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trivium.errors import DataError
 from trivium.generate.packed import Linear, packed
-from trivium.generate.sampling import Sampling, draw, log_prob
+from trivium.generate.sampling import SamplingParams, draw, log_prob
 from trivium.model.cache import cache_dtype
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
@@ -77,7 +77,7 @@ class _Engine:
         self,
         model: Transformer,
         prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
+        sampling: SamplingParams,
         stop: Sequence[int],
         slots: int,
         first: int,
@@ -188,7 +188,7 @@ class _Engine:
 def complete(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
+    sampling: SamplingParams,
     stop: Sequence[int],
     *,
     slots: int = 64,

@@ -19,17 +19,17 @@ def grpo_loss(
     advantage: Tensor,
     ref_logp: Tensor | None = None,
     *,
-    clip: float = 0.2,
-    clip_high: float | None = None,
+    clip_epsilon: float = 0.2,
+    clip_epsilon_high: float | None = None,
     beta: float = 0.0,
 ) -> Tensor:
     """Loss at each token: tensors of one shape -> the same shape.
 
         L = - min( rho A, clip(rho, 1 - eps, 1 + eps_high) A ) + beta ( exp(d) - d - 1 ),     d = log pi_ref - log pi
 
-    Shao et al. 2024, eqs. 3 and 4 (the last term is Schulman's k3 estimate of the KL); `clip_high` is DAPO's clip-higher.
+    Shao et al. 2024, eqs. 3 and 4 (the last term is Schulman's k3 estimate of the KL); `clip_epsilon_high` is DAPO's clip-higher.
     """
-    loss = ppo_loss(logp, old_logp, advantage, clip=clip, clip_high=clip_high)
+    loss = ppo_loss(logp, old_logp, advantage, clip_epsilon=clip_epsilon, clip_epsilon_high=clip_epsilon_high)
     if beta and ref_logp is not None:
         away = ref_logp - logp
         loss = loss + beta * (away.exp() - away - 1)
@@ -48,12 +48,12 @@ class Grpo:
         self,
         normalisation: Normalisation,
         longest: int,
-        clip: float = 0.2,
-        clip_high: float | None = None,
+        clip_epsilon: float = 0.2,
+        clip_epsilon_high: float | None = None,
         beta: float = 0.0,
     ) -> None:
         self.normalisation, self.longest = normalisation, longest
-        self.clip, self.clip_high, self.beta = clip, clip_high, beta
+        self.clip_epsilon, self.clip_epsilon_high, self.beta = clip_epsilon, clip_epsilon_high, beta
         self.wants = frozenset({"logp"})
 
     def weight(self, batch: Batch) -> Tensor:
@@ -70,13 +70,13 @@ class Grpo:
             old,
             batch["advantage"][on],
             batch["ref_token_logp"][on] if self.beta else None,
-            clip=self.clip,
-            clip_high=self.clip_high,
+            clip_epsilon=self.clip_epsilon,
+            clip_epsilon_high=self.clip_epsilon_high,
             beta=self.beta,
         )
         total = (each * batch["correction"][on] * self._share(batch)[on]).sum()
-        high = self.clip if self.clip_high is None else self.clip_high
-        metrics = _metrics(total, logp, old, self.clip, high, batch)
+        high = self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
+        metrics = _metrics(total, logp, old, self.clip_epsilon, high, batch)
         return Loss(total, metrics | {"loss": (total.detach(), self.weight(batch))})
 
     def _share(self, batch: Batch) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor
 from trivium.types import Batch, Loss, Output
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
     """Advantages and returns of replies: rewards, values and mask (B, T) -> two (B, T), 0 where the mask is 0.
 
         delta_t = r_t + gamma V_{t+1} - V_t,     A_t = delta_t + gamma lambda A_{t+1},     R_t = A_t + V_t
@@ -20,7 +22,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
     for t in range(values.shape[1] - 1, -1, -1):
         here = mask[:, t] > 0
         delta = rewards[:, t] + gamma * after_value - values[:, t]
-        now = delta + gamma * lam * after
+        now = delta + gamma * gae_lambda * after
         advantage[:, t] = torch.where(here, now, 0.0)
         after = torch.where(here, now, after)
         after_value = torch.where(here, values[:, t], after_value)
@@ -28,16 +30,23 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
 
 
 def ppo_loss(
-    logp: Tensor, old_logp: Tensor, advantage: Tensor, *, clip: float, clip_high: float | None = None
+    logp: Tensor,
+    old_logp: Tensor,
+    advantage: Tensor,
+    *,
+    clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
 ) -> Tensor:
     """The clipped surrogate at each token, to be minimised: three tensors of one shape -> the same shape.
 
         L = - min( rho A, clip(rho, 1 - eps, 1 + eps_high) A ),     rho = exp(log pi - log pi_old)
 
-    Schulman et al. 2017, eq. 7; `clip_high` None means the same on both sides (Yu et al. 2025, DAPO, eq. 10 raises it).
+    Schulman et al. 2017, eq. 7; `clip_epsilon_high` None means the same on both sides (Yu et al. 2025, DAPO, eq. 10 raises it).
     """
     ratio = torch.exp(logp - old_logp)
-    bounded = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    bounded = ratio.clamp(
+        1 - clip_epsilon, 1 + (clip_epsilon if clip_epsilon_high is None else clip_epsilon_high)
+    )
     return -torch.minimum(ratio * advantage, bounded * advantage)
 
 
@@ -65,9 +74,9 @@ class Ppo:
     wants = frozenset({"logp", "values", "entropy"})
 
     def __init__(
-        self, clip: float, value_clip: float | None, value_weight: float, entropy_weight: float = 0.0
+        self, clip_epsilon: float, value_clip: float | None, value_weight: float, entropy_weight: float = 0.0
     ) -> None:
-        self.clip, self.value_clip = clip, value_clip
+        self.clip_epsilon, self.value_clip = clip_epsilon, value_clip
         self.value_weight, self.entropy_weight = value_weight, entropy_weight
 
     def weight(self, batch: Batch) -> Tensor:
@@ -78,12 +87,14 @@ class Ppo:
         on = batch["loss_mask"] > 0
         logp, values = out.logp[on], out.values[on]
         old, advantage = batch["old_logp"][on], batch["advantage"][on]
-        surrogate = ppo_loss(logp, old, advantage, clip=self.clip) * batch["correction"][on]
+        surrogate = ppo_loss(logp, old, advantage, clip_epsilon=self.clip_epsilon) * batch["correction"][on]
         critic = value_loss(values, batch["old_values"][on], batch["returns"][on], clip=self.value_clip)
         entropy = out.entropy[on].sum()
         total = surrogate.sum() + self.value_weight * critic.sum() - self.entropy_weight * entropy
         return Loss(
-            total, _metrics(total, logp, old, self.clip, self.clip, batch) | _critic(critic, entropy, batch)
+            total,
+            _metrics(total, logp, old, self.clip_epsilon, self.clip_epsilon, batch)
+            | _critic(critic, entropy, batch),
         )
 
 

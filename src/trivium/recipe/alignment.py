@@ -64,7 +64,7 @@ class RewardStage(PreferenceStage):
     """Pull of the rewards towards 0, which Bradley-Terry leaves open (Eisenstein et al. 2023)."""
 
 
-class Sampler(Strict):
+class RolloutServer(Strict):
     """A server that writes the rollouts, on devices of its own: vLLM or SGLang, or any that speaks OpenAI's protocol and
     gives token ids (`return_tokens_as_token_ids`) with log-probabilities at temperature 1."""
 
@@ -75,7 +75,7 @@ class Sampler(Strict):
     reload: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where the folder of the newest weights is posted as `{"model_path": FOLDER}` before each set, such as SGLang's
     http://localhost:30000/update_weights_from_disk; the server must see this disk. None: the server keeps the weights it has,
-    and importance weights make up for the difference as far as `correction` lets them."""
+    and importance weights make up for the difference as far as `importance_weight_cap` lets them."""
     key: str | None = how(None)
     """Name of the environment variable that holds the API key."""
     timeout: Annotated[float, Field(gt=0)] = how(600.0)
@@ -101,17 +101,18 @@ class OnlineStage(PreferenceStage):
     """A set of rollouts holds this many batches."""
     updates: Annotated[int, Field(gt=0)] = 1
     """How often each set is gone through."""
-    clip: Annotated[float, Field(gt=0)] = 0.2
-    """How far the probability of a token may move from that at its rollout before its gradient stops."""
+    clip_epsilon: Annotated[float, Field(gt=0)] = 0.2
+    """How far a token's probability may move from that at its rollout, as a share of it, before its gradient stops. The norm of
+    the whole gradient is another matter: `max_grad_norm`."""
     unfinished: Annotated[float, Field(ge=0)] = 0.0
     """Taken off the reward of a reply that ran into `max_new_tokens`."""
     staleness: Annotated[int, Field(ge=0)] = 0
     """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
     rollout_device: str | None = how(None)
     """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
-    correction: Annotated[float, Field(gt=0)] = 2.0
+    importance_weight_cap: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
-    sampler: Sampler | None = None
+    rollout_server: RolloutServer | None = None
     """A server that writes the rollouts; None: the trainer writes them itself. With `staleness` it writes the next sets while
     this one is trained on."""
 
@@ -123,7 +124,7 @@ class PpoStage(OnlineStage):
     kl: Annotated[float, Field(ge=0)] = 0.05
     """Price of a nat of distance from the reference, taken off each token's reward."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Lambda of generalised advantage estimation."""
     value_clip: Annotated[float, Field(gt=0)] | None = 0.2
     value_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -144,7 +145,7 @@ class GrpoStage(OnlineStage):
     """How tokens are averaged: within each reply, over all (Yu et al. 2025), or over the longest length (Liu et al. 2025)."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the distance from the reference in the loss; with 0 the reference is there for the log alone."""
-    clip_high: Annotated[float, Field(gt=0)] | None = None
+    clip_epsilon_high: Annotated[float, Field(gt=0)] | None = None
     """The clip on the upper side where it differs (DAPO's clip-higher)."""
     skip_truncated: bool = False
     """Replies that ran into `max_new_tokens` teach nothing (DAPO's overlong filtering)."""

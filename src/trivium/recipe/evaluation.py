@@ -60,7 +60,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "bits_per_byte": ("bits_per_byte",),
     "response_loss": ("response_loss",),
     "reasoning": ("reasoning_exact_match",),
-    "preferences": ("preference_accuracy", "win_rate"),
+    "preferences": ("preference_accuracy", "beats_rejected"),
     "refusals": ("refusal_rate", "false_refusals", "coherent_replies"),
     "drift": ("reply_tokens", "unfinished", "repetition", "declined", "kl_per_token", "kl_per_reply"),
 }

@@ -8,20 +8,8 @@ from pydantic import ValidationError
 
 from trivium.errors import RecipeError
 from trivium.recipe.lines import Lines, Path, dotted, listed, nearest
+from trivium.recipe.names import meant
 from trivium.recipe.shape import SOURCES, STAGES, class_at, value_at
-
-# Names that other tools use for what is called differently here.
-_ELSEWHERE = {
-    "learning_rate": "lr", "batch_size": "batch", "micro_batch_size": "micro_batch", "max_steps": "steps",
-    "num_epochs": "epochs", "num_train_epochs": "epochs", "max_grad_norm": "clip", "grad_clip": "clip",
-    "warmup_ratio": "warmup", "seq_len": "context", "max_length": "context", "max_seq_len": "context",
-    "hidden_size": "dim", "d_model": "dim", "n_embd": "dim", "num_layers": "layers", "n_layers": "layers",
-    "n_layer": "layers", "num_hidden_layers": "layers", "n_heads": "heads", "num_heads": "heads",
-    "n_head": "heads",
-    "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "n_kv_heads": "kv_heads",
-    "intermediate_size": "hidden", "dataset": "data", "datasets": "data", "checkpoint": "init",
-    "base_model": "init", "from": "init", "type": "kind", "dtype": "precision", "lambda": "beta",
-}  # fmt: skip
 
 _REFERENCE = frozenset({"reference", "reference_model", "ref_model", "ref"})
 _LISTS = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "string_type": "text"}
@@ -94,11 +82,9 @@ def _unknown_key(path: Path, raw: Any) -> tuple[str, str]:
     if key in _REFERENCE and kind == "orpo":
         return f"`{key}` was given to orpo", "remove it: orpo works without a reference model"
     valid = list(owner.model_fields) if owner else []
-    known = _ELSEWHERE.get(key.lower())
-    hint = f"did you mean `{known}`? " if known in valid else nearest(key, valid)
     said = f" of kind {kind}" if kind else ""
     thing = {2: "stage"}.get(len(path) - 1, "mapping") if path[0] == "stages" else "recipe"
-    return f"unknown key `{key}` in this {thing}{said}", f"{hint}valid keys: {listed(valid)}"
+    return f"unknown key `{key}` in this {thing}{said}", f"{meant(key, valid)}valid keys: {listed(valid)}"
 
 
 def _kind(path: Path, raw: Any) -> tuple[str, str, Path]:

@@ -8,6 +8,7 @@ from typing import Any
 from trivium.errors import RecipeError
 from trivium.recipe import reader
 from trivium.recipe.lines import Lines, Path, dotted, listed, nearest
+from trivium.recipe.names import meant
 from trivium.recipe.shape import fields_at
 
 _TOP = ("name", "seed")
@@ -96,6 +97,6 @@ def _step(raw: dict[str, Any], path: Path, here: Any, part: str, text: str) -> s
         raise RecipeError(
             f"`{dotted(path[1:])}` has no field `{part}`",
             where=f"-o {text}",
-            fix=f"{nearest(part, valid)}valid here: {listed(valid)}",
+            fix=f"{meant(part, valid)}valid here: {listed(valid)}",
         )
     return part

@@ -77,7 +77,7 @@ class TrainingStage(StageBase):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled decay, on matrices only."""
     betas: tuple[float, float] = (0.9, 0.95)
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
     guard: Guard = Guard()
     """What is done about a batch whose loss is broken."""

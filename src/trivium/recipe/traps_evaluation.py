@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from trivium.errors import RecipeError
 from trivium.recipe.deployment import ReleaseStage
 from trivium.recipe.evaluation import ALWAYS_MEASURED, METRICS, EvaluateStage
-from trivium.recipe.lines import listed, nearest
+from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
+from trivium.recipe.names import meant
 
 Found = Iterator[RecipeError]
 
@@ -35,9 +36,7 @@ def gate_on_nothing(look: Look) -> Found:
             if metric in owner:
                 fix = f"add the suite that measures it: `{{kind: {owner[metric]}, data: ...}}`"
             else:
-                fix = (
-                    f"{nearest(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
-                )
+                fix = f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
             yield look.error(f"no suite of this stage measures `{metric}`", name, "gates", metric, fix=fix)
 
 

@@ -28,7 +28,7 @@ ROWS = (
     Row("response_loss", "held-out response loss (nats/token)", -1, "{:.3f}".format),
     Row("reasoning_exact_match", "reasoning exact match", 1, _percent),
     Row("preference_accuracy", "preference accuracy (implicit margin > 0)", 1, _percent),
-    Row("win_rate", "win rate of generated replies (checker)", 1, _percent),
+    Row("beats_rejected", "beats the rejected reply (checker)", 1, _percent),
     Row("refusal_rate", "refusals of harmful requests", 1, _percent),
     Row("false_refusals", "false refusals of harmless ones", -1, _percent),
     Row("coherent_replies", "coherent replies to either kind", 1, _percent),

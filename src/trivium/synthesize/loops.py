@@ -11,7 +11,7 @@ from typing import Any
 from trivium import seeds
 from trivium.corpus.records import Item, Record, normalise
 from trivium.generate.remote import Answer
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.recipe.synthesis import SynthesizeStage
 from trivium.synthesize.scoring import Scorer
 from trivium.synthesize.teachers import Messages, Request, Teacher
@@ -42,7 +42,7 @@ class Studio:
 
     def answers(self, requests: Sequence[Request], temperature: float | None = None) -> list[Answer]:
         config = self.config
-        sampling = Sampling(
+        sampling = SamplingParams(
             config.temperature if temperature is None else temperature,
             config.top_p,
             config.max_new_tokens,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.recipe.synthesis import (
     ExactVerifier,
     FunctionVerifier,
@@ -23,7 +23,7 @@ from trivium.synthesize.journal import Journal
 from trivium.synthesize.teachers import Request, Teacher, open_teacher
 from trivium.verify import VERIFIERS
 from trivium.verify.function import Function
-from trivium.verify.judge import Judge
+from trivium.verify.judge import LLMJudge
 
 Rows = Sequence[tuple[Mapping[str, Any], str]]
 JUDGE_TOKENS = 512
@@ -35,7 +35,7 @@ class Scorer:
     """Scores (record, reply) pairs; `judge` is there where a model does, `teacher` is that model."""
 
     many: Callable[[Rows], list[float]]
-    judge: Judge | None = None
+    judge: LLMJudge | None = None
     teacher: Teacher | None = None
     counts: Counter[str] = field(default_factory=Counter)
     closing: AbstractContextManager[Any] = field(default_factory=nullcontext)
@@ -59,8 +59,8 @@ def open_scorer(
         )
     if isinstance(config, JudgeVerifier):
         teacher = open_teacher(config.teacher, inputs, journal)
-        sampling = Sampling(max_new_tokens=JUDGE_TOKENS)
-        judge = Judge(
+        sampling = SamplingParams(max_new_tokens=JUDGE_TOKENS)
+        judge = LLMJudge(
             lambda asked: [a.text for a in teacher.answers([Request(m) for m in asked], sampling)],
             config.criterion,
         )

@@ -12,7 +12,7 @@ import torch
 
 from trivium.errors import TriviumError
 from trivium.generate.remote import Answer, Endpoint, Meter, Remote
-from trivium.generate.sampling import Sampling
+from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete, cut_text
 from trivium.model import hf
 from trivium.recipe.synthesis import CheckpointTeacher, OpenaiTeacher
@@ -36,7 +36,7 @@ class Teacher(Protocol):
     name: str
     counts: Counter[str]  # requests, answers, prompt_tokens, reply_tokens; prompts_too_long of a checkpoint
 
-    def answers(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+    def answers(self, requests: Sequence[Request], sampling: SamplingParams) -> list[Answer]:
         """An answer to each request, in their order."""
 
     @property
@@ -65,7 +65,7 @@ class Local:
     def cost(self) -> float:
         return 0.0
 
-    def answers(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+    def answers(self, requests: Sequence[Request], sampling: SamplingParams) -> list[Answer]:
         found: list[Answer] = []
         for first in range(0, len(requests), CHUNK):
             chunk = requests[first : first + CHUNK]
@@ -80,7 +80,7 @@ class Local:
         self.counts["prompts_too_long"] += sum(answer.reply_tokens == 0 for answer in found)
         return found
 
-    def _make(self, chunk: Sequence[Request], sampling: Sampling, key: str) -> list[Answer]:
+    def _make(self, chunk: Sequence[Request], sampling: SamplingParams, key: str) -> list[Answer]:
         if self._loaded is None:
             folder, device = self._where
             self._loaded = hf.load(folder, device=device).eval(), ChatTokenizer.load(folder)
@@ -117,7 +117,7 @@ class Served:
         tokens = self.counts["prompt_tokens"] * self.config.price_in
         return (tokens + self.counts["reply_tokens"] * self.config.price_out) / 1e6
 
-    def answers(self, requests: Sequence[Request], sampling: Sampling) -> list[Answer]:
+    def answers(self, requests: Sequence[Request], sampling: SamplingParams) -> list[Answer]:
         about = [self.config.url, self.config.model]
         keys = [key_of([*about, list(request), asdict(sampling)]) for request in requests]
 

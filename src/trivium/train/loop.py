@@ -60,7 +60,7 @@ def train(run: Run) -> dict[str, Any]:
                 for name, pair in loss.metrics.items():
                     metrics[name] = metrics.get(name, 0) + torch.stack(pair)
             sum_gradients(model)
-            norm = clip_gradients(model, config.clip)
+            norm = clip_gradients(model, config.max_grad_norm)
             mean = float(global_sum(total) / weight)
             if (reason := guard.judge(mean, float(norm))) is not None:
                 optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """Functions that say how good a reply is: (data record, reply) -> number.
 
-`VERIFIERS` holds those that need nothing else. `function.Function` runs a function of the user's, `judge.Judge` asks a model.
+`VERIFIERS` holds those that need nothing else. `function.Function` runs a function of the user's, `judge.LLMJudge` asks a model.
 """
 
 from __future__ import annotations

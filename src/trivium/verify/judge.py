@@ -45,7 +45,7 @@ class Ask(Protocol):
     def __call__(self, conversations: Sequence[Messages], /) -> list[str]: ...
 
 
-class Judge:
+class LLMJudge:
     """Scores in [0, 1] from a model's grades of 1 to 10. What does not end in exactly the asked form is no grade: it
     scores 0 and is counted in `unread`.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from trivium.batches.rows import Layout
+from trivium.batches.rows import BatchSharding
 from trivium.corpus.records import read
 from trivium.errors import DataError
 from trivium.model.transformer import Transformer
@@ -39,7 +39,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class PhaseContext:
     """What a phase's batches are made from."""
 
     config: TrainingStage
@@ -77,40 +77,40 @@ class Items:
     repeats: int = 1
     """How often an epoch shows an item: a prompt is replied to several times, and its replies are gone through again."""
     around: Callable[[Batches], Batches] = lambda batches: batches
-    online: Callable[[Layout, int], Batches] | None = None
+    online: Callable[[BatchSharding, int], Batches] | None = None
     measure: Callable[[], dict[str, float]] | None = None
 
 
-def both_splits(build: Callable[[str], Any], source: Source) -> Items:
+def both_splits(build: Callable[[str], Any], ctx: PhaseContext) -> Items:
     """Items of the training and the held-out split. What is left out is said with its row numbers.
 
     DataError where the training split makes less than a batch. A held-out split in which nothing fits is done without.
     """
-    train = _one_split(build, source, "train")
-    if train.count < source.batch:
+    train = _one_split(build, ctx, "train")
+    if train.count < ctx.batch:
         raise DataError(
-            f"the training split makes {train.count} rows or pairs, which is less than one batch of {source.batch}",
+            f"the training split makes {train.count} rows or pairs, which is less than one batch of {ctx.batch}",
             fix="add sources, or make `batch` smaller",
         )
     account = {**vars(train.account), "items": train.count, "row_tokens": train.length}
     heldout = None
-    if any(True for _ in read(source.data / "heldout")):
+    if any(True for _ in read(ctx.data / "heldout")):
         try:
-            heldout = _one_split(build, source, "heldout")
+            heldout = _one_split(build, ctx, "heldout")
         except DataError as error:
             if error.where:  # a row that is wrong, and not one that is too long
                 raise
-            source.emit({"event": "warning", "message": f"nothing is held out: {error.what}"})
+            ctx.emit({"event": "warning", "message": f"nothing is held out: {error.what}"})
     return Items(train, heldout, account)
 
 
-def _one_split(build: Callable[[str], Any], source: Source, split: str) -> Any:
+def _one_split(build: Callable[[str], Any], ctx: PhaseContext, split: str) -> Any:
     try:
         made = build(split)
     except DataError as error:
         if error.where:
-            error.where = f"{source.data / split}, {error.where}"
+            error.where = f"{ctx.data / split}, {error.where}"
         raise
-    if said := made.account.warning(split, source.length):
-        source.emit({"event": "warning", "message": said})
+    if said := made.account.warning(split, ctx.length):
+        ctx.emit({"event": "warning", "message": said})
     return made
