@@ -40,8 +40,76 @@ def test_the_charset_is_found_when_it_is_declared_wrong_or_not(
     assert charset.decode((text * 5).encode(encoding), name) == text * 5
 
 
+BAD = [
+    # label, bytes as browsers decode them
+    ("shift_jis", "日本①㈱～".encode("cp932") + b"\xfd", "日本①㈱～\ufffd"),
+    ("shift_jis", "日本".encode("cp932") * 9 + b"\x81<b>", "日本" * 9 + "\ufffd<b>"),
+    ("x-sjis", "日本".encode("cp932") * 9 + b"\x85\xff", "日本" * 9 + "\ufffd"),
+    ("euc-jp", b"\xad\xa1\xa1\xc1" + "日本".encode("euc-jp") * 9 + b"\xff", "①～" + "日本" * 9 + "\ufffd"),
+    ("euc-kr", "똠방각하".encode("cp949") * 5 + b"\xff", "똠방각하" * 5 + "\ufffd"),
+    ("ks_c_5601-1987", "똠방각하".encode("cp949"), "똠방각하"),
+    ("gb2312", "朱镕基€𠮷".encode("gb18030") + b"\xff!", "朱镕基€𠮷\ufffd!"),
+    ("big5", "香港嘅嘢".encode("big5hkscs") * 5 + b"\x80", "香港嘅嘢" * 5 + "\ufffd"),
+    ("iso-8859-1", b"\x93caf\xe9\x94 \x81", "“café” \x81"),
+    ("windows-1253", b"\xc1\xe8\xde\xed\xe1 \xd2", "Αθήνα \ufffd"),
+    ("koi8-u", b"\xae\xbe", "ўЎ"),
+    ("iso-2022-kr", "한국어".encode("iso2022_kr"), "한국어"),
+]
+
+
+@pytest.mark.parametrize(("label", "data", "text"), BAD, ids=[f"{row[0]}-{n}" for n, row in enumerate(BAD)])
+def test_labels_mean_what_browsers_take_them_for_and_a_bad_byte_is_one_replacement(
+    label: str, data: bytes, text: str
+) -> None:
+    assert charset.decode(data, label) == text
+    assert charset.decode(f'<meta charset="{label}">'.encode() + data).endswith(text)
+
+
+@settings(max_examples=100)
+@given(data=st.data(), label=st.sampled_from(["shift_jis", "euc-jp", "euc-kr", "gb18030", "big5"]))
+def test_a_bad_byte_costs_one_character_and_no_other(data: st.DataObject, label: str) -> None:
+    """0xFF is no byte of these charsets; every character before and behind it stays."""
+    text = {"euc-kr": "한국어 문장입니다. ", "gb18030": "这是一个句子。", "big5": "這是一個句子。"}.get(
+        label, "日本語の文章です。"
+    )
+    letters = text * 20
+    at = data.draw(st.integers(0, len(letters)))
+    bad = letters[:at].encode(label) + b"\xff" + letters[at:].encode(label)
+    assert charset.decode(bad, label) == letters[:at] + "\ufffd" + letters[at:]
+
+
+def test_utf16_is_believed_from_the_header_and_known_by_its_nuls() -> None:
+    for order in ("le", "be"):
+        assert charset.decode(JAPANESE.encode(f"utf-16-{order}"), f"UTF-16{order}") == JAPANESE
+        assert charset.decode(GERMAN.encode(f"utf-16-{order}")) == GERMAN
+    assert charset.decode(JAPANESE.encode("utf-16-le"), "utf-16") == JAPANESE
+    assert charset.decode(b"plain", "utf-16") == "plain"
+    assert charset.decode(b'<meta charset="utf-16">' + GERMAN.encode()).endswith(GERMAN)
+
+
+def test_only_a_real_declaration_counts() -> None:
+    cyrillic = RUSSIAN.encode("cp1251")
+    for head in (
+        '<!-- <meta charset="shift_jis"> --><meta charset="windows-1251">',
+        '<!--><meta charset="windows-1251"><!-- <meta charset="shift_jis"> -->',
+        '<meta name="about" content="charset=shift_jis"><meta charset=windows-1251>',
+        '<meta content="text/html; charset=windows-1251" http-equiv=Content-Type>',
+        '<meta charset="klingon"><meta charset="windows-1251">',
+        '<?xml version="1.0" encoding="windows-1251"?>',
+    ):
+        assert charset.decode(head.encode() + cyrillic).endswith(RUSSIAN), head
+
+
+def test_chinese_that_is_utf8_by_accident_is_read_as_declared() -> None:
+    assert charset.decode("一".encode("gbk"), "gbk") == "一"
+    assert charset.decode("一".encode(), "gbk") == "一"
+
+
 def test_the_charset_a_page_declares_in_itself(tmp_path: Path) -> None:
-    for name, head in (("a", '<meta charset="{}">'), ("b", '<META content="text/html; charset={}">')):
+    for name, head in (
+        ("a", '<meta charset="{}">'),
+        ("b", '<META http-equiv=content-type content="text/html; charset={}">'),
+    ):
         html = f"<html><head>{head.format('windows-1251')}</head><body><p>Чай</p></body></html>"
         (tmp_path / f"{name}.html").write_bytes(html.encode("cp1251"))
     seven_bits = '<meta charset="iso-2022-jp"><body><p>日本語</p>'.encode("iso2022_jp")
