@@ -160,3 +160,104 @@ def test_kept_is_text(tmp_path: Path) -> None:
     documents, _ = read(tmp_path, kind="books", path=".")
     assert len(kept(documents)) == 1
     assert io.StringIO(kept(documents)[0]).readline() == "Chapter 0\n"
+
+
+CONTAINER = (
+    '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile '
+    'full-path="OPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
+)
+OPF = (
+    '<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>'
+    "<dc:title>Small Book</dc:title><dc:creator>A. B.</dc:creator></metadata><manifest>"
+    '<item id="two" href="b%20b.xht" media-type="application/xhtml+xml"/>'
+    '<item id="one" href="a.xhtml" media-type="application/xhtml+xml"/>'
+    '<item id="font" href="f.otf" media-type="font/otf"/></manifest>'
+    '<spine toc="gone"><itemref idref="one"/><itemref idref="two"/></spine></package>'
+)
+
+
+def chapter(name: str) -> str:
+    """XHTML: what HTML would take for the beginning of a title and of a script that never end."""
+    return (
+        '<?xml version="1.0" encoding="utf-8"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title/>'
+        f'<script src="x.js"/></head><body><p>{name}&nbsp;chapter. {WORDS * 5}</p></body></html>'
+    )
+
+
+def encryption(member: str, algorithm: str) -> str:
+    return (
+        '<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container" '
+        'xmlns:e="http://www.w3.org/2001/04/xmlenc#"><e:EncryptedData>'
+        f'<e:EncryptionMethod Algorithm="{algorithm}"/><e:CipherData><e:CipherReference URI="{member}"/>'
+        "</e:CipherData></e:EncryptedData></encryption>"
+    )
+
+
+def small_book(path: Path, **members: str | None) -> None:
+    whole = {
+        "META-INF/container.xml": CONTAINER,
+        "OPS/book.opf": OPF,
+        "OPS/a.xhtml": chapter("First"),
+        "OPS/b b.xht": chapter("Second"),
+        "OPS/f.otf": "font",
+    } | members
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, data in whole.items():
+            if data is not None:
+                book.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "order"),
+    [
+        ({}, ["First", "Second"]),
+        ({"META-INF/container.xml": None}, ["First", "Second"]),
+        ({"META-INF/container.xml": "<container/>"}, ["First", "Second"]),
+        ({"OPS/book.opf": OPF[: OPF.index("<spine")] + "</package>"}, ["Second", "First"]),  # as listed
+        ({"OPS/book.opf": OPF.replace("<itemref", "<x")}, ["Second", "First"]),
+        ({"OPS/book.opf": OPF[: OPF.index("<manifest")] + "</package>"}, ["First", "Second"]),
+        ({"OPS/book.opf": None}, ["First", "Second"]),  # by name
+        ({"OPS/book.opf": "no XML at all"}, ["First", "Second"]),
+    ],
+)
+def test_a_book_without_ncx_spine_or_package_gives_what_it_has(
+    tmp_path: Path, lacks: dict[str, str | None], order: list[str]
+) -> None:
+    small_book(tmp_path / "A.EPUB", **lacks)
+    documents, dead = read(tmp_path, kind="books", path="A.EPUB")
+    assert [text.split("\xa0")[0] for text in kept(documents)] == order
+    assert dead == []
+
+
+def test_an_encrypted_book_is_refused_and_obfuscated_fonts_are_not(tmp_path: Path) -> None:
+    name, aes = "META-INF/encryption.xml", "http://www.w3.org/2001/04/xmlenc#aes128-cbc"
+    small_book(tmp_path / "drm.epub", **{name: encryption("OPS/b%20b.xht", aes)})
+    small_book(
+        tmp_path / "font.epub", **{name: encryption("OPS/f.otf", "http://www.idpf.org/2008/embedding")}
+    )
+    small_book(tmp_path / "image.epub", **{name: encryption("OPS/f.otf", aes)})
+    documents, dead = read(tmp_path, kind="books", path=".")
+    assert {document["where"].split("@")[0] for document in documents} == {"font.epub", "image.epub"}
+    assert [(letter["where"], letter["reason"]) for letter in dead] == [
+        ("drm.epub", "damaged book: ValueError: encrypted")
+    ]
+
+
+def test_titles_come_from_the_contents_of_epub_2_and_3_or_from_the_pages(tmp_path: Path) -> None:
+    ncx = (
+        '<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>I</text></navLabel>'
+        '<content src="a.xhtml#x"/><navPoint><navLabel><text>II</text></navLabel><content src="b%20b.xht"/>'
+        "</navPoint></navPoint></navMap></ncx>"
+    )
+    nav = '<html xmlns:epub="x"><nav epub:type="toc"><ol><li><a href="a.xhtml">I</a><ol><li><a href="b%20b.xht">II</a>'
+    titled = chapter("First").replace("<title/>", "<title>Own</title>")
+    for file, item, member, body, expected in (
+        ("n.epub", 'media-type="application/x-dtbncx+xml"', "OPS/toc", ncx, ["I", "II"]),
+        ("v.epub", 'properties="nav" media-type="application/xhtml+xml"', "OPS/toc", nav, ["I", "II"]),
+        ("p.epub", 'media-type="image/png"', "OPS/a.xhtml", titled, ["Own", ""]),
+    ):
+        opf = OPF.replace("</manifest>", f'<item id="gone" href="toc" {item}/></manifest>')
+        small_book(tmp_path / file, **{"OPS/book.opf": opf, member: body})
+        documents, dead = read(tmp_path, kind="books", path=file)
+        assert [json.loads(document["meta"])["chapter"] for document in documents] == expected
+        assert dead == []

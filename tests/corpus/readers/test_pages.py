@@ -336,3 +336,42 @@ def test_any_fsspec_url(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="nothing found"):
         read(tmp_path, kind="html", path="memory://nowhere")
+
+
+XHTML = (
+    '<?xml version="1.0"?><!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.1//EN" "x.dtd" [<!ENTITY own "our own">]>'
+    '<x:html xmlns:x="http://www.w3.org/1999/xhtml"><x:head><x:title/><x:script src="x"/><x:style/></x:head>'
+    "<x:body><x:p>One&#160;&eacute;&own;<x:br/>and <x:textarea/><x:i/>two <![CDATA[<b> & so on]]></x:p></x:body></x:html>"
+)
+
+
+@pytest.mark.parametrize(
+    ("page_", "text"),
+    [
+        (XHTML, "One\xa0éour own\nand two <b> & so on"),
+        (XHTML.replace("x:", "").replace(":x", ""), "One\xa0éour own\nand two <b> & so on"),
+        ("<html><title/><script src='a>b'/><body><p>not <b>well formed & one</p>", "not well formed & one"),
+        ("<html><head><title/></head><body><p>two</p></body></html>", "two"),
+    ],
+)
+@pytest.mark.parametrize("library", ["resiliparse", "trafilatura"])
+def test_xhtml_is_read_as_xhtml(tmp_path: Path, page_: str, text: str, library: str) -> None:
+    for name in ("a.xhtml", "b.XHT"):
+        (tmp_path / name).write_text(page_)
+    setting = {"extract": library, "main_content": False}
+    documents, dead = everything(opened(tmp_path, kind="html", path=".", setting=setting))
+    assert dead == []
+    assert [" ".join(one.split()) for one in kept(documents)] == [" ".join(text.split())] * 2
+
+
+def test_entities_load_nothing_and_do_not_explode(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "ha"}">' for n in range(10))
+    (tmp_path / "a.xhtml").write_text(f"<!DOCTYPE html [{laughs}]><html><body><p>one &l9;</p></body></html>")
+    (tmp_path / "b.xhtml").write_text(
+        f'<!DOCTYPE html [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><html><body><p>two &x;</p></body></html>'
+    )
+    documents, _ = read(tmp_path, kind="html", path="[ab].xhtml")
+    texts = {document["where"]: document["text"] for document in documents}
+    assert texts["a.xhtml"].startswith("one") and len(texts["a.xhtml"]) < 100
+    assert texts["b.xhtml"].startswith("two") and "secret" not in texts["b.xhtml"]

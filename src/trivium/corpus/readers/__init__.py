@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.corpus import tables as saved
-from trivium.corpus.readers import books, code, crawl, html, locate, tables, text, warc
+from trivium.corpus.readers import books, code, crawl, endings, html, locate, tables, text, warc
 from trivium.corpus.readers.base import Document as Document
 from trivium.corpus.readers.base import DocumentSource as DocumentSource
 from trivium.corpus.readers.base import Part as Part
@@ -59,10 +59,10 @@ DOCUMENTS: dict[type[SourceBase], type[Source]] = {
 ENDINGS: dict[type[SourceBase], tuple[str, ...]] = {
     Text: (),
     Jsonl: text.JSONL,
-    Html: html.HTML,
+    Html: endings.HTML,
     Warc: warc.WARC,
     Parquet: tables.PARQUET,
-    Books: books.BOOKS,
+    Books: endings.BOOKS,
     Code: (),
 }
 """Kinds that read files under `path` -> which of a folder's files."""

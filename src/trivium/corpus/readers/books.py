@@ -5,21 +5,17 @@ from __future__ import annotations
 import io
 import logging
 import re
-import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from trivium.corpus import extras
-from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.readers import archives, locate, page
+from trivium.corpus.readers import epub, locate, page
 from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.endings import BOOKS, bare
 from trivium.corpus.readers.text import whole_file
 
-BOOKS = (".epub", ".pdf")
-_READ = (".xhtml", ".html", ".htm", ".xml", ".opf", ".ncx")
-"""Members of an EPUB that are read; pictures, fonts and sounds are not."""
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-\n(?=[a-zà-ÿ])")
 
 
@@ -40,7 +36,7 @@ class Books(Source):
             data = whole_file(self, name, dead, self.setting.caps.book)
             if data is None:
                 continue
-            read = _pdf if data.startswith(b"%PDF") or name.lower().endswith(".pdf") else self._epub
+            read = _pdf if data.startswith(b"%PDF") or bare(name).endswith(".pdf") else self._epub
             try:
                 about, chapters = read(data, name, dead)
             except Exception as error:  # the libraries raise whatever a damaged file makes of them
@@ -62,70 +58,25 @@ class Books(Source):
             yield self.dropped(found, "chapter shorter than min_chapter") if short else found
 
     def _epub(self, data: bytes, name: str, dead: DeadLetters) -> tuple[dict[str, Any], list[Chapter]]:
-        with extras.needed("data", "ebooklib"):
-            from ebooklib import epub
-        caps = self.setting.caps
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if len(archive.infolist()) > caps.members:
-                raise ValueError(f"more than the {caps.members:,} members allowed")
+        def lost(member: str, reason: str) -> None:
+            dead.add(f"{name}#{member}", None, reason)
 
-        class Reader(epub.EpubReader):  # type: ignore[misc]
-            """Reads members within limits, and those that hold text only; one that is damaged costs itself."""
-
-            def read_file(self, inside: str) -> bytes:
-                return _member(self.zf, epub.zip_path.normpath(inside), name, caps, dead)
-
-        reader = Reader(io.BytesIO(data), {"ignore_ncx": False})
-        book = reader.load()
-        titles = _titles(book.toc)
+        book = epub.Epub(data, self.setting.caps, lost)
         chapters: list[Chapter] = []
-        for place, (identity, _) in enumerate(book.spine):
-            item = book.get_item_with_id(identity)
-            if item is None or isinstance(item, epub.EpubNav) or not item.content:
-                continue
+        for place, member, content in book.pages():
             try:
-                text = page.whole(item.content, self.setting)
+                text, own = page.whole(content, self.setting)
             except ValueError as error:
-                dead.add(f"{name}#{item.file_name}", place, str(error))
+                dead.add(f"{name}#{member}", place, str(error))
                 continue
-            title = titles.get(item.file_name)
-            if title is None and titles and chapters:  # a chapter that goes on in another file
+            title = book.titles.get(member)
+            if title is None and book.titles and chapters:  # a chapter that goes on in another file
                 last = chapters[-1]
                 chapters[-1] = last._replace(text=f"{last.text}\n\n{text}")
             else:
-                chapters.append(Chapter(title or "", text, place))
-        authors = [str(value) for value, _ in book.get_metadata("DC", "creator")]
-        about = {"title": str(book.title or ""), "author": ", ".join(authors)}
-        rights = [str(value) for value, _ in book.get_metadata("DC", "rights") if value]
-        return {**about, "rights": "; ".join(rights)} if rights else about, chapters
-
-
-def _member(archive: zipfile.ZipFile, inside: str, name: str, caps: Caps, dead: DeadLetters) -> bytes:
-    if not inside.lower().endswith(_READ):
-        return b""
-    try:
-        return archives.zip_member(archive, archive.getinfo(inside), caps.record, caps)
-    except KeyError:
-        if inside == "META-INF/container.xml":
-            raise
-        dead.add(f"{name}#{inside}", None, "named in the book, but not there")
-    except Exception as error:  # zlib.error, BadZipFile, Damaged
-        dead.add(f"{name}#{inside}", None, f"damaged member: {error}")
-    return b""
-
-
-def _titles(toc: Any, depth: int = 0) -> dict[str, str]:
-    """File -> title of the chapter that begins in it, from the table of contents down to its second level."""
-    found: dict[str, str] = {}
-    for entry in toc if isinstance(toc, list | tuple) else [toc]:
-        head, below = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, [])
-        href = str(getattr(head, "href", "") or "").split("#")[0]
-        if href:
-            found.setdefault(href, " ".join(str(head.title or "").split()))
-        if below and depth < 1:
-            for file, title in _titles(below, depth + 1).items():
-                found.setdefault(file, title)
-    return found
+                chapters.append(Chapter(title or ("" if book.titles else own), text, place))
+        about = {"title": book.title, "author": ", ".join(book.authors)}
+        return {**about, "rights": "; ".join(book.rights)} if book.rights else about, chapters
 
 
 def _pdf(data: bytes, name: str, dead: DeadLetters) -> tuple[dict[str, Any], list[Chapter]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.readers import locate, page
+from trivium.corpus.readers import locate, page, xhtml
 from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.endings import HTML, bare
 from trivium.corpus.readers.text import whole_file
-
-HTML = tuple(f"{ending}{packed}" for ending in (".html", ".htm", ".xhtml") for packed in ("", ".gz", ".zst"))
 
 
 class HtmlFiles(Source):
@@ -23,7 +22,7 @@ class HtmlFiles(Source):
             if data is None:
                 continue
             try:
-                text, title = page.extract(data, self.setting)
+                text, title = page.extract(data, self.setting, xml=bare(name).endswith(xhtml.ENDINGS))
             except ValueError as error:
                 dead.add(name, 0, str(error))
                 continue

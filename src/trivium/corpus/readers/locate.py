@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from trivium.corpus import extras, files
 from trivium.corpus.readers.base import Part
+from trivium.corpus.readers.endings import fits
 from trivium.errors import DataError
 from trivium.files import sha256
 
@@ -32,7 +33,7 @@ def find(path: str, folder: Path, endings: tuple[str, ...] = ()) -> list[str]:
         system, inside = fsspec.core.url_to_fs(path)
         scheme = path.split("://")[0]
         if system.isdir(inside):
-            found = [name for name in system.find(inside) if not endings or name.endswith(endings)]
+            found = [name for name in system.find(inside) if fits(name, endings)]
         elif any(letter in inside for letter in "*?["):
             found = [name for name in system.glob(inside) if not system.isdir(name)]
         else:
@@ -49,7 +50,7 @@ def find(path: str, folder: Path, endings: tuple[str, ...] = ()) -> list[str]:
 def _local(path: str, folder: Path, endings: tuple[str, ...]) -> list[Path]:
     whole = folder / path
     if whole.is_dir():
-        found = sorted(file for file in _walk(whole) if not endings or file.name.endswith(endings))
+        found = sorted(file for file in _walk(whole) if fits(file.name, endings))
         if found:
             return found
     return files.find(path, folder, endings)
@@ -141,7 +142,7 @@ def ranges(names: list[str], source: int, folder: Path, *, splits: tuple[str, ..
     parts: list[Part] = []
     for name in names:
         length = size(name, folder)
-        if not name.endswith(splits) or length is None or length <= PART_BYTES:
+        if not name.lower().endswith(splits) or length is None or length <= PART_BYTES:
             parts.append(Part(source, name, index=len(parts)))
             continue
         for start in range(0, length, PART_BYTES):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from trivium.corpus import extras
-from trivium.corpus.readers import charset
+from trivium.corpus.readers import charset, xhtml
 from trivium.corpus.readers.base import Setting
 
 DEEPEST, ATTRIBUTES = 512, 5000
@@ -23,15 +23,18 @@ class Page(NamedTuple):
     title: str
 
 
-def extract(data: bytes, setting: Setting, declared: str | None = None) -> Page:
+def extract(data: bytes, setting: Setting, declared: str | None = None, *, xml: bool = False) -> Page:
     """The main text of a page; empty where it has none. ValueError, with the reason, where it cannot be had.
 
-    `declared`: the charset of the HTTP header.
+    `declared`: the charset of the HTTP header. `xml`: the page is XHTML, by its type or its file's ending.
     """
     if len(data) > setting.caps.html:
         raise ValueError(f"page larger than the {setting.caps.html:,} bytes allowed: {len(data):,}")
     html = charset.decode(data, declared)
     _hold(html)
+    if xml:
+        html = xhtml.as_html(html)
+        _hold(html)
     try:
         return _LIBRARIES[setting.extract](html, setting.main_content)
     except RecursionError:
@@ -67,9 +70,9 @@ def _long_tag(html: str) -> bool:
     return False
 
 
-def whole(data: bytes, setting: Setting) -> str:
-    """All text of a page, for pages that have no menus around it (a book's). ValueError as `extract`."""
-    return extract(data, replace(setting, extract="resiliparse", main_content=False)).text
+def whole(data: bytes, setting: Setting) -> Page:
+    """All text of a book's page, which is XHTML and has no menus around it. ValueError as `extract`."""
+    return extract(data, replace(setting, extract="resiliparse", main_content=False), xml=True)
 
 
 def _resiliparse(html: str, main_content: bool) -> Page:
