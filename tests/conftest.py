@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,22 @@ from trivium.text.chat import ChatTokenizer
 
 hypothesis.settings.register_profile("trivium", deadline=None)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("trivium")
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minutes", type=float, help="start no further test after so many minutes: those are skipped"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Running out of time is told apart from failing: what was not reached is skipped, and -rs lists it."""
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - STARTED >= 60 * minutes:
+        pytest.skip(f"not reached within {minutes:g} minutes")
+
 
 TEXTS = [
     f"{who} {does} the {what} {where}."

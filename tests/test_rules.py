@@ -346,3 +346,21 @@ def test_what_only_plans_imports_no_torch(package: str) -> None:
     ]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tests_that_find_no_time_are_skipped_and_counted() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rs",
+        "--minutes",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_files.py",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 0 and "not reached within 0 minutes" in done.stdout and "passed" not in done.stdout
+    )
