@@ -20,6 +20,7 @@ from trivium.errors import RecipeError
 from trivium.files import canonical_json
 from trivium.pipeline.contract import Registry
 from trivium.pipeline.graph import Graph
+from trivium.recipe import kinds
 from trivium.recipe.models import Recipe
 from trivium.seeds import derive
 
@@ -99,7 +100,10 @@ def identify(
         if taken := set(identity) & set(_ADDED):
             raise ValueError(f"{type(config).__name__} may not have fields named {sorted(taken)}")
         identity["version"], identity["seed"] = kind.version, _seed(recipe, name)
-        identity["extra"] = stable(kind.identity(config, recipe_folder), "extra")
+        extra = kind.identity(config, recipe_folder)
+        if plugins := kinds.provenance(config):
+            extra = {**extra, "plugins": plugins}
+        identity["extra"] = stable(extra, "extra")
         identity["inputs"] = {role: prints[parent] for role, parent in graph.roles[name].items()}
         identities[name], prints[name] = identity, fingerprint(identity)
     return identities
