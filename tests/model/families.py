@@ -59,6 +59,63 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         MOE | {"n_routed_experts": 6, "n_shared_experts": 2, "routed_scaling_factor": 1.5, "head_dim": 8,
                "first_k_dense_replace": 1, "partial_rotary_factor": 1.0, "use_qk_norm": True},
     ),
+    "glm4 moe, half turned, groups": (
+        "glm4_moe",
+        MOE | {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "head_dim": 8},
+    ),
+    "gemma 3": ("gemma3_text", {"head_dim": 16, "sliding_window": 6, "sliding_window_pattern": 3, "query_pre_attn_scalar": 20}),
+    "gemma 3, longer": (
+        "gemma3_text",
+        {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16, "num_hidden_layers": 7,
+         "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}},
+    ),
+    "gemma 2": (
+        "gemma2",
+        {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 24, "final_logit_softcapping": 5.0,
+         "attn_logit_softcapping": 2.0},
+    ),
+    "phi 3": ("phi3", {"sliding_window": None}),
+    "phi 3, window": ("phi3", {"sliding_window": 7, "tie_word_embeddings": True}),
+    "phi 4 mini's turned part": (
+        "phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "olmo 2": ("olmo2", {}),
+    "olmo 3": ("olmo3", {"sliding_window": 6}),
+    "olmo 3, longer": (
+        "olmo3",
+        {"sliding_window": 6, "rope_parameters": {"full_attention": YARN | {"rope_theta": 5e5},
+                                                  "sliding_attention": {"rope_type": "default", "rope_theta": 5e5}}},
+    ),
+    "ministral": (
+        "ministral",
+        {"sliding_window": 6, "head_dim": 16,
+         "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"]},
+    ),
+    "ministral 3": (
+        "ministral3",
+        {"head_dim": 16, "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}},
+    ),
+    "gpt 2": ("gpt2", {}),
+    "gpt 2, exact gelu, wide": ("gpt2", {"n_inner": 80, "activation_function": "gelu", "scale_attn_weights": False}),
+    "gpt-oss": (
+        "gpt_oss",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 6, "swiglu_limit": 1.0,
+         "rope_parameters": YARN | {"truncate": False}},
+    ),
+    "deepseek 3": (
+        "deepseek_v3",
+        MOE | {"n_routed_experts": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5,
+               "first_k_dense_replace": 1, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8,
+               "qk_nope_head_dim": 12, "v_head_dim": 10, "num_key_value_heads": 4,
+               "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7}},
+    ),
+    "deepseek 3, lite": (
+        "deepseek_v3",
+        MOE | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "q_lora_rank": None, "kv_lora_rank": 16,
+               "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4},
+    ),
 }  # fmt: skip
 
 

@@ -104,9 +104,9 @@ def test_copies_of_tied_embeddings_and_tables_are_left_out(tmp_path):
     ("changes", "said"),
     [
         ({"model_type": "mamba"}, "mamba"),
-        ({"hidden_act": "gelu"}, "gelu"),
+        ({"hidden_act": "relu2"}, "relu2"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "0.5 of each head"),
+        ({"rope_parameters": {"rope_type": "default", "factor": 2.0}}, "unknown keys: factor"),
     ],
 )
 def test_what_the_transformer_cannot_do_is_refused(changes, said):

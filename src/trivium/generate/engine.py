@@ -13,6 +13,7 @@ from trivium.errors import DataError
 from trivium.generate.sampling import SamplingParams, draw
 from trivium.generate.slots import complete
 from trivium.model.cache import Cache, cache_dtype
+from trivium.model.heads import capped
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer, Message
@@ -75,7 +76,7 @@ def _next_logits(model: Transformer, tokens: Tensor, padding: Tensor, cache: Cac
     visible |= columns[None, None] == places[None, :, None]  # a padded place sees itself: no empty softmax
     hidden = model.hidden(tokens, positions, visible[:, None], cache)
     cache.advance(length)
-    return F.linear(hidden[:, -1], weight).float()
+    return capped(F.linear(hidden[:, -1], weight).float(), model.config.logit_softcap)
 
 
 def generate(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trivium.model.heads import capped
 from trivium.model.lora import LoraLinear
 from trivium.model.transformer import Transformer
 
@@ -29,7 +30,7 @@ def packed(model: Transformer) -> Iterator[Linear]:
     training has changed. Elsewhere than on a CPU, where weights are spread over ranks, and while another thread has the model
     packed, nothing is.
     """
-    head = model.output_weight
+    head, cap = model.output_weight, model.config.logit_softcap
     layers = [m for m in model.model.modules() if type(m) in (nn.Linear, LoraLinear)]
     with _ONE:
         mine = _can_pack(head) and not any("forward" in vars(layer) for layer in layers)
@@ -38,10 +39,11 @@ def packed(model: Transformer) -> Iterator[Linear]:
             made = _adapted(layer) if isinstance(layer, LoraLinear) else _pack(layer.weight, layer.bias)
             vars(layer)["forward"] = made  # before the class's own
     if not mine:
-        yield lambda hidden: F.linear(hidden, head)
+        yield lambda hidden: capped(F.linear(hidden, head), cap)
         return
     try:
-        yield _pack(head, None)
+        product = _pack(head, None)
+        yield lambda hidden: capped(product(hidden), cap)
     finally:
         for layer in layers:
             del vars(layer)["forward"]

@@ -39,10 +39,11 @@ class SlotCache:
     """
 
     def __init__(self, config: ModelConfig, slots: int, capacity: int, like: Tensor) -> None:
-        shape = (slots, config.kv_heads, capacity, config.head_dim)
         like = like.new_empty((), dtype=cache_dtype(like))
-        self.keys = [like.new_zeros(shape) for _ in range(config.layers)]
-        self.values = [like.new_zeros(shape) for _ in range(config.layers)]
+        self.keys, self.values = (
+            [like.new_zeros(slots, heads, capacity, width) for _ in range(config.layers)]
+            for heads, width in config.cached
+        )
         self.rows: Tensor | None = None  # None: all slots
         self.places = torch.zeros(slots, 1, dtype=torch.int64)
         self.seen = 0  # columns that the pass attends to
@@ -55,9 +56,9 @@ class SlotCache:
                 held_keys[row, :, : keys.shape[2]] = keys[number]
                 held_values[row, :, : keys.shape[2]] = values[number]
             return keys, values
-        index = self.places[:, None, :, None].expand(-1, keys.shape[1], 1, keys.shape[3])
-        held_keys.scatter_(2, index, keys.to(held_keys.dtype))
-        held_values.scatter_(2, index, values.to(held_values.dtype))
+        for held, new in ((held_keys, keys), (held_values, values)):
+            index = self.places[:, None, :, None].expand_as(new)
+            held.scatter_(2, index, new.to(held.dtype))
         return held_keys[:, :, : self.seen], held_values[:, :, : self.seen]
 
     @property

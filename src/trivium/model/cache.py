@@ -18,14 +18,18 @@ def cache_dtype(weight: Tensor) -> torch.dtype:
 
 
 class Cache:
-    """Room for `capacity` positions of B rows: two tensors (B, K, capacity, E) per layer."""
+    """Room for `capacity` positions of B rows: two tensors (B, K, capacity, E) per layer, of `config.cached` heads and widths."""
 
     def __init__(
         self, config: ModelConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
     ) -> None:
-        shape = (rows, config.kv_heads, capacity, config.head_dim)
-        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]
-        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        self.keys, self.values = (
+            [
+                torch.empty(rows, heads, capacity, width, dtype=dtype, device=device)
+                for _ in range(config.layers)
+            ]
+            for heads, width in config.cached
+        )
         self.length = 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

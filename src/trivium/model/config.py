@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from trivium.recipe.network import ModelShape, Moe, RopeScaling
 
@@ -22,6 +24,34 @@ class Experts:
     )
     normalise: bool = True  # a token's weights sum to one
     balance: float = 0.0  # step of the bias after each update
+    groups: int = (
+        1  # experts are chosen within the `top_groups` groups whose two best score highest (DeepSeek-V3)
+    )
+    top_groups: int = 1
+    bias: bool = False  # on the router and on each expert's matrices
+    clamp: tuple[float, float] | None = None  # (alpha, limit) of gpt-oss's clamped SwiGLU
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions: the base of their frequencies, and how they are slowed."""
+
+    theta: float
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values are made from one narrow vector.
+
+    Widths are numbers of one head but for the ranks; queries and keys are `plain` + `turned` wide.
+    """
+
+    kv_rank: int
+    plain: int  # without positions
+    turned: int  # with rotary positions; in keys, one for all heads
+    value: int
+    q_rank: int | None = None  # None: queries are made straight from the residual stream
 
 
 @dataclass(frozen=True)
@@ -40,14 +70,29 @@ class ModelConfig:
     norm_eps: float = 1e-5
     tie_embeddings: bool = True
     qk_norm: bool = False
+    qk_norm_whole: bool = False  # one norm over all heads (OLMo 2) instead of one for each
     rope_scaling: RopeScaling | None = None
     no_rope: frozenset[int] = frozenset()  # layers without positions (SmolLM3)
     window: int | None = None  # a token sees itself and window - 1 before it, in the layers `windowed`
     windowed: frozenset[int] = frozenset()
+    window_rope: Rope | None = None  # positions in those layers (Gemma 3); None: as in the others
+    rotary: int | None = None  # numbers of each head that are turned, the first ones; None: all
+    query_growth: float = 0.0  # queries times 1 + this x ln(1 + floor(position / original)) (Ministral 3)
+    learned_positions: bool = False  # added to the embeddings (GPT-2)
+    sinks: bool = False  # each head has a logit more in its softmax, whose share goes nowhere (gpt-oss)
+    latent: Latent | None = None
     qkv_bias: bool = False
     output_bias: bool = False  # on attention's output
     mlp_bias: bool = False
     attention_scale: float | None = None  # None: 1 / sqrt(head_dim)
+    attention_softcap: float | None = None  # scores become cap x tanh(score / cap) (Gemma 2)
+    logit_softcap: float | None = None
+    norms: Literal["pre", "post", "both"] = (
+        "pre"  # before each layer (Llama), behind it (OLMo 2), or both (Gemma)
+    )
+    layer_norm: bool = False  # LayerNorm with a bias in place of RMSNorm (GPT-2)
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
+    gated: bool = True  # False: down(activation(up(x))) without a gate (GPT-2)
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_scale: float = 1.0
@@ -59,10 +104,28 @@ class ModelConfig:
         """muP: how much wider the model is than the one whose learning rate it uses; 1 without muP."""
         return self.dim / self.base_dim if self.base_dim else 1.0
 
+    @property
+    def turned(self) -> int:
+        """How many numbers of each head are turned by its position."""
+        return self.latent.turned if self.latent is not None else self.rotary or self.head_dim
+
+    @property
+    def cached(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What is kept of each token and layer while a model writes: two of (heads, width)."""
+        if self.latent is not None:
+            return (1, self.latent.kv_rank), (1, self.latent.turned)
+        return (self.kv_heads, self.head_dim), (self.kv_heads, self.head_dim)
+
     def __post_init__(self) -> None:
         if self.window is None or not self.windowed:  # one spelling for one network
             object.__setattr__(self, "window", None)
             object.__setattr__(self, "windowed", frozenset())
+        if not self.windowed or self.window_rope == Rope(self.rope_theta, self.rope_scaling):
+            object.__setattr__(self, "window_rope", None)
+        if self.rotary == self.head_dim:
+            object.__setattr__(self, "rotary", None)
+        if self.attention_scale is not None and math.isclose(self.attention_scale, self.head_dim**-0.5):
+            object.__setattr__(self, "attention_scale", None)
 
     @classmethod
     def from_shape(cls, shape: ModelShape, vocab_size: int) -> ModelConfig:

@@ -1,78 +1,168 @@
 """Hugging Face's `config.json`: how each family spells the one transformer.
 
-A config is read from the family that it names, and written in the plainest family that can say everything it holds: a
-Mistral without a window is a Llama, number for number.
+A config is read from the family that it names, and written in the first family of the table that reads back exactly what was
+written: a Mistral without a window is a Llama, number for number. So nothing is lost on the way out, and a mixture of features
+that no family has is refused. The names of tensors are translated in `names`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pydantic import BaseModel
+
 from trivium.errors import ArtifactError
-from trivium.model.config import Experts, ModelConfig
-from trivium.recipe.network import RopeScaling
+from trivium.model import dialects, rope_json
+from trivium.model.config import ModelConfig
+from trivium.model.dialects import Raw
 
-FAMILIES = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-    "granite": "GraniteForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "glm4_moe": "Glm4MoeForCausalLM",
-}
-"""`model_type` -> the class that transformers makes of it."""
+ACTIVATIONS = {
+    "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
+}  # fmt: skip
+"""Their names -> ours."""
 
-_THETA = {"smollm3": 2_000_000.0}
-_TIED = frozenset({"smollm3"})  # tied where config.json does not say
-_BIASED_OUTPUT = frozenset({"llama", "qwen3", "smollm3", "granite", "qwen3_moe"})
+
+@dataclass(frozen=True)
+class Family:
+    """One row: what a family says otherwise than Llama does."""
+
+    architecture: str
+    """The class that transformers makes of it."""
+    read: Callable[[Raw], Raw] = dialects.nothing_read
+    """From its config.json to the fields of ModelConfig that are not Llama's."""
+    write: Callable[[ModelConfig], Raw] = dialects.nothing_written
+    """What its config.json says beside what all say."""
+    defaults: Raw = field(default_factory=dict)
+    """What is meant where its config.json says nothing."""
+    theta: float = 10_000.0
+    biases: frozenset[str] = frozenset()
+    """What `attention_bias` and `mlp_bias` stand for here: fields of ModelConfig."""
+    two_ropes: bool = False
+    """`rope_parameters` holds a block for layers with a window and one for the others."""
+    partial: bool = False
+    """Whether transformers turns part of each head where `partial_rotary_factor` says so."""
+    ropes: frozenset[str] = frozenset(rope_json.KEYS)
+    """The kinds of rotary positions that it can have."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Its own names of keys -> Llama's."""
+    activation_key: str = "hidden_act"
+
+
+_ALL = frozenset({"qkv_bias", "output_bias", "mlp_bias"})
+_ATTENTION = frozenset({"qkv_bias", "output_bias"})
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("LlamaForCausalLM", biases=_ALL),
+    "qwen2": Family("Qwen2ForCausalLM", dialects.read_qwen2, dialects.write_windows),
+    "mistral": Family(
+        "MistralForCausalLM", dialects.read_window_everywhere, dialects.write_window_everywhere,
+        {"sliding_window": 4096},
+    ),
+    "granite": Family("GraniteForCausalLM", dialects.read_granite, dialects.write_granite, biases=_ALL),
+    "qwen3": Family("Qwen3ForCausalLM", dialects.read_qwen3, dialects.write_windows, biases=_ATTENTION),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM", dialects.read_smollm3, dialects.write_smollm3, {"tie_word_embeddings": True},
+        theta=2_000_000.0, biases=_ALL,
+    ),
+    "phi3": Family(
+        "Phi3ForCausalLM", dialects.read_window_everywhere, dialects.write_window_everywhere, {"rms_norm_eps": 1e-5},
+        partial=True, ropes=frozenset({"default"}),
+    ),
+    "ministral": Family(
+        "MinistralForCausalLM", dialects.read_ministral, dialects.write_layer_types,
+        {"sliding_window": 4096, "rms_norm_eps": 1e-6},
+    ),
+    "ministral3": Family(
+        "Ministral3ForCausalLM", dialects.read_ministral3, dialects.write_ministral3,
+        {"rms_norm_eps": 1e-5, "head_dim": 128}, theta=1_000_000.0,
+    ),
+    "gemma2": Family(
+        "Gemma2ForCausalLM", dialects.read_gemma2, dialects.write_gemma2, dialects.GEMMA2, biases=_ATTENTION,
+        activation_key="hidden_activation",
+    ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM", dialects.read_gemma3, dialects.write_gemma3, dialects.GEMMA3, theta=1_000_000.0,
+        biases=_ATTENTION, two_ropes=True, activation_key="hidden_activation",
+    ),
+    "olmo2": Family(
+        "Olmo2ForCausalLM", dialects.read_olmo2, defaults={"rms_norm_eps": 1e-5}, biases=_ATTENTION
+    ),
+    "olmo3": Family(
+        "Olmo3ForCausalLM", dialects.read_olmo3, dialects.write_layer_types,
+        {"rms_norm_eps": 1e-5, "sliding_window": 4096}, theta=500_000.0, biases=_ATTENTION, two_ropes=True,
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel", dialects.read_gpt2, dialects.write_gpt2, dialects.GPT2, keys=dialects.GPT2_KEYS,
+        activation_key="activation_function",
+    ),
+    "mixtral": Family(
+        "MixtralForCausalLM", dialects.read_mixtral, dialects.write_mixtral, {"rms_norm_eps": 1e-5},
+        theta=1_000_000.0,
+    ),
+    "qwen3_moe": Family(
+        "Qwen3MoeForCausalLM", dialects.read_qwen3_moe, dialects.write_qwen3_moe, biases=_ATTENTION
+    ),
+    "glm4_moe": Family(
+        "Glm4MoeForCausalLM", dialects.read_glm4_moe, dialects.write_glm4_moe, {"partial_rotary_factor": 0.5},
+        biases=frozenset({"qkv_bias"}), partial=True,
+    ),
+    "deepseek_v3": Family(
+        "DeepseekV3ForCausalLM", dialects.read_deepseek_v3, dialects.write_deepseek_v3, dialects.DEEPSEEK_V3,
+        biases=_ATTENTION,
+    ),
+    "gpt_oss": Family(
+        "GptOssForCausalLM", dialects.read_gpt_oss, dialects.write_gpt_oss, dialects.GPT_OSS, theta=150_000.0,
+        biases=_ATTENTION,
+    ),
+}  # fmt: skip
+"""`model_type` -> its row, the plainest first."""
 
 
 def family(config: ModelConfig) -> str:
     """The family that a config is written in. ArtifactError for a mixture that none of them has."""
-    fits = [name for name in _candidates(config) if _can_say(config, name)]
-    if not fits:
-        raise ArtifactError(
-            "no family of transformers has this mixture of features (windows, layers without positions, norms of "
-            "queries and keys, experts, scales)",
-            fix="leave one of them out",
-        )
-    return fits[0]
-
-
-def _candidates(config: ModelConfig) -> tuple[str, ...]:
-    if config.experts is not None:
-        return ("qwen3_moe",) if config.experts.softmax else ("glm4_moe",)
-    if config.no_rope:
-        return ("smollm3",)
-    return ("qwen3",) if config.qk_norm else ("llama", "qwen2", "mistral", "granite")
-
-
-def _can_say(config: ModelConfig, name: str) -> bool:
-    scaled = (config.attention_scale, config.embedding_scale, config.residual_scale, config.logit_scale)
-    everywhere = len(config.windowed) == config.layers
-    if name == "qwen2" or name == "glm4_moe":
-        biases = (config.qkv_bias or name == "glm4_moe") and not (config.output_bias or config.mlp_bias)
-    elif name == "mistral":
-        biases = not (config.qkv_bias or config.output_bias or config.mlp_bias)
-    else:
-        biases = config.qkv_bias == config.output_bias and (not config.mlp_bias or "qwen" not in name)
-    return (
-        biases
-        and (name == "granite" or scaled == (None, 1.0, 1.0, 1.0))
-        and (not config.windowed or name in ("qwen2", "qwen3") or (name == "mistral" and everywhere))
-        and (name != "mistral" or everywhere)
+    for name in FAMILIES:
+        try:
+            if _same(from_huggingface(_write(config, name)), config):
+                return name
+        except (ArtifactError, KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+            continue  # the family has no words for it
+    raise ArtifactError(
+        "no family of transformers has this mixture of features (windows, layers without positions, norms, biases, "
+        "experts, scales)",
+        fix="leave one of them out",
     )
+
+
+def _same(a: ModelConfig, b: ModelConfig) -> bool:
+    return all(_alike(getattr(a, one.name), getattr(b, one.name)) for one in fields(ModelConfig))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal, numbers up to the rounding of 1 / (1 / x)."""
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    if isinstance(a, BaseModel) and isinstance(b, BaseModel):
+        return all(_alike(value, getattr(b, name)) for name, value in a)
+    if type(a) is type(b) and hasattr(a, "__dataclass_fields__"):
+        return all(_alike(value, vars(b)[name]) for name, value in vars(a).items())
+    return bool(a == b)
 
 
 def to_huggingface(
     config: ModelConfig, *, bos: int | None, eos: int | list[int], pad: int | None
 ) -> dict[str, Any]:
     """The `config.json` of a model, which transformers loads."""
-    name = family(config)
-    made: dict[str, Any] = {
-        "architectures": [FAMILIES[name]],
+    ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+    return _write(config, family(config)) | ids | {"dtype": "float32"}
+
+
+def _write(config: ModelConfig, name: str) -> Raw:
+    row = FAMILIES[name]
+    raw: Raw = {
+        "architectures": [row.architecture],
         "model_type": name,
         "vocab_size": config.vocab_size,
         "hidden_size": config.dim,
@@ -83,86 +173,20 @@ def to_huggingface(
         "intermediate_size": config.hidden,
         "max_position_embeddings": config.context,
         "rope_theta": config.rope_theta,
-        "rope_parameters": _rope(config),
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
-        "hidden_act": "silu",
+        row.activation_key: next(n for n, ours in ACTIVATIONS.items() if ours == config.activation),
         "attention_bias": config.qkv_bias,
         "mlp_bias": config.mlp_bias,
-        "bos_token_id": bos,
-        "eos_token_id": eos,
-        "pad_token_id": pad,
-        "dtype": "float32",
+        "rope_parameters": dialects.write_ropes(
+            config, nested=row.two_ropes, part="partial_rotary_factor" in row.defaults
+        ),
     }
-    if name in ("qwen2", "qwen3"):
-        kinds = {True: "sliding_attention", False: "full_attention"}
-        made |= {"use_sliding_window": config.window is not None, "sliding_window": config.window}
-        made["layer_types"] = [kinds[layer in config.windowed] for layer in range(config.layers)]
-    elif name == "mistral":
-        made["sliding_window"] = config.window
-    elif name == "smollm3":
-        made["no_rope_layers"] = [int(layer not in config.no_rope) for layer in range(config.layers)]
-        made["layer_types"] = ["full_attention"] * config.layers
-    elif name == "granite":
-        made |= {
-            "embedding_multiplier": config.embedding_scale,
-            "residual_multiplier": config.residual_scale,
-            "logits_scaling": 1 / config.logit_scale,
-            "attention_multiplier": config.attention_scale or config.head_dim**-0.5,
-        }
-    if config.experts is not None:
-        made |= _experts(config, config.experts)
+    raw |= row.write(config)
     if config.base_dim is not None:
-        made["mup_base_width"] = config.base_dim
-    return made
-
-
-def _rope(config: ModelConfig) -> dict[str, Any]:
-    scaling = config.rope_scaling
-    if scaling is None:
-        return {"rope_type": "default", "rope_theta": config.rope_theta, **_whole_head(config)}
-    made: dict[str, Any] = {
-        "rope_type": scaling.kind,
-        "rope_theta": config.rope_theta,
-        "factor": scaling.factor,
-    }
-    if scaling.kind != "linear":
-        made["original_max_position_embeddings"] = scaling.original
-    if scaling.kind == "llama3":
-        made |= {"low_freq_factor": scaling.low, "high_freq_factor": scaling.high}
-    if scaling.kind == "yarn":
-        made |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow, "truncate": scaling.truncate}
-        if scaling.attention is not None:
-            made["attention_factor"] = scaling.attention
-    return {**made, **_whole_head(config)}
-
-
-def _whole_head(config: ModelConfig) -> dict[str, Any]:
-    """GLM-4 turns half of each head where nothing is said."""
-    return {"partial_rotary_factor": 1.0} if config.experts is not None and not config.experts.softmax else {}
-
-
-def _experts(config: ModelConfig, experts: Experts) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "moe_intermediate_size": experts.hidden,
-        "num_experts_per_tok": experts.top_k,
-        "norm_topk_prob": experts.normalise,
-    }
-    if experts.softmax:
-        dense = list(range(experts.dense))
-        return made | {"num_experts": experts.count, "decoder_sparse_step": 1, "mlp_only_layers": dense}
-    return made | {
-        "n_routed_experts": experts.count,
-        "n_shared_experts": experts.shared,
-        "first_k_dense_replace": experts.dense,
-        "routed_scaling_factor": experts.scale,
-        "n_group": 1,
-        "topk_group": 1,
-        "use_qk_norm": config.qk_norm,
-        "partial_rotary_factor": 1.0,
-        "num_nextn_predict_layers": 0,
-        "balance_step": experts.balance,
-    }
+        raw["mup_base_width"] = config.base_dim
+    theirs = {llama: own for own, llama in row.keys.items()}
+    return {theirs.get(key, key): value for key, value in raw.items()}
 
 
 def from_huggingface(raw: dict[str, Any]) -> ModelConfig:
@@ -176,122 +200,47 @@ def from_huggingface(raw: dict[str, Any]) -> ModelConfig:
             f"the checkpoint's architecture is {name!r}",
             fix=f"use a checkpoint of one of these: {', '.join(FAMILIES)}",
         )
-    if raw.get("hidden_act", "silu") not in ("silu", "swish"):
+    row = FAMILIES[name]
+    raw = row.defaults | {row.keys.get(key, key): value for key, value in raw.items()}
+    activation = raw.get(row.activation_key) or raw.get("hidden_act") or "silu"
+    if activation not in ACTIVATIONS:
         raise ArtifactError(
-            f"the checkpoint's activation is {raw['hidden_act']!r}, not silu", fix="use another one"
+            f"the checkpoint's activation is {activation!r}, none of {', '.join(ACTIVATIONS)}",
+            fix="use another one",
         )
-    heads, layers = int(raw["num_attention_heads"]), int(raw["num_hidden_layers"])
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    biased = bool(raw.get("attention_bias", False))
-    config = dict(
+    heads = int(raw["num_attention_heads"])
+    head_dim = raw.get("head_dim") or raw["hidden_size"] // heads
+    full, sliding = rope_json.blocks(raw, nested=row.two_ropes)
+    # without a base of its own a block has the file's, and of two blocks only the first does (transformers)
+    rope = rope_json.read(full, raw, float(raw.get("rope_theta") or row.theta))
+    turned = rope_json.turned(full, raw, head_dim)
+    if turned != head_dim and not row.partial:
+        raise dialects.refuse(f"is a {name} that turns {turned} of the {head_dim} numbers of a head")
+    if (rope.scaling.kind if rope.scaling else "default") not in row.ropes:
+        raise dialects.refuse(f"is a {name} with {full.get('rope_type')} rotary positions")
+    biased = {"qkv_bias", "output_bias"} if raw.get("attention_bias") else set[str]()
+    biased |= {"mlp_bias"} if raw.get("mlp_bias") else set()
+    config: Raw = dict(
         vocab_size=raw["vocab_size"],
         dim=raw["hidden_size"],
-        layers=layers,
+        layers=int(raw["num_hidden_layers"]),
         heads=heads,
         kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+        head_dim=head_dim,
         hidden=raw["intermediate_size"],
         context=raw["max_position_embeddings"],
-        rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or _THETA.get(name, 10_000.0)),
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
+        rotary=turned,
         norm_eps=raw["rms_norm_eps"],
-        tie_embeddings=raw.get("tie_word_embeddings", name in _TIED),
-        qk_norm=name in ("qwen3", "qwen3_moe") or bool(raw.get("use_qk_norm")),
-        qkv_bias=biased or name == "qwen2",
-        output_bias=biased and name in _BIASED_OUTPUT,
-        mlp_bias=bool(raw.get("mlp_bias", False)) and name in ("llama", "smollm3", "granite"),
-        rope_scaling=_read_rope(raw, rope),
-        no_rope=_no_rope(raw, layers) if name == "smollm3" else frozenset(),
+        tie_embeddings=raw.get("tie_word_embeddings", False),
+        activation=ACTIVATIONS[activation],
         base_dim=raw.get("mup_base_width"),
-        **_windows(raw, name, layers),
+        **dict.fromkeys(biased & row.biases, True),
     )
-    if name == "granite":
-        config |= {
-            "embedding_scale": float(raw.get("embedding_multiplier", 1.0)),
-            "residual_scale": float(raw.get("residual_multiplier", 1.0)),
-            "logit_scale": 1 / float(raw.get("logits_scaling", 1.0)),
-            "attention_scale": float(raw.get("attention_multiplier", 1.0)),
-        }
-    if name in ("qwen3_moe", "glm4_moe"):
-        config["experts"] = _read_experts(raw, name)
-    return ModelConfig(**config)
-
-
-def _read_rope(raw: dict[str, Any], rope: dict[str, Any]) -> RopeScaling | None:
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    part = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
-    if part is None:
-        part = 0.5 if raw["model_type"] == "glm4_moe" else 1.0
-    if part != 1.0 or kind not in ("default", "linear", "llama3", "yarn") or rope.get("mscale"):
-        raise ArtifactError(
-            f"the checkpoint's rotary positions are {kind!r}"
-            + (f" on {part} of each head" if part != 1.0 else ""),
-            fix="use a checkpoint with plain, linear, llama3 or yarn positions on whole heads",
+    if sliding is not None:
+        local = float(
+            raw.get("rope_local_base_freq") or row.defaults.get("rope_local_base_freq") or row.theta
         )
-    if kind == "default":
-        return None
-    original = rope.get("original_max_position_embeddings") or raw["max_position_embeddings"]
-    factor = rope.get("factor") or raw["max_position_embeddings"] / original
-    fields: dict[str, Any] = {"kind": kind, "factor": factor}
-    if kind != "linear":
-        fields["original"] = original
-    if kind == "llama3":
-        fields |= {"low": rope["low_freq_factor"], "high": rope["high_freq_factor"]}
-    if kind == "yarn":
-        fields |= {"beta_fast": rope.get("beta_fast") or 32.0, "beta_slow": rope.get("beta_slow") or 1.0}
-        fields |= {"attention": rope.get("attention_factor"), "truncate": rope.get("truncate", True)}
-    return RopeScaling.model_validate(fields)
-
-
-def _no_rope(raw: dict[str, Any], layers: int) -> frozenset[int]:
-    turned = raw.get("no_rope_layers")
-    if turned is None:
-        every = raw.get("no_rope_layer_interval", 4)
-        turned = [int((layer + 1) % every != 0) for layer in range(layers)]
-    return frozenset(layer for layer in range(layers) if not turned[layer])
-
-
-def _windows(raw: dict[str, Any], name: str, layers: int) -> dict[str, Any]:
-    window = raw.get("sliding_window", 4096 if name == "mistral" else None)
-    used = name == "mistral" or (
-        name in ("qwen2", "qwen3", "qwen3_moe", "smollm3") and raw.get("use_sliding_window")
-    )
-    if not used or window is None:
-        return {}
-    if name == "mistral":
-        return {"window": window, "windowed": frozenset(range(layers))}
-    kinds = raw.get("layer_types")
-    first = raw.get("max_window_layers", 28)
-    windowed = {i for i in range(layers) if (kinds[i] == "sliding_attention" if kinds else i >= first)}
-    if name in ("smollm3", "qwen3_moe") and windowed:
-        raise ArtifactError(f"the checkpoint is a {name} with sliding windows", fix="use one without windows")
-    return {"window": window, "windowed": frozenset(windowed)}
-
-
-def _read_experts(raw: dict[str, Any], name: str) -> Experts:
-    common = dict(top_k=raw["num_experts_per_tok"], hidden=raw["moe_intermediate_size"])
-    if name == "qwen3_moe":
-        dense = raw.get("mlp_only_layers") or []
-        if raw.get("decoder_sparse_step", 1) != 1 or dense != list(range(len(dense))):
-            raise ArtifactError(
-                "the checkpoint has experts in scattered layers",
-                fix="use one with experts from some layer on",
-            )
-        normal = bool(raw.get("norm_topk_prob", False))
-        return Experts(
-            raw.get("num_experts") or raw["num_local_experts"],
-            **common,
-            dense=len(dense),
-            softmax=True,
-            normalise=normal,
-        )
-    if raw.get("n_group", 1) != 1:
-        raise ArtifactError("the checkpoint chooses experts by groups", fix="use one with a single group")
-    return Experts(
-        raw.get("n_routed_experts") or raw["num_local_experts"],
-        **common,
-        shared=raw.get("n_shared_experts", 1),
-        dense=raw.get("first_k_dense_replace", 1),
-        scale=float(raw.get("routed_scaling_factor", 1.0)),
-        normalise=bool(raw.get("norm_topk_prob", True)),
-        balance=float(raw.get("balance_step", 0.0)),
-    )
+        config["window_rope"] = rope_json.read(sliding, raw, local)
+    return ModelConfig(**(config | row.read(raw)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -16,8 +16,9 @@ from torch import Tensor
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, verify, write_json
 from trivium.model.config import ModelConfig
-from trivium.model.families import from_huggingface, to_huggingface
+from trivium.model.families import family, from_huggingface, to_huggingface
 from trivium.model.int8 import Int8Linear, quantize, with_int8_layers
+from trivium.model.names import incoming, outgoing
 from trivium.model.transformer import Transformer
 
 WEIGHTS = "model.safetensors"
@@ -25,29 +26,50 @@ INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def read_config(folder: Path) -> tuple[ModelConfig, bool]:
-    """(the model's shape, whether its weights are int8). ArtifactError if the folder holds no checkpoint."""
+class Header(NamedTuple):
+    """What a `config.json` says."""
+
+    config: ModelConfig
+    family: str
+    int8: bool
+
+
+def read_config(folder: Path) -> Header:
+    """The header of the checkpoint in `folder`. ArtifactError if it holds none, or one that cannot be read."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return from_huggingface(config), _is_int8(config, path)
-    except (FileNotFoundError, NotADirectoryError):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return Header(from_huggingface(raw), raw["model_type"], _is_int8(raw, path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         fix = "give the folder of a checkpoint, such as runs/quickstart/aligned, or a .gguf file"
         raise ArtifactError(f"{folder} is no checkpoint: it has no config.json", fix=fix) from None
-    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise ArtifactError(f"config.json cannot be read: {said}", where=str(path)) from None
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ArtifactError(f"config.json cannot be read: {reason}", where=str(path)) from None
 
 
-def _is_int8(config: dict[str, Any], path: Path) -> bool:
-    found = config.get("quantization_config")
-    if found and (found.get("quant_method"), found.get("format")) != ("compressed-tensors", "int-quantized"):
-        raise ArtifactError(
-            f"the weights are quantized by {found.get('quant_method')!r}",
-            where=str(path),
-            fix="use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it",
-        )
-    return bool(found)
+def _is_int8(raw: dict[str, Any], path: Path) -> bool:
+    """Whether the weights are int8 with one scale a row, and nothing else is. ArtifactError for any other quantization."""
+    scheme = raw.get("quantization_config")
+    if not scheme:
+        return False
+    fix = "use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it"
+    if (scheme.get("quant_method"), scheme.get("format")) != ("compressed-tensors", "int-quantized"):
+        kind = scheme.get("quant_method")
+        raise ArtifactError(f"the weights are quantized by {kind!r}", where=str(path), fix=fix)
+    for group in scheme["config_groups"].values():
+        if group.get("input_activations") or group.get("output_activations"):
+            raise ArtifactError(
+                "the checkpoint rounds activations to int8 as well as weights (W8A8); read as weights alone it would "
+                "be another model",
+                where=str(path),
+                fix=fix,
+            )
+        weights = group["weights"]
+        wanted = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+        if other := {key: weights.get(key) for key, value in wanted.items() if weights.get(key) != value}:
+            raise ArtifactError(f"the weights are quantized with {other}", where=str(path), fix=fix)
+    return True
 
 
 def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
@@ -58,11 +80,17 @@ def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu
     names are given).
     """
     folder = Path(folder)
-    config, int8 = read_config(folder)
+    header, state = read(folder)
+    return build(header.config, state, folder, dtype=dtype, device=device, int8=header.int8)
+
+
+def read(folder: Path) -> tuple[Header, dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint, under the names of `transformer`."""
+    header = read_config(folder)
     manifest = folder / "artifact.json"
     if manifest.exists():
         verify(folder, json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    return build(config, read_weights(folder), folder, dtype=dtype, device=device, int8=int8)
+    return header, incoming(header.family, header.config, read_weights(folder))
 
 
 def build(
@@ -74,20 +102,28 @@ def build(
     device: str = "cpu",
     int8: bool = False,
 ) -> Transformer:
-    """The model of a config and a state dict. ArtifactError where the two do not fit; `where` is for its message."""
+    """The model of a config and a state dict, which is used up. ArtifactError, which says `where`, if the two do not fit.
+
+    `int8`: the layers with a `weight_scale` stay as they are, and everything else becomes bf16.
+    """
+    scaled = {name.removesuffix(".weight_scale") for name in state if name.endswith(".weight_scale")}
     with torch.device("meta"):
         model = Transformer(config)
         if int8:
-            with_int8_layers(model)
+            with_int8_layers(model, scaled)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    state = {
-        name: tensor for name, tensor in state.items() if name in expected or not _redundant(name, state)
-    }
+    for name in list(state):
+        if name not in expected and _redundant(name, state):
+            del state[name]
     _check_fit(expected, state, where)
-    packed = (torch.int8, torch.bfloat16) if int8 else ()  # int8 layers and their scales stay as stored
     dtype = torch.bfloat16 if int8 else dtype
-    # cloned: in the file a tensor starts at any byte, and the int8 kernel needs it aligned
-    state = {n: tensor.clone() if tensor.dtype in packed else tensor.to(dtype) for n, tensor in state.items()}
+    for name, tensor in state.items():
+        if int8 and (name.endswith(".weight_scale") or tensor.dtype == torch.int8):
+            state[name] = (
+                tensor.clone()
+            )  # in the file it starts at any byte, and the int8 kernel needs it aligned
+        else:
+            state[name] = tensor.to(dtype)
     model.load_state_dict(state, assign=True)
     return model.to(device)
 
@@ -169,26 +205,51 @@ def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], p
 
 
 def save(
-    model: Transformer, folder: Path, *, eos: int | Sequence[int], pad: int, bos: int | None = None
+    model: Transformer,
+    folder: Path,
+    *,
+    eos: int | Sequence[int],
+    pad: int,
+    bos: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Writes the three files: weights as they are, or in the compressed-tensors layout where the layers are int8.
 
-    `eos`: the ids that end a reply, the usual one first.
+    `eos`: the ids that end a reply, the usual one first. `dtype`: what float weights are rounded to; None leaves them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ends = eos if isinstance(eos, int) else eos[0] if len(eos) == 1 else list(eos)
     config = to_huggingface(model.config, bos=bos, eos=ends, pad=pad)
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         config |= {"quantization_config": QUANTIZATION, "dtype": "bfloat16"}
+    elif dtype is not None:
+        config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"eos_token_id": ends, "pad_token_id": pad})
+    save_weights(model.config, model.state_dict(), folder, dtype=dtype)
+
+
+def save_weights(
+    config: ModelConfig, state: dict[str, Tensor], folder: Path, *, dtype: torch.dtype | None = None
+) -> None:
+    """Writes `model.safetensors` under the names of the config's family."""
+    written = outgoing(
+        family(config), config, {name: tensor.detach().cpu() for name, tensor in state.items()}
+    )
+    for name, tensor in written.items():
+        keep = dtype is None or not tensor.is_floating_point() or name.endswith(KEPT)
+        written[name] = (tensor if keep else tensor.to(dtype)).contiguous()
     with atomic_path(folder / WEIGHTS) as temporary:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(written, temporary, metadata={"format": "pt"})
+
+
+KEPT = ("weight_scale", "e_score_correction_bias")
+"""Tensors that are never rounded: scales of int8, and the experts' bias, which moves by thousandths."""
 
 
 def quantized(model: Transformer) -> Transformer:
-    """A copy of `model` with int8 layers; everything else in bf16."""
+    """A copy of `model` with int8 layers; everything else in bf16. ArtifactError where no other program could load it."""
+    _check_quantizable(model.config)
     with torch.device("meta"):
         small = with_int8_layers(Transformer(model.config))
     linear = {name for name, module in small.named_modules() if isinstance(module, Int8Linear)}
@@ -202,6 +263,15 @@ def quantized(model: Transformer) -> Transformer:
     small.load_state_dict(state, assign=True)
     assert isinstance(small, Transformer)
     return small
+
+
+def _check_quantizable(config: ModelConfig) -> None:
+    name = family(config)
+    if name in ("gpt2", "gpt_oss"):
+        raise ArtifactError(
+            f"{name} keeps its matrices in layouts that compressed-tensors has no int8 for",
+            fix="export the model as GGUF, or in bf16",
+        )
 
 
 QUANTIZATION = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         few = 0 < flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
+        few = few and self.weight_scale.dtype == torch.bfloat16  # the kernel has no other
         if few and packable(flat) and packable(self.weight):
             product = torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.flatten())
             out = product.view(*x.shape[:-1], self.out_features)
@@ -54,11 +57,15 @@ class Int8Linear(nn.Module):
         return self.weight.float() * self.weight_scale.float()
 
 
-def with_int8_layers(model: nn.Module) -> nn.Module:
-    """Replaces every linear layer of the blocks by an empty Int8Linear, ready to load a quantised state dict."""
-    for parent in list(model.modules()):
+def with_int8_layers(model: nn.Module, only: Set[str] | None = None) -> nn.Module:
+    """Replaces every linear layer of the blocks by an empty Int8Linear, ready to load a quantised state dict.
+
+    `only`: names of the layers that are int8; None means all.
+    """
+    for path, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and name != "lm_head":
+            chosen = only is None or f"{path}.{name}" in only
+            if isinstance(child, nn.Linear) and name != "lm_head" and chosen:
                 setattr(
                     parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None)
                 )

@@ -37,6 +37,7 @@ class Router(nn.Module):
         super().__init__()
         self.experts = experts
         self.weight = nn.Parameter(torch.zeros(experts.count, dim))
+        self.bias = nn.Parameter(torch.zeros(experts.count)) if experts.bias else None
         if not experts.softmax:
             self.register_buffer("e_score_correction_bias", torch.zeros(experts.count))
         self.load: Tensor | None = None  # tokens that came to each expert since the last step, (E,) int64
@@ -45,17 +46,29 @@ class Router(nn.Module):
         """x (N, D) -> the chosen experts (N, top_k) int64 and their weights (N, top_k) float32."""
         experts = self.experts
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.float(), self.weight.float())
+            bias = None if self.bias is None else self.bias.float()
+            logits = F.linear(x.float(), self.weight.float(), bias)
         if experts.softmax:
             scores = logits.softmax(-1)
             chosen = scores.topk(experts.top_k, dim=-1).indices
         else:
             scores = logits.sigmoid()
-            chosen = (scores + self.e_score_correction_bias).topk(experts.top_k, dim=-1).indices
+            wanted = self._within_groups(scores + self.e_score_correction_bias)
+            chosen = wanted.topk(experts.top_k, dim=-1).indices
         weights = scores.gather(1, chosen)
         if experts.normalise:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
         return chosen, weights * experts.scale
+
+    def _within_groups(self, scores: Tensor) -> Tensor:
+        """Scores (N, E), -inf outside the `top_groups` groups whose two best experts have the highest sum."""
+        groups, kept = self.experts.groups, self.experts.top_groups
+        if groups == kept:
+            return scores
+        grouped = scores.unflatten(-1, (groups, -1))
+        best = grouped.topk(2, dim=-1).values.sum(-1).topk(kept, dim=-1).indices
+        out = torch.ones(grouped.shape[:2], dtype=torch.bool, device=scores.device).scatter(1, best, False)
+        return grouped.masked_fill(out[..., None], -torch.inf).flatten(1)
 
 
 class MixtureOfExperts(nn.Module):
@@ -63,7 +76,9 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.top_k = experts.top_k
         self.gate = Router(dim, experts)
-        self.experts = nn.ModuleList(SwiGLU(dim, experts.hidden) for _ in range(experts.count))
+        self.experts = nn.ModuleList(
+            SwiGLU(dim, experts.hidden, experts.bias, clamp=experts.clamp) for _ in range(experts.count)
+        )
         self.held = range(
             experts.count
         )  # whose weights are on this rank: all, unless `exchange` brings rows to others

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trivium.model.config import ModelConfig
+from trivium.model.config import ModelConfig, Rope
 from trivium.recipe.network import RopeScaling
 
 
-def frequencies(config: ModelConfig, device: torch.device | None = None) -> tuple[Tensor, float]:
-    """Radians per position of each pair of a head's numbers, (E / 2,) float32, and the factor on cosines and sines."""
-    width = config.head_dim
+class Angles(NamedTuple):
+    """What positions do to queries and keys."""
+
+    cos: Tensor  # (B, 1, T, E) float32, E numbers of a head that are turned
+    sin: Tensor
+    growth: Tensor | None = None  # (B, 1, T, 1): what queries are multiplied by
+
+
+def frequencies(
+    config: ModelConfig, device: torch.device | None = None, rope: Rope | None = None
+) -> tuple[Tensor, float]:
+    """Radians per position of each pair of a head's turned numbers, (E / 2,) float32, and the factor on cosines and sines.
+
+    `rope` None means that of the model's layers without windows.
+    """
+    rope = rope or Rope(config.rope_theta, config.rope_scaling)
+    width = config.turned
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
-    plain = 1.0 / config.rope_theta**exponents
-    scaling = config.rope_scaling
+    plain = 1.0 / rope.theta**exponents
+    scaling = rope.scaling
     if scaling is None:
         return plain, 1.0
     if scaling.kind == "linear":
@@ -25,8 +40,13 @@ def frequencies(config: ModelConfig, device: torch.device | None = None) -> tupl
         return _llama3(plain, scaling), 1.0
     factor = scaling.attention
     if factor is None:
-        factor = 0.1 * math.log(scaling.factor) + 1.0
-    return _yarn(plain, scaling, config), factor
+        factor = yarn_factor(scaling.factor)
+    return _yarn(plain, scaling, rope.theta, width), factor
+
+
+def yarn_factor(factor: float, share: float = 1.0) -> float:
+    """Peng et al. 2023, eq. 22: what yarn multiplies cosines and sines by where rows become `factor` times longer."""
+    return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
@@ -36,17 +56,17 @@ def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
     return (1 - keep) * plain / scaling.factor + keep * plain
 
 
-def _yarn(plain: Tensor, scaling: RopeScaling, config: ModelConfig) -> Tensor:
+def _yarn(plain: Tensor, scaling: RopeScaling, theta: float, width: int) -> Tensor:
     """Peng et al. 2023, section 3.2: a ramp over dimensions between beta_fast and beta_slow turns."""
 
     def dimension(turns: float) -> float:
         ratio = math.log(scaling.original / (turns * 2 * math.pi))
-        return config.head_dim * ratio / (2 * math.log(config.rope_theta))
+        return width * ratio / (2 * math.log(theta))
 
     first, last = dimension(scaling.beta_fast), dimension(scaling.beta_slow)
     if scaling.truncate:
         first, last = math.floor(first), math.ceil(last)
-    first, last = max(first, 0), min(last, config.head_dim - 1)
+    first, last = max(first, 0), min(last, width - 1)
     if first == last:
         last += 0.001
     ramp = (torch.arange(len(plain), dtype=torch.float32, device=plain.device) - first) / (last - first)
@@ -54,14 +74,22 @@ def _yarn(plain: Tensor, scaling: RopeScaling, config: ModelConfig) -> Tensor:
     return plain / scaling.factor * slow + plain * (1 - slow)
 
 
-def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines in Llama's half-split order: positions (B, T) -> two (B, 1, T, E) float32."""
-    frequency, factor = frequencies(config, positions.device)
+def rotary(positions: Tensor, config: ModelConfig, rope: Rope | None = None) -> Angles:
+    """Cosines and sines in Llama's half-split order, of positions (B, T); `rope` as in `frequencies`."""
+    frequency, factor = frequencies(config, positions.device, rope)
     angle = positions[:, None, :, None].float() * frequency
     angle = torch.cat((angle, angle), dim=-1)
+    growth = _growth(positions, config) if config.query_growth else None
     if factor == 1.0:
-        return angle.cos(), angle.sin()
-    return angle.cos() * factor, angle.sin() * factor
+        return Angles(angle.cos(), angle.sin(), growth)
+    return Angles(angle.cos() * factor, angle.sin() * factor, growth)
+
+
+def _growth(positions: Tensor, config: ModelConfig) -> Tensor:
+    """Llama 4's sharper attention in long rows, as Ministral 3 has it."""
+    original = config.rope_scaling.original if config.rope_scaling is not None else config.context
+    rows = torch.floor(positions[:, None, :, None].float() / original)
+    return 1 + config.query_growth * torch.log(1 + rows)
 
 
 @torch.library.custom_op("trivium::once", mutates_args=())
@@ -78,11 +106,14 @@ def once(x: Tensor) -> Tensor:
     """`x` itself, computed once: the compiler does not look inside, and so does not repeat in every kernel that reads `x` what
     made it (cosines in each layer's forward and backward pass: a sixth of a step, docs/benchmarks.md). Not differentiable.
     """
-    made: Tensor = _once(x) if torch.compiler.is_compiling() else x
-    return made
+    held: Tensor = _once(x) if torch.compiler.is_compiling() else x
+    return held
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (B, H, T, E), turned by the angles of its positions."""
+    """x (B, H, T, E), of which the first numbers, as many as there are cosines, are turned by the angles of its positions."""
+    width = cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat((rotate(x[..., :width], cos, sin), x[..., width:]), dim=-1)
     first, second = x.float().chunk(2, dim=-1)
     return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)

@@ -6,17 +6,21 @@ from collections.abc import Set
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
-from trivium.files import atomic_path, read_json, verify, write_json
+from trivium.files import read_json, write_json
 from trivium.model import hf, lora
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Adapter
 from trivium.types import Batch, Output
 
 SUFFIX = "ForSequenceClassification"
+_CLASSIFIERS = {
+    "gemma3_text": "Gemma3TextForSequenceClassification",
+    "gpt2": "GPT2ForSequenceClassification",
+}
+"""Where the name does not follow from that of the model for text."""
 
 
 class Scalar(nn.Module):
@@ -58,15 +62,11 @@ def save(model: Scalar, folder: Path, *, eos: int, pad: int) -> None:
     """Writes a reward model in the layout that transformers' sequence classifiers load (one label)."""
     hf.save(model.trunk, folder, eos=eos, pad=pad)
     config = read_json(folder / "config.json")
-    name = config["architectures"][0].removesuffix("ForCausalLM") + SUFFIX
+    name = _CLASSIFIERS.get(config["model_type"])
+    name = name or config["architectures"][0].removesuffix("ForCausalLM") + SUFFIX
     write_json(folder / "config.json", config | {"architectures": [name], "num_labels": 1})
-    state = {
-        n: t.detach().cpu().contiguous() for n, t in model.trunk.state_dict().items() if n != "lm_head.weight"
-    }
-    with atomic_path(folder / hf.WEIGHTS) as temporary:
-        save_file(
-            state | {"score.weight": model.score.weight.detach().cpu()}, temporary, metadata={"format": "pt"}
-        )
+    state = {n: t for n, t in model.trunk.state_dict().items() if n != "lm_head.weight"}
+    hf.save_weights(model.config, state | {"score.weight": model.score.weight}, folder)
 
 
 def merged(model: Scalar, adapter: Adapter) -> Scalar:
@@ -78,11 +78,8 @@ def merged(model: Scalar, adapter: Adapter) -> Scalar:
 
 def load(folder: Path, *, device: str = "cpu") -> Scalar:
     """The reward model in `folder`. ArtifactError where it holds none, or a damaged one."""
-    config, _ = hf.read_config(folder)
-    manifest = folder / "artifact.json"
-    if manifest.exists():
-        verify(folder, read_json(manifest)["files"])
-    state = hf.read_weights(folder)
+    header, state = hf.read(folder)
+    config = header.config
     score = state.pop("score.weight", None)
     if score is None:
         raise ArtifactError(

@@ -53,6 +53,12 @@ def check(config: ModelConfig, mesh: Mesh, length: int) -> None:
                 f"`tensor: {tensor}` does not divide the model's {count} {what}",
                 fix=f"choose a divisor of {count}",
             )
+    if tensor > 1 and (config.latent is not None or config.sinks or config.qk_norm_whole):
+        raise RecipeError(
+            "`tensor` splits attention by heads, and this model's latent vectors, sinks or norms over all heads do not "
+            "split that way",
+            fix="use `shard` instead",
+        )
     experts.check(config, mesh)
     if length % context:
         raise RecipeError(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor
 
+from trivium.model.attention import document_mask
 from trivium.model.heads import log_probs
-from trivium.model.transformer import Transformer, document_mask
+from trivium.model.transformer import Transformer
 from trivium.train.distributed import Mesh
 from trivium.train.run import measured
 from trivium.types import Batch, Objective, Output
@@ -52,14 +53,18 @@ class Stage(nn.Module):
                 model.lm_head = Elsewhere()  # type: ignore[assignment]
         if not self.first and not (self.last and model.config.tie_embeddings):
             model.model.embed_tokens = Elsewhere()  # type: ignore[assignment]
+        if not self.first and model.config.learned_positions:
+            model.model.embed_positions = Elsewhere()  # type: ignore[assignment]
         self.inner = model
 
     def forward(self, x: Tensor, positions: Tensor, doc_id: Tensor, targets: Tensor) -> Tensor:
         """Tokens (B, T) on the first rank, else hidden states (B, T, D) -> hidden states, or log-probs (B, T) on the last."""
         model = self.inner
-        x = model.embed(x) if self.first else x
+        x = model.embed(x, positions) if self.first else x
         x = model.through(x, positions, document_mask(doc_id, model.model.sequence))
-        return log_probs(model.model.norm(x), model.output_weight, targets) if self.last else x
+        if not self.last:
+            return x
+        return log_probs(model.model.norm(x), model.output_weight, targets, model.config.logit_softcap)
 
 
 class Pipeline:
