@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ from trivium.text.chat import ChatTokenizer
 
 hypothesis.settings.register_profile("trivium", deadline=None)  # a busy machine must not fail a test
 hypothesis.settings.load_profile("trivium")
+
+# A shell starts what it runs in the background with Ctrl-C ignored; so would be what the tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARTED = time.monotonic()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trivium.files import sha256, write_tensors
+from trivium.files import append_line, sha256, write_tensors
 
 KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 KINDS += (torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -40,3 +40,19 @@ def test_a_full_disk_is_an_os_error():
     with pytest.raises(OSError) as caught:
         write_tensors(full, {"a": torch.zeros(10)})
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_line_that_finds_no_room_is_not_left_half(tmp_path):
+    """A limit on the size of files cuts a write short, as a disk does that fills up in the middle of it."""
+    resource = pytest.importorskip("resource")
+    log = tmp_path / "events.jsonl"
+    append_line(log, "first")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError):
+            append_line(log, "a line that is longer than ten bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_line(log, "last")
+    assert log.read_text() == "first\nlast\n"

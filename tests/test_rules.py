@@ -23,7 +23,6 @@ NAMES = [str(path.relative_to(SRC)) for path in FILES]
 # Files that may write beside trivium/files.py, and how. Everything else goes through files.py.
 WRITERS = {
     "pipeline/launch.py": "the ranks' output goes to a log as it comes",
-    "pipeline/run.py": "appends events to events.jsonl, one whole line per write",
     "corpus/readers/crawler.py": "appends to WARC files and a log, one whole record per write, so that a kill costs one",
     "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
 }

@@ -7,6 +7,7 @@ reader (or the next run, after a kill) sees either the old content or the new on
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -99,9 +100,18 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a log, in one write: the lines of several processes stay whole."""
+    """Adds a line to a log, whole or not at all, in one write: the lines of several processes do not mix.
+
+    OSError if there is no room for it; what a disk that filled up in the middle has taken of it is taken back.
+    """
+    data = (line + "\n").encode()
     with path.open("ab", buffering=0) as file:
-        file.write((line + "\n").encode())
+        written = file.write(data)
+        if written < len(data):
+            end = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            if end == file.seek(0, os.SEEK_END):  # nobody has written since
+                file.truncate(end - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -102,6 +103,51 @@ def test_a_lost_rank_is_started_again_and_nothing_is_lost(folder, how):
     weights, events = result(folder, store)
     assert any(event["event"] == "resume" for event in events)
     assert close(weights, run(folder, "unharmed", *overrides)[0])
+
+
+MOMENTS = {
+    "starting": lambda ranks: (ranks / "job.json").exists(),
+    "loading": lambda ranks: (ranks / "rank-1.json").exists(),
+    "training": lambda ranks: '"step": 2,' in _text(ranks / "events.jsonl"),
+    "ending": lambda ranks: '"step": 40,' in _text(ranks / "events.jsonl"),
+}
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("whom", ["the launcher", "one rank", "all"])
+def test_sigterm_at_each_moment_loses_nothing_and_leaves_nothing_running(folder, whom, moment):
+    overrides = ("base.parallel.data=2", "base.checkpoint_every=0s", "base.steps=40", "base.launch.hang=30s")
+    store = f"term-{whom}-{moment}".replace(" ", "-")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(folder, store, *overrides), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    asked = False
+    while process.poll() is None:
+        time.sleep(0.02)
+        places = list((folder / store).glob("work/*/ranks"))
+        if not asked and places and MOMENTS[moment](places[0]):
+            ranks = [json.loads(path.read_text())["pid"] for path in places[0].glob("rank-*.json")]
+            targets = {"the launcher": [], "one rank": ranks[:1], "all": ranks}[whom]
+            for target in [*targets, *([] if whom == "one rank" else [process.pid])]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(target, signal.SIGTERM)
+            asked = True
+    said = process.stderr.read().decode()
+    assert asked and process.returncode in (0, 75), said
+    assert "Traceback" not in said
+    assert not [
+        entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_rank(entry, folder / store)
+    ]
+    weights, events = run(folder, store, *overrides)
+    assert close(weights, run(folder, "unharmed-40", *overrides)[0])
+    if moment == "training" and whom != "one rank":
+        assert process.returncode == 75 and any(event["event"] == "resume" for event in events)
 
 
 def _is_rank(entry: Path, store: Path) -> bool:

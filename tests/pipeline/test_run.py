@@ -13,6 +13,7 @@ import pytest
 from pipeline_fakes import Bench, Fake, default, recipe, stages
 
 from trivium.errors import DataError, Interrupted, RecipeError, TriviumError
+from trivium.pipeline import run
 from trivium.pipeline.run import status
 
 
@@ -140,6 +141,35 @@ def test_a_full_disk_inside_a_stage(bench: Bench):
     bench.kinds["tokenizer"] = Fake()
     bench.run()
     assert "corpus" not in bench.started() and "vocab" in bench.started()
+
+
+def test_a_log_of_events_that_finds_no_room_does_not_end_the_run(bench: Bench, monkeypatch):
+    kept, full = run.append_line, []
+
+    def append(path: Path, line: str) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        kept(path, line)
+
+    def fill(ctx):
+        full.append(True)
+        return default(ctx)
+
+    def free(ctx):
+        full.clear()
+        return default(ctx)
+
+    monkeypatch.setattr(run, "append_line", append)
+    bench.kinds["tokenizer"], bench.kinds["pretrain"] = Fake(fill), Fake(free)
+    bench.run()
+    told = [event["message"] for event in bench.events if event["event"] == "warning"]
+    assert len(told) == 1 and "events.jsonl cannot be written: No space left on device" in told[0]
+    lines = (bench.root / "runs" / "demo" / "events.jsonl").read_text().splitlines()
+    said = [json.loads(line) for line in lines]
+    assert said[-1]["event"] == "run_end"
+    lacking = [event["message"] for event in said if event["event"] == "warning"]
+    missed = len([event for event in bench.events if event["event"] != "warning"]) + 1 - len(said)
+    assert lacking == [f"{missed} events before this one could not be written"]
 
 
 def test_events_are_kept_line_by_line_with_their_time(bench: Bench):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trivium.errors import Interrupted
 from trivium.recipe.models import Recipe
 from trivium.types import Emit
 
@@ -63,6 +64,8 @@ class Context:
     emit: Emit
     recipe_folder: Path
     """Relative paths in the recipe start here."""
+    stopping: Interrupted | None = None
+    """Set by a stage that was asked to stop when it was done: raised once its artifact is stored."""
 
 
 class StageKind(Protocol):

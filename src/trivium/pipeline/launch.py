@@ -6,6 +6,7 @@ tells what went wrong. A stage that asks for one rank on this machine runs right
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,17 +14,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trivium import errors
-from trivium.errors import Interrupted, Preempted, TrainingError, TriviumError
-from trivium.files import write_json
+from trivium.cores import cores
+from trivium.errors import Interrupted, Preempted, TrainingError
+from trivium.files import read_json, write_json
 from trivium.pipeline import job as jobs
 from trivium.pipeline.contract import Context
 from trivium.pipeline.training import start, train_here
 from trivium.recipe.parallel import Parallel
-from trivium.train.guard import stop_on_signal
+from trivium.train.guard import StopRequest, stop_on_signal
 from trivium.types import Emit
 
 POLL = 0.2
@@ -72,21 +75,29 @@ def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:
     """
     folder = ctx.work / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("*.json*"), *folder.glob("output.log")]:
-        old.unlink()
+    jobs.clear(folder)
     job = folder / "job.json"
     write_json(job, jobs.describe(ctx, parallel.model_dump(include=set(AXES))))
-    STARTERS[ctx.config.launch.kind](ctx, job, parallel.ranks)
-    _raise_what_stopped(folder)
-    metrics = folder / "metrics.json"
-    if not metrics.exists():
+    with stop_on_signal() as stop:
+        STARTERS[ctx.config.launch.kind](ctx, job, parallel.ranks, stop)
+    by_user = stop.signal == signal.SIGINT
+    metrics = jobs.result(folder, by_user)
+    if stop:
+        kind = Interrupted if by_user else Preempted
+        asked = kind(
+            "stopped",
+            fix="run the same command again: it goes on from the newest checkpoint, if there is one",
+        )
+        if metrics is None:
+            raise asked
+        ctx.stopping = asked
+    if metrics is None:
         raise TrainingError(
             f"the {parallel.ranks} ranks ended without a result{_last_words(folder)}",
             where=str(folder),
             fix="run the command again: it goes on from the newest checkpoint",
         )
-    result: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
-    return result
+    return metrics
 
 
 AXES = ("data", "shard", "tensor", "context", "pipeline", "expert")
@@ -98,26 +109,6 @@ def _last_words(folder: Path) -> str:
     lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
     errors = [line for line in lines if "Error" in line and not line.startswith((" ", "["))]
     return f"; the last error was: {errors[-1].strip()}" if errors else ""
-
-
-def _raise_what_stopped(folder: Path, by_user: bool = False) -> None:
-    """`by_user`: it was Ctrl-C, which reaches the ranks as a SIGTERM."""
-    for path in sorted(folder.glob("error-*.json")):
-        about = json.loads(path.read_text(encoding="utf-8"))
-        kind: type[TriviumError] = KINDS.get(about["kind"], TriviumError)
-        raise kind(about["what"], where=about["where"], fix=about["fix"])
-    if (stopped := folder / "stopped.json").exists():
-        about = json.loads(stopped.read_text(encoding="utf-8"))
-        preempted = about.get("kind") == Preempted.__name__ and not by_user
-        raise (Preempted if preempted else Interrupted)(about["what"], fix=about["fix"])
-
-
-KINDS: dict[str, type[TriviumError]] = {
-    "RecipeError": errors.RecipeError,
-    "DataError": errors.DataError,
-    "ArtifactError": errors.ArtifactError,
-    "TrainingError": errors.TrainingError,
-}
 
 
 class Tail:
@@ -145,35 +136,52 @@ def wait(done: Callable[[], bool], tail: Tail) -> None:
     tail()
 
 
-def _local(ctx: Context, job: Path, ranks: int) -> None:
+def _local(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
     """torchrun on this machine: it starts all ranks again from the newest checkpoint when one dies."""
     options = ctx.config.launch
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
-        "--max-restarts", str(options.restarts), "--module", "trivium.pipeline.worker", str(job),
+        "--max-restarts", str(options.restarts), "--shutdown-timeout", str(max(1, round(options.hang))),
+        "--module", "trivium.pipeline.worker", str(job), str(os.getpid()),
     ]  # fmt: skip
-    threads = max(1, (os.cpu_count() or 1) // ranks)
+    threads = max(1, cores() // ranks)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
+    tail = Tail(job.with_name("events.jsonl"), ctx.emit)
     with (job.parent / "output.log").open("ab") as output:
-        process = subprocess.Popen(
+        agent = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        tail = Tail(job.with_name("events.jsonl"), ctx.emit)
-        with stop_on_signal() as stop:
-            try:
-                wait(lambda: bool(stop) or process.poll() is not None, tail)
-            finally:
-                if process.poll() is None:  # the ranks keep a checkpoint, then all is told
-                    os.killpg(process.pid, signal.SIGTERM)
-                    process.wait(timeout=options.hang)
-                    tail()
-        if stop:
-            _raise_what_stopped(job.parent, by_user=stop.signal == signal.SIGINT)
-            kind = Interrupted if stop.signal == signal.SIGINT else Preempted
-            raise kind("stopped before the first step", fix="run the same command again")
+        try:
+            wait(lambda: bool(stop) or jobs.failed(job.parent) or agent.poll() is not None, tail)
+            if agent.poll() is None:  # the ranks keep a checkpoint, then all is told
+                agent.send_signal(signal.SIGTERM)
+                _wait_for(agent, options.hang + GRACE, tail)
+        finally:
+            _kill(agent, job.parent)
+    tail()
 
 
-def _slurm(ctx: Context, job: Path, ranks: int) -> None:
+GRACE = 10.0
+"""Seconds that the agent has, after the ranks' own time to stop, to kill them and end."""
+
+
+def _wait_for(agent: subprocess.Popen[bytes], seconds: float, tail: Tail) -> None:
+    end = time.monotonic() + seconds
+    wait(lambda: agent.poll() is not None or time.monotonic() > end, tail)
+
+
+def _kill(agent: subprocess.Popen[bytes], folder: Path) -> None:
+    """Nothing is left running: an agent that does not end is killed, and so are its ranks, which are sessions of their own."""
+    if agent.poll() is not None:
+        return
+    agent.kill()
+    agent.wait()
+    for path in folder.glob("rank-*.json"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(read_json(path)["pid"], signal.SIGKILL)
+
+
+def _slurm(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
     try:
         import submitit
     except ImportError:
@@ -206,16 +214,19 @@ def _slurm(ctx: Context, job: Path, ranks: int) -> None:
     executor.update_parameters(**asked)
     submitted = executor.submit(Rank(str(job)))
     ctx.emit({"event": "message", "message": f"Slurm job {submitted.job_id}"})
+    tail = Tail(job.with_name("events.jsonl"), ctx.emit)
     try:
-        wait(submitted.done, Tail(job.with_name("events.jsonl"), ctx.emit))
-    except BaseException:
-        submitted.cancel()
-        raise
+        wait(lambda: bool(stop) or submitted.done(), tail)
+    finally:
+        if not submitted.done():
+            submitted.cancel()
+    if stop:
+        return
     if (error := submitted.exception()) is not None and not list(job.parent.glob("error-*.json")):
         raise TrainingError(f"the Slurm job failed: {error}", where=str(job.parent / "slurm"))
 
 
-def _ray(ctx: Context, job: Path, ranks: int) -> None:
+def _ray(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
     try:
         import ray
     except ImportError:
@@ -235,15 +246,28 @@ def _ray(ctx: Context, job: Path, ranks: int) -> None:
         meeting = job.with_name(f"meet-{attempt}.json")
         running = [task.remote(str(job), str(meeting), rank, ranks) for rank in range(ranks)]
         try:
-            wait(lambda now=running: len(ray.wait(now, num_returns=ranks, timeout=0)[0]) == ranks, tail)  # type: ignore[misc]
+            wait(partial(_over, ray, running, stop), tail)
+            if stop:
+                return
             codes = ray.get(running)
         except ray.exceptions.RayError as error:
+            if jobs.failed(job.parent):
+                return
             ctx.emit({"event": "warning", "message": f"a rank was lost and all start again: {error}"})
-            for one in running:
-                ray.cancel(one, force=True)
             continue
-        if not any(codes) or list(job.parent.glob("error-*.json")) or jobs.REQUEUE in codes:
+        finally:
+            for rank in running:
+                ray.cancel(rank, force=True)
+        if not any(codes) or jobs.failed(job.parent) or jobs.REQUEUE in codes:
             return
 
 
-STARTERS: dict[str, Callable[[Context, Path, int], None]] = {"local": _local, "slurm": _slurm, "ray": _ray}
+def _over(ray: Any, tasks: list[Any], stop: StopRequest) -> bool:
+    return bool(stop) or len(ray.wait(tasks, num_returns=len(tasks), timeout=0)[0]) == len(tasks)
+
+
+STARTERS: dict[str, Callable[[Context, Path, int, StopRequest], None]] = {
+    "local": _local,
+    "slurm": _slurm,
+    "ray": _ray,
+}

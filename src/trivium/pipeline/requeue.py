@@ -35,7 +35,6 @@ class Rank:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         code = main(Path(self.job))
         if code == REQUEUE:
-            Path(self.job).with_name("stopped.json").unlink(missing_ok=True)
             os.kill(os.getpid(), getattr(signal, os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "SIGUSR2")))
             time.sleep(300)  # submitit ends the first task at once, and Slurm the others
         return code

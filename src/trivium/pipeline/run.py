@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
+from trivium.files import append_line
 from trivium.pipeline.checks import check_overlap
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import Graph, build, execution_order
-from trivium.pipeline.store import Store, disk_full, full, previous, writing
+from trivium.pipeline.store import Store, disk_full, full, previous
 from trivium.pipeline.track import Tracking
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.models import Recipe
@@ -168,7 +169,8 @@ class _Walk:
         started = time.monotonic()
         try:
             with self.store.building(print_) as (out, work):
-                metrics = self._run_stage(name, out, work)
+                context = self._context(name, out, work)
+                metrics = self._run_stage(context)
                 seconds = time.monotonic() - started
                 artifact = self.store.put(out, self._record(name, metrics, seconds))
         except Exception as error:
@@ -176,14 +178,15 @@ class _Walk:
             raise
         self.ran.append(name)
         self.tell({"event": "stage_end", **about, "seconds": seconds, "metrics": artifact.metrics})
+        if context.stopping is not None:
+            raise context.stopping
         return artifact
 
-    def _run_stage(self, name: str, out: Path, work: Path) -> dict[str, Any]:
+    def _context(self, name: str, out: Path, work: Path) -> Context:
         recipe, inputs = self.plan.recipe, self.plan.graph.inputs(name)
-        config = recipe.stages[name]
-        context = Context(
+        return Context(
             name=name,
-            config=config,
+            config=recipe.stages[name],
             recipe=recipe,
             inputs={parent: self.artifacts[parent] for parent in inputs},
             out=out,
@@ -192,14 +195,16 @@ class _Walk:
             emit=lambda event: self.tell({**event, "stage": name}),
             recipe_folder=self.recipe_folder,
         )
+
+    def _run_stage(self, context: Context) -> dict[str, Any]:
         try:
-            return self.registry[config.kind].run(context)
+            return self.registry[context.config.kind].run(context)
         except TriviumError as error:
-            error.where = error.where or f"stage {name} of recipe {recipe.name}"
+            error.where = error.where or f"stage {context.name} of recipe {context.recipe.name}"
             raise
         except Exception as error:
             if disk_full(error):
-                raise full(f"stage {name}, store {self.store.root}") from error
+                raise full(f"stage {context.name}, store {self.store.root}") from error
             raise
 
     def _record(self, name: str, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -219,22 +224,40 @@ class _Walk:
 
 
 class _Log:
-    """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on."""
+    """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on.
+
+    A full disk does not end a run: the listeners are told once, and once there is room again the file says how many it lacks.
+    """
 
     def __init__(self, path: Path, *listeners: Callable[[Event], None]) -> None:
         self.path, self.listeners = path, listeners
+        self.missing = 0
 
     def __call__(self, event: Event, /) -> None:
         stamped = {"time": _now(), **event}
-        line = json.dumps(stamped, ensure_ascii=False) + "\n"
-        with writing(self.path.parent):
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(
-                "ab", buffering=0
-            ) as file:  # one write per line: two processes' lines stay whole
-                file.write(line.encode())
+            if self.missing:
+                self._append(_gap(f"{self.missing} events before this one could not be written"))
+            self.missing = 0
+            self._append(stamped)
+        except OSError as error:
+            if not self.missing:
+                said = f"{self.path} cannot be written: {error.strerror}; the run goes on without it"
+                self._pass_on(_gap(said))
+            self.missing += 1
+        self._pass_on(stamped)
+
+    def _append(self, event: Event) -> None:
+        append_line(self.path, json.dumps(event, ensure_ascii=False))
+
+    def _pass_on(self, event: Event) -> None:
         for listen in self.listeners:
-            listen(stamped)
+            listen(event)
+
+
+def _gap(message: str) -> Event:
+    return {"time": _now(), "event": "warning", "message": message}
 
 
 def environment() -> dict[str, str]:

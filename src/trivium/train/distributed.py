@@ -101,6 +101,25 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another rank is gone or does not answer, not that anything is wrong with this one."""
+    if isinstance(error, dist.DistError | ConnectionError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in LOST)
+
+
+LOST = (
+    "gloo",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Socket Timeout",
+    "NCCL",
+    "Timed out waiting",
+)
+"""What gloo, NCCL and the store say then, in errors that have no class of their own."""
+
+
 def mesh() -> Mesh:
     """The layout of this run. Where ranks were joined without one, all of them are along `data`."""
     global _current

@@ -1,0 +1,48 @@
+"""Threads for the cores that a process may use, not for those that the machine has."""
+
+import os
+
+import pytest
+
+from trivium import cores
+
+
+def tree(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("cpu_", "cpu.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("max 100000", 4),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("900000 100000", 4),
+    ],
+)
+def test_a_quota_limits_the_threads(tmp_path, limit, expected):
+    assert cores.cores(tree(tmp_path, cpu_max=limit)) == expected
+
+
+def test_the_older_control_groups_limit_too(tmp_path, monkeypatch):
+    groups = tmp_path / "cgroup"
+    groups.write_text("4:memory:/\n3:cpu,cpuacct:/docker/abc\n")
+    monkeypatch.setattr(cores, "Path", lambda path: groups)
+    root = tree(tmp_path / "fs", cpu__cpu_cfs_quota_us="-1", cpu__cpu_cfs_period_us="100000")
+    assert cores.cores(root) == 4
+    tree(root / "cpu" / "docker" / "abc", cpu_cfs_quota_us="100000", cpu_cfs_period_us="100000")
+    assert cores.cores(root) == 1
+
+
+def test_without_control_groups_it_is_where_the_process_may_run(tmp_path):
+    assert cores.cores(tmp_path) == 4
