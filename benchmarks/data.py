@@ -114,7 +114,7 @@ def everything(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
 
 def ours(crawled: Path, out: Path, tokenizer: Path, keep: Any = "recipe") -> dict[str, Any]:
     from trivium.corpus import shards
-    from trivium.corpus.build import build
+    from trivium.corpus.run import build
     from trivium.recipe.data import DataStage
     from trivium.text.chat import ChatTokenizer
 
@@ -159,10 +159,10 @@ def _extract(file: str) -> int:
 
 def _texts(file: str) -> Iterator[str]:
     from trivium.corpus.dead_letters import DeadLetters
-    from trivium.corpus.readers import Part, Setting, open_documents
+    from trivium.corpus.readers import Part, Setting, open_source
     from trivium.recipe.sources import Warc
 
-    source = open_documents(Warc(kind="warc", path=file), Setting(folder=Path("/")))
+    source = open_source(Warc(kind="warc", path=file), Setting(folder=Path("/")))
     for document in source.read(Part(0, file), DeadLetters()):
         yield document["text"]
 

@@ -127,10 +127,6 @@ class Progress:
                 self._say(f"  [dim]{escape(str(event['message']))}[/]")
             case "warning":
                 self._say(f"  [yellow]{escape(str(event['message']))}[/]")
-            case "bad_line":
-                self._say(
-                    f"  [yellow]{escape(str(event['where']))}: {escape(str(event['what']))}; skipped[/]"
-                )
 
     def _start(self, stage: str, event: Event) -> None:
         self.tokens_per_step, self.losses, self.written = None, [], []

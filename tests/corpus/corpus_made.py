@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trivium.corpus.build import build
+from trivium.corpus.run import build
 from trivium.recipe.data import DataStage
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trivium.corpus import records
-from trivium.corpus.build import build, identity
+from trivium.corpus.run import build, identity
 from trivium.errors import DataError
 from trivium.recipe.data import DataStage
 
@@ -109,7 +109,7 @@ def test_python_docs_reasoning_and_refusals_hold_out_the_same_in_both_formats(tm
     for record in load(tmp_path, "pairs", "train")[:50]:
         assert set(record) == {
             *("key", "source", "license", "origin"),
-            *("prompt", "chosen", "rejected", "meta"),
+            *("prompt", "chosen", "rejected", "meta", "where"),
         }
 
 

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasketch import MinHash, MinHashLSH
 
-from trivium.corpus import dedup, engine, marks
-from trivium.corpus.dedup import Marks
+from trivium.corpus import dedup, engine
+from trivium.corpus.dedup import lines, minhash
+from trivium.corpus.dedup import signatures as marks
+from trivium.corpus.dedup.marks import Marks
 from trivium.recipe.dedup import Dedup, Fuzzy, Lines
 
 
@@ -67,7 +69,7 @@ def test_of_equal_texts_the_best_stays(tmp_path: Path) -> None:
 def test_components_join_chains_and_keep_the_best() -> None:
     pairs = np.array([[0, 1], [1, 2], [4, 5]])
     rank = np.array([3, 5, 0, 1, 4, 2])
-    dropped, clusters = dedup.components(pairs, np.arange(6) + 100, rank)
+    dropped, clusters = minhash.components(pairs, np.arange(6) + 100, rank)
     assert dropped.tolist() == [True, True, False, False, True, False]
     assert (clusters.count, clusters.sizes, clusters.largest) == (2, {2: 1, 3: 1}, [3, 2])
     assert clusters.examples == [[102, 100, 101], [105, 104]]
@@ -88,7 +90,7 @@ def test_near_copies_are_those_that_share_their_ngrams(tmp_path: Path) -> None:
             group.append(base)
     file, found = table(tmp_path, texts, Fuzzy())
     rank = found.best_first()
-    dropped, clusters = dedup.near_copies([file], Fuzzy(), found, np.ones(len(texts), bool), rank)
+    dropped, clusters = minhash.near_copies([file], Fuzzy(), found, np.ones(len(texts), bool), rank)
     pairs = [(i, j) for i, j in combinations(range(len(texts)), 2) if group[i] == group[j]]
     high = {j for i, j in pairs if jaccard(texts[i], texts[j]) > 0.85}
     met = sum(dropped[np.array(group) == group[j]].sum() >= 1 for j in high)
@@ -97,14 +99,14 @@ def test_near_copies_are_those_that_share_their_ngrams(tmp_path: Path) -> None:
     low = list(range(3, len(texts), 4))  # a fifth of the words changed: Jaccard about 0.2
     assert dropped[low].mean() < 0.1
     checked = Fuzzy(similarity=0.99)
-    few, _ = dedup.near_copies([file], checked, found, np.ones(len(texts), bool), rank)
+    few, _ = minhash.near_copies([file], checked, found, np.ones(len(texts), bool), rank)
     assert few.sum() < dropped.sum() and not (few & ~dropped).any()
 
 
 def test_the_clusters_are_those_of_datasketch(tmp_path: Path) -> None:
     texts = [edited(words(i % 40, 150), i, 0.01 * (i // 40)) for i in range(160)]
     file, found = table(tmp_path, texts, Fuzzy())
-    dropped, _ = dedup.near_copies([file], Fuzzy(), found, np.ones(160, bool), found.best_first())
+    dropped, _ = minhash.near_copies([file], Fuzzy(), found, np.ones(160, bool), found.best_first())
     index = MinHashLSH(num_perm=112, params=(14, 8))
     theirs = np.zeros(160, bool)
     for i, text in enumerate(texts):
@@ -128,9 +130,9 @@ def test_lines_of_many_documents_are_counted_in_ranges(
     pq.write_table(pa.table({"hash": flat[flat != 0]}), tmp_path / "lines.parquet")
     engine.use("native")
     expected = marks.line_hashes("Home   About us", config)
-    assert dedup.repeated_lines([tmp_path / "lines.parquet"], config, len(flat)).tolist() == expected.tolist()
-    monkeypatch.setattr(dedup, "LINES_AT_ONCE", 2)
-    assert dedup.repeated_lines([tmp_path / "lines.parquet"], config, len(flat)).tolist() == expected.tolist()
+    assert lines.repeated_lines([tmp_path / "lines.parquet"], config, len(flat)).tolist() == expected.tolist()
+    monkeypatch.setattr(lines, "LINES_AT_ONCE", 2)
+    assert lines.repeated_lines([tmp_path / "lines.parquet"], config, len(flat)).tolist() == expected.tolist()
 
 
 def test_signatures_see_words_and_characters_of_scripts_without_spaces() -> None:

@@ -67,7 +67,7 @@ def test_workers_and_kills_leave_no_trace(made: Any, tmp_path: Path) -> None:
     config = {**config, "workers": 2}
     work, before = (
         tmp_path / "work",
-        "from trivium.corpus import documents; documents.SMALL = documents.SMALL_TO_DEAL = 0\n",
+        "from trivium.corpus import run; run.SMALL = run.SMALL_TO_DEAL = 0\n",
     )
     for seen in ("read/*.json", "plan/shard.npy", "final/train/*.parquet"):
         process = start(folder, tmp_path / f"killed{len(seen)}", work, before, **config)
@@ -115,7 +115,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x"))
 
-    monkeypatch.setattr("trivium.corpus.parts.Out.flush", full)
+    monkeypatch.setattr("trivium.corpus.write.Out.flush", full)
     with pytest.raises(TriviumError, match="the disk is full") as caught:
         stage(tmp_path, tmp_path / "out", sources=[source])
     assert "run the same command again" in caught.value.fix
@@ -145,8 +145,8 @@ def test_ray_makes_the_same_artifact(made: Any, tmp_path: Path) -> None:
     """On a local cluster of two nodes."""
     folder, config, expected = made
     before = (
-        "from ray.cluster_utils import Cluster; from trivium.corpus import documents\n"
-        "documents.SMALL = documents.SMALL_TO_DEAL = 0\n"
+        "from ray.cluster_utils import Cluster; from trivium.corpus import run\n"
+        "run.SMALL = run.SMALL_TO_DEAL = 0\n"
         "import ray, os; c = Cluster(initialize_head=True, head_node_args={'num_cpus': 1}); c.add_node(num_cpus=1)\n"
         "os.environ['RAY_ADDRESS'] = c.address; ray.init(address=c.address)\n"
     )

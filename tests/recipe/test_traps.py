@@ -87,7 +87,7 @@ MISTAKES = {
     ],
     "for_documents_only": [
         (changed("format: conversations,", "format: conversations, rules: web,"), "6, stage talks, field rules", "`rules` is for documents", "stage of documents"),
-        (changed("format: conversations,", "format: conversations, dedup: {fuzzy: true},"), "6, stage talks, field dedup", "near-duplicates", "leave `fuzzy`"),
+        (changed("format: conversations,", "format: conversations, dedup: {lines: true},"), "6, stage talks, field dedup", "repeated lines", "leave `lines` out"),
     ],
     "nothing_to_make_ahead": [
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "none can be made ahead", "staleness: 1"),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from trivium.corpus import records
 from trivium.corpus.records import Record
+from trivium.corpus.words import plain
 from trivium.files import atomic_path
 
 MADE_UP = frozenset({"reasoning", "refusals"})
@@ -21,49 +21,11 @@ MADE_UP = frozenset({"reasoning", "refusals"})
 OVERLAP = "overlap.jsonl"
 """In a data artifact: evaluation items that its training documents share words with, {"stage", "key"} a line."""
 
-_WORD = re.compile(r"\w+")
 
-
-def words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-@dataclass(frozen=True)
-class Forbidden:
-    """Keys and word n-grams of held-out items."""
-
-    keys: frozenset[str]
-    grams: frozenset[tuple[str, ...]]
-    n: int
-
-    @classmethod
-    def read(cls, against: dict[str, Path], n: int) -> Forbidden:
-        """From the held-out split of each folder in `against`. DataError if one is missing or unreadable."""
-        keys: set[str] = set()
-        grams: set[tuple[str, ...]] = set()
-        for _, folder in sorted(against.items()):
-            for record in records.read(folder / "heldout"):
-                keys.add(record["key"])
-                if records.kind_of(record) not in MADE_UP:
-                    for text in _sayings(record):
-                        grams.update(_grams(words(text), n))
-        return cls(frozenset(keys), frozenset(grams), n)
-
-    def holds(self, key: str, sayings: tuple[str, ...]) -> bool:
-        """Whether an item is held out elsewhere, or one of its texts shares `n` words in a row with one."""
-        if key in self.keys:
-            return True
-        if not self.grams:
-            return False
-        return any(gram in self.grams for text in sayings for gram in _grams(words(text), self.n))
-
-
-def _grams(found: list[str], n: int) -> zip[tuple[str, ...]]:
-    return zip(*(found[i:] for i in range(n)), strict=False)
-
-
-def _sayings(record: Record) -> list[str]:
-    """The texts that carry a held-out record's content: not the questions about Python, which share forms."""
+def sayings(record: Record) -> list[str]:
+    """The texts that carry a record's content: none of made-up tasks, not the questions about Python, which share forms."""
+    if records.kind_of(record) in MADE_UP:
+        return []
     if "text" in record:
         return [record["text"]]
     turns = record["messages"] if "messages" in record else record["prompt"]
@@ -77,7 +39,7 @@ def _sayings(record: Record) -> list[str]:
 
 def gram_hashes(text: str, n: int) -> np.ndarray:
     """(words - n + 1,) uint64: a hash of each n words in a row, the same in every process; empty for shorter texts."""
-    found = words(text)
+    found = plain(text).split()
     if len(found) < n:
         return np.zeros(0, np.uint64)
     distinct = {word: zlib.crc32(word.encode("utf-8", "replace")) for word in set(found)}
@@ -117,10 +79,9 @@ class Evaluated:
         items: list[np.ndarray] = [np.zeros(0, np.int64)]
         for stage, name in enumerate(names):
             for record in records.read(against[name] / "heldout"):
-                if records.kind_of(record) not in MADE_UP:
-                    found = [gram_hashes(text, n) for text in _sayings(record)]
-                    grams += found
-                    items += [np.full(len(one), len(keys), np.int64) for one in found]
+                found = [gram_hashes(text, n) for text in sayings(record)]
+                grams += found
+                items += [np.full(len(hashes), len(keys), np.int64) for hashes in found]
                 keys.append(record["key"])
                 stages.append(stage)
         flat, owners = np.concatenate(grams), np.concatenate(items)
@@ -139,18 +100,19 @@ class Evaluated:
             said = json.loads(found["about"].tobytes())
             return cls(said["n"], said["names"], said["keys"], said["stages"], found["grams"], found["items"])
 
-    def overlap(self, record: Record) -> int:
-        """Bit i is set if the record has the key of, or n words in a row with, an item of stage i (by name)."""
-        hit = list(self._of_key.get(record["key"], ()))
-        if len(self.grams) and records.kind_of(record) not in MADE_UP:
-            hashes = np.unique(gram_hashes(record["text"], self.n))
-            low = np.searchsorted(self.grams, hashes, "left")
-            high = np.searchsorted(self.grams, hashes, "right")
-            for start, stop in zip(low[high > low].tolist(), high[high > low].tolist(), strict=True):
-                hit += self.items[start:stop].tolist()
+    def overlap(self, key: str, texts: Sequence[str]) -> int:
+        """Bit i is set if a record has the key of, or one of its texts n words in a row with, an item of stage i (by name)."""
+        hit = list(self._of_key.get(key, ()))
+        if len(self.grams):
+            for text in texts:
+                hashes = np.unique(gram_hashes(text, self.n))
+                low = np.searchsorted(self.grams, hashes, "left")
+                high = np.searchsorted(self.grams, hashes, "right")
+                for start, stop in zip(low[high > low].tolist(), high[high > low].tolist(), strict=True):
+                    hit += self.items[start:stop].tolist()
         mask = 0
         for item in set(hit):
             mask |= 1 << int(self.stages[item])
         if hit:
-            self.met[record["key"]] = sorted({*hit, *self.met.get(record["key"], ())})
+            self.met[key] = sorted({*hit, *self.met.get(key, ())})
         return mask

@@ -12,8 +12,7 @@ Documents are Parquet files in the folders `train` and `heldout`, conversations 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,35 @@ Record = dict[str, Any]
 Messages = list[dict[str, str]]
 
 
-@dataclass(frozen=True)
-class Item:
-    """A record on its way into a data artifact."""
-
-    record: Record
-    same: str = ""
-    """Two items with equal `same` are duplicates; empty means: compare the record's own text."""
-    sayings: tuple[str, ...] = ()
-    """Texts whose word n-grams must not be shared between held-out and training; empty for made-up tasks."""
-
-
 def text_of(record: Record) -> str:
     """All text of a record, of any format, in reading order."""
     if "text" in record:
         return str(record["text"])
     turns = record["messages"] if "messages" in record else record["prompt"]
     parts = [f"{turn['role']}: {turn['content']}" for turn in turns]
-    return "\n".join(
-        [*parts, *(record[name] for name in ("chosen", "rejected", "completion") if name in record)]
-    )
+    return "\n".join([*parts, *(record[name] for name in REPLIES if name in record)])
+
+
+REPLIES = ("chosen", "rejected", "completion")
+
+
+def texts(record: Record) -> list[str]:
+    """Each text of a record on its own, of any format, in reading order."""
+    if "text" in record:
+        return [record["text"]]
+    turns = record["messages"] if "messages" in record else record["prompt"]
+    return [*(turn["content"] for turn in turns), *(record[name] for name in REPLIES if name in record)]
+
+
+def with_texts(record: Record, changed: Sequence[str]) -> Record:
+    """The record with these in the places of its `texts`."""
+    if "text" in record:
+        return {**record, "text": changed[0]}
+    name = "messages" if "messages" in record else "prompt"
+    count = len(record[name])
+    turns = [{**turn, "content": text} for turn, text in zip(record[name], changed[:count], strict=True)]
+    replies = zip((reply for reply in REPLIES if reply in record), changed[count:], strict=True)
+    return {**record, name: turns, **dict(replies)}
 
 
 def kind_of(record: Mapping[str, Any]) -> str:

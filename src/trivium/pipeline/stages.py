@@ -22,7 +22,7 @@ class Kind:
 
 
 def _data(ctx: Context) -> dict[str, Any]:
-    from trivium.corpus.build import build
+    from trivium.corpus.run import build
 
     against = {name: ctx.inputs[name].path for name in ctx.config.decontaminate}
     return build(
@@ -38,7 +38,7 @@ def _data(ctx: Context) -> dict[str, Any]:
 
 
 def _data_identity(config: Any, folder: Path) -> dict[str, Any]:
-    from trivium.corpus.build import identity
+    from trivium.corpus.run import identity
 
     return identity(config, folder)
 
@@ -165,7 +165,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(2, _data, _data_identity),
+    "data": Kind(3, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(1, _import, _import_identity),

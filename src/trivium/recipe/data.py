@@ -32,15 +32,15 @@ class DataStage(StageBase):
     extract: Extract = Extract()
     """Documents: how the text of a page of HTML is found."""
     normalise: Switch[Normalise] = Normalise()
-    """Documents: Unicode normalisation, repair of charsets, invisible characters. `false` leaves the text as it is."""
+    """Unicode normalisation, repair of charsets, invisible characters. `false` leaves the text as it is."""
     language: Switch[Language] = None
-    """Documents: language identification, and which languages are kept."""
+    """Language identification, and which languages are kept."""
     rules: RulesBlock = None
     """Documents: published heuristic rules: gopher, gopher_repetition, c4, fineweb. `web` is FineWeb's selection."""
     quality: Quality | None = None
-    """Documents: a trained quality score, and the least one that is kept."""
+    """A trained quality score, and the least one that is kept."""
     pii: Switch[Pii] = None
-    """Documents: personal data and secrets replaced by placeholders."""
+    """Personal data and secrets replaced by placeholders."""
     dedup: Switch[Dedup] = Dedup()
     """Duplicates: equal texts (white space normalised) and URLs; `lines` and `fuzzy` are switched on inside."""
     decontaminate: list[Name] = []
@@ -48,16 +48,16 @@ class DataStage(StageBase):
     ngram: Annotated[int, Field(ge=3)] = 13
     """Words in a row that count as contamination."""
     on_overlap: Literal["drop", "flag"] = "drop"
-    """Documents that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
+    """Items that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
     evaluation refuses flagged items unless its suite says `contaminated: report`."""
     keep_rejects: bool = False
-    """Documents: keep what is dropped, with step and reason, in the folder `rejects`."""
+    """Keep what is dropped, with step and reason, in the folder `rejects`."""
     max_dead: Annotated[int, Field(ge=0)] = 1000
-    """Documents: inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
+    """Inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
     runner: Literal["native", "ray"] = how("native")
-    """Documents: Daft's engine: all cores of this machine, or the Ray cluster of RAY_ADDRESS. The artifact is the same."""
+    """Daft's engine: all cores of this machine, or the Ray cluster of RAY_ADDRESS. The artifact is the same."""
     workers: Annotated[int, Field(ge=1)] | None = how(None)
-    """Documents: processes that read. null: one a core."""
+    """Processes that read. null: one a core."""
 
 
 class TokenizerStage(StageBase):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from trivium.recipe.base import Name, Strict, how
+from trivium.recipe.kinds import union
 from trivium.recipe.units import Count, Seconds
+
+ANY = frozenset({"documents", "conversations", "preferences", "feedback"})
 
 
 class SourceBase(Strict):
@@ -20,6 +23,11 @@ class SourceBase(Strict):
     """The licence the text is used under; None takes what the source itself declares."""
     origin: str | None = None
     """Where the text comes from; None takes what the source itself declares."""
+
+    @classmethod
+    def implementation(cls) -> Any:
+        """What reads it: a subclass of `trivium.corpus.readers.Source`. Given by the models of plug-ins."""
+        raise NotImplementedError
 
 
 class PythonDocs(SourceBase):
@@ -62,12 +70,11 @@ class Jsonl(SourceBase):
     `prompt`/`completion`/`label`."""
 
     kind: Literal["jsonl"]
-    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences", "feedback"})
+    formats: ClassVar[frozenset[str]] = ANY
     path: str
-    """A file, a folder or a glob, relative to the recipe, or (documents only) any fsspec URL."""
+    """A file, a folder or a glob, relative to the recipe, or any fsspec URL."""
     max_bad_lines: Annotated[int, Field(ge=0)] | None = None
-    """Malformed lines that are reported, counted and skipped before the stage stops. null: 10 for conversations and
-    preferences, the stage's `max_dead` for documents."""
+    """Malformed lines that are counted, told and left out before the stage stops. null: the stage's `max_dead`."""
 
 
 class Html(SourceBase):
@@ -87,13 +94,14 @@ class Warc(SourceBase):
 
 
 class Parquet(SourceBase):
-    """Parquet files: one document per row of a text column."""
+    """Parquet files: one document per row of a text column; of other formats the columns of `jsonl`."""
 
     kind: Literal["parquet"]
+    formats: ClassVar[frozenset[str]] = ANY
     path: str
     """A file, a folder, a glob or an fsspec URL."""
     column: str = "text"
-    """The column of strings that holds the text; `url`, `id`, `title`, `language` and `license` are kept if there."""
+    """Documents: the column of strings that holds the text; `url`, `id`, `title`, `language`, `license` and `meta` are kept."""
 
 
 class Books(SourceBase):
@@ -145,6 +153,7 @@ class HuggingFace(SourceBase):
     """A data set through the `datasets` library, streamed."""
 
     kind: Literal["huggingface"]
+    formats: ClassVar[frozenset[str]] = ANY
     name: str
     """A folder written by `save_to_disk`, a folder or file of Parquet or JSON, or a data set's name on the hub."""
     config: str | None = None
@@ -152,7 +161,7 @@ class HuggingFace(SourceBase):
     split: str = "train"
     """Which split is read."""
     column: str = "text"
-    """The column that holds the text."""
+    """Documents: the column that holds the text."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     """Commit of a data set on the hub; needed there, so that the same recipe reads the same data."""
 
@@ -162,7 +171,7 @@ class Synthetic(SourceBase):
 
     kind: Literal["synthetic"]
     references: ClassVar[tuple[str, ...]] = ("stage",)
-    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    formats: ClassVar[frozenset[str]] = ANY
     stage: Name
     """The stage whose artifact is read."""
 
@@ -201,23 +210,15 @@ class Table(SourceBase):
     path: str
     """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote."""
     max_bad_lines: Annotated[int, Field(ge=0)] = 10
-    """Malformed rows that are reported, counted and skipped before the stage stops."""
+    """Malformed rows that are counted, told and left out before the stage stops."""
 
 
-Source = Annotated[
-    PythonDocs
-    | Reasoning
-    | Refusals
-    | Text
-    | Jsonl
-    | Table
-    | Html
-    | Warc
-    | Parquet
-    | Books
-    | Code
-    | HuggingFace
-    | Synthetic
-    | Crawl,
-    Field(discriminator="kind"),
-]
+OWN = (
+    *(PythonDocs, Reasoning, Refusals, Text, Jsonl, Table, Html, Warc, Parquet, Books, Code, HuggingFace),
+    *(Synthetic, Crawl),
+)
+"""A new kind is one more here, and one row in `corpus/readers`."""
+if TYPE_CHECKING:
+    Source = SourceBase
+else:
+    Source = union("trivium.sources", SourceBase, *OWN)

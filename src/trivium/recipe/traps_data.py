@@ -50,8 +50,7 @@ def no_sources(look: Look) -> Found:
             )
 
 
-DOCUMENTS_ONLY = ("mix", "extract", "normalise", "language", "rules", "quality", "pii", "on_overlap", "keep_rejects",
-                  "max_dead", "runner", "workers")  # fmt: skip
+DOCUMENTS_ONLY = ("mix", "extract", "rules")
 
 
 def for_documents_only(look: Look) -> Found:
@@ -66,12 +65,12 @@ def for_documents_only(look: Look) -> Found:
                 field,
                 fix="take it out here, or clean the text in a stage of documents",
             )
-        if stage.dedup is not None and (stage.dedup.fuzzy is not None or stage.dedup.lines is not None):
+        if stage.dedup is not None and stage.dedup.lines is not None:
             yield look.error(
-                f"near-duplicates and repeated lines are looked for in documents, and this stage makes {stage.format}",
+                f"repeated lines are removed from documents, and this stage makes {stage.format}",
                 name,
                 "dedup",
-                fix="leave `fuzzy` and `lines` out: equal items are dropped here too",
+                fix="leave `lines` out: equal items are dropped here too, and with `fuzzy` those that are alike",
             )
 
 
@@ -104,10 +103,12 @@ def source_without_format(look: Look) -> Found:
 def synthetic_of_another_format(look: Look) -> Found:
     for name, stage in look.each(DataStage):
         for index, source in enumerate(stage.sources):
-            made = look.get(source.stage, DataStage) if isinstance(source, Synthetic) else None
+            if not isinstance(source, Synthetic):
+                continue
+            made = look.get(source.stage, DataStage)
             if made and made.format != stage.format:
                 yield look.error(
-                    f"this stage holds {stage.format}, and `{source.stage}` that it reads holds {made.format}",  # type: ignore[union-attr]
+                    f"this stage holds {stage.format}, and `{source.stage}` that it reads holds {made.format}",
                     name,
                     "sources",
                     index,

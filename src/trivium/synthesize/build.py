@@ -10,7 +10,7 @@ from typing import Any
 
 from trivium import keys, seeds
 from trivium.corpus import contamination, records
-from trivium.corpus.records import Item, Record
+from trivium.corpus.records import Record
 from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
 from trivium.files import write_json
@@ -23,7 +23,7 @@ from trivium.synthesize.teachers import open_teacher
 from trivium.types import Emit
 from trivium.verify.replies import distinct
 
-Loop = Callable[[Studio, Sequence[Record]], list[Item]]
+Loop = Callable[[Studio, Sequence[Record]], list[Record]]
 
 
 def build(
@@ -57,7 +57,7 @@ def build(
             "train": (loop, chosen(_prompts(data, "train"), config.prompts, seed, "train")),
             "heldout": (loop, chosen(_prompts(data, "heldout"), heldout, seed, "heldout")),
         }
-    made: list[tuple[str, Item]] = []
+    made: list[tuple[str, Record]] = []
     with scorer.closing if scorer else nullcontext():
         for split, (loop, prompts) in parts.items():
             if not prompts:
@@ -65,10 +65,10 @@ def build(
             about = f"for {config.prompts} new instructions after" if split == "made" else "about"
             said_of = f"{teacher.name} is asked {about} {len(prompts)} prompts ({split})"
             emit({"event": "message", "message": said_of})
-            made += [(split, item) for item in loop(studio, prompts)]
+            made += [(split, record) for record in loop(studio, prompts)]
     dropped: Counter[str] = Counter()
     against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
-    train, unseen = _split(config, made, contamination.Forbidden.read(against, config.ngram), dropped)
+    train, unseen = _split(config, made, contamination.Evaluated.read(against, config.ngram), dropped)
     if not train:
         raise _nothing(studio, dropped)
     account = _account(studio, train, unseen, dropped, list(against))
@@ -103,28 +103,35 @@ def _prompts(data: Path, split: str) -> list[Record]:
 
 def _split(
     config: SynthesizeStage,
-    made: list[tuple[str, Item]],
-    forbidden: contamination.Forbidden,
+    made: list[tuple[str, Record]],
+    forbidden: contamination.Evaluated,
     dropped: Counter[str],
 ) -> tuple[list[Record], list[Record]]:
     """Rows follow their prompt: what `data` holds out is held out here; new instructions are split by their hash."""
     train: list[Record] = []
     heldout: list[Record] = []
     seen: set[str] = set()
-    for split, item in made:
-        same = records.key_of(records.text_of(item.record))
+    for split, record in made:
+        same = records.key_of(records.text_of(record))
         if config.dedup and same in seen:
             dropped["duplicate"] += 1
             continue
         seen.add(same)
-        key = item.record["key"]
+        key = record["key"]
         if split == "heldout" or (split == "made" and keys.split(key) < config.heldout):
-            heldout.append(item.record)
-        elif forbidden.holds(key, () if item.record["source"] in contamination.MADE_UP else item.sayings):
+            heldout.append(record)
+        elif forbidden.overlap(key, _written(record)):
             dropped["contaminated"] += 1
         else:
-            train.append(item.record)
+            train.append(record)
     return train, heldout
+
+
+def _written(record: Record) -> list[str]:
+    """What the teacher wrote of a record, to be compared with held-out items; nothing where texts follow fixed forms."""
+    if record["source"] in contamination.MADE_UP:
+        return []
+    return [record["chosen"] if "chosen" in record else record["messages"][-1]["content"]]
 
 
 def _nothing(studio: Studio, dropped: Counter[str]) -> DataError:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from trivium import seeds
-from trivium.corpus.records import Item, Record, key_of
+from trivium.corpus.records import Record, key_of
 from trivium.synthesize.loops import Sample, Studio, conversation, verdict
 from trivium.synthesize.rouge import rouge_l, words
 from trivium.synthesize.teachers import Request
@@ -84,7 +84,7 @@ def _request(seed: int, number: int, pool: Sequence[str], new: Sequence[tuple[st
     return Request([{"role": "user", "content": asked}], number)
 
 
-def self_instruct(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
+def self_instruct(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
     """New instructions after those of `prompts`, and a reply to each; with a verifier, only the replies that score `accept`."""
     pool = [record["prompt"][-1]["content"] for record in prompts]
     licences = ", ".join(

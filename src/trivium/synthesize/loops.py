@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any
 
 from trivium import seeds
-from trivium.corpus.records import Item, Record, normalise
+from trivium.corpus.records import Record, normalise
 from trivium.generate.remote import Answer
 from trivium.generate.sampling import SamplingParams
 from trivium.recipe.synthesis import SynthesizeStage
@@ -114,17 +114,17 @@ def verdict(studio: Studio, sample: Sample, **more: Any) -> Record:
     }
 
 
-def conversation(record: Record, reply: str, made: Record) -> Item:
+def conversation(record: Record, reply: str, made: Record) -> Record:
     turns = [*record["prompt"], {"role": "assistant", "content": reply}]
     meta = {**record.get("meta", {}), "synthesis": made}
-    return Item({**_head(record), "messages": turns, "meta": meta}, sayings=(reply,))
+    return {**_head(record), "messages": turns, "meta": meta}
 
 
 def _head(record: Record) -> Record:
     return {name: record[name] for name in ("key", "source", "license", "origin") if name in record}
 
 
-def best(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
+def best(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
     """cot and best_of_n: rejection sampling, the best `keep` of each prompt that score at least `accept`."""
     config = studio.config
     cot = config.method == "cot"
@@ -140,7 +140,7 @@ def best(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
     return items
 
 
-def pairs(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
+def pairs(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
     """preferences: the best reply to each prompt against the worst. A judge must prefer it in both orders as well."""
     found = []
     for record, samples in zip(prompts, sampled(studio, prompts), strict=True):
@@ -167,11 +167,11 @@ def pairs(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
             "rejected": other.text,
             "meta": meta,
         }
-        items.append(Item(row, sayings=(one.text,)))
+        items.append(row)
     return items  # fmt: skip
 
 
-def critique(studio: Studio, prompts: Sequence[Record]) -> list[Item]:
+def critique(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
     """A reply, its critique by one of the principles, a revision (Bai et al. 2022, section 3). With a verifier, a revision
     that scores below its original is dropped.
     """
@@ -226,7 +226,7 @@ def chosen(prompts: Sequence[Record], wanted: int, seed: int, use: str) -> list[
     return [once[place] for place in order[:wanted]]
 
 
-LOOPS: dict[str, Callable[[Studio, Sequence[Record]], list[Item]]] = {
+LOOPS: dict[str, Callable[[Studio, Sequence[Record]], list[Record]]] = {
     "cot": best,
     "best_of_n": best,
     "preferences": pairs,

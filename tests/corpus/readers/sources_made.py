@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.readers import Document, Setting, open_documents
+from trivium.corpus.readers import Document, Setting, open_source
 from trivium.recipe.sources import Source
 
 MODELS: TypeAdapter[Any] = TypeAdapter(Source)
@@ -20,7 +20,7 @@ def opened(
     folder: Path, *, caps: Caps | None = None, setting: dict[str, Any] | None = None, **block: Any
 ) -> Any:
     """A source of a recipe in `folder`."""
-    return open_documents(
+    return open_source(
         MODELS.validate_python(block), Setting(folder=folder, caps=caps or Caps(), **(setting or {}))
     )
 

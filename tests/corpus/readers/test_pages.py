@@ -284,7 +284,7 @@ def test_bad_lines_are_named_with_their_offset(
     assert kept(documents) == ["good", "good"]
     offsets = [len(good) + sum(map(len, [*bad, long][:n])) for n in range(7)]
     assert [letter["offset"] for letter in dead] == offsets
-    assert dead[-1]["reason"] == "line longer than the 2,000 bytes allowed"
+    assert dead[-1]["reason"] == "malformed line: longer than the 2,000 bytes allowed"
     assert "not UTF-8: byte 0xe9" in dead[4]["reason"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -13,7 +12,7 @@ import pytest
 from sources_made import MODELS, everything, kept, opened, read
 
 from trivium.corpus import records
-from trivium.corpus.readers import identity, locate, open_source
+from trivium.corpus.readers import identity, locate
 from trivium.errors import DataError
 
 ROWS = [{"text": f"row {number}", "url": f"https://x.test/{number}", "n": number} for number in range(100)]
@@ -148,12 +147,17 @@ def test_items_of_another_stage_too(tmp_path: Path) -> None:
         for n in range(2)
     ]
     records.write(tmp_path / "train.jsonl", rows)
-    source = MODELS.validate_python({"kind": "synthetic", "stage": "made"})
-    reader = open_source(source, "conversations", 1, tmp_path, lambda _: None, {"made": tmp_path})
-    items = list(reader.items(Counter()))
-    assert [item.record["key"] for item in items] == ["k0", "k1"]
-    assert items[0].record["license"] == "MIT"
-    assert items[0].sayings == ("Why?", "Because.")
-    other = open_source(source, "preferences", 1, tmp_path, lambda _: None, {"made": tmp_path})
-    with pytest.raises(DataError, match="stage made holds no preferences"):
-        list(other.items(Counter()))
+    block = {"kind": "synthetic", "stage": "made"}
+    setting = {"inputs": {"made": tmp_path}, "format": "conversations"}
+    found, dead = read(tmp_path, **block, setting=setting)
+    assert [(row["key"], row["license"], row["origin"]) for row in found] == [
+        ("k0", "MIT", "teacher"),
+        ("k1", "MIT", "teacher"),
+    ]
+    assert [row["record"] for row in found] == [{"messages": turns, "meta": {}}] * 2 and dead == []
+    found, dead = read(tmp_path, **block, setting={**setting, "format": "preferences"})
+    assert (
+        found == []
+        and [letter["reason"] for letter in dead]
+        == ["bad row: no `chosen`, so it is none of preferences"] * 2
+    )

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from trivium.cli import main
-from trivium.corpus.steps.base import Splitter, Words
 from trivium.corpus.steps.quality import QualityModel, QualityStep, features, identity, keep
 from trivium.corpus.steps.quality_train import auc, train
+from trivium.corpus.words import Splitter, Words
 from trivium.errors import DataError
 from trivium.recipe.steps import Quality
 

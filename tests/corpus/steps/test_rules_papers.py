@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from trivium.corpus.steps.base import Splitter, Words
 from trivium.corpus.steps.c4 import C4Step, count_sentences
 from trivium.corpus.steps.fineweb import FineWebStep
 from trivium.corpus.steps.gopher import GopherRepetitionStep, GopherStep, duplicates, top_characters
+from trivium.corpus.words import Splitter, Words
 from trivium.recipe.steps import C4, FineWeb, Gopher, GopherRepetition
 
 GOOD = """\

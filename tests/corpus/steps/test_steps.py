@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trivium.corpus import marks
 from trivium.corpus.steps import build_steps
-from trivium.corpus.steps.base import UNSPACED, Words, word_hash
+from trivium.corpus.words import UNSPACED, Words, plain, word_hash
 from trivium.errors import DataError
 from trivium.recipe.data import DataStage
 from trivium.recipe.steps import C4, Gopher, GopherRepetition
@@ -97,4 +96,4 @@ def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
 @given(st.text(alphabet=st.sampled_from("aZbİß.'’ \n1_-…!中ไ\u0e4f\u3000éǅ\t\u0301\x1c²Ⅷあ")))
 def test_plain_is_the_words_in_lower_case(text: str) -> None:
     spaced = re.sub(f"([{UNSPACED}])", r" \1 ", text.lower())
-    assert marks.plain(text) == " ".join(re.findall(r"\w+", spaced))
+    assert plain(text) == " ".join(re.findall(r"\w+", spaced))

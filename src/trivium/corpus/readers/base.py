@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
+from trivium.corpus.records import Record, text_of
 from trivium.recipe.sources import SourceBase
 
 Document = dict[str, Any]
@@ -24,6 +25,8 @@ language  str | None  natural, or of a program; filled by the language step wher
 language_score, quality  float | None   filled by steps
 meta      str         JSON: title, author, status ...
 where     str         file and offset it was read at
+record    dict        conversations, preferences and feedback: the fields of the format and `meta`; `text` is then all of
+                      their text, which is what steps judge and what is compared
 reason    str | None  why the source itself leaves the document out (a page that is an image, generated code); None: kept
 step      str | None  "read" where there is a reason
 """
@@ -52,6 +55,8 @@ class Setting:
 
     index: int = 0
     """Place of the source in the recipe."""
+    format: str = "documents"
+    """What the stage makes of the source."""
     folder: Path = field(default_factory=Path)
     """The recipe's folder: paths are relative to it."""
     seed: int = 0
@@ -66,40 +71,21 @@ class Setting:
     """A folder that outlives a kill."""
 
 
-class DocumentSource(Protocol):
-    """A source, opened for documents. Made by `open_documents`; cheap to make, so that a worker makes its own."""
-
-    kind: str
-    license: str
-    origin: str
-    endless: bool
-    """Whether there are more documents than anyone asks for. `parts(characters)` says how many to read."""
-    enough: int
-    """Characters that an endless source gives if nothing else bounds it."""
-    least_heldout: float
-    """A share held out even where the recipe's is smaller."""
-    max_dead: int | None
-    """A limit on this source's own dead letters, beside the stage's."""
-
-    def parts(self, characters: int | None = None) -> list[Part]:
-        """Cheap and deterministic. DataError if there is nothing to read at all."""
-        ...
-
-    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
-        """The part's documents, extraction included. What fails is a dead letter, never an exception: the only
-        DataError is that of `dead`'s own limit."""
-        ...
-
-
 class Source:
-    """What all sources share. Subclasses give `parts` and `read`."""
+    """A source, opened; subclasses give `parts` and `read`. Cheap to make, so that a worker makes its own."""
 
     endless = False
+    """Whether there is more than anyone asks for. `parts(size)` says how much to read."""
     enough = 0
+    """Characters of documents, or items, that an endless source gives if nothing else bounds it."""
     least_heldout = 0.0
+    """A share held out even where the recipe's is smaller."""
     max_dead: int | None = None
+    """A limit on this source's own dead letters, beside the stage's."""
     declared_license = "unknown"
     declared_origin = ""
+    endings: tuple[str, ...] | None = None
+    """Which files of a folder are read, for kinds that read files under `path`: () all of them."""
 
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config, self.setting = config, setting
@@ -107,6 +93,33 @@ class Source:
         self.kind = base.kind
         self.license = base.license or self.declared_license
         self.origin = base.origin or self.declared_origin or str(getattr(config, "path", base.kind))
+
+    def parts(self, characters: int | None = None) -> list[Part]:
+        """Cheap and deterministic. DataError if there is nothing to read at all."""
+        raise NotImplementedError
+
+    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+        """The part's rows, extraction included. What fails is a dead letter, never an exception: the only DataError is that
+        of `dead`'s own limit."""
+        raise NotImplementedError
+
+    @classmethod
+    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+        """What the items depend on beyond the recipe and the files under `path` (which are looked at where this is empty)."""
+        return {}
+
+    def item(
+        self, record: Record, where: str, *, license: str | None = None, origin: str | None = None
+    ) -> Document:
+        """A row with all its columns, of a record in any format."""
+        meta = record.get("meta") or {}
+        if "text" in record:
+            return self.document(
+                record["key"], record["text"], where, license=license, origin=origin, meta=meta
+            )
+        own = {name: value for name, value in record.items() if name != "key"}
+        row = self.document(record["key"], text_of(record), where, license=license, origin=origin)
+        return {**row, "record": {**own, "meta": meta}}
 
     def document(
         self,
@@ -132,7 +145,7 @@ class Source:
             "language": language,
             "language_score": None,
             "quality": None,
-            "meta": json.dumps(meta or {}, ensure_ascii=False, sort_keys=True),
+            "meta": json.dumps(meta or {}, ensure_ascii=False, sort_keys=True, default=str),
             "where": where,
             "reason": None,
             "step": None,

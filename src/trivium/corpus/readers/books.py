@@ -27,6 +27,8 @@ class Chapter(NamedTuple):
 
 
 class Books(Source):
+    endings = BOOKS
+
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, BOOKS)
         return locate.small(found, self.setting.index, self.setting.folder)

@@ -31,6 +31,8 @@ class File(NamedTuple):
 
 
 class CodeFiles(Source):
+    endings = ()
+
     def parts(self, characters: int | None = None) -> list[Part]:
         """Archives one by one, files by the hundred. DataError for a language that Pygments does not know."""
         self._languages()

@@ -29,6 +29,8 @@ from trivium.files import canonical_json, write_json
 class Crawl(Warc):
     """Parts are those of the WARC files that the crawl wrote, and one of the requests that failed."""
 
+    endings: tuple[str, ...] | None = None  # a crawl is what the recipe asks for
+
     def __init__(self, config: Any, setting: Any) -> None:
         super().__init__(config, setting)
         self.origin = config.origin or ", ".join(config.start[:3])

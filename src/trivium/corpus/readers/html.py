@@ -12,6 +12,8 @@ from trivium.corpus.readers.text import whole_file
 
 
 class HtmlFiles(Source):
+    endings = HTML
+
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, HTML)
         return locate.small(found, self.setting.index, self.setting.folder)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from trivium.corpus import extras, files
+from trivium.corpus import extras
 from trivium.corpus.readers.base import Part
 from trivium.corpus.readers.endings import fits
 from trivium.errors import DataError
@@ -53,7 +54,19 @@ def _local(path: str, folder: Path, endings: tuple[str, ...]) -> list[Path]:
         found = sorted(file for file in _walk(whole) if fits(file.name, endings))
         if found:
             return found
-    return files.find(path, folder, endings)
+    if whole.is_file():
+        return [whole]
+    named = [] if whole.is_dir() else glob.glob(str(whole), recursive=True)  # noqa: PTH207 - it may be absolute
+    found = sorted(Path(name) for name in named if Path(name).is_file())
+    if not found:
+        ending = f" ending in {' or '.join(endings)}" if endings and whole.is_dir() else ""
+        raise DataError(
+            f"no such file: {path}" if not whole.is_dir() else f"no file{ending} in the folder {path}",
+            where=str(whole),
+            fix="correct the source's `path`; it is relative to the recipe's folder and may be a file, "
+            "a folder or a glob",
+        )
+    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -7,37 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trivium.corpus import extras
+from trivium.corpus import extras, records
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import locate
 from trivium.corpus.readers.base import Document, Part, Setting, Source
-from trivium.corpus.readers.text import JsonLines, said
-from trivium.corpus.records import Record, key_of
+from trivium.corpus.readers.text import JSONL, JsonLines, Rows, said
+from trivium.corpus.records import Record, key_of, text_of
+from trivium.corpus.rows import BadRow
 from trivium.errors import DataError
 
 PARQUET = (".parquet", ".pq")
 BATCH = 256
 """Rows held at a time."""
-KEPT = ("url", "id", "title", "author", "date", "language", "license")
+KEPT = ("url", "id", "title", "author", "date", "language", "license", "meta")
 """Columns that are kept beside the text, where they are there."""
 ROWS = 20_000
 """Rows of a data set on disk in one part."""
 
 
-class Rows(Source):
-    """Shared: a document from a row of named columns."""
-
-    def row(self, row: Record, name: str, place: int, dead: DeadLetters) -> Document | None:
-        text = row.get(self.config.column)
-        if not isinstance(text, str) or not text.strip():
-            kind = "empty" if isinstance(text, str) else f"not a string but {type(text).__name__}"
-            dead.add(name, place, f"bad row: `{self.config.column}` is {kind}")
-            return None
-        clean = {key: value for key, value in row.items() if not isinstance(value, bytes)}
-        return JsonLines.row(self, clean, text, f"{name}@{place}")  # type: ignore[arg-type]
-
-
 class ParquetFiles(Rows):
+    endings = PARQUET
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.column = vars(config).get("column", "text")
+
     def parts(self, characters: int | None = None) -> list[Part]:
         """Row groups, as many as make PART_BYTES. DataError if no file has the column."""
         parts: list[Part] = []
@@ -67,7 +61,9 @@ class ParquetFiles(Rows):
     def _wrong(self, table: Any) -> str | None:
         import pyarrow.types as types
 
-        schema, column = table.schema_arrow, self.config.column
+        if self.setting.format != "documents":
+            return None
+        schema, column = table.schema_arrow, self.column
         if column not in schema.names:
             return f"no column `{column}`; there are: {', '.join(schema.names) or 'none'}"
         kind = schema.field(column).type
@@ -76,7 +72,7 @@ class ParquetFiles(Rows):
             return f"column `{column}` holds {kind}, no strings"
         return None
 
-    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+    def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
         place = 0
         try:
             with locate.open_binary(part.path, self.setting.folder) as file:
@@ -84,7 +80,7 @@ class ParquetFiles(Rows):
                 if wrong:
                     dead.add(part.path, part.start, f"wrong columns: {wrong}")
                     return
-                table = _parquet(file, self.config.column)
+                table = _parquet(file, self.column if self.setting.format == "documents" else None)
                 groups = table.metadata.num_row_groups
                 stop = groups if part.stop is None else part.stop
                 if groups == 0 or table.metadata.num_rows == 0:
@@ -98,26 +94,34 @@ class ParquetFiles(Rows):
         except Exception as error:  # pyarrow raises its own and the system's
             dead.add(part.path, place, f"unreadable file: {said(error)}")
 
-    def _group(self, table: Any, group: int, name: str, place: int, dead: DeadLetters) -> Iterator[Document]:
+    def _group(
+        self, table: Any, group: int, name: str, place: int, dead: DeadLetters
+    ) -> Iterator[tuple[int, int, Record | BadRow]]:
         """One row group; where it is damaged, what is left of it is lost and the next one is read."""
-        columns = [
-            column
-            for column in dict.fromkeys((self.config.column, *KEPT))
-            if column in table.schema_arrow.names
-        ]
+        columns = table.schema_arrow.names
+        if self.setting.format == "documents":
+            columns = [name for name in dict.fromkeys((self.column, *KEPT)) if name in columns]
         try:
             for batch in table.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns):
-                found = {column: batch.column(column) for column in columns}
+                values = {column: batch.column(column) for column in columns}
                 for nth in range(batch.num_rows):
-                    row = {column: values[nth].as_py() for column, values in found.items()}
-                    document = self.row(row, name, place, dead)
+                    yield place, place + 1, _row(values, nth)
                     place += 1
-                    if document is not None:
-                        yield document
         except DataError:
             raise
         except Exception as error:
             dead.add(name, place, f"damaged row group: the rest of group {group} is lost ({said(error)})")
+
+
+def _row(values: dict[str, Any], nth: int) -> Record | BadRow:
+    """One row of a batch. A value that Python cannot hold (a date in the year 30000, bytes that are no UTF-8) costs its row."""
+    row, column = {}, ""
+    try:
+        for column, cells in values.items():
+            row[column] = cells[nth].as_py()
+    except Exception as error:  # as many kinds as there are types
+        return BadRow(f"`{column}` cannot be read: {said(error)}"[:200])
+    return {column: value for column, value in row.items() if not isinstance(value, bytes)}
 
 
 def _parquet(file: Any, column: str | None = None) -> Any:
@@ -142,28 +146,48 @@ def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
 class HuggingFaceRows(Rows):
     """`datasets`: a folder of `save_to_disk`, files of Parquet or JSON, or a name on the hub."""
 
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.column = config.column
+
+    @classmethod
+    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+        if (folder / config.name).exists():
+            return {"files": locate.identity(config.name, folder)}
+        if config.revision is None:
+            raise DataError(
+                f"{config.name} is no local folder, and for a data set on the hub its `revision` is missing",
+                where="sources: huggingface",
+                fix="write `revision: ...`, the commit's 40 hexadecimal digits (see the data set's Files and versions), so "
+                "that the same recipe always reads the same data; or correct `name`",
+            )
+        return {"revision": config.revision}
+
     def parts(self, characters: int | None = None) -> list[Part]:
         data = self._load()
         count, step = (len(data), ROWS) if hasattr(data, "select") else (data.num_shards, 1)
         name, index = self.config.name, self.setting.index
         starts = range(0, max(1, count), step)
-        return [Part(index, name, start, min(count, start + step), nth) for nth, start in enumerate(starts)]
+        return [
+            Part(index, f"{name}#shard{start}" if step == 1 else name, start, min(count, start + step), nth)
+            for nth, start in enumerate(starts)
+        ]
 
-    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+    def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
         place = part.start
         try:
             data = self._load()
             if hasattr(data, "select"):
-                rows = data.select(range(part.start, part.stop if part.stop is not None else len(data)))
-                name = part.path
+                found = data.select(range(part.start, part.stop if part.stop is not None else len(data)))
             else:
-                rows = data.shard(num_shards=data.num_shards, index=part.start)
-                name, place = f"{part.path}#shard{part.start}", 0
-            for row in rows:
-                document = self.row(row, name, place, dead)
+                found, place = data.shard(num_shards=data.num_shards, index=part.start), 0
+            for row in found:
+                yield (
+                    place,
+                    place + 1,
+                    {name: value for name, value in row.items() if not isinstance(value, bytes)},
+                )
                 place += 1
-                if document is not None:
-                    yield document
         except DataError:
             raise
         except Exception as error:  # the library passes on whatever its readers raise
@@ -193,7 +217,7 @@ class HuggingFaceRows(Rows):
                 ".parquet, .jsonl or .json files",
             ) from None
         names = list(data.features or {}) if data.features is not None else None
-        if names is not None and config.column not in names:
+        if self.setting.format == "documents" and names is not None and config.column not in names:
             raise DataError(
                 f"no column `{config.column}` in {config.name}; there are: {', '.join(names) or 'none'}",
                 where=f"sources: huggingface, {config.name}",
@@ -213,8 +237,85 @@ class HuggingFaceRows(Rows):
         raise FileNotFoundError("no .parquet, .jsonl or .json file there")
 
 
-class SyntheticDocuments(Source):
-    """Documents of another stage's artifact, with the key, licence and origin they have there."""
+class Table(Rows):
+    """Files of rows, each read as what its name says it is, or a folder of `save_to_disk`."""
+
+    endings = (*JSONL, *PARQUET)
+
+    def __init__(self, config: Any, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.max_dead = config.max_bad_lines
+        self.lines, self.parquet = JsonLines(config, setting), ParquetFiles(config, setting)
+
+    @classmethod
+    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+        if not (folder / config.path / STATE).is_file():
+            return {}
+        return {"path": config.path, "files": locate.identity(config.path, folder, (".arrow",))}
+
+    def parts(self, characters: int | None = None) -> list[Part]:
+        folder, index = self.setting.folder / self.config.path, self.setting.index
+        if (folder / "dataset_dict.json").is_file():
+            splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            raise DataError(
+                f"{self.config.path} holds several splits: {', '.join(splits)}",
+                where=str(folder),
+                fix=f"name one of them: `path: {self.config.path}/{splits[0]}`",
+            )
+        if (folder / STATE).is_file():
+            return [
+                Part(index, f"{self.config.path}/{name}", index=nth)
+                for nth, name in enumerate(_saved(folder))
+            ]
+        names = locate.find(self.config.path, self.setting.folder, self.endings)
+        return [Part(index, name, index=nth) for nth, name in enumerate(names)]
+
+    def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
+        if part.path.endswith(PARQUET):
+            return self.parquet.rows(part, dead)
+        return (
+            _arrow(part, self.setting, dead) if part.path.endswith(".arrow") else self.lines.rows(part, dead)
+        )
+
+    def named(self, part: Part, number: int) -> str:
+        return f"{part.path}:{number}"
+
+
+STATE = "state.json"
+"""What `save_to_disk` leaves in a folder: the names of its Arrow files."""
+
+
+def _saved(folder: Path) -> list[str]:
+    try:
+        named = json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]
+        return [Path(file["filename"]).name for file in named]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"no {STATE} of the datasets library", where=str(folder), fix="save it again with `save_to_disk`"
+        ) from None
+
+
+def _arrow(part: Part, setting: Setting, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
+    with extras.needed("data", "pyarrow"):
+        import pyarrow.ipc
+    place = 0
+    try:
+        with locate.open_binary(part.path, setting.folder) as file, pyarrow.ipc.open_stream(file) as reader:
+            for batch in reader:
+                values = {name: batch.column(name) for name in batch.schema.names}
+                for nth in range(batch.num_rows):
+                    yield place, place + 1, _row(values, nth)
+                    place += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        dead.add(part.path, place, f"unreadable file: {said(error)}")
+
+
+FIELDS = {"documents": "text", "conversations": "messages", "preferences": "chosen", "feedback": "completion"}
+"""The field by which a record's format is known."""
+
+
+class Synthetic(Source):
+    """What another stage of the recipe made, with the key, licence and origin that it has there."""
 
     def __init__(self, config: Any, setting: Setting) -> None:
         super().__init__(config, setting)
@@ -227,21 +328,24 @@ class SyntheticDocuments(Source):
         return [Part(self.setting.index, f"stage {self.config.stage}")]
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+        wanted = FIELDS[self.setting.format]
         for place, record in enumerate(artifact(self.setting.inputs[self.config.stage])):
-            if "text" not in record:
-                dead.add(part.path, place, "bad row: no `text`")
+            if wanted not in record:
+                dead.add(part.path, place, f"bad row: no `{wanted}`, so it is none of {self.setting.format}")
                 continue
-            text = str(record["text"])
             meta = record.get("meta") or {}
-            yield self.document(
-                str(record.get("key") or key_of(text)),
-                text,
-                f"{part.path}@{place}",
-                url=record.get("url"),
-                license=record.get("license"),
-                origin=record.get("origin"),
-                meta=json.loads(meta) if isinstance(meta, str) else meta,
-            )
+            given = {name: record.get(name) for name in ("license", "origin")}
+            own = {name: value for name, value in record.items() if name not in PROVENANCE}
+            own["meta"] = json.loads(meta) if isinstance(meta, str) else meta
+            own.setdefault("key", key_of(text_of(own)))
+            row = self.item(own, f"{part.path}@{place}", **given)
+            yield {**row, "url": record.get("url")}
+
+
+PROVENANCE = frozenset(
+    ("source", "kind", "license", "origin", "where", "url", "language", "language_score", "quality")
+)
+"""What a record holds beside the fields of its format."""
 
 
 def licences_of(folder: Path) -> list[str]:
@@ -258,12 +362,6 @@ def artifact(folder: Path) -> Iterator[Record]:
 
     Both, because the split is a hash of the key: it comes out the same again. DataError if there is neither.
     """
-    from trivium.corpus import records
-
-    for split in ("train", "heldout"):
-        files = sorted((folder / split).rglob("*.parquet"))
-        for file in files:
-            for batch in _parquet(file).iter_batches(batch_size=BATCH):
-                yield from batch.to_pylist()
-        if not files and (split == "train" or (folder / f"{split}.jsonl").is_file()):
-            yield from records.read(folder / f"{split}.jsonl")
+    for split in records.SPLITS:
+        if split == "train" or (folder / split).is_dir() or (folder / f"{split}.jsonl").is_file():
+            yield from records.read(folder / split)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trivium.corpus import files
+from trivium.corpus import rows
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import charset, locate, streams
 from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.records import Record, key_of
+from trivium.corpus.rows import BadRow, EmptyRow
 
-JSONL = (*files.JSONL, *(f"{ending}{packed}" for ending in files.JSONL for packed in (".gz", ".zst")))
+PLAIN = (".jsonl", ".ndjson", ".json")
+JSONL = (*PLAIN, *(f"{ending}{packed}" for ending in PLAIN for packed in (".gz", ".zst")))
 
 
 class TextFiles(Source):
     """Plain text, one document per file; gzip and zstd are taken off, the charset is found where it is not UTF-8."""
+
+    endings = ()
 
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder)
@@ -34,8 +38,63 @@ class TextFiles(Source):
                 yield self.document(key_of(text), text, name, origin=self.config.origin or name)
 
 
-class JsonLines(Source):
-    """One JSON object per line with `text`, and `url`, `id`, `license`, `language`, `title` where they are there."""
+class Rows(Source):
+    """Shared by what holds rows of named columns: a row becomes a record of the stage's format."""
+
+    what = "row"
+    column = "text"
+
+    def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
+        """(place in the file, number within the part from 1, the row or what is wrong with it)."""
+        raise NotImplementedError
+
+    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+        for place, number, row in self.rows(part, dead):
+            where = f"{part.path}@{place}"
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                yield self.row(row, where)
+            except BadRow as error:
+                dead.add(self.named(part, number), place, f"malformed {self.what}: {error}")
+            except EmptyRow as error:
+                yield self.dropped(self.document(key_of(""), "", where), f"read:{error}")
+
+    def row(self, row: Record, where: str) -> Document:
+        """A document, or a record of another format, from a row of named columns. BadRow or EmptyRow."""
+        record = rows.record(row, self.setting.format, self.column)
+        own = {
+            name: row[name]
+            for name in ("license", "language")
+            if isinstance(row.get(name), str) and row[name]
+        }
+        if self.setting.format != "documents":
+            return self.item(record, where, license=own.get("license"))
+        url = row.get("url")
+        meta = {
+            name: row[name]
+            for name in ("id", "title", "author", "date")
+            if isinstance(row.get(name), str | int)
+        }
+        return self.document(
+            record["key"],
+            record["text"],
+            where,
+            url=url if isinstance(url, str) and url else None,
+            meta={**meta, **record["meta"]},
+            **own,
+        )
+
+    def named(self, part: Part, number: int) -> str:
+        """The file as a dead letter names it."""
+        return part.path
+
+
+class JsonLines(Rows):
+    """One JSON object per line; of documents `text`, and `url`, `id`, `license`, `language`, `title`, `meta` if there."""
+
+    what = "line"
+    endings = JSONL
 
     @property
     def max_dead(self) -> int | None:  # type: ignore[override]
@@ -45,9 +104,9 @@ class JsonLines(Source):
 
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, JSONL)
-        return locate.ranges(found, self.setting.index, self.setting.folder, splits=files.JSONL)
+        return locate.ranges(found, self.setting.index, self.setting.folder, splits=PLAIN)
 
-    def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
+    def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
         caps, empty = self.setting.caps, True
         place = part.start
         try:
@@ -57,50 +116,28 @@ class JsonLines(Source):
                 for number, (place, line) in enumerate(found_lines, start=1):
                     empty = empty and not (line is None or line.strip())
                     if line is None:
-                        name = self._line(part, number)
-                        dead.add(name, place, f"line longer than the {caps.line:,} bytes allowed")
+                        yield place, number, BadRow(f"longer than the {caps.line:,} bytes allowed")
                     elif line.strip():
-                        found = self._row(part, number, place, line.removeprefix(b"\xef\xbb\xbf"), dead)
-                        if found is not None:
-                            yield found
+                        yield place, number, _parsed(line.removeprefix(b"\xef\xbb\xbf"))
         except locate.BROKEN as error:
             dead.add(part.path, place, f"unreadable file: {said(error)}")
             return
         if empty and part.start == 0 and part.stop is None:
             dead.add(part.path, 0, "empty file")
 
-    def _line(self, part: Part, number: int) -> str:
+    def named(self, part: Part, number: int) -> str:
         """file:line of a part's line. Only damage is named so: the lines before the part are counted for it."""
         if part.start:
             with locate.open_binary(part.path, self.setting.folder) as file:
                 number += sum(1 for _ in streams.lines(file, self.setting.caps.line, 0, part.start))
         return f"{part.path}:{number}"
 
-    def _row(self, part: Part, number: int, place: int, line: bytes, dead: DeadLetters) -> Document | None:
-        try:
-            row = parse(line)
-            text = files._string(row, "text")
-        except files.BadLine as error:
-            dead.add(self._line(part, number), place, f"malformed line: {error}")
-            return None
-        return self.row(row, text, f"{part.path}@{place}")
 
-    def row(self, row: Record, text: str, where: str) -> Document:
-        """A document from a row of named columns (also of Parquet and of data sets)."""
-        url = row.get("url")
-        meta = {
-            name: row[name]
-            for name in ("id", "title", "author", "date")
-            if isinstance(row.get(name), str | int)
-        }
-        own = {
-            name: row[name]
-            for name in ("license", "language")
-            if isinstance(row.get(name), str) and row[name]
-        }
-        return self.document(
-            key_of(text), text, where, url=url if isinstance(url, str) and url else None, meta=meta, **own
-        )
+def _parsed(line: bytes) -> Record | BadRow:
+    try:
+        return rows.parse(line)
+    except BadRow as error:
+        return error
 
 
 def said(error: Exception) -> str:
@@ -110,14 +147,6 @@ def said(error: Exception) -> str:
         if isinstance(error, OSError)
         else str(error) or type(error).__name__
     )
-
-
-def parse(line: bytes) -> Record:
-    """One line as an object. BadLine otherwise."""
-    try:
-        return files._parse(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise files.BadLine(f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start}") from None
 
 
 def whole_file(source: Source, name: str, dead: DeadLetters, limit: int | None = None) -> bytes | None:

@@ -25,6 +25,8 @@ HTML = ("text/html", "application/xhtml+xml")
 
 
 class Warc(Source):
+    endings: tuple[str, ...] | None = WARC
+
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, WARC)
         return locate.ranges(found, self.setting.index, self.setting.folder, splits=WARC)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trivium.corpus.steps.base import Splitter, Step
+from trivium.corpus.steps.base import Step as Step
 from trivium.corpus.steps.c4 import C4Step
 from trivium.corpus.steps.fineweb import FineWebStep
 from trivium.corpus.steps.gopher import GopherRepetitionStep, GopherStep
@@ -16,6 +16,7 @@ from trivium.corpus.steps.language import LanguageStep
 from trivium.corpus.steps.normalise import NormaliseStep
 from trivium.corpus.steps.pii import PiiStep
 from trivium.corpus.steps.quality import QualityStep
+from trivium.corpus.words import Splitter
 from trivium.recipe.data import DataStage
 
 

@@ -17,6 +17,7 @@ class C4Step:
     """Drops lines, then documents with too little left. The text of a kept document is what is left of it."""
 
     name = "c4"
+    changes = True
 
     def __init__(self, config: C4) -> None:
         self.config = config

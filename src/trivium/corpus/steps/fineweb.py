@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trivium.corpus.steps.base import Document, Splitter
+from trivium.corpus.steps.base import Document
+from trivium.corpus.words import Splitter
 from trivium.recipe.steps import FineWeb
 
 # Every character with Unicode's property Sentence_Terminal (version 17).
@@ -27,6 +28,7 @@ TERMINAL = frozenset(
 
 class FineWebStep:
     name = "fineweb"
+    changes = False
 
     def __init__(self, config: FineWeb, split: Splitter) -> None:
         self.config, self.split = config, split

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, Splitter, Words, word_hash
+from trivium.corpus.steps.base import Document
+from trivium.corpus.words import Splitter, Words, word_hash
 from trivium.recipe.steps import Gopher, GopherRepetition
 
 BULLETS = ("•", "-")
@@ -21,6 +22,7 @@ _PARAGRAPHS = re.compile(r"\n{2,}")
 
 class GopherStep:
     name = "gopher"
+    changes = False
 
     def __init__(self, config: Gopher, split: Splitter, language: str) -> None:
         self.config, self.split, self.language = config, split, language
@@ -89,6 +91,7 @@ class GopherStep:
 
 class GopherRepetitionStep:
     name = "gopher_repetition"
+    changes = False
 
     def __init__(self, config: GopherRepetition, split: Splitter) -> None:
         self.config, self.split = config, split

@@ -53,6 +53,7 @@ def _spread(text: str) -> str:
 
 class LanguageStep:
     name = "language"
+    changes = False
 
     def __init__(self, config: Language) -> None:
         self.keep = None if config.keep is None else frozenset(config.keep)

@@ -13,7 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, codepoints, on_lines
+from trivium.corpus.steps.base import Document, on_lines
+from trivium.corpus.words import codepoints
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Normalise
 
@@ -94,6 +95,7 @@ _ASCII_LINE_ENDS = ("\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e")
 
 class NormaliseStep:
     name = "normalise"
+    changes = True
 
     def __init__(self, config: Normalise) -> None:
         self.config = config

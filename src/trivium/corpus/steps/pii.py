@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, codepoints, on_lines
+from trivium.corpus.steps.base import Document, on_lines
 from trivium.corpus.steps.secrets import redact_secrets
+from trivium.corpus.words import codepoints
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Pii
 
@@ -76,6 +77,7 @@ class PiiStep:
     """Replaces; counts by type in the column `pii`. Rejects nothing."""
 
     name = "pii"
+    changes = True
 
     def __init__(self, config: Pii) -> None:
         self.config = config

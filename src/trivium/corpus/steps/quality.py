@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, Splitter, Words
+from trivium.corpus.steps.base import Document
+from trivium.corpus.words import Splitter, Words
 from trivium.errors import DataError
 from trivium.files import sha256
 from trivium.recipe.steps import Quality
@@ -86,6 +87,7 @@ class QualityStep:
     """Adds the column `quality`. Rejects nothing: `keep` decides on the column, so that a threshold can move."""
 
     name = "quality"
+    changes = False
 
     def __init__(self, config: Quality, split: Splitter, folder: Path) -> None:
         self.model, self.split = _model(folder / config.model), split

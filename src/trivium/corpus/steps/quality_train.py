@@ -16,8 +16,8 @@ import numpy as np
 
 from trivium import files, seeds
 from trivium.corpus.records import key_of
-from trivium.corpus.steps.base import Words
 from trivium.corpus.steps.quality import FORMAT, SETTINGS, WEIGHTS, features
+from trivium.corpus.words import Words
 from trivium.errors import DataError, TriviumError
 
 HELDOUT = 0.1

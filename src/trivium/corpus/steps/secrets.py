@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trivium.corpus.steps.base import codepoints, on_lines
+from trivium.corpus.steps.base import on_lines
+from trivium.corpus.words import codepoints
 
 _B64 = "[A-Za-z0-9_-]"
 # (type, what every match begins with, the pattern). The beginnings are searched first: that is as fast as memory.

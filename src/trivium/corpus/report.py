@@ -1,27 +1,27 @@
-"""The account of a documents artifact: every document, kept or dropped, and why; written as account.json."""
+"""The account of a data artifact: every row of every source, kept or dropped, and why; written as account.json."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trivium.corpus import counts, parts
+from trivium.corpus import counts, records
 from trivium.corpus.contamination import OVERLAP, Evaluated
-from trivium.corpus.marks import key_hash
+from trivium.corpus.dedup.signatures import key_hash
+from trivium.corpus.plan import CONTAMINATED, REASONS, SURPLUS, Corpus, Plan, heldout_share
+from trivium.corpus.statistics import said, statistics
+from trivium.corpus.write import path_of
 from trivium.errors import DataError
 from trivium.files import atomic_path, write_json
-
-if TYPE_CHECKING:
-    from trivium.corpus.documents import Corpus, Plan, Shard
 
 DOMAINS = 50
 
 
-def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[str, Any]:
+def write(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
     """Writes account.json, dead_letters.jsonl and, where there is something to flag, overlap.jsonl; the metrics."""
     dealt = corpus.sidecars("deal")
     dead = [letter for sidecar in corpus.sidecars("read") for letter in sidecar["dead"]]
@@ -37,8 +37,8 @@ def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[st
         }
     domains = counts.merged(sidecar["domains"] for sidecar in dealt)
     lengths = counts.merged(sidecar["lengths"] for sidecar in dealt)
-    account = {
-        "format": "documents",
+    account: dict[str, Any] = {
+        "format": corpus.config.format,
         "steps": steps,
         "sources": _sources(corpus, plan, dealt),
         "mix": corpus.config.mix.model_dump(mode="json") if corpus.config.mix else None,
@@ -50,7 +50,15 @@ def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[st
         "dead_letters": len(dead),
         "contamination": _contamination(corpus, plan, out),
     }
+    if not corpus.documents:
+        account["statistics"] = statistics(list(records.read(out / "train")))
+        if corpus.evaluated:
+            account["statistics"]["overlap_with_evaluation"] = int((plan.reason == CONTAMINATED).sum())
+        corpus.emit({"event": "message", "message": said(account["statistics"])})
     write_json(out / "account.json", account)
+    for source in account["sources"]:
+        counted = {"items": source["train_items"], "heldout": source["heldout_items"]}
+        corpus.emit({"event": "source", "kind": source["kind"], **counted})
     kept = plan.reason == 0
     return {
         "train_items": int((kept & ~plan.heldout).sum()),
@@ -59,6 +67,7 @@ def write(corpus: Corpus, plan: Plan, shards: list[Shard], out: Path) -> dict[st
         "heldout_characters": int(plan.marks.characters[kept & plan.heldout].sum()),
         "dropped": {row["name"]: n for row in steps if (n := row["documents_in"] - row["documents_out"])},
         "dead_letters": len(dead),
+        **({} if corpus.documents else {"statistics": account["statistics"]}),
     }
 
 
@@ -69,8 +78,6 @@ def _lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def waterfall(corpus: Corpus, plan: Plan) -> list[counts.Row]:
     """What each step was given and left, in their order; those over the whole corpus included."""
-    from trivium.corpus.documents import CONTAMINATED, REASONS, SURPLUS
-
     rows = counts.added(sidecar["steps"] for sidecar in corpus.sidecars("read"))
     if corpus.stage() == "lines":
         rows += counts.added(sidecar["steps"] for sidecar in corpus.sidecars("lines"))
@@ -92,16 +99,15 @@ def waterfall(corpus: Corpus, plan: Plan) -> list[counts.Row]:
 
 
 def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from trivium.corpus.documents import REASONS, heldout_share
-
     usable = plan.reason == 0
-    total = int(plan.marks.characters[usable & ~plan.heldout].sum())
+    sizes = corpus.sizes(plan.marks)
+    total = int(sizes[usable & ~plan.heldout].sum())
     rows = []
     reading = corpus.sidecars("read")
     for place, source in enumerate(corpus.sources):
         mine = plan.source == place
         train, held = mine & usable & ~plan.heldout, mine & usable & plan.heldout
-        characters = int(plan.marks.characters[train].sum())
+        characters, size = int(plan.marks.characters[train].sum()), int(sizes[train].sum())
         dropped: Counter[str] = Counter()
         for name, sidecar in zip(corpus.source_of, reading, strict=True):
             if name == place:
@@ -110,7 +116,7 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
         found = np.bincount(plan.reason[mine], minlength=len(REASONS))
         dropped.update({REASONS[code][0]: int(found[code]) for code in range(1, len(REASONS))})
         licenses = counts.merged(sidecar["licenses"].get(str(place), {}) for sidecar in dealt)
-        size, share = corpus.config.size, corpus.planned[place]
+        wanted, share = corpus.config.size, corpus.planned[place]
         rows.append(
             {
                 "kind": source.kind,
@@ -118,8 +124,8 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
                 "origin": source.origin,
                 "planned": round(share, 4),
                 "planned_share": round(share, 4),
-                "realised_share": round(characters / total, 4) if total else 0.0,
-                "short": size is not None and characters < size * share,
+                "realised_share": round(size / total, 4) if total else 0.0,
+                "short": wanted is not None and size < wanted * share,
                 "available": plan.available[place],
                 "documents": int(train.sum()),
                 "characters": characters,
@@ -154,7 +160,7 @@ def _keys(corpus: Corpus, ids: set[int]) -> dict[int, str]:
 
     found: dict[int, str] = {}
     for number in sorted({one >> 32 for one in ids}):
-        path = parts.path_of(corpus.work / corpus.stage() / corpus.names[number], "documents")
+        path = path_of(corpus.work / corpus.stage() / corpus.names[number], "documents")
         keys = pq.read_table(path, columns=["key"]).column("key")
         found |= {one: str(keys[one & 0xFFFFFFFF].as_py()) for one in ids if one >> 32 == number}
     return found
@@ -162,8 +168,6 @@ def _keys(corpus: Corpus, ids: set[int]) -> dict[int, str]:
 
 def _contamination(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
     """Evaluation stage -> documents that overlap with it, and its items flagged because training keeps them."""
-    from trivium.corpus.documents import CONTAMINATED
-
     if corpus.evaluated is None:
         return {}
     evaluated = Evaluated.load(corpus.evaluated)
@@ -201,7 +205,7 @@ def nothing(corpus: Corpus, plan: Plan) -> DataError:
     held = int(((plan.reason == 0) & plan.heldout).sum())
     dead = sum(len(sidecar["dead"]) for sidecar in corpus.sidecars("read"))
     return DataError(
-        f"no documents are left to train on; the steps:\n{said}\n    held out: {held}; could not be read: {dead}",
+        f"no {corpus.config.format} are left to train on; the steps:\n{said}\n    held out: {held}; could not be read: {dead}",
         where="sources: " + ", ".join(source.origin for source in corpus.sources),
         fix="loosen the step that dropped them, give a source that is not empty, or lower `heldout`",
     )

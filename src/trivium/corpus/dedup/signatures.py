@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
 from urllib.parse import urldefrag
 
 import numpy as np
 
 from trivium.corpus import extras
-from trivium.corpus.steps.base import ALONE, CLASS, UNSPACED, WORD, codepoints, kinds
+from trivium.corpus.words import plain
 from trivium.recipe.dedup import Fuzzy, Lines
 
-_WORD = re.compile(r"\w+")
-_UNSPACED = re.compile(f"([{UNSPACED}])")
 _DIGIT = re.compile(r"\d")
 _MARK = re.compile(r"[^\w\s]+")
 EMPTY = np.uint32(0xFFFFFFFF)
@@ -41,27 +38,6 @@ def text_hash(text: str) -> tuple[int, int]:
     """128 bits of the text with white space normalised, in two halves."""
     digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-
-
-def plain(text: str) -> str:
-    """Lower-case words with a space between: the form that is compared. Scripts without spaces: each character."""
-    if text.isascii():
-        return b" ".join(text.encode().translate(_lower_words()).split()).decode()
-    low = text.lower()
-    points = codepoints(low)
-    found = kinds()[points]
-    if ((found & CLASS) == ALONE).any():
-        return " ".join(_WORD.findall(_UNSPACED.sub(r" \1 ", low)))
-    only = np.where(found & WORD, points, np.uint32(ord(" ")))
-    return " ".join(only.tobytes().decode("utf-32-le", "surrogatepass").split())
-
-
-@cache
-def _lower_words() -> bytes:
-    """A table for ASCII: letters lower-case, digits and `_` as they are, all else spaces."""
-    return bytes(
-        ord(chr(code).lower()) if code < 128 and _WORD.match(chr(code)) else 32 for code in range(256)
-    )
 
 
 def signatures(texts: list[str], config: Fuzzy) -> np.ndarray:
