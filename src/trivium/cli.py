@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trivium import commands
+from trivium import commands, rollout_commands
 
 DATA = ("data", "tokenizer")
 SYNTHESIZE = ("synthesize",)
@@ -149,6 +149,7 @@ class _OrRecipe(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+app.add_typer(rollout_commands.app, name="rollout")
 data_app = typer.Typer(cls=_OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 quality_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

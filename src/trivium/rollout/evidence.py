@@ -1,0 +1,169 @@
+"""What events say about an arm, valid at every moment at which anybody looks: e-processes and confidence sequences.
+
+An e-process is a number that starts at 1 and, if the arms are alike, exceeds 1/alpha at any time with probability at most alpha
+(Ville 1939). All classes keep sums only, take one event at a time and work elementwise: a field may be a number (one rollout)
+or an array (many simulated ones). Logarithms are natural.
+
+What each assumes. `Flips`: that units fall into the candidate with the known share; nothing about rates, which may drift.
+`Means`: independent units, many enough for their mean to be nearly normal (it waits for `least` units an arm); never pooled over
+stages, since a share that changes beside a mean that drifts fakes a difference. `SampleRatio`: units counted once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = Any
+"""A float or an array of them, one a simulated rollout."""
+
+RATIOS = (1.5, 2.0, 2.0, 3.0)
+"""How many times as often as stable a candidate may fail: the alternatives that `Flips` bets on, equally."""
+
+
+@dataclass
+class Flips:
+    """Is a bad event likelier in the candidate? Every bad event is a coin that falls into the candidate with its share.
+
+    Lindon & Malek (NeurIPS 2022); for canaries Lindon, Sanden & Shirikian (KDD 2022): for an odds ratio r and a share rho_i at
+    the i-th event, theta_i = rho_i r / (rho_i r + 1 - rho_i) and
+    e = mean over r of prod (theta_i / rho_i)^c_i ((1 - theta_i) / (1 - rho_i))^(1 - c_i), c_i = 1 in the candidate.
+    Exact: base rates cancel, shares may change from event to event as long as they were known before it.
+    """
+
+    ratios: tuple[float, ...] = RATIOS
+    candidate: Numbers = 0
+    stable: Numbers = 0
+    _log: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, in_candidate: Numbers, share: Numbers, happened: Numbers = True) -> None:
+        """One bad event. `share`: the candidate's, as it was when the unit was assigned. `happened`: False changes nothing."""
+        shares = np.clip(np.asarray(share, dtype=np.float64), 1e-12, 1 - 1e-12)[..., None]
+        ratios = np.asarray(self.ratios)
+        mixed = shares * ratios + 1 - shares
+        step = np.where(np.asarray(in_candidate)[..., None], np.log(ratios / mixed), -np.log(mixed))
+        step = np.where(np.asarray(happened)[..., None], step, 0.0)
+        self._log = step if self._log.size == 0 else self._log + step
+        self.candidate = self.candidate + (np.asarray(happened) & np.asarray(in_candidate))
+        self.stable = self.stable + (np.asarray(happened) & ~np.asarray(in_candidate))
+
+    @property
+    def log_e(self) -> Numbers:
+        if self._log.size == 0:
+            return 0.0
+        return np.logaddexp.reduce(self._log, axis=-1) - math.log(len(self.ratios))
+
+
+@dataclass
+class Moments:
+    """Count, mean and variance of one arm (Welford 1962)."""
+
+    count: Numbers = 0
+    mean: Numbers = 0.0
+    _squares: Numbers = 0.0
+
+    def add(self, value: Numbers, happened: Numbers = True) -> None:
+        seen = np.asarray(happened)
+        self.count = self.count + seen
+        off = np.where(seen, np.asarray(value, dtype=np.float64) - self.mean, 0.0)
+        self.mean = self.mean + off / np.maximum(self.count, 1)
+        self._squares = self._squares + off * np.where(seen, value - self.mean, 0.0)
+
+    @property
+    def variance_of_mean(self) -> Numbers:
+        return self._squares / np.maximum(self.count - 1, 1) / np.maximum(self.count, 1)
+
+
+@dataclass
+class Means:
+    """How much larger is the candidate's mean? The asymptotic confidence sequence of one stage.
+
+    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (Annals of Statistics 2024). With the difference d, I = 1 / Var(d)
+    and Z = d I, a half-normal mixture of scale `tau` (the smallest difference that matters) gives the one-sided e-process
+    e = 2 Phi(tau Z / sqrt(1 + tau^2 I)) (1 + tau^2 I)^(-1/2) exp(tau^2 Z^2 / (2 (1 + tau^2 I))).
+    """
+
+    tau: float
+    least: int = 50
+    """Units an arm needs before anything is said; with fewer, log_e is 0 and the interval is everything."""
+    candidate: Moments = field(default_factory=Moments)
+    stable: Moments = field(default_factory=Moments)
+
+    def add(self, in_candidate: Numbers, value: Numbers, happened: Numbers = True) -> None:
+        self.candidate.add(value, np.asarray(happened) & np.asarray(in_candidate))
+        self.stable.add(value, np.asarray(happened) & ~np.asarray(in_candidate))
+
+    @property
+    def difference(self) -> Numbers:
+        """Candidate minus stable."""
+        return self.candidate.mean - self.stable.mean
+
+    @property
+    def ready(self) -> Numbers:
+        return (np.minimum(self.candidate.count, self.stable.count) >= self.least) & (self._variance > 0)
+
+    @property
+    def _variance(self) -> Numbers:
+        return np.asarray(self.candidate.variance_of_mean + self.stable.variance_of_mean)
+
+    def log_e(self, beyond: float = 0.0, *, smaller: bool = False) -> Numbers:
+        """Evidence against "the difference is at most `beyond`"; with `smaller`, against "it is at least `beyond`"."""
+        variance = np.where(self.ready, self._variance, 1.0)
+        information = 1 / variance
+        z = (self.difference - beyond) * information * (-1.0 if smaller else 1.0)
+        spread = 1 + self.tau**2 * information
+        half_normal = _log_normal_cdf(self.tau * z / np.sqrt(spread)) + math.log(2)
+        value = half_normal - np.log(spread) / 2 + self.tau**2 * z**2 / (2 * spread)
+        return np.where(self.ready, value, 0.0)[()]
+
+    def interval(self, alpha: float) -> tuple[Numbers, Numbers]:
+        """Where the difference lies, with probability 1 - `alpha` at all times at once."""
+        information = 1 / np.where(self.ready, self._variance, 1.0)
+        spread = 1 + self.tau**2 * information
+        half = np.sqrt(2 * spread * np.log(np.sqrt(spread) / alpha)) / (self.tau * information)
+        half = np.where(self.ready, half, np.inf)
+        return (self.difference - half)[()], (self.difference + half)[()]
+
+
+def _log_normal_cdf(x: Numbers) -> Numbers:
+    from scipy.special import log_ndtr
+
+    return log_ndtr(x)
+
+
+@dataclass
+class SampleRatio:
+    """Do units fall into the arms with the shares that were set? For one stage, in which the shares stand still.
+
+    The Bayes factor of a Beta prior around the share against the share itself (Lindon & Malek, NeurIPS 2022):
+    e = B(k rho + n1, k (1 - rho) + n0) / B(k rho, k (1 - rho)) / (rho^n1 (1 - rho)^n0). A unit is counted once.
+    """
+
+    share: float
+    concentration: float = 1000.0
+    """k: how far from the share the alternatives lie; their standard deviation is sqrt(rho (1 - rho) / (k + 1))."""
+    candidate: Numbers = 0
+    stable: Numbers = 0
+
+    def add(self, in_candidate: Numbers) -> None:
+        self.candidate = self.candidate + np.asarray(in_candidate)
+        self.stable = self.stable + ~np.asarray(in_candidate)
+
+    @property
+    def log_e(self) -> Numbers:
+        from scipy.special import betaln
+
+        if not 0 < self.share < 1:
+            return 0.0
+        a, b = self.concentration * self.share, self.concentration * (1 - self.share)
+        prior = betaln(a + self.candidate, b + self.stable) - betaln(a, b)
+        return prior - self.candidate * math.log(self.share) - self.stable * math.log1p(-self.share)
+
+
+def alarm(log_e: Numbers, alpha: float, tests: int) -> Numbers:
+    """Whether an e-process proves its point at level `alpha` shared among `tests` of them (Bonferroni)."""
+    return log_e >= math.log(tests / alpha)

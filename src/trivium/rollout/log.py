@@ -1,0 +1,223 @@
+"""The log of a rollout and the state that it folds to. State is never stored: it is read from the log again.
+
+An event is a dict with `t` (seconds, of the router's clock) and `event`:
+
+    started    plan, candidate (what it is known by), force (served without passed gates)
+    request    id, unit, arm, metrics {name: number or null}: one answered request
+    feedback   id, metric, value: joins its request, once an (id, metric)
+    tick       nothing: time has passed
+    verdict    action, reason, by ("policy" or who): what was decided; only these change stage and share
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trivium.errors import ArtifactError
+from trivium.rollout.assign import STABLE
+from trivium.rollout.evidence import Flips, Means, SampleRatio
+from trivium.rollout.plan import Guardrail, RolloutPlan, plan_of
+
+Event = dict[str, Any]
+CANDIDATE = "candidate"
+RECENT = 100_000
+"""Requests that late feedback can still join."""
+
+IDLE, RUNNING, HELD, PROMOTED, ROLLED_BACK = "idle", "running", "held", "promoted", "rolled back"
+
+
+@dataclass
+class Watch:
+    """The evidence on one guardrail: of all stages for events, of each stage and the product of earlier ones for means."""
+
+    guardrail: Guardrail
+    flips: Flips = field(default_factory=Flips)
+    means: Means = field(init=False)
+    earlier: dict[str, float] = field(default_factory=lambda: {"harm": 0.0, "within": 0.0})
+    absent: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
+    """Replies of this stage, by arm, that lacked the metric or gave no number."""
+    _counted: set[str] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.means = self._fresh()
+
+    def _fresh(self) -> Means:
+        tau = (self.guardrail.within or 0.01) if self.guardrail.is_event else self.guardrail.tau
+        return Means(tau)
+
+    def add(self, unit: str, arm: str, share: float, value: Any) -> None:
+        """One reply: a unit counts with its first value of a stage, and with its first bad event of the rollout."""
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            self.absent[arm] += 1
+            return
+        candidate = arm == CANDIDATE
+        if self.guardrail.is_event and value and unit not in self._failed:
+            self._failed.add(unit)
+            self.flips.add(candidate, share)
+        if unit not in self._counted:
+            self._counted.add(unit)
+            self.means.add(candidate, float(value))
+
+    @property
+    def harm(self) -> float:
+        """log e against "the candidate is no worse"."""
+        if self.guardrail.is_event:
+            return float(self.flips.log_e)
+        return self.earlier["harm"] + float(self.means.log_e(smaller=self._high))
+
+    @property
+    def within(self) -> float:
+        """log e against "the candidate is worse by the margin or more"."""
+        margin = self.guardrail.within
+        if margin is None:
+            return math.inf
+        beyond = -margin if self._high else margin
+        return self.earlier["within"] + float(self.means.log_e(beyond, smaller=not self._high))
+
+    @property
+    def _high(self) -> bool:
+        """Whether more of it is better."""
+        return self.guardrail.metric in ("score", "thumbs", "success")
+
+    def next_stage(self) -> None:
+        """Evidence multiplies over stages and is never pooled: the shares differ, and the days."""
+        self.earlier = {
+            "harm": 0.0 if self.guardrail.is_event else self.harm,
+            "within": 0.0 if self.guardrail.within is None else self.within,
+        }
+        self.means, self._counted = self._fresh(), set()
+        self.absent = {CANDIDATE: 0, STABLE: 0}
+
+
+@dataclass
+class State:
+    """What a log says so far."""
+
+    plan: RolloutPlan | None = None
+    candidate: Mapping[str, Any] = field(default_factory=dict)
+    status: str = IDLE
+    stage: int = 0
+    entered: float = 0.0
+    now: float = 0.0
+    """The latest time of any event: a clock that jumps back does not turn time back."""
+    watches: dict[str, Watch] = field(default_factory=dict)
+    ratio: SampleRatio | None = None
+    units: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
+    """Different units of this stage, by arm."""
+    verdicts: list[Event] = field(default_factory=list)
+    unmatched: int = 0
+    """Feedback for requests that nobody knows."""
+    capped: int = 0
+    """Feedback beyond a unit's cap."""
+    _seen: set[str] = field(default_factory=set)
+    _requests: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    _heard: set[tuple[str, str]] = field(default_factory=set)
+    _votes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The candidate's share of the units: what the router sends it."""
+        if self.plan is None or self.status in (IDLE, ROLLED_BACK):
+            return 0.0
+        return 1.0 if self.status == PROMOTED else self.plan.stages[self.stage].share
+
+    def apply(self, event: Event) -> None:
+        """Takes the next event of the log. ArtifactError for one that it cannot be."""
+        self.now = max(self.now, float(event["t"]))
+        match event["event"]:
+            case "started":
+                self._start(event)
+            case "request":
+                self._request(event)
+            case "feedback":
+                self._feedback(event)
+            case "verdict":
+                self._verdict(event)
+            case "tick":
+                pass
+            case other:
+                raise ArtifactError(
+                    f"a rollout's log has no event {other!r}", fix="the log is of another version or damaged"
+                )
+
+    def _start(self, event: Event) -> None:
+        self.plan, self.candidate = plan_of(event["plan"]), event.get("candidate", {})
+        self.watches = {name: Watch(guardrail) for name, guardrail in self.plan.guardrails.items()}
+        self.status, self.verdicts = RUNNING, []
+        self._requests, self._heard, self._votes = {}, set(), {}
+        self._enter(0)
+
+    def _enter(self, stage: int) -> None:
+        assert self.plan is not None
+        self.stage, self.entered = stage, self.now
+        self.units, self._seen = {CANDIDATE: 0, STABLE: 0}, set()
+        share = self.plan.stages[stage].share
+        self.ratio = SampleRatio(share) if 0 < share < 1 else None
+
+    def _request(self, event: Event) -> None:
+        if self.plan is None or self.status not in (RUNNING, HELD):
+            return  # a stream that had begun before the verdict
+        unit, arm, share = event["unit"], event["arm"], float(event.get("share", self.share))
+        if unit in self.plan.excluded or arm not in (CANDIDATE, STABLE):
+            return
+        self._requests[event["id"]] = (unit, arm, share)
+        if len(self._requests) > RECENT:
+            del self._requests[next(iter(self._requests))]
+        if unit not in self._seen:
+            self._seen.add(unit)
+            self.units[arm] += 1
+            if self.ratio is not None and share == self.ratio.share:
+                self.ratio.add(arm == CANDIDATE)
+        metrics = event["metrics"]
+        for watch in self.watches.values():
+            if watch.guardrail.metric not in FEEDBACK or watch.guardrail.metric in metrics:
+                watch.add(unit, arm, share, metrics.get(watch.guardrail.metric))
+
+    def _feedback(self, event: Event) -> None:
+        known = self._requests.get(event["id"])
+        if known is None or self.plan is None:
+            self.unmatched += 1
+            return
+        unit, arm, share = known
+        if (event["id"], event["metric"]) in self._heard:
+            return  # sent again
+        if self._votes.get(unit, 0) >= self.plan.cap:
+            self.capped += 1
+            return
+        self._heard.add((event["id"], event["metric"]))
+        self._votes[unit] = self._votes.get(unit, 0) + 1
+        for watch in self.watches.values():
+            if watch.guardrail.metric == event["metric"]:
+                watch.add(unit, arm, share, event["value"])
+
+    def _verdict(self, event: Event) -> None:
+        self.verdicts.append(event)
+        assert self.plan is not None
+        match event["action"]:
+            case "promote" if self.stage + 1 < len(self.plan.stages):
+                for watch in self.watches.values():
+                    watch.next_stage()
+                self._enter(self.stage + 1)
+                self.status = RUNNING
+            case "promote":
+                self.status = PROMOTED
+            case "roll back":
+                self.status = ROLLED_BACK
+            case "hold":
+                self.status = HELD
+
+
+FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
+"""Metrics that users send later, and most never do: their absence from a reply says nothing."""
+
+
+def fold(events: Iterable[Event]) -> State:
+    """The state after all events."""
+    state = State()
+    for event in events:
+        state.apply(event)
+    return state

@@ -1,0 +1,119 @@
+"""What a rollout may do: stages of traffic, what must not get worse, and how sure one has to be. Validated like a recipe."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from trivium.errors import RecipeError
+from trivium.recipe import reader
+from trivium.recipe.base import Fraction, Name, Strict
+from trivium.recipe.lines import Lines, together
+from trivium.recipe.units import Seconds
+
+EVENTS = ("error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "thumbs_down", "regenerated")
+"""Metrics that happen or do not, a reply each; all are bad."""
+MEANS = ("log_latency", "log_first_token", "cost", "score", "thumbs", "success")
+"""Metrics with a value: log of seconds, money, a judge's score, 1 or 0."""
+BETTER_HIGH = ("score", "thumbs", "success")
+
+
+class Stage(Strict):
+    """A share of the units that the candidate answers, and when it has been long enough."""
+
+    share: Fraction
+    """Share of the units. 0 with `shadow` answers nobody."""
+    shadow: bool = False
+    """Requests are mirrored to the candidate; its answers are compared and thrown away."""
+    min_units: Annotated[int, Field(ge=0)] = 100
+    """Units (users, conversations or requests) of the candidate before anything but a rollback is decided."""
+    min_time: Seconds = 0.0
+    """Shortest stay: `10min`, `1h`; a day covers the daily rhythm."""
+    max_time: Seconds | None = None
+    """Longest wait for a decision; after it the rollout holds and calls for a person."""
+    decide: bool = True
+    """Promote only when every `within` is decided. False for the small first stages, which exist to catch harm early."""
+
+
+class Guardrail(Strict):
+    """A metric in which the candidate must not be worse."""
+
+    metric: Literal[*EVENTS, *MEANS]  # type: ignore[valid-type]
+    tau: Annotated[float, Field(gt=0)] = 0.05
+    """Means only: the smallest difference that matters, in the metric's own unit; evidence grows fastest near it."""
+    within: Annotated[float, Field(gt=0)] | None = None
+    """Promotion needs proof that the candidate is not worse by this much: 0.01 is one point of a rate. None: not needed."""
+
+    @property
+    def is_event(self) -> bool:
+        return self.metric in EVENTS
+
+
+class RolloutPlan(Strict):
+    """A candidate's way from nothing to all of the traffic."""
+
+    name: Name
+    unit: Literal["user", "conversation", "request"] = "user"
+    """What is assigned to an arm as a whole, and what counts once in every test: a user who always fails is one event."""
+    salt: str | None = None
+    """Of the assignment; None: the plan's name. Another salt shuffles the units anew."""
+    excluded: tuple[str, ...] = ()
+    """Units that stay on stable and are not analysed."""
+    stages: tuple[Stage, ...]
+    guardrails: dict[Name, Guardrail]
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Chance that a candidate as good as stable is ever rolled back by any guardrail."""
+    slow_after: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds after which a reply counts as `slow`: fixed beforehand, or it is no test."""
+    slow_start_after: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds to the first token after which a reply counts as `slow_start`."""
+    sample_ratio_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Chance of a false alarm that units fall into the arms otherwise than planned."""
+    cap: Annotated[int, Field(gt=0)] = 20
+    """Feedback of one unit that is taken; more is left out and counted."""
+
+    @model_validator(mode="after")
+    def _lawful(self) -> RolloutPlan:
+        if not self.stages or not self.guardrails:
+            raise ValueError("a plan needs at least one stage and one guardrail")
+        shares = [stage.share for stage in self.stages]
+        if any(later < earlier for earlier, later in pairwise(shares)):
+            raise ValueError(f"shares must not fall from stage to stage: {shares}")
+        for stage in self.stages:
+            if stage.shadow != (stage.share == 0):
+                raise ValueError("a stage has share 0 exactly if it is a shadow")
+        if not any(stage.decide and stage.share > 0 for stage in self.stages):
+            raise ValueError("no stage decides: the candidate would get all traffic for having survived")
+        if all(guardrail.within is None for guardrail in self.guardrails.values()):
+            raise ValueError("no guardrail has `within`: nothing would ever be proven before promotion")
+        if self.unit == "request" and self.excluded:
+            raise ValueError("`excluded` names units that come again; with `unit: request` none does")
+        return self
+
+
+def load_plan(path: Path) -> RolloutPlan:
+    """The plan in a YAML file. RecipeError with line, field and what to do."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "give a YAML file of a rollout plan"
+        raise RecipeError(f"the plan cannot be read: {error}", where=str(path), fix=fix) from None
+    raw, lines = reader.read(text, str(path))
+    return plan_of(raw, lines, str(path))
+
+
+def plan_of(raw: dict[str, Any], lines: Lines | None = None, file: str = "plan") -> RolloutPlan:
+    """A plan from plain values; errors as of `load_plan`."""
+    try:
+        return RolloutPlan.model_validate(raw)
+    except ValidationError as error:
+        raise together([_explained(detail, lines or Lines()) for detail in error.errors()], file) from None
+
+
+def _explained(detail: Any, lines: Lines) -> RecipeError:
+    path = tuple(part for part in detail["loc"] if part != "[key]")
+    fix = "docs/rollout.md lists the fields of a plan"
+    return RecipeError(detail["msg"].removeprefix("Value error, "), where=lines.where(path), fix=fix)
