@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from trivium.model import lora
 from trivium.recipe.network import Adapter
+from trivium.train.optim import OPTIMIZERS, build
 
 
 def adapted(quantize: str):
@@ -49,3 +50,38 @@ def test_dpo_starts_from_its_own_base(tmp_path):
     """With B = 0 the policy is the reference, which is the base with its adapter switched off: ln 2 for every pair."""
     _, metrics = tiny.phase("dpo", tmp_path, network=adapted("none"))
     assert metrics["before"]["loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in tiny.KINDS if kind not in ("pretrain", "reward")])
+def test_muon_trains_an_adapter_in_every_phase(tmp_path, kind):
+    """All that is trained lies inside the blocks: AdamW is left without a parameter, and the run ends all the same."""
+    network = adapted("none")
+    start = {name: t.clone() for name, t in network.state_dict().items()}
+    weights, _ = tiny.phase(kind, tmp_path, network=network, optimizer="muon", steps=4)
+    moved = {name for name, tensor in weights.items() if not torch.equal(tensor, start[name])}
+    assert moved == {name for name in weights if "lora" in name}
+
+
+def test_muon_over_an_adapter_goes_on_as_if_it_had_not_stopped(tmp_path):
+    straight, _ = tiny.phase("sft", tmp_path / "a", network=adapted("none"), optimizer="muon")
+
+    def kill(event):
+        if event["event"] == "step" and event["step"] == 6:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tiny.phase("sft", tmp_path / "b", network=adapted("none"), optimizer="muon", emit=kill)
+    again, _ = tiny.phase("sft", tmp_path / "b", network=adapted("none"), optimizer="muon")
+    assert tiny.same(straight, again)
+
+
+@pytest.mark.parametrize("trained", ["layers", "embed_tokens", "norm.weight"])
+def test_an_optimizer_split_may_leave_a_group_empty(trained):
+    """Whatever part of a model is trained, each optimizer takes all of it, once."""
+    network = tiny.model(40)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trained in name)
+    for optimizer in OPTIMIZERS:
+        groups = build(network, tiny.config("sft", optimizer=optimizer)).param_groups
+        held = [id(p) for group in groups for p in group["params"]]
+        assert sorted(held) == sorted(id(p) for p in network.parameters() if p.requires_grad)

@@ -49,21 +49,20 @@ def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: TrainingSta
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024) and AdamW side by side, seen as one: joint groups, joint state."""
+    """Muon (Jordan et al. 2024) and AdamW side by side, seen as one: joint groups, joint state. Either may be absent: adapters
+    are matrices inside the blocks and nothing else."""
 
-    def __init__(self, muon: torch.optim.Muon, rest: torch.optim.AdamW) -> None:
-        self.parts = (muon, rest)
-        super().__init__([*muon.param_groups, *rest.param_groups], {})
-        self.param_groups = [
-            *muon.param_groups,
-            *rest.param_groups,
-        ]  # the very dictionaries that the parts read
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        groups = [group for part in parts for group in part.param_groups]
+        super().__init__(groups, {})
+        self.param_groups = groups  # the very dictionaries that the parts read
         for part in self.parts:
             part.state = self.state
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for part in self.parts:
-            part.step()  # type: ignore[no-untyped-call]
+            part.step()
 
 
 def muon(model: nn.Module, config: TrainingStage) -> torch.optim.Optimizer:
@@ -73,15 +72,18 @@ def muon(model: nn.Module, config: TrainingStage) -> torch.optim.Optimizer:
     found for AdamW fit; `muon_lr` sets another.
     """
     inside = _inside(model)
-    rest = _adamw(model, [p for p in model.parameters() if p.requires_grad and p not in inside], config)
+    outside = [p for p in model.parameters() if p.requires_grad and p not in inside]
+    parts: list[torch.optim.Optimizer] = []
     # orthogonal updates of AdamW's RMS grow in spectral norm with the root of the width, which muP takes back
     root = math.sqrt(width_ratio(model))
     peak = (config.lr if config.muon_lr is None else config.muon_lr) / root
-    groups: Groups = [{"params": [p for p in model.parameters() if p in inside], "peak": peak}]
-    matrices = torch.optim.Muon(
-        groups, lr=peak, weight_decay=config.weight_decay * root, adjust_lr_fn="match_rms_adamw"
-    )
-    return MuonAdamW(matrices, rest)
+    if inside:
+        groups: Groups = [{"params": [p for p in model.parameters() if p in inside], "peak": peak}]
+        decay = config.weight_decay * root
+        parts.append(torch.optim.Muon(groups, lr=peak, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if outside:
+        parts.append(_adamw(model, outside, config))
+    return MuonAdamW(*parts)
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, TrainingStage], torch.optim.Optimizer]] = {
