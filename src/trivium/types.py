@@ -32,6 +32,12 @@ class Batch(TypedDict, total=False):
     returns: Tensor  # (B, T) float32: what the critic should have said at each place
     old_values: Tensor  # (B, T) float32: what it said when the row was generated
     correction: Tensor  # (B, T) float32: trainer's over sampler's probability, truncated; 1 where they agree
+    temperature: (
+        Tensor  # (B,) float32, all alike: the logits are divided by it, as where the replies were drawn
+    )
+    dropout_key: (
+        Tensor  # (B, T) int64: what is dropped at each token is a function of this, the same in every pass
+    )
     source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
     teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits at each place
 

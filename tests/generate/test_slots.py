@@ -33,7 +33,7 @@ def test_greedy_text_is_that_of_one_whole_pass_a_token(model, slots):
 def test_log_probabilities_are_those_of_a_fresh_pass(model, sampling):
     asked = prompts(7, seed=3)
     for prompt, reply in zip(asked, complete(model, asked, sampling, (5,), slots=3), strict=True):
-        whole = fresh_logits(model, [*prompt, *reply.ids]).log_softmax(-1)
+        whole = (fresh_logits(model, [*prompt, *reply.ids]) / sampling.temperature).log_softmax(-1)
         places = range(len(prompt) - 1, len(prompt) + len(reply.ids) - 1)
         expected = torch.stack([whole[place, token] for place, token in zip(places, reply.ids, strict=True)])
         assert torch.allclose(torch.tensor(reply.logp), expected, atol=1e-4)

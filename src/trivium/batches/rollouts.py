@@ -259,8 +259,16 @@ class Rollouts:
         )
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
+        if policy.dropout is not None:
+            tensors["dropout_key"] = _keys(tensors["tokens"], seed, first)
         tensors["old_logp"] = self.scored(tensors, policy, {"logp"})["logp"]
-        apart = (tensors["old_logp"] - sampled) * tensors["loss_mask"]
+        trained = tensors["old_logp"]
+        if (
+            self.writer is not None and "temperature" in tensors
+        ):  # a server reports what it said at temperature 1
+            plain = {name: value for name, value in tensors.items() if name != "temperature"}
+            trained = self.scored(plain, policy, {"logp"})["logp"]
+        apart = (trained - sampled) * tensors["loss_mask"]
         count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
         made = self.value(rollout, tensors, network)
@@ -314,6 +322,8 @@ class Rollouts:
             )
             rows.append(sequence_row([encoded], self.prompts.length, self.chat.pad))
         tensors: Any = collate(lambda i: [rows[i]], range(len(rows)))
+        if self.sampling.temperature not in (0.0, 1.0):  # the policy that is trained is the one that spoke
+            tensors["temperature"] = torch.full((len(rows),), self.sampling.temperature)
         stops = frozenset(self.chat.stops)
         texts = [self.chat.decode([i for i in c.ids if i not in stops]) for c in found]
         return Rollout([self.prompts.records[i] for i in asked], texts, found, tensors)
@@ -338,6 +348,15 @@ def policy_of(network: Any) -> Transformer:
     """The model that writes, in what the loop calls."""
     policy: Transformer = getattr(network, "policy", network)
     return policy
+
+
+def _keys(tokens: Tensor, seed: int, first: int) -> Tensor:
+    """`dropout_key` of rows (N, T), the first of which is the set's reply number `first`: int64."""
+    rows = [
+        generator(seed, "dropout", first + row).integers(0, 2**31, tokens.shape[1])
+        for row in range(len(tokens))
+    ]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _like_mask(mask: Tensor, values: Sequence[Sequence[float]]) -> Tensor:

@@ -78,5 +78,5 @@ def draw(logits: Tensor, sampling: SamplingParams, uniform: Tensor) -> Tensor:
 
 
 def log_prob(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probability of each id under the model itself, at temperature 1 and unfiltered: (B, V), (B,) -> (B,) float32."""
+    """Log-probability of each id under softmax(logits), unfiltered: (B, V), (B,) -> (B,) float32."""
     return -F.cross_entropy(logits.float(), ids, reduction="none")

@@ -25,7 +25,8 @@ PADDING = 0.75
 
 
 class Completion(NamedTuple):
-    """One reply. `ids` holds the stop id if the model said it; `logp` (same length) what a fresh forward pass gives them."""
+    """One reply. `ids` holds the stop id if the model said it; `logp` (same length) what a fresh forward
+    pass gives them, its logits divided by the temperature (by 1 if that is 0), unfiltered."""
 
     ids: list[int]
     logp: list[float]
@@ -158,7 +159,7 @@ class _Engine:
             dtype=torch.float64, device=self.device,
         )  # fmt: skip
         new = draw(logits, self.sampling, uniform)
-        values = log_prob(logits, new)
+        values = log_prob(logits / (self.sampling.temperature or 1.0), new)
         self.last[torch.tensor(list(slots), device=self.device)] = new
         for slot, number, token, value in zip(slots, owners, new.tolist(), values.tolist(), strict=True):
             if number < 0:

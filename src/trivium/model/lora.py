@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_json
 from trivium.model.config import ModelConfig
+from trivium.model.dropout import KeyedDropout
 from trivium.model.int8 import Int8Linear, quantize
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Adapter
@@ -41,12 +42,16 @@ class _Low(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(outputs, adapter.rank))
         self.dropout, self.factor = adapter.dropout, adapter.factor
 
+    keyed: KeyedDropout | None = None
+    number = 0
     off = False  # as if there were no adapter
 
     def low(self, x: Tensor) -> Tensor:
         if self.off:
             return x.new_zeros(())
-        if self.dropout and self.training and torch.is_grad_enabled():  # none while validating
+        if self.keyed is not None and self.keyed.keys is not None:
+            x = self.keyed(x, self.dropout, self.number)
+        elif self.dropout and self.training and torch.is_grad_enabled():  # none while validating
             x = F.dropout(x, self.dropout)
         return F.linear(F.linear(x, self.lora_A), self.lora_B) * self.factor
 
@@ -92,13 +97,18 @@ def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> 
     """
     model.requires_grad_(False)
     blocks = [m for name, m in model.named_modules() if model.config.experts is None or ".mlp" not in name]
-    found = False
+    model.dropout, count = KeyedDropout() if adapter.dropout else None, 0
     for parent in blocks:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in adapter.targets:
-                setattr(parent, name, _adapted(child, adapter, generator))
-                found = True
-    if not found:
+                layer = _adapted(child, adapter, generator)
+                layer.keyed, layer.number = (
+                    model.dropout,
+                    count,
+                )  # which of the layers it is, and the model's one holder
+                setattr(parent, name, layer)
+                count += 1
+    if not count:
         raise ArtifactError(
             f"the model has no layer for adapters among {', '.join(adapter.targets)}",
             fix="in a model with experts, name attention's: q_proj, k_proj, v_proj, o_proj",

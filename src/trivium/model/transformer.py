@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from trivium.model.attention import Attention, Sequence, document_mask, window_mask
 from trivium.model.compact import compact
 from trivium.model.config import ModelConfig, Rope
-from trivium.model.heads import capped, log_probs, log_probs_and_entropy, log_probs_and_z
+from trivium.model.dropout import KeyedDropout
+from trivium.model.heads import Cap, capped, log_probs, log_probs_and_entropy, log_probs_and_z
 from trivium.model.mla import LatentAttention
 from trivium.model.moe import MixtureOfExperts
 from trivium.model.norms import norm, scaled
@@ -89,6 +90,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.ragged = True  # False: every pass has the shape of its batch
+        self.dropout: KeyedDropout | None = None  # shared with the adapters that drop (`model.lora`)
         self.recompute = False  # blocks: forget what is inside them and compute it again on the way back
         self.model = Decoder(config)
         if not config.tie_embeddings:
@@ -116,9 +118,16 @@ class Transformer(nn.Module):
                 nn.init.ones_(parameter)
 
     def hidden(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: Cache | None = None,
+        keys: Tensor | None = None,
     ) -> Tensor:
-        """Final hidden states: tokens (B, T) int64, positions (B, T) int64 -> (B, T, D)."""
+        """Final hidden states: tokens, positions and keys of dropout, (B, T) int64 each -> (B, T, D)."""
+        if self.dropout is not None:
+            self.dropout.keys = keys
         normed: Tensor = self.model.norm(self.through(self.embed(tokens, positions), positions, mask, cache))
         return normed
 
@@ -169,10 +178,11 @@ class Transformer(nn.Module):
             if layout is not None:
                 source = layout.source
                 tokens, positions = batch["tokens"].flatten()[source], batch["positions"].flatten()[source]
-                hidden = self.hidden(tokens, positions, layout.mask).flatten(0, 1)
+                keys = batch["dropout_key"].flatten()[source] if "dropout_key" in batch else None
+                hidden = self.hidden(tokens, positions, layout.mask, keys=keys).flatten(0, 1)
                 return hidden.index_select(0, layout.back.flatten()).view(*layout.back.shape, -1)
         mask = document_mask(batch["doc_id"], self.model.sequence) if "doc_id" in batch else None
-        return self.hidden(batch["tokens"], batch["positions"], mask)
+        return self.hidden(batch["tokens"], batch["positions"], mask, keys=batch.get("dropout_key"))
 
     @property
     def _may_change_shape(self) -> bool:
@@ -182,24 +192,31 @@ class Transformer(nn.Module):
 
     def outputs(self, hidden: Tensor, batch: Batch, want: Set[str]) -> Output:
         """What `want` names, from final hidden states (B, T, D). Numbers of single targets are 0 where `loss_mask` is."""
+        cap: Cap = self.config.logit_softcap
+        if "temperature" in batch:  # logits / T are those of h / T, bounded by cap / T
+            hidden = hidden / batch["temperature"][:, None, None].to(hidden.dtype)
+            cap = cap if cap is None else cap / batch["temperature"][0]
+        return self._wanted(hidden, batch, want, cap)
+
+    def _wanted(self, hidden: Tensor, batch: Batch, want: Set[str], cap: Cap) -> Output:
         if "logits" in want:
-            logits = capped(F.linear(hidden, self.output_weight).float(), self.config.logit_softcap)
+            logits = capped(F.linear(hidden, self.output_weight).float(), cap)
             if want == {"logits"}:
                 return Output(logits=logits)
-            return self.outputs(hidden, batch, want - {"logits"})._replace(logits=logits)
+            return self._wanted(hidden, batch, want - {"logits"}, cap)._replace(logits=logits)
         on = batch["loss_mask"] > 0 if "loss_mask" in batch and self._may_change_shape else None
         if on is None or bool(on.all()):
-            return self._outputs(hidden, batch["targets"], want)
+            return self._outputs(hidden, batch["targets"], want, cap)
         places = on.flatten().nonzero().flatten()
         # a few sizes instead of any: a CPU's kernels are made, and kept, for each
         filled = F.pad(places, (0, -len(places) % GRAIN))
         some = self._outputs(
-            hidden.flatten(0, 1)[filled][None], batch["targets"].flatten()[filled][None], want
+            hidden.flatten(0, 1)[filled][None], batch["targets"].flatten()[filled][None], want, cap
         )
         return Output(*(x if x is None else _back(x[0, : len(places)], on) for x in some))
 
-    def _outputs(self, hidden: Tensor, targets: Tensor, want: Set[str]) -> Output:
-        weight, cap = self.output_weight, self.config.logit_softcap
+    def _outputs(self, hidden: Tensor, targets: Tensor, want: Set[str], cap: Cap) -> Output:
+        weight = self.output_weight
         if "entropy" in want:
             both = log_probs_and_entropy(hidden, weight, targets, cap)
             return Output(logp=both[0], entropy=both[1])
