@@ -13,8 +13,8 @@ FIELDS = ("documents_in", "documents_out", "characters_in", "characters_out", "b
 
 
 def row(name: str) -> Row:
-    """{"name", "reasons", "samples", and each of FIELDS}."""
-    return {"name": name, **dict.fromkeys(FIELDS, 0), "reasons": {}, "samples": {}}
+    """{"name", "reasons": why documents were dropped, "lines": removed from documents, "samples", and each of FIELDS}."""
+    return {"name": name, **dict.fromkeys(FIELDS, 0), "reasons": {}, "lines": 0, "samples": {}}
 
 
 def size(text: str) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def added(parts: Iterable[list[Row]]) -> list[Row]:
     for rows in parts:
         for one in rows:
             whole = total.setdefault(one["name"], row(one["name"]))
-            for field in FIELDS:
+            for field in (*FIELDS, "lines"):
                 whole[field] += one[field]
             for reason, count in one["reasons"].items():
                 whole["reasons"][reason] = whole["reasons"].get(reason, 0) + count
@@ -61,7 +61,9 @@ def added(parts: Iterable[list[Row]]) -> list[Row]:
     for whole in total.values():
         whole["reasons"] = dict(sorted(whole["reasons"].items(), key=lambda pair: (-pair[1], pair[0])))
         whole["samples"] = {
-            reason: whole["samples"][reason] for reason in whole["reasons"] if reason in whole["samples"]
+            reason: whole["samples"][reason]
+            for reason in dict.fromkeys((*whole["reasons"], *sorted(whole["samples"])))
+            if reason in whole["samples"]
         }
     return list(total.values())
 

@@ -103,16 +103,19 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
     sizes = corpus.sizes(plan.marks)
     total = int(sizes[usable & ~plan.heldout].sum())
     rows = []
-    reading = corpus.sidecars("read")
+    reading = [corpus.sidecars(folder) for folder in dict.fromkeys(("read", corpus.stage()))]
     for place, source in enumerate(corpus.sources):
         mine = plan.source == place
         train, held = mine & usable & ~plan.heldout, mine & usable & plan.heldout
         characters, size = int(plan.marks.characters[train].sum()), int(sizes[train].sum())
         dropped: Counter[str] = Counter()
-        for name, sidecar in zip(corpus.source_of, reading, strict=True):
-            if name == place:
-                for row in sidecar["steps"]:
-                    dropped.update({row["name"]: row["documents_in"] - row["documents_out"]})
+        mine_of = [
+            [side for side, of in zip(sides, corpus.source_of, strict=True) if of == place]
+            for sides in reading
+        ]
+        for row in (row for sides in mine_of for sidecar in sides for row in sidecar["steps"]):
+            dropped.update({row["name"]: row["documents_in"] - row["documents_out"]})
+        dead = sum(len(sidecar["dead"]) for sidecar in mine_of[0])
         found = np.bincount(plan.reason[mine], minlength=len(REASONS))
         dropped.update({REASONS[code][0]: int(found[code]) for code in range(1, len(REASONS))})
         licenses = counts.merged(sidecar["licenses"].get(str(place), {}) for sidecar in dealt)
@@ -126,6 +129,8 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
                 "planned_share": round(share, 4),
                 "realised_share": round(size / total, 4) if total else 0.0,
                 "short": wanted is not None and size < wanted * share,
+                "read": dead + sum(sidecar["steps"][0]["documents_in"] for sidecar in mine_of[0]),
+                "dead": dead,
                 "available": plan.available[place],
                 "documents": int(train.sum()),
                 "characters": characters,

@@ -70,6 +70,11 @@ def _letters(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in islice(file, LETTERS)]
 
 
+def _reasons(row: Mapping[str, Any]) -> dict[str, int]:
+    """Why documents were dropped; lines that were taken out of documents are told beside it."""
+    return {**row["reasons"], **({"repeated lines": row["lines"]} if row.get("lines") else {})}
+
+
 def steps(account: Account) -> list[Step]:
     """The waterfall; empty for conversations and preferences, whose steps are not counted."""
     counted = [row for row in account["steps"] if "documents_in" in row]
@@ -77,7 +82,7 @@ def steps(account: Account) -> list[Step]:
     return [
         Step(
             row["name"], row["documents_in"], row["documents_out"], row["characters_in"], row["characters_out"],
-            row["bytes_in"], row["bytes_out"], row["reasons"], row["documents_out"] / first if first else 0.0,
+            row["bytes_in"], row["bytes_out"], _reasons(row), row["documents_out"] / first if first else 0.0,
         )
         for row in counted
     ]  # fmt: skip

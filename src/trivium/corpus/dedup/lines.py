@@ -88,7 +88,7 @@ class Unline:
                     [piece for piece, out_ in zip(pieces, hit, strict=True) if out_], lines
                 )
                 counts.sample(row, "lines:repeated", document["key"], gone)
-                row["reasons"]["lines:repeated"] = row["reasons"].get("lines:repeated", 0) + int(hit.sum())
+                row["lines"] += int(hit.sum())
                 kept = [piece for piece, out_ in zip(pieces, hit, strict=True) if not out_]
                 document["text"] = signatures.join(kept, lines).strip()
             if not document["text"]:
