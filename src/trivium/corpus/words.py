@@ -12,11 +12,24 @@ from functools import cache, cached_property
 import numpy as np
 
 # Scripts written without spaces: each character counts as a word there.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(r"\w+(?:[.'’]\w+)*|[^\w\s]{1,2}")
-_WORD_UNSPACED = re.compile(
-    rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:[.'’][^\W{UNSPACED}]+)*|[^\w\s{UNSPACED}]{{1,2}}"
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
 )
+
+
+def _pattern(unspaced: str, rulers: bool) -> re.Pattern[str]:
+    letter, symbol = rf"[^\W{unspaced}]", rf"[^\w\s{unspaced}]"
+    pair = f"{symbol}{{1,2}}"
+    if rulers:
+        ruler = rf"({symbol})\1\1"
+        pair = rf"{ruler}\1*|{symbol}(?:(?!({symbol})\2\2){symbol})?"
+    alone = f"[{unspaced}]|" if unspaced else ""
+    return re.compile(rf"{alone}{letter}+(?:[.'’]{letter}+)*|{pair}")
+
+
+_WORD, _WORD_UNSPACED = _pattern("", False), _pattern(UNSPACED, False)
+_RULED, _RULED_UNSPACED = _pattern("", True), _pattern(UNSPACED, True)
 
 
 def codepoints(text: str) -> np.ndarray:
@@ -57,7 +70,8 @@ def _ascii_kinds() -> bytes:
 
 class Words:
     """The words of a text: letters and digits, also around a full stop or an apostrophe (3.11, don't, os.path); other
-    visible characters one or two at a time. Chosen to come closest to the tokens of spaCy, which datatrove counts.
+    visible characters one or two at a time, and a ruler (-----, ..., three or more of one) as a whole. Chosen to come closest
+    to the tokens of spaCy, which datatrove counts.
 
     The split is made with arrays over all characters at once, and a word is known by its hash: rules that only count
     need no strings, which cost more than all the counting.
@@ -78,10 +92,14 @@ class Words:
         inner = joiners[(joiners > 0) & (joiners < len(points) - 1)]
         joins = (classes[inner - 1] == _IN_WORD) & (classes[inner + 1] == _IN_WORD)
         classes[inner[joins]] = _IN_WORD
-        begins = classes != np.concatenate(([np.uint8(_SPACE)], classes[:-1]))
-        begins |= classes == ALONE
-        begins[_every_second(np.flatnonzero(classes == _OTHER))] = True
+        before = np.concatenate(([np.uint8(_SPACE)], classes[:-1]))
+        begins = (classes != before) | (classes == ALONE)
+        symbols = np.flatnonzero(classes == _OTHER)
+        same = (np.diff(symbols) == 1) & (points[symbols[1:]] == points[symbols[:-1]])
+        self._ruled = bool((same[1:] & same[:-1]).any())
+        begins[_pairs_and_rulers(symbols, same) if self._ruled else _every_second(symbols)] = True
         visible = classes != _SPACE
+        self._after_space = (before == _SPACE)[visible]
         self._points = points[visible]
         self._found = found[visible]
         self._begins = np.flatnonzero(begins[visible])
@@ -93,8 +111,11 @@ class Words:
     @cached_property
     def all(self) -> list[str]:
         """In reading order, punctuation included."""
-        found: list[str] = (_WORD_UNSPACED if self._unspaced else _WORD).findall(self.text)
-        return found
+        if self._ruled:
+            ruled = _RULED_UNSPACED if self._unspaced else _RULED
+            return [found[0] for found in ruled.finditer(self.text)]
+        words: list[str] = (_WORD_UNSPACED if self._unspaced else _WORD).findall(self.text)
+        return words
 
     @cached_property
     def distinct(self) -> list[str]:
@@ -117,6 +138,14 @@ class Words:
         """(words,) bool: words with at least one letter."""
         found: np.ndarray = (self._has & _ALPHA) != 0
         return found
+
+    def alphabetic_share(self) -> float:
+        """Of what stands between white space and has a letter or digit, the share with a letter: `trade[3].` is one word with
+        letters here, not four of which one has some."""
+        starts = np.flatnonzero(self._after_space)
+        has = np.bitwise_or.reduceat(self._found, starts) if len(starts) else self._found
+        counted = np.count_nonzero(has & _ALNUM)
+        return int(np.count_nonzero(has & _ALPHA)) / counted if counted else 0.0
 
     @cached_property
     def _has(self) -> np.ndarray:
@@ -190,6 +219,19 @@ def _every_second(places: np.ndarray) -> np.ndarray:
     return second
 
 
+def _pairs_and_rulers(places: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Of ascending places of symbols, where words begin. same (places - 1,) bool: the next one is its neighbour and its like."""
+    starts = np.concatenate(([True], ~same))
+    group = np.cumsum(starts) - 1
+    ruler = np.bincount(group)[group] >= 3
+    first = np.concatenate(([True], np.diff(places) != 1))
+    first[1:] |= (ruler[1:] != ruler[:-1]) | (ruler[1:] & starts[1:])
+    place = np.arange(len(places))
+    within = place - np.maximum.accumulate(np.where(first, place, 0))
+    begins: np.ndarray = places[np.where(ruler, within == 0, within % 2 == 0)]
+    return begins
+
+
 class Splitter:
     """Gives the words of a text, split once for all steps that ask for the same text in a row."""
 
@@ -204,6 +246,11 @@ class Splitter:
 
 _LETTERS = re.compile(r"\w+")
 _ALONE = re.compile(f"([{UNSPACED}])")
+
+
+def unspaced(text: str) -> bool:
+    """Whether there is a script in it that is written without spaces."""
+    return not text.isascii() and _ALONE.search(text) is not None
 
 
 def plain(text: str) -> str:

@@ -68,3 +68,13 @@ def test_no_network_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
         check=True,
         env={"PYTHONPATH": ":".join(sys.path), "HOME": "/nonexistent"},
     )
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr"])
+def test_capitals_do_not_change_the_language(language: str) -> None:
+    text = {
+        "en": "The command lists the files of a directory and sorts them by the time of their last change.",
+        "de": "Der Befehl zeigt die Dateien eines Verzeichnisses und ordnet sie nach der Zeit der letzten Änderung.",
+        "fr": "La commande affiche les fichiers du répertoire et les trie selon la date de leur dernière modification.",
+    }[language]
+    assert identify(text.upper()) == identify(text.lower()) and identify(text.upper())[0] == language

@@ -136,3 +136,8 @@ def test_a_hostile_line_is_linear() -> None:
     ):
         redact(text, ALL)
     assert time.process_time() - started < 30
+
+
+def test_an_address_that_is_a_version_is_no_telephone_number() -> None:
+    for text in ("version: 93.184.216.34", "release 212.555.133.12 of it"):
+        assert redact(text, Pii())[0] == text

@@ -60,6 +60,18 @@ def test_gopher_by_its_own_case(text: str, reason: str) -> None:
         assert gopher(text, **{reason: None}) != f"gopher:{reason}"
 
 
+def test_a_word_with_brackets_has_letters_and_a_ruler_is_one_word() -> None:
+    code = "the values and trades[3]. of prices[0], have volumes[1]; with orders[2]) to be limits[4], " * 12
+    assert gopher(code, "en") is None
+    assert [len(Words(text)) for text in ("-" * 46, "a ===== b", "x...", '"-----"')] == [1, 3, 2, 3]
+
+
+def test_lines_of_scripts_without_spaces_have_words() -> None:
+    text = "これは一つの長い文です。\nもう一つの長い文です。\n三つ目の文もあります。"
+    document = {"text": text}
+    assert C4Step(C4(terminal_punctuation=False))(document) is None and document["text"] == text
+
+
 def test_stop_words_follow_the_language() -> None:
     german = "Der Fluss fließt durch das Tal und die Stadt liegt daran, wie jeder weiß. " * 6
     assert gopher(german, "en") == "gopher:min_stop_words"
@@ -113,7 +125,9 @@ def test_c4_drops_lines_then_documents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "count"), [("One. Two! Three?", 3), ("No end", 1), ("Is 3.5 more? Yes.", 2), ("", 0), ('He said "no." Then left', 2)]
+    ("line", "count"), [("One. Two! Three?", 3), ("No end", 1), ("Is 3.5 more? Yes.", 2), ("", 0), ('He said "no." Then left', 2),
+     ("Mr. J. R. Smith of Acme Inc. met Dr. Lee at 5 p.m. in St. Louis.", 1), ("He waited... then left. Gone", 2),
+     ("Well... Then he left.", 2), ("See e.g. Fig. 3 for it. Done.", 2), ("他来了。她走了！好吗？", 3), ("By J. Smith et al.", 1)]
 )  # fmt: skip
 def test_sentences_are_counted(line: str, count: int) -> None:
     assert count_sentences(line) == count
@@ -191,7 +205,7 @@ def datatrove_filters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         c4_filters, "split_into_sentences", lambda text, language: [""] * count_sentences(text)
     )
     return {
-        "gopher": GopherQualityFilter(),
+        "gopher": GopherQualityFilter(max_non_alpha_words_ratio=None),
         "gopher_repetition": GopherRepetitionFilter(),
         "c4": C4QualityFilter(),
         "fineweb": FineWebQualityFilter(char_duplicates_ratio=0.1),
@@ -204,7 +218,7 @@ def test_decisions_are_those_of_datatrove(monkeypatch: pytest.MonkeyPatch) -> No
     theirs = datatrove_filters(monkeypatch)
     split = Splitter()
     ours = {
-        "gopher": GopherStep(Gopher(), split, "en"),
+        "gopher": GopherStep(Gopher(min_alphabetic_words=None), split, "en"),
         "gopher_repetition": GopherRepetitionStep(GopherRepetition(), split),
         "c4": C4Step(C4(min_sentences=5, min_words_per_line=3)),
         "fineweb": FineWebStep(FineWeb(), split),

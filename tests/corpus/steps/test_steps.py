@@ -83,7 +83,7 @@ def test_a_document_goes_through_all_steps() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet=st.sampled_from("aZb.'’ \n1_-…!中ไ\u3000é\t\u0301\U0001f600あ\ud800")))
+@given(st.text(alphabet=st.sampled_from("aZb.'’ \n1_-…!中ไ\u3000é\t\u0301\U0001f600あ\ud800々ｶ𠀀")))
 def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
     words = Words(text)
     assert len(words) == len(words.all)
@@ -97,3 +97,11 @@ def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
 def test_plain_is_the_words_in_lower_case(text: str) -> None:
     spaced = re.sub(f"([{UNSPACED}])", r" \1 ", text.lower())
     assert plain(text) == " ".join(re.findall(r"\w+", spaced))
+
+
+def test_code_is_left_as_it_is_and_keeps_its_language() -> None:
+    text = "x = 'cafe\u0301\u200b'\n\n\n\n\n\ny = 1\n"
+    document = {"text": text, "key": "k", "kind": "code", "language": "Python"}
+    for step in build_steps(stage(language={"keep": ["de"]}), Path()):
+        assert step(document) is None
+    assert (document["text"], document["language"]) == (text, "Python")

@@ -9,6 +9,10 @@ Document = dict[str, Any]
 """One document on its way: key, url, text, source, kind, license, origin, language, ... (a row of the artifact)."""
 
 
+CODE = frozenset({"code"})
+"""Kinds of sources whose text is read by machines: it stays as it is, and is in no language of people."""
+
+
 def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
     """The text with `change` made to the lines that hold one of the places (ascending): the others are not looked at."""
     pieces, done = [], 0

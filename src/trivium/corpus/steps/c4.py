@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 
 from trivium.corpus.steps.base import Document
+from trivium.corpus.words import plain, unspaced
 from trivium.recipe.steps import C4
 
 TERMINAL = (".", "?", "!", '"', "'")
 POLICY = re.compile("terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
-_SENTENCE_END = re.compile(r"[.!?…。！？।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
+_SENTENCE_END = re.compile(r"(?<!\.)\.(?!\.)[\"'”’»)\]]*(?=\s|$)|[!?…！？।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
+_DOTS = re.compile(r"\.{2,}[\"'”’»)\]]*(?=\s+[\"'“‘(]*[A-Z]|\s*$)")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'“‘-])(?:[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z]|mr|mrs|ms|messrs|dr|prof|rev|hon|gen|col|lt|sgt|capt|sen|rep|gov"
+    r"|st|jr|sr|vs|cf|al|inc|ltd|co|corp|bros|no|vol|pp|fig|eq|ed|eds|jan|feb|mar|apr|aug|sept?|oct|nov|dec)$",
+    re.IGNORECASE,
+)
+"""What nltk's Punkt takes for an abbreviation in English: initials, titles, firms, months."""
 
 
 class C4Step:
@@ -60,11 +68,23 @@ class C4Step:
             line = _CITATION.sub("", line)
         if limit.terminal_punctuation and (not line.endswith(TERMINAL) or line.endswith("...")):
             return None
-        return line if len(words) >= (limit.min_words_per_line or 0) else None
+        least = limit.min_words_per_line or 0
+        enough = len(words) >= least or (unspaced(line) and len(plain(line).split()) >= least)
+        return line if enough else None
 
 
 def count_sentences(line: str) -> int:
-    """Sentences of a line: marks that end one, and what stands after the last of them."""
-    ends = list(_SENTENCE_END.finditer(line))
-    rest = line[ends[-1].end() :] if ends else line
+    """Sentences of a line, as nltk's Punkt counts them: marks that end one, and what stands after the last of them. A full stop
+    behind an abbreviation ends none unless the line does, dots only before a capital."""
+    ends = [found.end() for found in _SENTENCE_END.finditer(line) if not _abbreviates(line, found)]
+    ends += [found.end() for found in _DOTS.finditer(line)]
+    rest = line[max(ends) :] if ends else line
     return len(ends) + bool(rest.strip())
+
+
+def _abbreviates(line: str, found: re.Match[str]) -> bool:
+    """Whether a full stop shortens the word before it, with more of the sentence to come."""
+    if found[0] != "." or not line[found.end() :].strip():
+        return False
+    start = line.rfind(" ", 0, found.start()) + 1
+    return _ABBREVIATION.search(line[max(0, start - 1) : found.start()]) is not None

@@ -73,10 +73,8 @@ class GopherStep:
 
     def _vocabulary(self, words: Words, document: Document) -> str | None:
         limit = self.config
-        if limit.min_alphabetic_words is not None:
-            alphabetic = int(np.count_nonzero(words.alphabetic))
-            if alphabetic / len(words) < limit.min_alphabetic_words:
-                return "min_alphabetic_words"
+        if limit.min_alphabetic_words is not None and words.alphabetic_share() < limit.min_alphabetic_words:
+            return "min_alphabetic_words"
         needed = limit.min_stop_words
         stop_words = self.stop_words.get(document.get("language") or self.language)
         if (

@@ -11,7 +11,7 @@ import re
 from functools import cache
 from typing import Any
 
-from trivium.corpus.steps.base import Document
+from trivium.corpus.steps.base import CODE, Document
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Language
 
@@ -39,6 +39,8 @@ def identify(text: str) -> tuple[str | None, float]:
     sample = _SPACE.sub(" ", _spread(text)).strip()
     if not any(map(str.isalpha, sample)):
         return None, 0.0
+    if sum(map(str.isupper, sample)) > sum(map(str.islower, sample)):
+        sample = sample.lower()  # the model has seen few pages in capitals, and takes them for anything
     best = _model().detect(sample, model="lite", k=1)[0]
     return str(best["lang"]), min(1.0, float(best["score"]))
 
@@ -60,6 +62,8 @@ class LanguageStep:
         self.min_score = config.min_score
 
     def __call__(self, document: Document) -> str | None:
+        if document.get("kind") in CODE:
+            return None  # the source says in which language a program is
         language, score = identify(document["text"])
         document["language"], document["language_score"] = language, score
         if self.keep is None:

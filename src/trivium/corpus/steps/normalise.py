@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from trivium.corpus.steps.base import Document, on_lines
+from trivium.corpus.steps.base import CODE, Document, on_lines
 from trivium.corpus.words import codepoints
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Normalise
@@ -104,7 +104,9 @@ class NormaliseStep:
         self.blank_to = "\n" * ((most or 0) + 1)
 
     def __call__(self, document: Document) -> str | None:
-        document["text"] = text = self.text(document["text"])
+        text: str = document["text"]
+        if document.get("kind") not in CODE:
+            document["text"] = text = self.text(text)
         return None if text and not text.isspace() else "normalise:empty"
 
     def text(self, text: str) -> str:

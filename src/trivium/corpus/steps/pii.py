@@ -192,6 +192,8 @@ def _is_card(found: re.Match[str]) -> bool:
 def _is_phone(found: re.Match[str], regions: list[str]) -> bool:
     """A number with a country code, or one written with separators that is valid in one of the regions."""
     phonenumbers, written = _libraries()[0], found[0]
+    if _IPV4.fullmatch(written):  # or a version, which is why it still stands there
+        return False
     if written.startswith("+"):
         tried: list[str | None] = [None]
     elif _SEPARATED.search(written) and not _DATE.search(written):
