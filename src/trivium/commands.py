@@ -156,12 +156,14 @@ def inspect(artifact: Path, page: Path | None) -> None:
 def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
     recipe = _load(path, overrides)
     from trivium.pipeline.account import current
+    from trivium.pipeline.checks import check_precision
     from trivium.pipeline.run import status
     from trivium.plan.cost import estimate
     from trivium.plan.machine import measured_peak
 
     places = _places(path, store, runs)
     statuses = status(recipe, **places)
+    check_precision(recipe, [status.name for status in statuses if not status.cached])
     peak = measured_peak(cache=store / MACHINE)
     data = current(places["store"], [one for one in statuses if one.kind == "data"])
     size = "train_characters"

@@ -3,7 +3,7 @@ import json
 import pytest
 from pipeline_fakes import Bench, Fake, default, stages
 
-from trivium.errors import DataError
+from trivium.errors import DataError, RecipeError
 
 
 def with_keys(**splits):
@@ -116,3 +116,19 @@ def test_what_a_teacher_wrote_is_checked_before_it_is_trained_on(bench: Bench):
     bench.kinds["synthesize"].version = 2
     bench.run(values)
     assert "safety" in bench.started()
+
+
+def test_bf16_on_a_processor_without_it_is_refused_before_anything_runs(bench: Bench, monkeypatch):
+    from trivium.train import machine
+
+    monkeypatch.setattr(machine, "native_bf16", lambda device: False)
+    values = stages()
+    values["chat"]["precision"] = "bf16"
+    with pytest.raises(RecipeError, match="has no instructions for it") as caught:
+        bench.run(values)
+    assert caught.value.where == "stages.chat.precision" and bench.started() == {}
+    values["chat"]["launch"] = {"kind": "slurm"}  # another machine's processor
+    bench.run(values)
+    monkeypatch.setattr(machine, "native_bf16", lambda device: True)
+    values["chat"]["launch"] = {"kind": "local"}
+    bench.run(values)

@@ -42,6 +42,17 @@ def test_training_is_palm_s_formula(shape: ModelShape, vocabulary: int) -> None:
     assert flops.training(config, 128) == 6 * counted + attention
 
 
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_a_step_of_full_rows_is_tokens_times_the_work_of_one(shape: ModelShape, vocabulary: int) -> None:
+    config = ModelConfig.from_shape(shape, vocabulary)
+    for frozen, each in ((False, flops.training), (True, flops.adapting)):
+        work = flops.step(config, 5 * 128, 5 * 128**2, frozen=frozen)
+        assert work == 5 * 128 * each(config, 128)
+        assert (
+            flops.step(config, 5 * 128, 10 * 64**2, frozen=frozen) < work
+        )  # shorter documents, less attention
+
+
 def test_forward_is_what_torch_counts() -> None:
     """torch's own counter of matrix products, on one row."""
     import torch

@@ -244,3 +244,9 @@ def test_the_schema_knows_units_and_help() -> None:
     (stages,) = found["properties"]["stages"]["patternProperties"].values()
     kinds = stages["discriminator"]["mapping"]
     assert {stage["kind"] for stage in yaml.safe_load(starter("a"))["stages"].values()} <= set(kinds)
+
+
+@pytest.mark.parametrize("betas", ["[0.9, 1.5]", "[1, 0.9]", "[-0.1, 0.9]"])
+def test_betas_that_keep_all_or_more_are_refused(betas: str) -> None:
+    error = refuse(RECIPE.replace("    steps: 1000\n", f"    steps: 1000\n    betas: {betas}\n"))
+    assert "betas" in error.where

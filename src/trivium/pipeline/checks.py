@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from trivium.corpus import records
 from trivium.corpus.contamination import OVERLAP
-from trivium.errors import DataError
+from trivium.errors import DataError, RecipeError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.models import Recipe
 from trivium.recipe.synthesis import SynthesizeStage
+from trivium.recipe.training import TrainingStage
+
+
+def check_precision(recipe: Recipe, names: Iterable[str]) -> None:
+    """RecipeError for the first of these stages that asks for bf16 on a processor of this machine that has none.
+
+    It would be emulated: minutes of silence, then a training that is slower than in float32 and less exact.
+    """
+    for name in names:
+        stage = recipe.stages[name]
+        if not isinstance(stage, TrainingStage) or stage.precision != "bf16" or stage.launch.kind != "local":
+            continue
+        from trivium.train import machine
+
+        device = machine.resolve(stage).device
+        if not machine.native_bf16(device):
+            raise RecipeError(
+                f"`precision: bf16`, and this machine's {device} has no instructions for it",
+                where=f"stages.{name}.precision",
+                fix="write `precision: auto`, which takes float32 here",
+            )
 
 
 def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:

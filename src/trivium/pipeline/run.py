@@ -15,7 +15,7 @@ from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
 from trivium.files import append_line
-from trivium.pipeline.checks import check_overlap
+from trivium.pipeline.checks import check_overlap, check_precision
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import Graph, build, execution_order
@@ -112,6 +112,7 @@ def run(
     """
     started = time.monotonic()
     plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
+    check_precision(recipe, [name for name in plan.order if not store.has(plan.prints[name])])
     tracking = Tracking(recipe.name, recipe.track, plan.links)
     tracking.check()
     tell = _Log(plan.links / "events.jsonl", emit, tracking)

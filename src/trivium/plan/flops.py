@@ -66,6 +66,16 @@ def adapting(config: ModelConfig, context: int) -> int:
     return 2 * forward(config, context) + 2 * attention
 
 
+def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False) -> float:
+    """FLOPs of a training step over `tokens` tokens whose documents' squared lengths sum to `squares`.
+
+    `frozen`: only adapters are trained. Equals `training` (or `adapting`) times the tokens where each row is one document.
+    """
+    per_token = forward(config, 0)
+    per_square = 4 * config.layers * config.heads * config.head_dim
+    return (2 if frozen else 3) * per_token * tokens + 3 * per_square * squares
+
+
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float) -> float:
     """Model FLOPs utilisation: the share of the `peak` (FLOP/s) that a throughput uses."""
     return tokens_per_second * flops_per_token / peak

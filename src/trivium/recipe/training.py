@@ -42,6 +42,10 @@ class Samples(Strict):
     """0 takes the likeliest token every time."""
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""Of a running mean that is kept at each step: 1 would keep all of it for ever."""
+
+
 class TrainingStage(StageBase):
     """Fields that every phase shares."""
 
@@ -76,7 +80,8 @@ class TrainingStage(StageBase):
     """Final learning rate as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled decay, on matrices only."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """AdamW's decay of the running means of gradients and of their squares: below 1."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
     guard: Guard = Guard()

@@ -208,6 +208,18 @@ def muon_on_split_matrices(look: Look) -> Found:
             )
 
 
+def rising_and_falling_at_once(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        if stage.schedule == "wsd" and stage.warmup + stage.decay > 1:
+            yield look.error(
+                f"the learning rate rises in the first {stage.warmup:g} of the steps and falls in the last {stage.decay:g}: "
+                "together that is more than all of them",
+                name,
+                "warmup",
+                fix=f"write `warmup: {max(0.0, 1 - stage.decay):g}` or less, or a smaller `decay`",
+            )
+
+
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_duration,
     heads_do_not_divide,
@@ -221,4 +233,5 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     adapter_on_split_matrices,
     muon_on_split_matrices,
     float8_where_it_cannot_be,
+    rising_and_falling_at_once,
 )

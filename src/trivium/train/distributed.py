@@ -136,6 +136,10 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def layout() -> tuple[int, int]:
     """(place among, number of) the ranks that see rows of their own."""
     return mesh().place(*ROWS), mesh().size(*ROWS)

@@ -43,6 +43,7 @@ def train(run: Run) -> dict[str, Any]:
         while state["step"] < run.steps:
             step = state["step"]
             micro = [moved(b, run.machine.device) for b in run.batches.batch(state["position"])]  # LOAD
+            progress.sees(micro)
             units = torch.stack([objective.weight(batch) for batch in micro]).sum()
             weight = global_sum(units).clamp_min(1)  # the one denominator, known before the forward pass
             total = torch.zeros((), device=run.machine.device)

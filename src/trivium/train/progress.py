@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Sequence as Many
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trivium.train.distributed import any_rank, global_sum, rank
+from trivium.train.distributed import any_rank, global_sum, rank, world
 from trivium.train.run import Run, State
 from trivium.train.validation import validate
+from trivium.types import Batch, Event
 
 
 class Progress:
@@ -20,10 +23,28 @@ class Progress:
 
     def __init__(self, run: Run, state: State) -> None:
         self.run, self.state = run, state
-        self.rates: list[float] = []
+        self.rates: list[float] = []  # seconds of each step
+        self.speeds: list[float] = []  # FLOP/s of each step on this rank
+        self.peak, self.work = run.peak, 0.0
         self.clock = time.monotonic()
         self.first = state["step"]
         self.samples = Samples(run, state)
+
+    def sees(self, micro: Many[Batch]) -> None:
+        """Counts what this rank's next step computes, without padding.
+
+        `Run.work` makes FLOPs of (tokens, squares): the sum of the documents' squared lengths is what attention's products grow
+        with, whole squares although the mask hides half, as in `plan.flops`. Without it, `Run.flops_per_step` is shared out.
+        """
+        if self.run.work is None:
+            self.work = self.run.flops_per_step / world()
+            return
+        real = [batch["doc_id"] >= 0 for batch in micro]
+        tokens = sum(int(place.sum()) for place in real)
+        squares = sum(
+            int((2 * batch["positions"] + 1)[place].sum()) for batch, place in zip(micro, real, strict=True)
+        )
+        self.work = self.run.work(tokens, squares) + self.run.live_flops / world()
 
     def after(self, step: int, metrics: dict[str, Tensor], norm: float, lr: float) -> None:
         seconds = time.monotonic() - self.clock
@@ -34,6 +55,7 @@ class Progress:
         self.clock = time.monotonic()  # looks are no part of a step
         if step > self.first:  # the first step pays for compiling and for warm caches
             self.rates.append(seconds)
+            self.speeds.append(self.work / seconds)
         every = self.run.config.log_every
         if (step + 1) % every and step + 1 != self.run.steps and step != 0:
             return  # which steps are logged depends on the step alone: the curve of a resumed run is the same
@@ -41,30 +63,44 @@ class Progress:
         values = {name: float(pair[0] / pair[1].clamp_min(1)) for name, pair in summed.items()}
         self.state["curve"].append([step + 1, values["loss"]])
         typical = self.typical() or seconds
-        event = {"step": step + 1, "steps": self.run.steps, **values, "lr": lr, "grad_norm": norm}
-        event |= {"mfu": self.run.flops_per_step / typical / self.run.peak, "seconds_per_step": typical}
+        event: Event = {"step": step + 1, "steps": self.run.steps, **values, "lr": lr, "grad_norm": norm}
+        event |= {"mfu": self.utilisation(), "seconds_per_step": typical}
         event["memory"] = peak_memory(self.run.machine.device)
         self.run.emit({"event": "step", **event, "eta_s": typical * (self.run.steps - step - 1)})
 
     def typical(self) -> float | None:
         """Median seconds of the last hundred steps."""
-        recent = sorted(self.rates[-100:])
-        return recent[len(recent) // 2] if recent else None
+        return statistics.median_low(self.rates[-100:]) if self.rates else None
+
+    def utilisation(self) -> float | None:
+        """Share of the matmul peak that the median of the last hundred steps reached (model FLOPs utilisation), at most 1.
+
+        A peak that steps exceed was measured while the machine had other work: it is raised to what they reached.
+        """
+        if not self.speeds:
+            return None
+        speed = statistics.median_low(self.speeds[-100:])
+        if speed > self.peak:
+            if self.peak == self.run.peak:
+                self.run.emit({"event": "warning", "message": TOO_LOW})
+            self.peak = speed
+        return speed / self.peak
 
     def summary(self) -> dict[str, Any]:
         typical = self.typical()
-        mfu = self.run.flops_per_step / typical / self.run.peak if typical else None
         curve = self.state["curve"]
         return {
             "steps": self.run.steps,
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
-            "mfu": mfu,
+            "mfu": self.utilisation(),
             "memory": peak_memory(self.run.machine.device),
             "curve": curve,
             "samples": self.state.get("samples", []),
         }
 
+
+TOO_LOW = "training is faster than the matmul peak that was measured: the machine was busy then, so the peak is raised"
 
 KEPT = 16
 """Most looks at samples that a report shows."""

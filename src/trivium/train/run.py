@@ -52,7 +52,11 @@ class Run:
     validation: Batches | None = None  # a fixed held-out set; batch(0) is all of it
     sources: tuple[str, ...] = ()  # what its `source` counts
     sample: Callable[[], list[dict[str, str]]] | None = None  # what the model says to a few prompts
-    flops_per_step: float = 0.0
+    flops_per_step: float = (
+        0.0  # over all ranks, from what the data is like: whether to compile is decided by it
+    )
+    live_flops: float = 0.0  # of these, what making a batch takes (types.LiveBatches)
+    work: Callable[[int, int], float] | None = None  # see `Progress.sees`
     peak: float = 1.0  # measured matmul peak, FLOP/s
 
 
