@@ -257,7 +257,7 @@ MISTAKES = {
         (changed("init: base", "init: base\n    adapter: {rank: 4}\n    parallel: {pipeline: 2}"), "19, stage chat, field parallel.pipeline", "`pipeline: 2`", "`data`"),
     ],
     "rising_and_falling_at_once": [
-        (changed("init: base", "init: base\n    schedule: wsd\n    warmup: 0.7\n    decay: 0.5"), "20, stage chat, field warmup", "rises in the first 0.7 of the steps and falls in the last 0.5", "`warmup: 0.5` or less"),
+        (changed("init: base", "init: base\n    schedule: wsd\n    warmup: 0.7\n    decay: 0.5"), "19, stage chat, field warmup", "rises in the first 0.7 of the steps and falls in the last 0.5", "`warmup: 0.5` or less"),
     ],
     "tokenizer_not_imported": [
         (changed("init: base", "init: theirs\n    tokenizer: vocab", "", "  theirs: {kind: import, path: x.gguf}\n"), "18, stage chat, field tokenizer", "`vocab` is not the one that came with `theirs`", "tokenizer: theirs"),

@@ -68,8 +68,7 @@ def train(run: Run) -> dict[str, Any]:
                 recover.refuse(run, optimizer, writer, state, guard, reason, mean)
                 continue
             guard.accept(mean)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule.factor(config, step, run.steps)
+            schedule.set_rates(optimizer, config, step, run.steps)
             optimizer.step()  # STEP
             optimizer.zero_grad(set_to_none=True)
             metrics |= balance(model, global_sum)
