@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasketch import MinHash, MinHashLSH
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.corpus import dedup, engine
 from trivium.corpus.dedup import lines, minhash
@@ -144,3 +146,10 @@ def test_signatures_see_words_and_characters_of_scripts_without_spaces() -> None
     )
     assert 0.5 < (chinese[0] == chinese[1]).mean() < 1
     assert (marks.bands(marks.signatures(["", "..."], config), config) == marks.NONE).all()
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_plain_text_is_hashed_as_any_other(text: str) -> None:
+    """The short way for ASCII gives what the long way gives: a letter beyond it is added and taken away with its line."""
+    config = Lines(min_characters=1)
+    assert marks.line_hashes(text, config).tolist() == marks.line_hashes(text + "\né", config).tolist()[:-1]

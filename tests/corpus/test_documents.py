@@ -63,12 +63,13 @@ def test_every_document_is_kept_or_dropped_with_a_reason(made: Any) -> None:
 def talked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Path]:
     """The same of conversations."""
     folder = tmp_path_factory.mktemp("talks")
+    (folder / "rows").mkdir()
     for number in range(4):
         rows = [{"prompt": text(i, 9), "completion": text(number * 99 + i % 30, 40)} for i in range(40)]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{number}.jsonl").write_text(lines + "no json\n")
+        (folder / "rows" / f"{number}.jsonl").write_text(lines + "no json\n")
     config = {
-        **{"format": "conversations", "sources": [{"kind": "jsonl", "path": "."}], "pii": True},
+        **{"format": "conversations", "sources": [{"kind": "jsonl", "path": "rows"}], "pii": True},
         **{"dedup": {"fuzzy": True}, "keep_rejects": True, "heldout": 0.2, "workers": 1},
     }
     stage(folder, folder / "out", **config)
