@@ -10,7 +10,7 @@ from trivium.recipe.base import Fraction, Name, StageBase, how
 from trivium.recipe.dedup import Dedup
 from trivium.recipe.mix import Mix
 from trivium.recipe.sources import Source
-from trivium.recipe.steps import Extract, Language, Normalise, Pii, Quality, RulesBlock, Switch
+from trivium.recipe.steps import Extract, Language, Normalise, Pii, PlugInStep, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
 
 
@@ -39,6 +39,8 @@ class DataStage(StageBase):
     """Documents: published heuristic rules: gopher, gopher_repetition, c4, fineweb. `web` is FineWeb's selection."""
     quality: Quality | None = None
     """A trained quality score, and the least one that is kept."""
+    steps: list[PlugInStep] = []
+    """Steps of other packages (entry points `trivium.steps`), in their order, before `pii`."""
     pii: Switch[Pii] = None
     """Personal data and secrets replaced by placeholders."""
     dedup: Switch[Dedup] = Dedup()

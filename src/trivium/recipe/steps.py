@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny, model_validator
 
 from trivium.recipe.base import Fraction, Strict
+from trivium.recipe.kinds import added
 
 Block = TypeVar("Block", bound=Strict)
 Size = Annotated[int, Field(ge=0)]
@@ -214,3 +215,30 @@ class Pii(Strict):
     """Credit card numbers with a known issuer and a right check digit."""
     secrets: bool = True
     """Keys and tokens: AWS, GitHub, Slack, Stripe and others, JWTs, private keys, passwords in assignments."""
+
+
+class StepBase(Strict):
+    """A step of another package: a model with a literal `kind`, found through the entry points `trivium.steps`."""
+
+    kind: str
+
+    @classmethod
+    def implementation(cls) -> Any:
+        """What does it: called with (this block, the recipe's folder), gives a `trivium.corpus.steps.Step`."""
+        raise NotImplementedError
+
+
+PlugInStep = Annotated[SerializeAsAny[StepBase], PlainValidator(lambda value: _added(value))]
+
+
+def _added(value: Any) -> StepBase:
+    """The block of a plug-in, checked by the plug-in's own model."""
+    if isinstance(value, StepBase):
+        return value
+    models = added("trivium.steps", StepBase)
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind not in models:
+        raise ValueError(
+            f"no package here brings a step of the kind {kind!r}; known: {', '.join(models) or 'none'}"
+        )
+    return models[kind].model_validate(value)

@@ -42,6 +42,7 @@ def build_steps(config: DataStage, folder: Path) -> list[Step]:
         steps.append(FineWebStep(rules.fineweb, split))
     if config.quality:
         steps.append(QualityStep(config.quality, split, folder))
+    steps += [step.implementation()(step, folder) for step in config.steps]
     if config.pii:
         steps.append(PiiStep(config.pii))
     return steps
