@@ -117,6 +117,43 @@ def test_weights_of_another_shape_are_named(tmp_path):
         hf.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", [hf.WEIGHTS, "config.json"])
+def test_a_folder_in_the_place_of_a_file(tmp_path, name):
+    hf.save(make(), tmp_path, eos=5, pad=1)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ArtifactError, match=r"is a folder|no config\.json"):
+        hf.load(tmp_path)
+
+
+def test_tied_embeddings_beside_another_head_are_explained(tmp_path):
+    hf.save(make(tie_embeddings=False), tmp_path, eos=5, pad=1)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    with pytest.raises(ArtifactError) as caught:
+        hf.load(tmp_path)
+    assert "hold another one (lm_head.weight)" in caught.value.what
+    assert '"tie_word_embeddings": false' in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": 3}, "4 heads cannot share 3 key/value heads"),
+        ({"num_attention_heads": 0}, "cannot be read"),
+        ({"num_hidden_layers": -1}, "`layers` is -1"),
+        ({"hidden_size": 32.0, "head_dim": 8}, "`dim` is 32.0"),
+        ({"head_dim": 7}, "cannot be turned in pairs"),
+    ],
+)
+def test_counts_that_make_no_network_are_named(tmp_path, changes, message):
+    hf.save(make(), tmp_path, eos=5, pad=1)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ArtifactError, match=message):
+        hf.load(tmp_path)
+
+
 def test_a_flipped_bit_is_found_by_the_checksum(tmp_path):
     hf.save(make(), tmp_path, eos=5, pad=1)
     path = tmp_path / hf.WEIGHTS

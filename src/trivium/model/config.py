@@ -116,7 +116,25 @@ class ModelConfig:
             return (1, self.latent.kv_rank), (1, self.latent.turned)
         return (self.kv_heads, self.head_dim), (self.kv_heads, self.head_dim)
 
+    def _check(self) -> None:
+        """ValueError for numbers that make no network."""
+        for name in ("vocab_size", "dim", "layers", "heads", "kv_heads", "head_dim", "hidden", "context"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"`{name}` is {value!r}, no number of one or more")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key/value heads evenly")
+        if self.turned % 2 or not 0 < self.turned <= self.head_dim:
+            raise ValueError(f"{self.turned} of a head's {self.head_dim} numbers cannot be turned in pairs")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"the window is {self.window}")
+        experts = self.experts
+        if experts is not None and not 0 < experts.top_k <= experts.count:
+            raise ValueError(f"each token goes to {experts.top_k} of {experts.count} experts")
+        if experts is not None and (experts.groups < experts.top_groups or experts.count % experts.groups):
+            raise ValueError(f"{experts.count} experts do not lie in {experts.groups} groups")
+
     def __post_init__(self) -> None:
+        self._check()
         if self.window is None or not self.windowed:  # one spelling for one network
             object.__setattr__(self, "window", None)
             object.__setattr__(self, "windowed", frozenset())

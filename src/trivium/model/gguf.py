@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from trivium.errors import ArtifactError, TriviumError
 from trivium.model.config import ModelConfig
-from trivium.model.rope import frequencies
+from trivium.model.rope import frequencies, yarn_factor
 from trivium.recipe.network import RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "granite")
@@ -42,7 +43,17 @@ _INNER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_BROKEN = (ValueError, IndexError, KeyError, OverflowError, TypeError, MemoryError, EOFError, OSError)
+_BROKEN = (
+    ValueError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    MemoryError,
+    EOFError,
+    OSError,
+    ZeroDivisionError,
+)
 """What the reader raises for bytes that are no GGUF."""
 
 
@@ -126,7 +137,7 @@ def _config(meta: dict[str, Any], family: str, state: dict[str, Tensor]) -> Mode
         return meta[f"{family}.{key}"] if default is None else meta.get(f"{family}.{key}", default)
 
     dim, layers, heads = of("embedding_length"), of("block_count"), of("attention.head_count")
-    head_dim = of("attention.key_length", dim // heads)
+    head_dim = of("attention.key_length", dim // max(heads, 1))
     if of("rope.dimension_count", head_dim) != head_dim:
         raise ArtifactError("the checkpoint turns only part of each head", fix="use another one")
     scales: dict[str, Any] = {}
@@ -152,19 +163,37 @@ def _config(meta: dict[str, Any], family: str, state: dict[str, Tensor]) -> Mode
         qk_norm="model.layers.0.self_attn.q_norm.weight" in state,
         qkv_bias="model.layers.0.self_attn.q_proj.bias" in state,
         output_bias="model.layers.0.self_attn.o_proj.bias" in state,
-        rope_scaling=_scaling(of, meta.get(f"{family}.rope.scaling.type", "none")),
+        rope_scaling=_scaling(lambda key: meta.get(f"{family}.rope.{key}")),
         no_rope=frozenset(range(3, layers, 4)) if family == "smollm3" else frozenset(),
         **scales,
     )
 
 
-def _scaling(of: Any, kind: str) -> RopeScaling | None:
-    if kind not in ("linear", "yarn"):
+def _scaling(of: Callable[[str], Any]) -> RopeScaling | None:
+    """What llama.cpp makes of the keys: a factor without a kind is linear, also under the key of old files."""
+    factor = float(of("scaling.factor") or of("scale_linear") or 1.0)
+    kind = of("scaling.type") or "linear"
+    if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
-    fields = {"kind": kind, "factor": of("rope.scaling.factor")}
-    if kind == "yarn":
-        fields["original"] = of("rope.scaling.original_context_length")
-    return RopeScaling.model_validate(fields)
+    if kind not in ("linear", "yarn") or (of("scaling.alpha") or 0.0) != 0.0:
+        raise ArtifactError(
+            f"the GGUF file slows rotary positions by {kind!r}", fix="use one with linear or yarn"
+        )
+    sharper = float(of("scaling.attn_factor") or 1.0) * float(of("scaling.yarn_attn_factor") or 1.0)
+    if kind == "linear":
+        if sharper != 1.0:
+            raise ArtifactError("the GGUF file has an attention factor without yarn", fix="use another one")
+        return RopeScaling(kind="linear", factor=factor)
+    if (of("scaling.yarn_ext_factor") or 1.0) not in (1.0, -1.0) or of("scaling.yarn_log_multiplier"):
+        raise ArtifactError("the GGUF file has a yarn of its own kind", fix="use another one")
+    return RopeScaling(
+        kind="yarn",
+        factor=factor,
+        original=of("scaling.original_context_length"),
+        beta_fast=of("scaling.yarn_beta_fast") or 32.0,
+        beta_slow=of("scaling.yarn_beta_slow") or 1.0,
+        attention=None if sharper == 1.0 else sharper * yarn_factor(factor),
+    )
 
 
 def _llama3(config: ModelConfig, factors: Tensor, path: Path) -> RopeScaling:

@@ -176,6 +176,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
                 fix="use a checkpoint with .safetensors files; the one who made it can write them",
             ) from None
         raise ArtifactError(f"the checkpoint has no {path.name}", where=str(path.parent)) from None
+    except OSError as error:
+        what = (
+            f"{path.name} is a folder" if path.is_dir() else f"{path.name} cannot be read: {error.strerror}"
+        )
+        raise ArtifactError(what, where=str(path), fix="copy the checkpoint again") from None
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(4)
@@ -189,12 +194,21 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], path: Path) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    stored = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = [
+        name for name in sorted(expected.keys() | stored.keys()) if expected.get(name) != stored.get(name)
+    ]
+    if wrong == ["lm_head.weight"] and wrong[0] not in expected:
+        raise ArtifactError(
+            "config.json says that the output matrix is the embeddings (`tie_word_embeddings`), and the weights hold "
+            "another one (lm_head.weight)",
+            where=str(path),
+            fix='write "tie_word_embeddings": false in config.json if lm_head.weight is meant; else remove that tensor',
+        )
     if wrong:
         none = "none"
         shown = ", ".join(
-            f"{n} (config: {expected.get(n, none)}, file: {found.get(n, none)})" for n in wrong[:5]
+            f"{n} (config: {expected.get(n, none)}, file: {stored.get(n, none)})" for n in wrong[:5]
         )
         first = ", the first five" if len(wrong) > 5 else ""
         raise ArtifactError(
