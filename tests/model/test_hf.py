@@ -2,14 +2,17 @@
 
 import json
 
+import families
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from trivium.errors import ArtifactError
 from trivium.files import sha256
 from trivium.generate.engine import SamplingParams, generate
 from trivium.model import hf
 from trivium.model.config import ModelConfig
+from trivium.model.int8 import Int8Linear
 from trivium.model.transformer import Transformer
 
 SHAPES = {
@@ -83,6 +86,91 @@ def test_int8_layout_is_read_by_transformers(tmp_path):
     noise = (a - exact).abs().max()  # rounding to int8 and bf16
     assert (a - b).abs().max() < noise
     assert noise < 0.15 * exact.std()
+
+
+@pytest.mark.parametrize("name", ["gemma 3", "phi 4 mini's turned part"])
+def test_int8_of_any_family_is_read_by_transformers(tmp_path, name):
+    pytest.importorskip("compressed_tensors")
+    from transformers import AutoModelForCausalLM
+
+    families.checkpoint(name, tmp_path / "theirs")
+    model = hf.load(tmp_path / "theirs").eval()
+    small = hf.quantized(model).eval()
+    assert any(isinstance(layer, Int8Linear) for layer in small.modules())
+    hf.save(small, tmp_path / "int8", eos=96, pad=1)
+    ours = families.logits(hf.load(tmp_path / "int8").eval(), families.tokens())
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "int8", dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        expected = theirs(families.tokens()).logits.float()
+    exact = families.logits(model, families.tokens())
+    assert ((ours - expected).norm() / exact.norm()).item() < 0.03  # bf16 on both sides, in other orders
+    assert 0 < ((ours - exact).norm() / exact.norm()).item() < 0.1
+
+
+@pytest.mark.parametrize("name", ["gpt 2", "gpt-oss", "qwen3 moe"])
+def test_families_without_an_int8_layout_are_refused_by_name(tmp_path, name):
+    families.checkpoint(name, tmp_path)
+    small = hf.quantized(hf.load(tmp_path))
+    with pytest.raises(ArtifactError, match=r"gpt2|mixture of experts") as caught:
+        hf.save(small, tmp_path / "int8", eos=96, pad=1)
+    assert "bf16" in caught.value.fix
+    assert not (tmp_path / "int8").exists()
+
+
+def test_float32_scales_are_not_rounded(tmp_path):
+    """As llm-compressor writes them for a float32 model."""
+    hf.save(hf.quantized(make(dim=64, heads=4, head_dim=16)), tmp_path, eos=5, pad=1)
+    path = tmp_path / hf.WEIGHTS
+    state = load_file(path)
+    for name, tensor in state.items():
+        if name.endswith("_scale"):
+            state[name] = tensor.float() * 1.0013  # no number of bf16
+    save_file(state, path, metadata={"format": "pt"})
+    loaded = hf.load(tmp_path).eval()
+    layer = loaded.model.layers[0].mlp.up_proj
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(layer.dequantised(), state[name].float() * state[f"{name}_scale"])
+    x = torch.randn(2, 64, dtype=torch.bfloat16)
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.dequantised().bfloat16()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_activations": {"num_bits": 8, "dynamic": True}}, "W8A8"),
+        ({"weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "channel"}}, "num_bits"),
+        ({"weights": {"num_bits": 8, "type": "int", "symmetric": False, "strategy": "group"}}, "strategy"),
+    ],
+)
+def test_other_schemes_are_not_taken_for_int8_weights(tmp_path, changes, message):
+    hf.save(hf.quantized(make()), tmp_path, eos=5, pad=1)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"]["config_groups"]["group_0"] |= changes
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=message):
+        hf.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma 3", "deepseek 3", "gpt-oss"])
+def test_saving_in_bf16_rounds_each_weight_once(tmp_path, name):
+    from transformers import AutoModelForCausalLM
+
+    families.checkpoint(name, tmp_path / "theirs")
+    model = hf.load(tmp_path / "theirs").eval()
+    hf.save(model, tmp_path / "half", eos=96, pad=1, dtype=torch.bfloat16)
+    hf.save(model, tmp_path / "whole", eos=96, pad=1)
+    half, whole = load_file(tmp_path / "half" / hf.WEIGHTS), load_file(tmp_path / "whole" / hf.WEIGHTS)
+    for tensor_name, tensor in whole.items():
+        kept = tensor_name.endswith(hf.KEPT)
+        assert torch.equal(half[tensor_name], tensor if kept else tensor.bfloat16())
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = theirs(families.tokens()).logits
+    assert (
+        families.logits(hf.load(tmp_path / "half").eval(), families.tokens()) - expected
+    ).abs().max() < 1e-4
 
 
 def test_weights_survive_a_round_trip_bit_for_bit(tmp_path):

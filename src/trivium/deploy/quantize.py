@@ -1,34 +1,46 @@
-"""Shrinks a checkpoint: int8 weights, one scale per output channel, in a layout that other engines read."""
+"""Shrinks a checkpoint, in a layout that other engines read: int8 weights with one scale per output channel, or bfloat16."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from trivium.model.hf import WEIGHTS, load, quantized, save
+from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
 
 
-def quantize(source: Path, out: Path) -> dict[str, float]:
-    """Writes the int8 checkpoint of `source` to `out`; returns sizes in bytes and the largest rounding error.
+def quantize(source: Path, out: Path, scheme: Literal["int8", "bf16"] = "int8") -> dict[str, float]:
+    """Writes the smaller checkpoint of `source` to `out`; returns sizes in bytes and the largest rounding error of a matrix.
 
-    The error is relative to the largest weight of the same output channel (at most 1/254, plus the scale's own rounding).
+    The error is relative to the largest weight of the same output channel: at most 1/254 for int8, plus the scale's own
+    rounding, and 1/256 for bf16. ArtifactError for a family that has no int8 layout.
     """
     model = load(source)
-    small = quantized(model)
+    small = quantized(model) if scheme == "int8" else model
     chat = ChatTokenizer.load(source)
-    save(small, out, eos=chat.stops if chat.special else chat.end, pad=chat.pad)
+    dtype = torch.bfloat16 if scheme == "bf16" else None
+    save(small, out, eos=chat.stops if chat.special else chat.end, pad=chat.pad, dtype=dtype)
     chat.save(out, context=model.config.context)
-    worst = 0.0
-    state, exact = small.state_dict(), model.state_dict()
-    for name, scale in state.items():
-        if name.endswith(".weight_scale"):
-            weight = exact[name.removesuffix("_scale")]
-            error = (state[name.removesuffix("_scale")].float() * scale.float() - weight).abs()
-            worst = max(worst, float((error / weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)).max()))
     before, after = (source / WEIGHTS).stat().st_size, (out / WEIGHTS).stat().st_size
     return {
         "bytes_before": before,
         "bytes_after": after,
         "ratio": before / after,
-        "worst_relative_error": worst,
+        "worst_relative_error": _worst(model, small, scheme),
     }
+
+
+def _worst(model: Transformer, small: Transformer, scheme: str) -> float:
+    state, worst = small.state_dict(), 0.0
+    for name, weight in model.state_dict().items():
+        scale = state.get(f"{name}_scale")
+        if scheme == "int8" and scale is None:
+            continue
+        rounded: Tensor = weight.bfloat16().float() if scale is None else state[name].float() * scale.float()
+        largest = weight.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
+        worst = max(worst, float(((rounded - weight).abs() / largest).max()))
+    return worst

@@ -231,10 +231,13 @@ def save(
 
     `eos`: the ids that end a reply, the usual one first. `dtype`: what float weights are rounded to; None leaves them.
     """
+    int8 = any(isinstance(module, Int8Linear) for module in model.modules())
+    if int8:
+        _check_quantizable(model.config)
     folder.mkdir(parents=True, exist_ok=True)
     ends = eos if isinstance(eos, int) else eos[0] if len(eos) == 1 else list(eos)
     config = to_huggingface(model.config, bos=bos, eos=ends, pad=pad)
-    if any(isinstance(module, Int8Linear) for module in model.modules()):
+    if int8:
         config |= {"quantization_config": QUANTIZATION, "dtype": "bfloat16"}
     elif dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
@@ -262,8 +265,7 @@ KEPT = ("weight_scale", "e_score_correction_bias")
 
 
 def quantized(model: Transformer) -> Transformer:
-    """A copy of `model` with int8 layers; everything else in bf16. ArtifactError where no other program could load it."""
-    _check_quantizable(model.config)
+    """A copy of `model` with int8 layers; everything else in bf16."""
     with torch.device("meta"):
         small = with_int8_layers(Transformer(model.config))
     linear = {name for name, module in small.named_modules() if isinstance(module, Int8Linear)}
@@ -280,11 +282,17 @@ def quantized(model: Transformer) -> Transformer:
 
 
 def _check_quantizable(config: ModelConfig) -> None:
-    name = family(config)
-    if name in ("gpt2", "gpt_oss"):
+    """ArtifactError where no other program could load the int8 layout."""
+    fix = "quantize it with `scheme: bf16`"
+    if config.experts is not None:
         raise ArtifactError(
-            f"{name} keeps its matrices in layouts that compressed-tensors has no int8 for",
-            fix="export the model as GGUF, or in bf16",
+            "a mixture of experts cannot be saved as int8: transformers keeps all experts in one tensor, which it reads "
+            "from no int8 file",
+            fix=fix,
+        )
+    if (name := family(config)) == "gpt2":
+        raise ArtifactError(
+            f"{name} keeps its matrices in a layout that compressed-tensors has no int8 for", fix=fix
         )
 
 

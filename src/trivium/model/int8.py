@@ -58,13 +58,14 @@ class Int8Linear(nn.Module):
 
 
 def with_int8_layers(model: nn.Module, only: Set[str] | None = None) -> nn.Module:
-    """Replaces every linear layer of the blocks by an empty Int8Linear, ready to load a quantised state dict.
+    """Replaces linear layers of the blocks by empty Int8Linears, ready to load a quantised state dict.
 
     `only`: names of the layers that are int8; None means all.
     """
     for path, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
-            chosen = only is None or f"{path}.{name}" in only
+            full = f"{path}.{name}"
+            chosen = only is None or full in only
             if isinstance(child, nn.Linear) and name != "lm_head" and chosen:
                 setattr(
                     parent, name, Int8Linear(child.in_features, child.out_features, child.bias is not None)

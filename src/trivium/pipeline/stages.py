@@ -135,7 +135,7 @@ def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
 def _quantize(ctx: Context) -> dict[str, Any]:
     from trivium.deploy.quantize import quantize
 
-    return quantize(ctx.inputs[ctx.config.model].path, ctx.out)
+    return quantize(ctx.inputs[ctx.config.model].path, ctx.out, ctx.config.scheme)
 
 
 def _release(ctx: Context) -> dict[str, Any]:

@@ -15,8 +15,9 @@ class QuantizeStage(StageBase):
     kind: Literal["quantize"]
     references: ClassVar[tuple[str, ...]] = ("model",)
     model: Name
-    scheme: Literal["int8"] = "int8"
-    """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout)."""
+    scheme: Literal["int8", "bf16"] = "int8"
+    """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
+    experts or a GPT-2, which transformers would not read. bf16: every weight rounded to bfloat16, half the size of float32."""
 
 
 class ReleaseStage(StageBase):
