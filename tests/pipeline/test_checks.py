@@ -132,3 +132,35 @@ def test_bf16_on_a_processor_without_it_is_refused_before_anything_runs(bench: B
     monkeypatch.setattr(machine, "native_bf16", lambda device: True)
     values["chat"]["launch"] = {"kind": "local"}
     bench.run(values)
+
+
+@pytest.mark.parametrize(
+    ("suite", "metas", "said"),
+    [
+        ("refusals", [{"harmful": True}, {}], "`meta.harmful: false`"),
+        ("refusals", [], "`meta.harmful: true`"),
+        ("reasoning", [{"harmful": True}], "`meta.entry`"),
+        ("reasoning", [{"entry": {}}, {}], None),
+        ("refusals", [{"harmful": False}, {"harmful": True}], None),
+    ],
+)
+def test_a_suite_without_items_is_refused_before_any_training(bench: Bench, suite, metas, said):
+    """Also with a user's own rows: what counts is their `meta`."""
+
+    def work(ctx):
+        rows = [{"key": f"k{number}", "meta": meta} for number, meta in enumerate(metas)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (ctx.out / "train.jsonl").write_text("")
+        (ctx.out / "heldout.jsonl").write_text(text if ctx.name == "chats" else "")
+        return {}
+
+    values = stages()
+    values["safety"]["suites"] = [{"kind": suite, "data": "chats"}]
+    bench.kinds["data"] = Fake(work)
+    if said is None:
+        bench.run(values)
+        assert "safety" in bench.started()
+        return
+    with pytest.raises(DataError, match=said):
+        bench.run(values)
+    assert bench.started().keys() == {"corpus", "chats", "vocab"}

@@ -15,7 +15,7 @@ from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
 from trivium.files import append_line
-from trivium.pipeline.checks import check_overlap, check_precision
+from trivium.pipeline.checks import check_measurable, check_overlap, check_precision
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import Graph, build, execution_order
@@ -152,6 +152,7 @@ class _Walk:
         if artifact is None:
             if not self.checked and not isinstance(config, DataStage | TokenizerStage):
                 check_overlap(self.plan.recipe, self.artifacts)
+                check_measurable(self.plan.recipe, self.artifacts)
                 self.checked = True
             with self.store.lock(print_, lambda: self.tell({"event": "waiting", **about})):
                 artifact = self.store.get(print_)  # another process may have made it while this one waited
