@@ -359,3 +359,9 @@ def test_tests_that_find_no_time_are_skipped_and_counted() -> None:
     assert (
         done.returncode == 0 and "not reached within 0 minutes" in done.stdout and "passed" not in done.stdout
     )
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports them as modules without a package: two of a name cannot be collected together."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
