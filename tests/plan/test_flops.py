@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from trivium.model.config import ModelConfig
-from trivium.plan import flops
+from trivium.plan import flops, memory
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import ModelShape
+
+sys.path.append(str(Path(__file__).parent.parent / "model"))
+import families
 
 SHAPES = [
     (ModelShape(dim=64, layers=2, heads=4, kv_heads=2), 500),
@@ -70,6 +75,30 @@ def test_forward_is_what_torch_counts() -> None:
     # bf16 takes the attention that is written out; the counter does not know the fused CPU kernel
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", dtype=torch.bfloat16):
         model(batch, want=frozenset({"logits"}))
+    assert counter.get_total_flops() == 32 * flops.forward(config, 32)
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_parameters_and_operations_of_every_family(name: str) -> None:
+    """Against the network itself and torch's own counter of matrix products."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoConfig
+
+    from trivium.model.families import from_huggingface
+    from trivium.model.transformer import Transformer
+
+    kind, changes = families.CASES[name]
+    config = from_huggingface(AutoConfig.for_model(kind, **{**families.COMMON, **changes}).to_dict())
+    model = Transformer(config)
+    assert flops.parameters(config) == sum(p.numel() for p in model.parameters())
+    weights = memory.training(config, Parallel(), rows=1, context=32).weights
+    assert weights == 4 * flops.parameters(config)
+    tokens = torch.zeros(1, 32, dtype=torch.long)
+    batch = {"tokens": tokens, "positions": torch.arange(32)[None]}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch, {"logits"})  # type: ignore[arg-type]
     assert counter.get_total_flops() == 32 * flops.forward(config, 32)
 
 

@@ -16,21 +16,65 @@ from trivium.model.config import ModelConfig
 
 
 def _attention_matrices(config: ModelConfig) -> int:
+    latent = config.latent
+    if latent is not None:
+        queries = config.heads * config.head_dim * (latent.q_rank or config.dim) + config.dim * (
+            latent.q_rank or 0
+        )
+        narrow = config.dim * (latent.kv_rank + latent.turned)
+        keys = latent.kv_rank * config.heads * (latent.plain + latent.value)
+        return queries + narrow + keys + config.heads * latent.value * config.dim
     queries = config.dim * config.heads * config.head_dim
     keys = config.dim * config.kv_heads * config.head_dim
     return 2 * queries + 2 * keys
 
 
 def layer_matrices(config: ModelConfig, layer: int = 0, *, active: bool = False) -> int:
-    """Weights in the matrices of a layer: q, k, v, o of attention and three per SwiGLU.
+    """Weights in the matrices of a layer: those of attention, and three per SwiGLU (two without a gate).
 
     Of a mixture of experts, all; or the router, `top_k` experts and the shared ones, which are `active` for a token.
     """
     experts = config.experts
     if experts is None or layer < experts.dense:
-        return _attention_matrices(config) + 3 * config.dim * config.hidden
+        return _attention_matrices(config) + (3 if config.gated else 2) * config.dim * config.hidden
     used = (experts.top_k if active else experts.count) + experts.shared
     return _attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
+
+
+def layer_vectors(config: ModelConfig, layer: int = 0) -> int:
+    """Numbers in the norms, biases and sinks of a layer."""
+    count = (4 if config.norms == "both" else 2) * norm_size(config)
+    heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    latent, experts = config.latent, config.experts
+    if latent is not None:
+        count += latent.kv_rank + (latent.q_rank or 0)
+        count += (latent.kv_rank + latent.turned + (latent.q_rank or 0)) * config.qkv_bias
+    else:
+        if config.qk_norm:
+            count += heads + keys if config.qk_norm_whole else 2 * config.head_dim
+        count += (heads + 2 * keys) * config.qkv_bias
+    count += config.dim * config.output_bias + config.heads * config.sinks
+    if experts is not None and layer >= experts.dense:
+        return count + experts.count * (1 + 2 * experts.hidden + config.dim) * experts.bias
+    return count + ((1 + config.gated) * config.hidden + config.dim) * config.mlp_bias
+
+
+def norm_size(config: ModelConfig) -> int:
+    """Numbers in a norm of the residual stream."""
+    return (2 if config.layer_norm else 1) * config.dim
+
+
+def embeddings(config: ModelConfig, *, tied: bool | None = None) -> int:
+    """Numbers in the embeddings, learned positions and the output matrix where it is another one."""
+    tied = config.tie_embeddings if tied is None else tied
+    places = config.context * config.dim if config.learned_positions else 0
+    return config.vocab_size * config.dim * (1 if tied else 2) + places
+
+
+def _square(config: ModelConfig) -> int:
+    """FLOPs of attention's two products for one token that looks at one place."""
+    value = config.head_dim if config.latent is None else config.latent.value
+    return 2 * config.layers * config.heads * (config.head_dim + value)
 
 
 def _layers(config: ModelConfig, *, active: bool = False) -> int:
@@ -39,20 +83,14 @@ def _layers(config: ModelConfig, *, active: bool = False) -> int:
 
 def parameters(config: ModelConfig) -> int:
     """Number of parameters; a tied embedding counts once."""
-    small = 2 * config.dim + (2 * config.head_dim if config.qk_norm else 0)
-    if config.qkv_bias:
-        small += (config.heads + 2 * config.kv_heads) * config.head_dim
-    small += config.dim if config.output_bias else 0
-    small += 2 * config.hidden + config.dim if config.mlp_bias else 0
-    embeddings = config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
-    return embeddings + _layers(config) + config.layers * small + config.dim
+    vectors = sum(layer_vectors(config, layer) for layer in range(config.layers))
+    return embeddings(config) + _layers(config) + vectors + norm_size(config)
 
 
 def forward(config: ModelConfig, context: int) -> int:
     """FLOPs of one token in the forward pass, in rows of `context` tokens."""
     matrices = _layers(config, active=True) + config.vocab_size * config.dim
-    attention = 2 * config.layers * config.heads * config.head_dim * context
-    return 2 * (matrices + attention)
+    return 2 * matrices + _square(config) * context
 
 
 def training(config: ModelConfig, context: int) -> int:
@@ -62,8 +100,7 @@ def training(config: ModelConfig, context: int) -> int:
 
 def adapting(config: ModelConfig, context: int) -> int:
     """FLOPs of one token where only adapters are trained: frozen weights need no product for their own gradient."""
-    attention = 2 * config.layers * config.heads * config.head_dim * context
-    return 2 * forward(config, context) + 2 * attention
+    return 2 * forward(config, context) + _square(config) * context
 
 
 def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False) -> float:
@@ -72,8 +109,7 @@ def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False
     `frozen`: only adapters are trained. Equals `training` (or `adapting`) times the tokens where each row is one document.
     """
     per_token = forward(config, 0)
-    per_square = 4 * config.layers * config.heads * config.head_dim
-    return (2 if frozen else 3) * per_token * tokens + 3 * per_square * squares
+    return (2 if frozen else 3) * per_token * tokens + 3 * _square(config) * squares
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float) -> float:

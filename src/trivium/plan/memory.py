@@ -68,10 +68,10 @@ def _parameters(config: ModelConfig, parallel: Parallel) -> float:
             )
         else:
             split = int(matrices)
-        inside += matrices - split + split / parallel.tensor + 2 * dim
+        inside += matrices - split + split / parallel.tensor + flops.layer_vectors(config, layer)
     tied = config.tie_embeddings or parallel.pipeline > 1
     shards = parallel.shard * (parallel.context if parallel.shard > 1 else 1)
-    return (inside + config.vocab_size * dim * (1 if tied else 2) + dim) / shards
+    return (inside + flops.embeddings(config, tied=tied) + flops.norm_size(config)) / shards
 
 
 def _activations(
