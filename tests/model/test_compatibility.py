@@ -1,0 +1,45 @@
+"""docs/compatibility.md says what the runs give, of every family that there is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from trivium.generate.engine import SamplingParams, decode, generate
+from trivium.model import hf
+from trivium.model.families import FAMILIES
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+sys.path.append(str(DOCS))
+import compatibility  # noqa: E402
+import families  # noqa: E402
+
+LINES = re.findall(r"^\| `.*$", (DOCS / "compatibility.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_page_has_a_row_for_each_family():
+    assert [line.split("`")[1] for line in LINES] == list(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_is_what_its_run_gives(tmp_path, family):
+    cells = compatibility.row(family, tmp_path)
+    assert "| " + " | ".join(cells) + " |" in LINES
+    assert "NO" not in " ".join(cells)
+
+
+@pytest.mark.parametrize("name", ["gemma 3", "gpt-oss", "deepseek 3", "gpt 2", "ministral 3"])
+def test_prompts_of_other_lengths_beside_each_other_get_the_same_replies(tmp_path, name):
+    """The cache of a conversation, which pads at the left, and that of continuous batches, which does not."""
+    families.checkpoint(name, tmp_path)
+    model, tokens = hf.load(tmp_path).eval(), families.tokens()
+    prompts = [tokens[0, :11].tolist(), tokens[1, :4].tolist()]
+    sampling = SamplingParams(max_new_tokens=10)
+    replies: list[list[int]] = [[], []]
+    for step in decode(model, prompts, sampling, stop=()):
+        for number, token in step:
+            replies[number].append(token)
+    assert replies == generate(model, prompts, sampling, stop=())
