@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trivium.errors import ArtifactError, RecipeError, TriviumError
-from trivium.imports import open_checkpoint
+from trivium.imports import import_checkpoint, open_checkpoint
 from trivium.pipeline.run import run
 from trivium.pipeline.stages import STAGES
 from trivium.pipeline.store import Store
@@ -128,3 +128,65 @@ def test_rows_longer_than_an_imported_model_reads(tmp_path):
     recipe = loads(RECIPE.replace("context: 64", "context: 65"))
     with pytest.raises(RecipeError, match="65 tokens exceed the model's context of 64"):
         run(recipe, store=Store(tmp_path / "store"), emit=lambda event: None, **places)
+
+
+def base_like(folder: Path, template: str, **tokens: str) -> Path:
+    """As Qwen's base models: texts end in one token, the template's turns in another."""
+    checkpoint(folder)
+    chat = test_foreign.chat()
+    test_foreign.ChatTokenizer(chat.tokenizer, template, Special("<|endoftext|>", **tokens)).save(
+        folder, context=64
+    )
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 320}))
+    return folder
+
+
+def test_the_end_of_a_turn_is_exported_as_a_stop(tmp_path):
+    folder = base_like(tmp_path / "folder", test_foreign.CHATML)
+    events = []
+    import_checkpoint(folder, tmp_path / "out", emit=events.append)
+    _, chat = open_checkpoint(tmp_path / "out")
+    end = chat.tokenizer.token_to_id("<|im_end|>")
+    said = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert said["eos_token_id"][0] == chat.end == end
+    assert chat.tokenizer.token_to_id("<|endoftext|>") in said["eos_token_id"]
+    assert not events
+
+
+def test_a_template_without_an_end_is_warned_of(tmp_path):
+    events = []
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    import_checkpoint(base_like(tmp_path / "folder", template), tmp_path / "out", emit=events.append)
+    assert "writes nothing behind a reply" in events[0]["message"]
+
+
+def test_marks_that_are_cut_into_pieces_are_refused_and_added(tmp_path):
+    template = test_foreign.CHATML.replace("im_start", "turn").replace("im_end", "stop")
+    folder = base_like(tmp_path / "folder", template)
+    model, _ = open_checkpoint(folder)
+    with pytest.raises(
+        ArtifactError, match=r"ends a reply with '<\|stop\|>', which the tokenizer cuts into \d+ tokens"
+    ):
+        import_checkpoint(folder, tmp_path / "no")
+    new = [f"<|extra {number}|>" for number in range(80)]  # more than the spare rows
+    import_checkpoint(folder, tmp_path / "out", add_tokens=["<|turn|>", "<|stop|>", *new], eos="<|stop|>")
+    grown, chat = open_checkpoint(tmp_path / "out")
+    assert chat.special.eos == "<|stop|>"
+    assert chat.stops[0] == chat.end == chat.tokenizer.token_to_id("<|stop|>")
+    old = model.model.embed_tokens.weight
+    rows = grown.model.embed_tokens.weight
+    assert rows.shape[0] == grown.config.vocab_size == chat.vocab_size > old.shape[0]
+    assert rows[: len(old)].equal(old)
+    assert (rows[len(old) :] - old.mean(0)).abs().max() < 1e-6
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokens = families.tokens()
+    assert (families.logits(grown, tokens) - theirs(tokens).logits).abs().max() < 1e-4
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").eos_token == "<|stop|>"
+
+
+def test_an_end_that_is_nowhere(tmp_path):
+    folder = base_like(tmp_path / "folder", test_foreign.CHATML)
+    with pytest.raises(ArtifactError, match="`eos` is '<nowhere>'"):
+        import_checkpoint(folder, tmp_path / "out", eos="<nowhere>")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 
 from trivium.errors import ArtifactError
 from trivium.model import gguf, hf
@@ -14,6 +17,7 @@ from trivium.model.transformer import Transformer
 from trivium.text import gguf as gguf_text
 from trivium.text.chat import ChatTokenizer
 from trivium.text.special import Special, read_json
+from trivium.types import Emit
 
 
 def open_checkpoint(path: Path) -> tuple[Transformer, ChatTokenizer]:
@@ -49,8 +53,78 @@ def save(model: Transformer, chat: ChatTokenizer, out: Path) -> None:
     chat.save(out, context=model.config.context)
 
 
-def import_checkpoint(path: Path, out: Path, template: Path | None = None) -> dict[str, Any]:
-    """Copies the checkpoint at `path` to the folder `out`, in our layout and float32; `template` replaces its chat template."""
+def with_tokens(chat: ChatTokenizer, tokens: Sequence[str], eos: str | None, where: Path) -> ChatTokenizer:
+    """The same tokenizer with more special tokens, and another end token. ArtifactError where that one is not there."""
+    if chat.special is None:
+        raise ArtifactError(
+            "the tokenizer is Trivium's own, whose tokens are fixed",
+            where=str(where),
+            fix="leave `add_tokens` and `eos` out",
+        )
+    chat.tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    special = chat.special
+    if eos is not None:
+        if chat.tokenizer.token_to_id(eos) is None:
+            raise ArtifactError(
+                f"`eos` is {eos!r}, which is not in the vocabulary",
+                where=str(where),
+                fix="name it in `add_tokens`, too",
+            )
+        special = replace(special, eos=eos)
+    return ChatTokenizer(chat.tokenizer, chat.template, special, chat.tool_template)
+
+
+@torch.no_grad()
+def resize(model: Transformer, rows: int) -> None:
+    """Embeddings and head with room for `rows` ids, in place: new rows are the mean of the old ones. Never fewer than before."""
+    old = model.config.vocab_size
+    if rows <= old:
+        return
+    embedding = model.model.embed_tokens
+    embedding.num_embeddings = rows
+    for module in (embedding,) if model.config.tie_embeddings else (embedding, model.lm_head):
+        weight = module.weight
+        mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
+        module.weight = torch.nn.Parameter(torch.cat([weight, mean.expand(rows - old, -1)]))
+    model.config = replace(model.config, vocab_size=rows)
+
+
+def _check_end(chat: ChatTokenizer, where: Path, emit: Emit) -> None:
+    """A reply must end in one token, or nothing that is trained on it learns to stop."""
+    if chat.template is None:
+        return
+    end = chat.turn_end
+    if end.text and end.token is None:
+        raise ArtifactError(
+            f"the chat template ends a reply with {end.text!r}, which the tokenizer cuts into "
+            f"{len(chat.guard.plain(end.text))} tokens: no reply would ever stop there",
+            where=str(where),
+            fix="name the template's marks in the import stage's `add_tokens`, or give another `chat_template`",
+        )
+    if not end.text:
+        emit(
+            {
+                "event": "warning",
+                "message": "the chat template writes nothing behind a reply, so that fine-tuning cannot teach the model to "
+                "stop; replies end at " + ", ".join(repr(chat.tokenizer.id_to_token(n)) for n in chat.stops),
+            }
+        )
+
+
+def import_checkpoint(
+    path: Path,
+    out: Path,
+    template: Path | None = None,
+    *,
+    add_tokens: Sequence[str] = (),
+    eos: str | None = None,
+    emit: Emit = lambda event: None,
+) -> dict[str, Any]:
+    """Copies the checkpoint at `path` to the folder `out`, in our layout and float32. `template` replaces its chat template,
+    `eos` its end token; `add_tokens` become special tokens with embeddings of their own.
+
+    ArtifactError for a template whose end of a turn the tokenizer cuts into pieces; a template that writes no end is warned of.
+    """
     model, chat = open_checkpoint(path)
     if template is not None:
         try:
@@ -58,6 +132,10 @@ def import_checkpoint(path: Path, out: Path, template: Path | None = None) -> di
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(f"the chat template cannot be read: {error}", where=str(template)) from None
         chat = ChatTokenizer(chat.tokenizer, text, chat.special)
+    if add_tokens or eos is not None:
+        chat = with_tokens(chat, add_tokens, eos, path)
+        resize(model, chat.vocab_size)
+    _check_end(chat, path, emit)
     if bad := [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:5])
         raise ArtifactError(f"{len(bad)} weights hold NaN or infinity: {shown}", where=str(path))

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from trivium.errors import DataError
 from trivium.text.chat import ROLES, ChatTokenizer
-from trivium.text.tokenizer import SPECIAL, encode_plain, train
+from trivium.text.tokenizer import SPECIAL, train
 
 TEXTS = Path(argparse.__file__).read_text(encoding="utf-8").split("\n\n")
 CHAT = ChatTokenizer(train(TEXTS, 400))
@@ -49,7 +49,7 @@ def turns(messages: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
     """What the template stands for, written out independently: mark, content, end."""
     ids, mask = [], []
     for message in messages:
-        content, learn = encode_plain(CHAT.tokenizer, message["content"]), message["role"] == "assistant"
+        content, learn = CHAT.guard.plain(message["content"]), message["role"] == "assistant"
         ids += [MARKS[message["role"]], *content, END]
         mask += [False] + [learn] * (len(content) + 1)
     return ids, mask
@@ -71,7 +71,7 @@ def test_a_response_learns_only_the_reply_and_keeps_the_prompt(messages, reply):
     assert head == [*turns(messages)[0], MARKS["assistant"]]
     whole = CHAT.response(messages, reply)
     assert whole.ids[: len(head)] == head
-    assert whole.ids[len(head) :] == [*encode_plain(CHAT.tokenizer, reply), END]
+    assert whole.ids[len(head) :] == [*CHAT.guard.plain(reply), END]
     assert whole.mask == [False] * len(head) + [True] * (len(whole.ids) - len(head))
 
 
@@ -161,6 +161,6 @@ def test_threads_may_share_a_chat_tokenizer():
 @given(st.lists(CONTENT, max_size=3))
 def test_documents_end_with_the_end_of_text_and_hold_no_other_special_token(texts):
     for text, ids in zip(texts, CHAT.documents(texts), strict=True):
-        assert ids == [*encode_plain(CHAT.tokenizer, text), CHAT.end_of_text]
+        assert ids == [*CHAT.guard.plain(text), CHAT.end_of_text]
         assert all(number >= len(SPECIAL) for number in ids[:-1])
         assert CHAT.decode(ids) == text

@@ -112,12 +112,22 @@ def test_spelt_special_tokens_stay_text_and_plain_added_ones_work():
     )
 
 
-def test_a_template_that_forgets_is_refused_and_the_token_named():
+def test_a_template_that_forgets_is_learnt_as_it_is_rendered():
+    """The turn before the last has lost its thoughts: what is left of it in the one full text carries loss."""
     made = chat(FORGETS)
     talk = [TALK[0], {"role": "assistant", "content": "<think>2+2</think>four"}, *TALK[2:]]
-    with pytest.raises(DataError, match=r"prefix: token \d+ differs, '<think>' in the prompt and 'fo'"):
-        made.encode(talk)
-    assert learnt(made, talk[:2]) == ["<think>2+2</think>four<|im_end|>"]  # one turn is no trouble
+    assert learnt(made, talk) == ["four<|im_end|>", "\n\nsix<|im_end|>"]
+    assert learnt(made, talk[:2]) == ["<think>2+2</think>four<|im_end|>"]
+    encoded = made.response(talk[:3], "six")
+    assert encoded.ids[: len(made.prompt(talk[:3]))] == made.prompt(talk[:3])
+    assert made.tokenizer.token_to_id("<think>") not in encoded.ids
+
+
+def test_a_template_that_is_never_the_same_is_refused_and_the_token_named():
+    made = chat("{% for m in messages %}<|im_start|>{{ loop.revindex }}{{ m.content }}{{ m.content }}<|im_end|>{% endfor %}"
+                "{% if add_generation_prompt %}<|im_start|>{% endif %}")  # fmt: skip
+    with pytest.raises(DataError, match=r"prefix: token \d+ differs, '1' in the prompt and '2'"):
+        made.encode(TALK)
 
 
 def test_pieces_that_cannot_be_cut_are_compared_token_by_token():
@@ -152,8 +162,7 @@ def test_our_own_tokenizer_is_told_from_others():
 
 @pytest.mark.parametrize(
     "template",
-    ["{{ 'a' * 500000000 }}", "{{ 10 ** 10000000 }}", "{{ '%999999999d' % 1 }}",
-     "{{ raise_exception('no') }}", "{{ nothing.there }}", "{{ messages[7]['content'] }}", "{{ 1 + 'a' }}"],
+    ["{{ raise_exception('no') }}", "{{ nothing.there }}", "{{ messages[7]['content'] }}", "{{ 1 + 'a' }}"],
 )  # fmt: skip
 def test_templates_that_misbehave_give_an_error_for_people(template):
     with pytest.raises(DataError):

@@ -12,10 +12,12 @@ from tokenizers import Tokenizer
 
 from trivium.errors import ArtifactError, DataError
 from trivium.text import tokenizer as tk
+from trivium.text.guarded import Guarded
 
 TEXTS = Path(argparse.__file__).read_text(encoding="utf-8").split("\n\n")
 SPELT = st.lists(st.one_of(st.text(), st.sampled_from([*tk.SPECIAL, "<|", "|>", "<"]))).map("".join)
 TRAINED = tk.train(TEXTS, 400)
+GUARD = Guarded(TRAINED, tk.SPECIAL)
 
 
 def test_special_tokens_come_first_and_the_size_is_exact() -> None:
@@ -25,26 +27,26 @@ def test_special_tokens_come_first_and_the_size_is_exact() -> None:
 
 @given(SPELT)
 def test_any_text_round_trips_and_is_never_special(text: str) -> None:
-    ids = tk.encode_plain(TRAINED, text)
+    ids = GUARD.plain(text)
     assert TRAINED.decode(ids, skip_special_tokens=False) == text
     assert all(number >= len(tk.SPECIAL) for number in ids)
 
 
 @given(st.lists(SPELT, max_size=4))
 def test_a_batch_is_its_texts(texts: list[str]) -> None:
-    assert tk.encode_plain_batch(TRAINED, texts) == [tk.encode_plain(TRAINED, text) for text in texts]
+    assert GUARD.plain_batch(texts) == [GUARD.plain(text) for text in texts]
 
 
 def test_digits_stay_single() -> None:
-    tokens = [TRAINED.id_to_token(number) for number in tk.encode_plain(TRAINED, "f12 190")]
+    tokens = [TRAINED.id_to_token(number) for number in GUARD.plain("f12 190")]
     assert [token for token in tokens if any(c.isdigit() for c in token)] == list("12190")
 
 
 def test_threads_do_not_disturb_each_other() -> None:
     texts = [f"{i} <|end|> fox {i}" for i in range(200)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda text: tk.encode_plain(TRAINED, text), texts))
-    assert found == [tk.encode_plain(TRAINED, text) for text in texts]
+        found = list(pool.map(lambda text: GUARD.plain(text), texts))
+    assert found == [GUARD.plain(text) for text in texts]
 
 
 def test_too_little_text_says_how_many_tokens_it_gives() -> None:
@@ -67,7 +69,7 @@ def test_transformers_loads_the_same_tokenizer(saved: Path) -> None:
     transformers = pytest.importorskip("transformers")
     auto = transformers.AutoTokenizer.from_pretrained(saved)
     for text in ["The quick fox 123", " spaces , kept ", "naïve\n\n\tcafé 😀"]:
-        assert auto.encode(text, add_special_tokens=False) == tk.encode_plain(TRAINED, text)
+        assert auto.encode(text, add_special_tokens=False) == GUARD.plain(text)
         assert auto.decode(auto.encode(text, add_special_tokens=False)) == text
     assert (auto.eos_token, auto.pad_token, auto.model_max_length) == ("<|end|>", "<|pad|>", 256)
     assert set(auto.all_special_tokens) == set(tk.SPECIAL)

@@ -97,7 +97,10 @@ def _import(ctx: Context) -> dict[str, Any]:
 
     template = ctx.config.chat_template
     own = None if template is None else ctx.recipe_folder / template
-    return import_checkpoint(ctx.recipe_folder / ctx.config.path, ctx.out, own)
+    source = ctx.recipe_folder / ctx.config.path
+    return import_checkpoint(
+        source, ctx.out, own, add_tokens=ctx.config.add_tokens, eos=ctx.config.eos, emit=ctx.emit
+    )
 
 
 def _import_identity(config: Any, folder: Path) -> dict[str, Any]:

@@ -123,6 +123,11 @@ class ImportStage(StageBase):
     """The folder or the .gguf file; what counts is the bytes of its files, not where they lie."""
     chat_template: str | None = how(None)
     """A jinja file to use instead of the checkpoint's own template; its bytes count, too."""
+    add_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Special tokens that the tokenizer lacks, such as the marks of `chat_template`. Embeddings and head grow by rows that start
+    as the mean of those that are there."""
+    eos: str | None = None
+    """The token that ends a text, instead of the one that the tokenizer names."""
 
 
 class PretrainStage(TrainingStage):

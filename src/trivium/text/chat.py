@@ -3,8 +3,8 @@
 The mask comes out of the template itself: what stands between `{% generation %}` and `{% endgeneration %}` is
 what the model must learn to say. The template is rendered with marks around those blocks and around every message's
 content; the marks split the text into pieces, each piece is encoded on its own, and its tokens carry loss exactly if the
-piece lies inside a generation block. Content is encoded without parsing special tokens, so a message that spells `<|end|>`
-cannot end its own turn.
+piece lies inside a generation block. Content is encoded by a tokenizer that knows no control tokens, so a message that spells
+`<|end|>` cannot end its own turn.
 """
 
 from __future__ import annotations
@@ -13,57 +13,37 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import nodes
-from jinja2.exceptions import TemplateError
-from jinja2.ext import Extension
 from tokenizers import Tokenizer
 
 from trivium.errors import DataError
-from trivium.text import foreign, special
-from trivium.text.sandbox import Sandbox
+from trivium.text import foreign, special, turns
+from trivium.text.guarded import Guarded
+from trivium.text.render import TEMPLATE, check, render
+from trivium.text.sandbox import BEGIN, END
 from trivium.text.special import Special
-from trivium.text.tokenizer import encode_plain, encode_plain_batch, load, save, save_foreign
+from trivium.text.tokenizer import SPECIAL, load, save, save_foreign
 
-TEMPLATE = (Path(__file__).parent / "template.jinja").read_text(encoding="utf-8")
 ROLES = ("system", "user", "assistant")
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""A turn: `role`, `content`, and the other fields of `trivium.text.turns.FIELDS`."""
 
 
 class Encoded(NamedTuple):
-    """A conversation as token ids and, for each, whether it carries loss."""
+    """A conversation as token ids and, for each, the weight of its loss (0: none; False and True are 0 and 1)."""
 
     ids: list[int]
-    mask: list[bool]
+    mask: Sequence[float]
 
 
-_BLOCK = ("_trivium_begin", "_trivium_end")
-"""Variables that hold the marks of one rendering: nothing is kept between two, so threads may share a template."""
-
-
-class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`: renders the body between two marks (transformers uses the same tags)."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Any) -> list[nodes.Node]:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        begin, end = (nodes.Output([nodes.Name(mark, "load")]).set_lineno(line) for mark in _BLOCK)
-        return [begin, *body, end]
-
-
-def _fresh_marks(messages: Sequence[Message]) -> foreign.Marks:
-    """Marks that occur in no message: from Unicode's private area, with a nonce."""
-    while True:
-        nonce = secrets.token_hex(8)
-        if not any(nonce in message["content"] for message in messages):
-            return foreign.Marks(
-                *(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005"))
-            )
+def _fresh_marks() -> foreign.Marks:
+    """Marks that occur in no message: from Unicode's private area, with a nonce that is new each time."""
+    nonce = secrets.token_hex(8)
+    return foreign.Marks(*(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005")))
 
 
 @dataclass
@@ -76,129 +56,201 @@ class ChatTokenizer:
     special: Special | None = None
     """The special tokens of a tokenizer that others made; None: the six of `trivium.text.tokenizer`."""
 
+    tool_template: str | None = None
+    """The template for conversations with tools, where that is another."""
+
     def __post_init__(self) -> None:
-        try:
-            self._compiled = Sandbox(_Generation).from_string(self.template or "")
-        except TemplateError as error:
-            raise DataError(f"the chat template is no valid jinja: {error}") from None
+        for template in (self.template, self.tool_template):
+            check(template or "")
         self.begin: list[int] = []  # what a document starts with
         if self.special is None:
-            self.end = self._id("<|end|>")
+            self._id("<|end|>")
             self.end_of_text = self._id("<|end_of_text|>")
             self.pad = self._id("<|pad|>")
         else:
-            self.end = self._id(self.special.eos)
             self.end_of_text = special.document_end(self.tokenizer, self.special)
             self.pad = self._id(self.special.pad or self.special.eos)
             bare = self.tokenizer.encode("a", add_special_tokens=False).ids
-            whole = self.tokenizer.encode("a").ids
-            self.begin = whole[: whole.index(bare[0])] if bare and bare[0] in whole else []
+            framed = self.tokenizer.encode("a").ids
+            self.begin = framed[: framed.index(bare[0])] if bare and bare[0] in framed else []
+
+    @cached_property
+    def end(self) -> int:
+        """The id that ends a turn: what the template writes there, else the end token that the tokenizer names."""
+        if self.special is None:
+            return self._id("<|end|>")
+        written = self.turn_end.token
+        return self._id(self.special.eos if written is None else written)
+
+    @cached_property
+    def turn_end(self) -> turns.End:
+        """What the template writes behind a reply."""
+        return turns.end_of_turn(self._probe, self._known)
+
+    @cached_property
+    def guard(self) -> Guarded:
+        """The tokenizer that text is encoded with: it knows no control tokens."""
+        if self.special is None:
+            return Guarded(self.tokenizer, SPECIAL)
+        written = turns.openings(self._probe) if self.template else ""
+        return Guarded(self.tokenizer, special.control(self.tokenizer, self.special, written))
+
+    @property
+    def _known(self) -> list[str]:
+        added = [token.content for token in self.tokenizer.get_added_tokens_decoder().values()]
+        return added if self.special is None else [*added, *self.special.as_config().values()]
+
+    def _probe(self, messages: Sequence[Message], reply: bool) -> str:
+        if self.template is None:
+            raise DataError("the tokenizer has no chat template")
+        marks = _fresh_marks()
+        return self._render(messages, reply, marks).replace(marks.begin, "").replace(marks.end, "")
 
     @property
     def stops(self) -> tuple[int, ...]:
         """The ids that end a reply, the usual one first."""
-        more = self.special.stops if self.special else ()
-        return tuple(dict.fromkeys((self.end, self.end_of_text, *more)))
+        if self.special is None:
+            return (self.end, self.end_of_text)
+        named = (self._id(self.special.eos), *self.special.stops)
+        return tuple(dict.fromkeys((self.end, self.end_of_text, *named)))
 
     def _id(self, token: str) -> int:
-        found = self.tokenizer.token_to_id(token)
-        if found is None:
+        number: int | None = self.tokenizer.token_to_id(token)
+        if number is None:
             raise DataError(f"the tokenizer has no token {token}", fix="train it with a `tokenizer` stage")
-        return found
+        return number
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
         """From the folder of a tokenizer or a checkpoint, ours or in the Hugging Face layout."""
         folder = Path(folder)
-        tokenizer, template = load(folder), special.template_of(folder)
+        tokenizer, templates = load(folder), special.templates_of(folder)
+        template, with_tools = templates.default, templates.tools
         if special.is_ours(tokenizer):
-            return cls(tokenizer, TEMPLATE if template is None else template)
-        return cls(tokenizer, template, special.read(folder, tokenizer))
+            return cls(tokenizer, TEMPLATE if template is None else template, tool_template=with_tools)
+        return cls(tokenizer, template, special.read(folder, tokenizer), with_tools)
 
     def save(self, folder: Path, *, context: int) -> None:
         """Writes the tokenizer's files (`trivium.text.tokenizer.FILES`), which transformers' AutoTokenizer reads too."""
         if self.special is None:
             save(self.tokenizer, folder, self.template or TEMPLATE, context)
         else:
-            save_foreign(self.tokenizer, folder, self.template, context, self.special.as_config())
+            save_foreign(self.tokenizer, folder, self.template, context, self.special.saved())
+        special.save_tool_template(folder, self.tool_template)
 
     @property
     def vocab_size(self) -> int:
         """Ids that a model must have room for."""
         return max(self.tokenizer.get_vocab().values()) + 1
 
-    def encode(self, messages: Sequence[Message], *, reply: bool = False) -> Encoded:
-        """The conversation as ids and loss mask. `reply` ends it with the mark after which the assistant speaks.
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        reply: bool = False,
+        tools: turns.Tools = None,
+        learn: turns.Learn = "all",
+    ) -> Encoded:
+        """The conversation as ids and loss mask. `reply` ends it with the mark after which the assistant speaks; `tools`: what
+        the assistant may call, as JSON schemas; `learn`: which of its turns carry loss (each as much as its `weight` says).
 
-        DataError for an unknown role, a content that is no text, or a template that fails.
+        DataError for an unknown role, a content that is no text, a field that the template does not write, or a template
+        that fails.
         """
-        for message in messages:
-            _check_text(message.get("content"))
-        marks = _fresh_marks(messages)
-        if self.special is not None:
-            return self._encode_foreign(messages, reply, marks)
+        weights = [float(weight) for weight in turns.weights(messages, learn)]
+        shown = [turns.shown(message, self._template(tools)) for message in messages]
+        turns.check_tools(tools, self._template(tools))
+        marks = _fresh_marks()
+        if self.special is not None or any(turns.is_rich(message) for message in shown) or tools:
+            return self._encode_foreign(shown, weights, reply, marks, tools)
         hidden = [
-            {**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(messages)
+            {**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(shown)
         ]
         text = self._render(hidden, reply, marks)
         ids: list[int] = []
-        mask: list[bool] = []
-        learn = False
+        mask: list[float] = []
+        turn = -1  # the message whose content stands last in what came before
+        spans: list[tuple[int, int]] = []
+        learning = False
         pattern = f"({re.escape(marks.begin)}|{re.escape(marks.end)}|{re.escape(marks.content)}\\d+{re.escape(marks.content)})"
         for piece in re.split(pattern, text):
             if piece == marks.begin:
-                learn = True
+                learning, turn, start = True, -1, len(ids)
             elif piece == marks.end:
-                learn = False
+                learning = False
+                spans.append((start, turn))
             else:
                 if piece.startswith(marks.content):
-                    index = int(piece.removeprefix(marks.content).removesuffix(marks.content))
-                    new = encode_plain(self.tokenizer, messages[index]["content"])
+                    turn = int(piece.removeprefix(marks.content).removesuffix(marks.content))
+                    new = self.guard.plain(shown[turn]["content"])
                 else:
                     new = self.tokenizer.encode(piece, add_special_tokens=False).ids
                 ids += new
-                mask += [learn] * len(new)
+                mask += [learning] * len(new)
+        for start, turn in spans:
+            if turn >= 0 and weights[turn] != 1 and shown[turn]["role"] == "assistant":
+                end = next((i for i in range(start, len(mask)) if not mask[i]), len(mask))
+                mask[start:end] = [weights[turn]] * (end - start)
         return Encoded(ids, mask)
 
-    def _render(self, messages: Sequence[Message], reply: bool, marks: foreign.Marks) -> str:
-        named = self.special.as_config() if self.special else {}
-        blocks = dict(zip(_BLOCK, (marks.begin, marks.end), strict=True))
-        try:
-            # no strftime_now: templates that have it fall back on a fixed date, and a render stays the same tomorrow
-            return self._compiled.render(
-                messages=messages, add_generation_prompt=reply, tools=None, documents=None, **named, **blocks
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
+    def _template(self, tools: turns.Tools) -> str:
+        return (self.tool_template if tools and self.tool_template is not None else self.template) or ""
 
-    def _encode_foreign(self, messages: Sequence[Message], reply: bool, marks: foreign.Marks) -> Encoded:
+    def _render(
+        self,
+        messages: Sequence[Message],
+        reply: bool,
+        marks: foreign.Marks,
+        tools: turns.Tools = None,
+    ) -> str:
+        named = self.special.as_config() if self.special else {}
+        variables: dict[str, Any] = {
+            "messages": list(messages),
+            "add_generation_prompt": reply,
+            "tools": tools,
+            "documents": None,
+            **named,
+            BEGIN: marks.begin,
+            END: marks.end,
+        }
+        return render(self._template(tools), variables)
+
+    def _encode_foreign(
+        self,
+        messages: Sequence[dict[str, Any]],
+        weights: Sequence[float],
+        reply: bool,
+        marks: foreign.Marks,
+        tools: turns.Tools,
+    ) -> Encoded:
         if self.template is None:
             raise DataError(
                 "the tokenizer has no chat template: its model was never taught to talk",
                 fix="give the import stage a `chat_template`, such as that of the model's instruct version",
             )
+        guarded = None if tools is None else self.guard.marked(list(tools))
 
-        def render(turns: Sequence[Message], speaks: bool) -> str:
-            return self._render(turns, speaks, marks)
+        def rendered(turns: foreign.Turns, speaks: bool) -> str:
+            return self._render(turns, speaks, marks, guarded)
 
-        plain = [dict(message) for message in messages]
         ends = frozenset(self.stops)
-        return Encoded(*foreign.encode(self.tokenizer, render, plain, reply, marks, ends))
+        return Encoded(*foreign.encode(self.guard, rendered, messages, weights, reply, marks, ends))
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids after which the assistant's reply begins."""
-        return self.encode(messages, reply=True).ids
+    def prompt(self, messages: Sequence[Message], tools: turns.Tools = None) -> list[int]:
+        """The ids after which the assistant's reply begins. None of the turns before it carries loss."""
+        return self.encode(messages, reply=True, tools=tools, learn="none").ids
 
-    def response(self, prompt: Sequence[Message], reply: str) -> Encoded:
+    def response(self, prompt: Sequence[Message], reply: str, tools: turns.Tools = None) -> Encoded:
         """A prompt with one reply to it: only the reply carries loss, whatever the prompt holds.
 
         DataError where the template does not keep the prompt as a prefix (the first differing place is named).
         """
-        head = self.prompt(prompt)
-        whole = self.encode([*prompt, {"role": "assistant", "content": reply}])
-        if whole.ids[: len(head)] != head:
-            raise foreign.not_a_prefix(head, whole.ids, self.tokenizer)
-        return Encoded(whole.ids, [False] * len(head) + whole.mask[len(head) :])
+        head = self.prompt(prompt, tools)
+        answered = [*prompt, {"role": "assistant", "content": reply}]
+        joined = self.encode(answered, tools=tools, learn="last")
+        if joined.ids[: len(head)] != head:
+            raise foreign.not_a_prefix(head, joined.ids, self.tokenizer)
+        return Encoded(joined.ids, [*[False] * len(head), *joined.mask[len(head) :]])
 
     def document(self, text: str) -> list[int]:
         """A document for pre-training: its tokens and the end-of-text mark."""
@@ -206,17 +258,7 @@ class ChatTokenizer:
 
     def documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Several documents at once, on all cores."""
-        return [[*self.begin, *ids, self.end_of_text] for ids in encode_plain_batch(self.tokenizer, texts)]
+        return [[*self.begin, *ids, self.end_of_text] for ids in self.guard.plain_batch(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
-
-
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def _check_text(content: object) -> None:
-    # a terminal or JSON can give half a surrogate pair, which has no bytes
-    if not isinstance(content, str) or _HALF.search(content):
-        fix = "give every message a `content` of valid Unicode text"
-        raise DataError(f"a message's content is no text: {content!r:.80}", fix=fix)

@@ -1,119 +1,154 @@
 """Conversations through the chat template of a model that others made.
 
-The whole text is rendered and encoded as transformers does it, with two differences. A special token that a message
-spells is cut in two, so that it stays text. And the assistant's turns begin a new piece: the reply is encoded apart from its
+The whole text is rendered and encoded as transformers does it, with two differences. A control token that a message
+spells stays text (`trivium.text.guarded`). And the assistant's turns begin a new piece: the reply is encoded apart from its
 prompt, as it is when the model writes it.
 
-Which tokens carry loss is said by `{% generation %}` blocks; a template without them is rendered up to before and after each
-assistant's turn, and what the second has more is what the assistant said.
+Which tokens carry loss is said by `{% generation %}` blocks. A template without them is rendered up to before and after each
+assistant's turn that does: what the second has more is what the assistant said. Where a template renders a turn otherwise once
+later turns exist (Qwen3 forgets thoughts), the turn is found in the one full text, by exchanging what it says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
 from trivium.errors import DataError
+from trivium.text.guarded import Guarded
 
-Messages = Sequence[dict[str, str]]
-Render = Callable[[Messages, bool], str]
+Turns = Sequence[dict[str, Any]]
+Render = Callable[[Turns, bool], str]
 """(messages, whether the assistant speaks next) -> text, with the marks `begin` and `end` around generation blocks."""
+Span = tuple[int, int, float]
+"""(start, end, weight of its loss) of what an assistant said, in characters."""
+PROBE = "triviumprobe"
+"""A word that stands in for what a turn says."""
 
 
 class Marks(NamedTuple):
-    """Strings that occur in no message. `content` cuts spelt special tokens."""
+    """Strings that occur in no message."""
 
     begin: str
     end: str
     content: str
 
 
-def guard(tokenizer: Tokenizer, text: str, mark: str) -> str:
-    """`text` with `mark` after the first character of each special token that it spells."""
-    for token in tokenizer.get_added_tokens_decoder().values():
-        if token.special and token.content in text:
-            text = text.replace(token.content, token.content[0] + mark + token.content[1:])
-    return text
-
-
 def encode(
-    tokenizer: Tokenizer, render: Render, messages: Messages, reply: bool, marks: Marks, ends: frozenset[int]
-) -> tuple[list[int], list[bool]]:
-    """Ids, and for each whether it carries loss. `ends`: ids that end a turn; what follows the last of them carries none.
+    guard: Guarded,
+    render: Render,
+    messages: Turns,
+    weights: Sequence[float],
+    reply: bool,
+    marks: Marks,
+    ends: frozenset[int],
+) -> tuple[list[int], list[float]]:
+    """Ids, and for each the weight of its loss. `weights`: that of each turn, 0 for all but the assistant's that are learnt.
+    `ends`: ids that end a turn; what follows the last of them carries none.
 
-    DataError where the template does not keep a prompt as the beginning of what follows it: the first token that
-    differs is named.
+    DataError where what a turn with a weight said cannot be told from its prompt: the first token that differs is named.
     """
-    guarded = [{**one, "content": guard(tokenizer, one["content"], marks.content)} for one in messages]
+    guarded = [guard.marked(message) for message in messages]
     text = render(guarded, reply)
-    if marks.begin in text:
-        text, spans = _blocks(text, marks)
-        exact = True
+    if exact := marks.begin in text:
+        text, spans = _blocks(text, marks, messages, weights)
     else:
-        spans = list(_turns(tokenizer, render, guarded, text, marks))
-        exact = False
+        spans = list(_turns(guard, render, guarded, weights, text))
     ids: list[int] = []
-    mask: list[bool] = []
-    for piece, learn in _pieces(text, spans):
-        new = _encode(tokenizer, piece, marks)
+    mask: list[float] = []
+    for piece, weight in _pieces(text, spans):
+        new = guard.written(piece)
         kept = len(new)
-        if learn and not exact and any(token in ends for token in new):
+        if weight and not exact and any(token in ends for token in new):
             kept = max(place for place, token in enumerate(new) if token in ends) + 1
         ids += new
-        mask += [learn and place < kept for place in range(len(new))]
-    if not _byte_level(tokenizer):  # pieces encoded apart may differ from the whole: it counts
-        whole = _encode(tokenizer, text, marks)
-        if whole != ids:
-            return whole, _by_prefix(tokenizer, text, spans, whole, marks)
+        mask += [weight if place < kept else 0 for place in range(len(new))]
+    if not _byte_level(guard.tokenizer):  # pieces encoded apart may differ from the whole: it counts
+        joined = guard.written(text)
+        if joined != ids:
+            return joined, _by_prefix(guard, text, spans, joined)
     return ids, mask
 
 
-def _blocks(text: str, marks: Marks) -> tuple[str, list[tuple[int, int]]]:
-    """The text without marks, and where its generation blocks stand."""
+def _blocks(text: str, marks: Marks, messages: Turns, weights: Sequence[float]) -> tuple[str, list[Span]]:
+    """The text without marks, and where its generation blocks stand, each with the weight of its turn."""
+    parts = re.split(f"({re.escape(marks.begin)}|{re.escape(marks.end)})", text)
+    said = [weights[place] for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+    blocks = parts.count(marks.begin)
+    if len(said) != blocks:
+        if len(set(weights)) > 1 and len(set(said)) > 1:
+            raise DataError(
+                f"the chat template writes {blocks} generation blocks for {len(said)} turns of the assistant, so that "
+                "there is no telling which of them carries which weight",
+                fix="leave `weight` out, or give the import stage a `chat_template` with one block a turn",
+            )
+        said = (said or [1])[:1] * blocks
+    weight = iter(said)
     plain, spans, start = "", [], 0
-    for part in re.split(f"({re.escape(marks.begin)}|{re.escape(marks.end)})", text):
+    for part in parts:
         if part == marks.begin:
             start = len(plain)
         elif part == marks.end:
-            spans.append((start, len(plain)))
+            spans.append((start, len(plain), next(weight)))
         else:
             plain += part
     return plain, spans
 
 
 def _turns(
-    tokenizer: Tokenizer, render: Render, messages: Messages, text: str, marks: Marks
-) -> list[tuple[int, int]]:
-    """Where the assistant's turns stand in `text`, from rendering the conversation up to before and after each."""
+    guard: Guarded, render: Render, messages: Turns, weights: Sequence[float], text: str
+) -> list[Span]:
+    """Where the turns that carry loss stand in `text`."""
     spans = []
-    for place, message in enumerate(messages):
-        if message["role"] != "assistant":
+    for place, weight in enumerate(weights):
+        if not weight:
             continue
         before, after = render(messages[:place], True), render(messages[: place + 1], False)
-        for shorter, longer in ((before, after), (after, text)):
-            if not longer.startswith(shorter):
-                raise not_a_prefix(
-                    _encode(tokenizer, shorter, marks), _encode(tokenizer, longer, marks), tokenizer
-                )
-        spans.append((len(before), len(after)))
+        if after.startswith(before) and text.startswith(after):
+            spans.append((len(before), len(after), weight))
+            continue
+        start, end = _exchanged(guard, render, messages, place, text, before)
+        if start < 0 or (spans and start < spans[-1][1]):
+            shorter, longer = (before, after) if not after.startswith(before) else (after, text)
+            raise not_a_prefix(guard.written(shorter), guard.written(longer), guard.original)
+        spans.append((start, end, weight))
     return spans
 
 
-def _pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
-    made, last = [], 0
-    for start, end in spans:
-        made += [(text[last:start], False), (text[start:end], True)]
+def _exchanged(
+    guard: Guarded, render: Render, messages: Turns, place: int, text: str, before: str
+) -> tuple[int, int]:
+    """Where turn `place` stands in `text`, from rendering the conversation with another content there: what stays the same
+    before and behind it is not the turn's own. (-1, -1) where that does not tell exactly."""
+    if messages[place].get("tool_calls"):
+        return -1, -1
+    other = [{**turn, "content": PROBE} if number == place else turn for number, turn in enumerate(messages)]
+    head, found, tail = render(other, False).partition(PROBE)
+    if not found or PROBE in tail or not (text.startswith(head) and text.endswith(tail)):
+        return -1, -1
+    if len(head) + len(tail) > len(text):
+        return -1, -1
+    opening = before.removeprefix(render(messages[:place], False))  # what stands before a reply
+    found_at = head.rfind(opening) if opening else -1
+    start = len(head) if found_at < 0 else found_at + len(opening)
+    if guard.spells(head[start:]):  # that was the opening of another turn
+        start = len(head)
+    following = render([*messages[:place], {"role": "assistant", "content": PROBE}], False)
+    closing = following.rpartition(PROBE)[2]
+    end = len(text) - len(tail) + (len(closing) if tail.startswith(closing) else 0)
+    return start, end
+
+
+def _pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, float]]:
+    pieces: list[tuple[str, float]] = []
+    last = 0
+    for start, end, weight in spans:
+        pieces += [(text[last:start], 0), (text[start:end], weight)]
         last = end
-    return [*made, (text[last:], False)]
-
-
-def _encode(tokenizer: Tokenizer, text: str, marks: Marks) -> list[int]:
-    parts = [part for part in text.split(marks.content) if part]
-    encoded = tokenizer.encode_batch(parts, add_special_tokens=False)
-    return [number for part in encoded for number in part.ids]
+    return [*pieces, (text[last:], 0)]
 
 
 def _byte_level(tokenizer: Tokenizer) -> bool:
@@ -122,25 +157,23 @@ def _byte_level(tokenizer: Tokenizer) -> bool:
     return "ByteLevel" in pre and "add_prefix_space=True" not in pre and "Prepend" not in normalizer
 
 
-def _by_prefix(
-    tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int]], whole: list[int], marks: Marks
-) -> list[bool]:
-    """The mask of `whole` where pieces cannot be encoded apart: a prefix of the text must be a prefix of the ids."""
-    mask = [False] * len(whole)
-    for start, end in spans:
-        heads = [_encode(tokenizer, text[:place], marks) for place in (start, end)]
+def _by_prefix(guard: Guarded, text: str, spans: Sequence[Span], joined: list[int]) -> list[float]:
+    """The mask of `joined` where pieces cannot be encoded apart: a prefix of the text must be a prefix of the ids."""
+    mask: list[float] = [0] * len(joined)
+    for start, end, weight in spans:
+        heads = [guard.written(text[:place]) for place in (start, end)]
         for head in heads:
-            if whole[: len(head)] != head:
-                raise not_a_prefix(head, whole, tokenizer)
+            if joined[: len(head)] != head:
+                raise not_a_prefix(head, joined, guard.original)
         first, last = (len(head) for head in heads)
-        mask[first:last] = [True] * (last - first)
+        mask[first:last] = [weight] * (last - first)
     return mask
 
 
-def not_a_prefix(head: Sequence[int], whole: Sequence[int], tokenizer: Tokenizer) -> DataError:
+def not_a_prefix(head: Sequence[int], ids: Sequence[int], tokenizer: Tokenizer) -> DataError:
     """The error for a template that changes what it has said before."""
-    differing = (i for i, (a, b) in enumerate(zip(head, whole, strict=False)) if a != b)
-    place = next(differing, min(len(head), len(whole)))
+    differing = (i for i, (a, b) in enumerate(zip(head, ids, strict=False)) if a != b)
+    place = next(differing, min(len(head), len(ids)))
 
     def shown(ids: Sequence[int]) -> str:
         return (
@@ -151,6 +184,6 @@ def not_a_prefix(head: Sequence[int], whole: Sequence[int], tokenizer: Tokenizer
 
     return DataError(
         f"the chat template does not keep the prompt as a prefix: token {place} differs, "
-        f"{shown(head)} in the prompt and {shown(whole)} in the conversation",
+        f"{shown(head)} in the prompt and {shown(ids)} in the conversation",
         fix="give the import stage a `chat_template` that renders every turn the same wherever it stands",
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
 from trivium.errors import ArtifactError
+from trivium.files import write_text
 from trivium.text.tokenizer import SPECIAL
+from trivium.text.turns import MARKUP
 
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """What ends a document, where the token that ends a turn is another."""
+TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -26,11 +29,25 @@ class Special:
     pad: str | None = None
     unk: str | None = None
     stops: tuple[int, ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
+    """Further ones that templates know by a name, such as `image_token`."""
 
     def as_config(self) -> dict[str, str]:
-        """The tokens under the names that `tokenizer_config.json` and templates use."""
+        """The tokens under the names that templates use."""
         values = dict(zip(ROLES, (self.bos, self.eos, self.pad, self.unk), strict=True))
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None} | dict(self.extra)
+
+    def saved(self) -> dict[str, Any]:
+        """The same for `tokenizer_config.json`."""
+        named = {name: value for name, value in self.as_config().items() if name in ROLES}
+        return named | ({"extra_special_tokens": dict(self.extra)} if self.extra else {})
+
+
+class Templates(NamedTuple):
+    """The chat templates of a checkpoint: the usual one, and the one for conversations with tools if that is another."""
+
+    default: str | None = None
+    tools: str | None = None
 
 
 def is_ours(tokenizer: Tokenizer) -> bool:
@@ -51,11 +68,39 @@ def read(folder: Path, tokenizer: Tokenizer) -> Special:
     stops = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
     if tokens["eos_token"] is None and stops:
         tokens["eos_token"] = tokenizer.id_to_token(stops[0])
-    return checked(tokenizer, tokens, stops, folder)
+    return checked(tokenizer, tokens, stops, folder, _extra(named.get("extra_special_tokens")))
+
+
+def _extra(named: Any) -> tuple[tuple[str, str], ...]:
+    """`extra_special_tokens` where they have names; a list of them needs none."""
+    if not isinstance(named, dict):
+        return ()
+    contents = {name: _content(value) for name, value in named.items()}
+    return tuple((name, content) for name, content in contents.items() if content is not None)
+
+
+def control(tokenizer: Tokenizer, special: Special, written: str) -> set[str]:
+    """The tokens that no text may become: the special ones, those with a job, and those that the template writes around turns
+    (`written`). A tag that opens and closes within a turn (`<think>`) is text."""
+    added = {token.content: token.special for token in tokenizer.get_added_tokens_decoder().values()}
+    stops = {
+        token for n in special.stops if (token := tokenizer.id_to_token(n)) is not None and token in added
+    }
+    named = {token for token in special.as_config().values() if len(token) > 1 or token in added}
+    around = {
+        token
+        for token in added
+        if token in written and not ((tag := MARKUP.fullmatch(token)) and f"</{tag[1]}>" in added)
+    }
+    return {token for token, is_special in added.items() if is_special} | stops | named | around
 
 
 def checked(
-    tokenizer: Tokenizer, tokens: dict[str, str | None], stops: tuple[int, ...], where: Path
+    tokenizer: Tokenizer,
+    tokens: dict[str, str | None],
+    stops: tuple[int, ...],
+    where: Path,
+    extra: tuple[tuple[str, str], ...] = (),
 ) -> Special:
     """`tokens` by role as a Special. ArtifactError as in `read`."""
     eos = tokens.get("eos_token")
@@ -69,7 +114,7 @@ def checked(
                 said, where=str(where), fix="use the tokenizer.json that belongs to this config"
             )
     bos, pad, unk = (tokens.get(role) for role in ("bos_token", "pad_token", "unk_token"))
-    return Special(eos, bos, pad, unk, stops)
+    return Special(eos, bos, pad, unk, stops, extra)
 
 
 def document_end(tokenizer: Tokenizer, special: Special) -> int:
@@ -82,18 +127,32 @@ def document_end(tokenizer: Tokenizer, special: Special) -> int:
     return int(number)
 
 
-def template_of(folder: Path) -> str | None:
-    """The chat template of a folder: its own file, or in tokenizer_config.json; None if there is none."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ArtifactError(f"{path.name} is no text: {error}", where=str(path)) from None
-    found = read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):  # several by name
-        found = next((one["template"] for one in found if one.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+def templates_of(folder: Path) -> Templates:
+    """The chat templates of a folder: files of their own, or in tokenizer_config.json, one or several by name."""
+    named = read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(named, list):
+        named = {one.get("name"): one.get("template") for one in named if isinstance(one, dict)}
+    elif not isinstance(named, dict):
+        named = {"default": named}
+    for name, path in (("default", folder / "chat_template.jinja"), ("tool_use", folder / TOOL_TEMPLATE)):
+        if path.is_file():
+            try:
+                named[name] = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise ArtifactError(f"{path.name} is no text: {error}", where=str(path)) from None
+    texts = {name: text for name, text in named.items() if isinstance(text, str)}
+    if texts and "default" not in texts:
+        raise ArtifactError(
+            f"none of the chat templates is the default: {', '.join(sorted(map(str, texts)))}",
+            where=str(folder),
+            fix="name one of them in the import stage's `chat_template`",
+        )
+    return Templates(texts.get("default"), texts.get("tool_use"))
+
+
+def save_tool_template(folder: Path, template: str | None) -> None:
+    if template is not None:
+        write_text(folder / TOOL_TEMPLATE, template)
 
 
 def read_json(path: Path) -> dict[str, Any]:

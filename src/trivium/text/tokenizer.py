@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -91,55 +89,9 @@ def load(folder: Path) -> Tokenizer:
     if not path.is_file():
         raise ArtifactError("tokenizer.json is missing", where=str(folder), fix=fix)
     try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
         raise ArtifactError(f"tokenizer.json is damaged: {error}", where=str(path), fix=fix) from None
-
-
-def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of `text`, none of them special even where the text spells a special token. Safe in threads.
-
-    A spelt special token is cut after its first character and the pieces are encoded on their own: no state
-    of the tokenizer is changed, and the pieces join to the same text.
-    """
-    return [number for piece in _pieces(tokenizer, text) for number in _encode(tokenizer, piece)]
-
-
-def encode_plain_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """As `encode_plain`, for many texts at once (on all cores)."""
-    special = spelt(tokenizer)
-    cut = [cut_at(special, text) for text in texts]
-    flat = tokenizer.encode_batch_fast(  # without the offsets that nobody asks for
-        [piece for pieces in cut for piece in pieces], add_special_tokens=False
-    )
-    ids = iter(flat)
-    return [[number for _ in pieces for number in next(ids).ids] for pieces in cut]
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
-
-
-def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
-    return cut_at(spelt(tokenizer), text)
-
-
-def spelt(tokenizer: Tokenizer) -> frozenset[str]:
-    """The special tokens as text spells them."""
-    return frozenset(token.content for token in tokenizer.get_added_tokens_decoder().values())
-
-
-def cut_at(spelt: frozenset[str], text: str) -> list[str]:
-    """The text in pieces none of which spells a special token."""
-    if not any(token in text for token in spelt):
-        return [text]
-    return [piece for piece in re.split(_cut(spelt), text) if piece]
-
-
-@lru_cache(maxsize=16)
-def _cut(spelt: frozenset[str]) -> re.Pattern[str]:
-    """Matches, without taking any text, the place after the first character of each spelt token."""
-    return re.compile(
-        "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in sorted(spelt))
-    )
+    tokenizer.no_truncation()  # what somebody's training script left there is no part of the vocabulary
+    tokenizer.no_padding()
+    return tokenizer

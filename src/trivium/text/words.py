@@ -18,7 +18,6 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from trivium.text.chat import ChatTokenizer
-from trivium.text.tokenizer import cut_at, spelt
 
 LENGTH, WORDS = 32, 500_000
 """Longer words are not kept, nor more of them: about 100 MB."""
@@ -32,9 +31,9 @@ class DocumentEncoder:
 
     def __init__(self, chat: ChatTokenizer) -> None:
         self.dtype = np.dtype(np.uint16 if chat.vocab_size <= 2**16 else np.uint32)
-        self._chat, self._spelt = chat, spelt(chat.tokenizer)
+        self._chat = chat
         self._head, self._tail = self._bytes(chat.begin), self._bytes([chat.end_of_text])
-        self._words = _Words(chat.tokenizer, self.dtype) if _is_known(chat.tokenizer) else None
+        self._words = _Words(chat.guard.tokenizer, self.dtype) if _is_known(chat.guard.tokenizer) else None
 
     def __call__(self, texts: Sequence[str]) -> list[bytes]:
         found = [self._looked_up(text) for text in texts]
@@ -48,7 +47,7 @@ class DocumentEncoder:
         if words is None:
             return None
         try:
-            ids = b"".join(words[word] for piece in cut_at(self._spelt, text) for word in cut(piece))
+            ids = b"".join(words[word] for word in cut(text))
         except _Unsure:
             return None
         return self._head + ids + self._tail
@@ -96,7 +95,8 @@ def _is_known(tokenizer: Tokenizer) -> bool:
             {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
         ]
         and (model["type"], model["dropout"]) == ("BPE", None)
-        and not any(said[name] for name in ("normalizer", "truncation", "padding"))
+        and said["normalizer"] is None
+        and all(token["special"] for token in said["added_tokens"])  # the others cut words
     )
 
 
