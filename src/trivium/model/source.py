@@ -17,6 +17,7 @@ READ = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
 )
 """The files of a folder that decide what is imported."""
 
