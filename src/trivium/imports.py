@@ -28,9 +28,9 @@ def open_checkpoint(path: Path) -> tuple[Transformer, ChatTokenizer]:
     path = Path(path)
     sources(path)
     if path.is_file():
-        reader = gguf.open_file(path)
-        meta = gguf.metadata(reader)
-        config, state = gguf.read(reader, meta, path)
+        readers = gguf.open_parts(path)
+        meta = gguf.metadata(readers[0])
+        config, state = gguf.read(readers, meta, path)
         tokenizer, special, template = gguf_text.tokenizer(meta, path)
         chat = ChatTokenizer(tokenizer, template, special)
         model = hf.build(config, state, path)
@@ -75,17 +75,17 @@ def with_tokens(chat: ChatTokenizer, tokens: Sequence[str], eos: str | None, whe
 
 
 @torch.no_grad()
-def resize(model: Transformer, rows: int) -> None:
-    """Embeddings and head with room for `rows` ids, in place: new rows are the mean of the old ones. Never fewer than before."""
-    old = model.config.vocab_size
-    if rows <= old:
-        return
+def resize(model: Transformer, old: int, new: int) -> None:
+    """Room for `new` ids in embeddings and head, in place: the rows of ids from `old` on become the mean of those before."""
     embedding = model.model.embed_tokens
-    embedding.num_embeddings = rows
     for module in (embedding,) if model.config.tie_embeddings else (embedding, model.lm_head):
         weight = module.weight
-        mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
-        module.weight = torch.nn.Parameter(torch.cat([weight, mean.expand(rows - old, -1)]))
+        mean = weight[:old].float().mean(0, keepdim=True).to(weight.dtype)
+        module.weight = torch.nn.Parameter(
+            torch.cat([weight[:old], mean.expand(new - old, -1), weight[new:]])
+        )
+    rows = len(embedding.weight)
+    embedding.num_embeddings = rows
     model.config = replace(model.config, vocab_size=rows)
 
 
@@ -133,8 +133,10 @@ def import_checkpoint(
             raise ArtifactError(f"the chat template cannot be read: {error}", where=str(template)) from None
         chat = ChatTokenizer(chat.tokenizer, text, chat.special)
     if add_tokens or eos is not None:
+        known = chat.vocab_size
         chat = with_tokens(chat, add_tokens, eos, path)
-        resize(model, chat.vocab_size)
+        if chat.vocab_size > known:
+            resize(model, known, chat.vocab_size)
     _check_end(chat, path, emit)
     if bad := [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:5])

@@ -74,7 +74,8 @@ def packed(ctx: PhaseContext) -> Items:
 
 def chat(ctx: PhaseContext) -> Items:
     def conversations(split: str) -> Conversations:
-        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length)
+        learn = getattr(ctx.config, "learn", "all")
+        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, learn=learn)
 
     return both_splits(conversations, ctx)
 

@@ -18,7 +18,7 @@ class Batch(TypedDict, total=False):
 
     tokens: Tensor  # (B, T) int64: the input ids; padding is any id, with loss_mask 0 and a doc_id of its own
     targets: Tensor  # (B, T) int64: the id to predict at each place (tokens moved left by one)
-    loss_mask: Tensor  # (B, T) float32: 1 where the target counts in the loss, else 0
+    loss_mask: Tensor  # (B, T) float32: how much the target counts in the loss: 1, 0, or a weight
     positions: Tensor  # (B, T) int64: the place of each token within its own document (for RoPE)
     doc_id: Tensor  # (B, T) int64: attention stays within equal values
     pair: Tensor  # (B,) int64: the preference pair that the row belongs to

@@ -90,3 +90,18 @@ def test_a_prompt_that_leaves_room_for_one_token_is_kept(chat):
 def test_nothing_to_learn_is_a_data_error(chat, records):
     with pytest.raises(DataError, match="no conversation fits"):
         Conversations.build(records, chat, 16)
+
+
+def test_the_last_turn_only_and_weights_of_turns(chat):
+    def talk(**more):
+        turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b")) * 2]
+        turns[1] |= more
+        return {"messages": turns, "source": "x"}
+
+    def masks(record, **how):
+        return Conversations.build([record], chat, 64, **how).item(0)[0]["loss_mask"].tolist()
+
+    every, last, half = masks(talk()), masks(talk(), learn="last"), masks(talk(weight=0.5))
+    assert sum(every) == 2 * sum(last) == 4  # a letter and the end of each turn
+    assert half == [(a + b) / 2 for a, b in zip(every, last, strict=True)]
+    assert masks(talk(weight=0)) == last

@@ -57,3 +57,26 @@ def test_the_objective_is_the_function_times_its_weight():
     with_z = NextToken(z_loss=0.1)(Output(logp=logp, log_z=log_z), batch)
     torch.testing.assert_close(with_z.total, total + 0.1 * (log_z**2)[goal != -100].sum())
     assert with_z.metrics["loss"][0] == total.detach()
+
+
+@pytest.mark.parametrize("phase", ["sft", "distill"])
+def test_a_weight_of_two_is_the_target_twice(phase):
+    from trivium.objectives import Distill
+
+    objective = NextToken(1e-3) if phase == "sft" else Distill("forward", 1.0, 0.5, 0.5)
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(1, 4, 7, generator=generator)
+    out = Output(
+        logits=logits, logp=torch.randn(1, 4, generator=generator).abs().neg(), log_z=torch.rand(1, 4)
+    )
+    batch = {"teacher_logits": torch.randn(1, 4, 7, generator=generator)}
+
+    def total(mask):
+        weighted = {**batch, "loss_mask": torch.tensor([mask])}
+        return objective(out, weighted).total, objective.weight(weighted)
+
+    (one, first), (two, second), (both, weight) = (
+        total(mask) for mask in ([1.0, 0, 1, 0], [1.0, 0, 0, 0], [2.0, 0, 1, 0])
+    )
+    torch.testing.assert_close(both, one + two)
+    assert weight == first + second

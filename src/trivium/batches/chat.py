@@ -11,6 +11,7 @@ from trivium.batches.rows import Row, sequence_row
 from trivium.corpus.records import kind_of
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
+from trivium.text.turns import Learn
 
 NAMED = 10
 """Rows that an account names; the others are counted."""
@@ -58,7 +59,7 @@ class Account:
             self.reply_cut += 1
             encoded = cut
         self.kept += 1
-        self.learned_tokens += sum(encoded.mask)
+        self.learned_tokens += sum(weight > 0 for weight in encoded.mask)
         return encoded
 
     def too_long(self, number: int) -> None:
@@ -99,14 +100,21 @@ class Conversations:
 
     @classmethod
     def build(
-        cls, records: Iterable[Mapping[str, Any]], chat: ChatTokenizer, length: int, *, pack: bool = True
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        chat: ChatTokenizer,
+        length: int,
+        *,
+        pack: bool = True,
+        learn: Learn = "all",
     ) -> Conversations:
-        """DataError if no conversation has a reply within `length` tokens."""
+        """DataError if no conversation has a reply within `length` tokens. `learn`: which of the replies carry loss."""
         self = cls(length, chat.pad)
         room: list[int] = []
         for number, record in enumerate(records, start=1):
             with at_row(number):
-                encoded = self.account.fit(chat.encode(record["messages"]), length, number)
+                said = chat.encode(record["messages"], tools=record.get("tools"), learn=learn)
+                encoded = self.account.fit(said, length, number)
             if encoded is None:
                 continue
             size = len(encoded.ids)

@@ -55,7 +55,7 @@ class Feedback:
         for number, record in enumerate(records, start=1):
             for text, label in _replies(record):
                 with at_row(number):
-                    encoded = chat.response(record["prompt"], text)
+                    encoded = chat.response(record["prompt"], text, record.get("tools"))
                 fitted = self.account.fit(encoded, context, number)
                 if fitted is not None:
                     self.replies.append((fitted, label))

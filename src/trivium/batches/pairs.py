@@ -46,7 +46,7 @@ class Pairs:
             both: list[Encoded] = []
             for side in ("chosen", "rejected"):
                 with at_row(number):
-                    encoded = chat.response(record["prompt"], record[side])
+                    encoded = chat.response(record["prompt"], record[side], record.get("tools"))
                 fitted = self.account.fit(encoded, self.length, number)
                 if fitted is None:  # the prompt is too long, for the other side too
                     break

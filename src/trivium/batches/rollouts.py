@@ -66,7 +66,7 @@ class Prompts:
                 unasked.append(number)
                 continue
             with at_row(number):
-                encoded = chat.prompt(turns)
+                encoded = chat.prompt(turns, record.get("tools"))
             if len(encoded) + max_new_tokens <= context:
                 kept.append(record)
                 ids.append(encoded)

@@ -109,11 +109,12 @@ def with_sources(
     return sourced
 
 
-def sequence_row(segments: Sequence[tuple[Sequence[int], Sequence[bool]]], length: int, pad: int) -> Row:
+def sequence_row(segments: Sequence[tuple[Sequence[int], Sequence[float]]], length: int, pad: int) -> Row:
     """Segments of (ids, learn) laid end to end in one row of `length` tokens, padded.
 
     Each segment is a document of its own: attention, positions and targets never cross its borders. A token with `learn`
-    True is one to be predicted, so it is the *target* of the place before it; a segment's first token is nobody's target.
+    True, or a weight above 0, is one to be predicted, so it is the *target* of the place before it; a segment's first token is
+    nobody's target.
     """
     tokens = np.full(length, pad, dtype=np.int64)
     targets = np.full(length, pad, dtype=np.int64)

@@ -4,7 +4,7 @@ Documents are Parquet files in the folders `train` and `heldout`, conversations 
 `heldout.jsonl`; `read` takes either. A record is a dict with the keys `key`, `source` (the kind of its source; in Parquet
 `kind`, and `source` is its place in the recipe), `license`, `origin` and those of its format:
     documents      text, url, language, language_score, quality, meta, where
-    conversations  messages [{role, content}], meta
+    conversations  messages [{role, content, and the other fields of `trivium.text.turns`}], meta, tools (JSON schemas)
     preferences    prompt [{role, content}], chosen, rejected, meta
     feedback       prompt [{role, content}], completion, label (1 desirable, 0 not), meta
 """
@@ -23,7 +23,7 @@ from trivium.keys import key_of as key_of
 from trivium.keys import normalise as normalise
 
 Record = dict[str, Any]
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 def text_of(record: Record) -> str:

@@ -5,7 +5,8 @@
     preferences    `prompt`, `chosen` and `rejected`
     feedback       `prompt`, `completion` and `label`
 
-`meta`, an object, is kept as it is.
+`meta`, an object, is kept as it is. A turn may have the fields of `trivium.text.turns`, and a row `tools` that the assistant may
+call; a field that is not known is refused by its name.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 
 from trivium.corpus.records import Messages, Record
 from trivium.keys import key_of
+from trivium.text.turns import problem, text_of
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 class BadRow(ValueError):
@@ -50,7 +52,8 @@ def record(row: Mapping[str, Any], format: str, column: str = "text") -> Record:
         row = {
             name: value for name, value in row.items() if value is not None
         }  # columns that other rows have
-    return {**_FORMATS[format](row, column), "meta": _meta(row)}
+    tools = {} if format == "documents" else _tools(row)
+    return {**_FORMATS[format](row, column), "meta": _meta(row), **tools}
 
 
 def _meta(row: Record) -> Record:
@@ -155,8 +158,38 @@ def _messages(value: Any, name: str) -> Messages:
         role = string(turn, "role")
         if role not in ROLES:
             raise BadRow(f"`{name}[{place}]` has the unknown role {role!r}; known: {', '.join(ROLES)}")
-        turns.append({"role": role, "content": string(turn, "content")})
+        turns.append({**_fields(turn, f"{name}[{place}]", role), "role": role})
     return turns
+
+
+def _fields(turn: Record, where: str, role: str) -> Record:
+    """What a turn says beside its role. BadRow for a field that is not known, by name: none is dropped in silence."""
+    fields = {name: value for name, value in turn.items() if value is not None}
+    content = text_of(turn.get("content"))
+    if isinstance(turn.get("content"), list) and (reason := problem(fields)):
+        raise BadRow(f"`{where}`: {reason}")
+    if role == "tool" or turn.get("tool_calls") or turn.get("reasoning_content"):
+        content = "" if content is None else content  # the content may be empty
+    else:
+        content = string(turn if content is None else {**turn, "content": content}, "content")
+    if reason := problem({**fields, "content": content}):
+        raise BadRow(f"`{where}`: {reason}")
+    return {**fields, "content": content}
+
+
+def _tools(row: Record) -> Record:
+    """The functions that the assistant of a row may call, as a list of JSON schemas or as JSON."""
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools:
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise BadRow(f"`tools` is no JSON: {error}") from None
+    if not tools:
+        return {}
+    if not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise BadRow("`tools` is not a list of JSON schemas")
+    return {"tools": tools}
 
 
 def _pair(row: Record) -> Messages:
@@ -179,4 +212,6 @@ def _reply(row: Record, name: str, prompt: Messages) -> str:
         raise BadRow(f"`{name}` begins with another prompt than the row's own")
     if len(own) != 1 or own[0]["role"] != "assistant":
         raise BadRow(f"`{name}` is not one assistant turn after the prompt")
-    return own[0]["content"]
+    if more := [field for field in own[0] if field not in ("role", "content")]:
+        raise BadRow(f"`{name}` has the field `{more[0]}`, which a reply of this format cannot have")
+    return str(own[0]["content"])

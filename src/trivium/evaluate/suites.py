@@ -184,7 +184,10 @@ def drift(subject: Subject, baseline: Subject | None, data: Path, suite: Suite) 
     """
     sampling = SamplingParams(temperature=1.0, max_new_tokens=suite.max_new_tokens)
     room = subject.model.config.context - suite.max_new_tokens
-    asked = [(record, subject.chat.prompt(prompt_of(record))) for record in heldout(data, suite)]
+    asked = [
+        (record, subject.chat.prompt(prompt_of(record), record.get("tools")))
+        for record in heldout(data, suite)
+    ]
     records = [record for record, ids in asked if len(ids) <= room]
     prompts = [ids for _, ids in asked if len(ids) <= room]
     done = complete(subject.model, prompts, sampling, subject.chat.stops)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from trivium.errors import ArtifactError, TriviumError
 from trivium.model.config import ModelConfig
 from trivium.model.rope import frequencies, yarn_factor
+from trivium.model.source import parts
 from trivium.recipe.network import RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "granite")
@@ -57,6 +58,26 @@ _BROKEN = (
 """What the reader raises for bytes that are no GGUF."""
 
 
+def open_parts(path: Path) -> list[Any]:
+    """The readers of a model's file, or of all the files that it was split into, the first one first. ArtifactError for a part
+    that is missing, or belongs to another model, or as in `open_file`."""
+    readers = [open_file(part) for part in parts(path)]
+    first = metadata(readers[0])
+    count = int(first.get("split.count", 1) or 1)
+    numbers = [int(metadata(reader).get("split.no", 0)) for reader in readers]
+    if count != len(readers) or numbers != list(range(len(readers))):
+        raise ArtifactError(
+            f"the model lies in {count} files, of which these are numbers {', '.join(str(n + 1) for n in numbers)}",
+            where=str(path),
+            fix="put all its parts beside each other under their own names, as NAME-00001-of-00003.gguf",
+        )
+    tensors = sum(len(reader.tensors) for reader in readers)
+    if first.get("split.tensors.count", tensors) != tensors:
+        expected = first["split.tensors.count"]
+        raise ArtifactError(f"the parts hold {tensors} tensors instead of {expected}", where=str(path))
+    return readers
+
+
 def open_file(path: Path) -> Any:
     """A `gguf.GGUFReader`. ArtifactError for what is no GGUF or is cut short; TriviumError without the package."""
     try:
@@ -77,15 +98,21 @@ def metadata(reader: Any) -> dict[str, Any]:
     return {name: field.contents() for name, field in reader.fields.items()}
 
 
-def read(reader: Any, meta: dict[str, Any], path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read(readers: Sequence[Any], meta: dict[str, Any], path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """(the model's shape, its state dict in float32). ArtifactError for another architecture or a damaged file."""
     family = meta.get("general.architecture")
     if family not in FAMILIES:
         fix = f"use a file of one of these: {', '.join(FAMILIES)}"
         raise ArtifactError(f"the checkpoint's architecture is {family!r}", where=str(path), fix=fix)
     try:
-        state = _tensors(reader)
+        state = {name: tensor for reader in readers for name, tensor in _tensors(reader).items()}
         config = _config(meta, family, state)
+    except NotImplementedError as error:
+        raise ArtifactError(
+            f"the GGUF file's weights are of a type that cannot be read: {error}",
+            where=str(path),
+            fix="use a file of another type, such as Q8_0 or BF16",
+        ) from None
     except KeyError as error:
         raise ArtifactError(f"the GGUF file has no {error}", where=str(path)) from None
     except _BROKEN as error:
@@ -163,6 +190,7 @@ def _config(meta: dict[str, Any], family: str, state: dict[str, Tensor]) -> Mode
         qk_norm="model.layers.0.self_attn.q_norm.weight" in state,
         qkv_bias="model.layers.0.self_attn.q_proj.bias" in state,
         output_bias="model.layers.0.self_attn.o_proj.bias" in state,
+        mlp_bias="model.layers.0.mlp.up_proj.bias" in state,
         rope_scaling=_scaling(lambda key: meta.get(f"{family}.rope.{key}")),
         no_rope=frozenset(range(3, layers, 4)) if family == "smollm3" else frozenset(),
         **scales,

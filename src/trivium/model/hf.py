@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, verify, write_json
+from trivium.model import quantised
 from trivium.model.config import ModelConfig
 from trivium.model.families import family, from_huggingface, to_huggingface
 from trivium.model.int8 import Int8Linear, quantize, with_int8_layers
@@ -32,6 +33,7 @@ class Header(NamedTuple):
     config: ModelConfig
     family: str
     int8: bool
+    scheme: dict[str, Any] | None = None  # how the weights are quantised
 
 
 def read_config(folder: Path) -> Header:
@@ -39,7 +41,8 @@ def read_config(folder: Path) -> Header:
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return Header(from_huggingface(raw), raw["model_type"], _is_int8(raw, path))
+        int8 = _is_int8(raw, path)
+        return Header(from_huggingface(raw), raw["model_type"], int8, raw.get("quantization_config"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         fix = "give the folder of a checkpoint, such as runs/quickstart/aligned, or a .gguf file"
         raise ArtifactError(f"{folder} is no checkpoint: it has no config.json", fix=fix) from None
@@ -49,48 +52,55 @@ def read_config(folder: Path) -> Header:
 
 
 def _is_int8(raw: dict[str, Any], path: Path) -> bool:
-    """Whether the weights are int8 with one scale a row, and nothing else is. ArtifactError for any other quantization."""
+    """Whether the weights are int8 with one scale a row, and nothing else is. ArtifactError for a scheme that cannot be read."""
     scheme = raw.get("quantization_config")
     if not scheme:
         return False
-    fix = "use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it"
-    if (scheme.get("quant_method"), scheme.get("format")) != ("compressed-tensors", "int-quantized"):
-        kind = scheme.get("quant_method")
-        raise ArtifactError(f"the weights are quantized by {kind!r}", where=str(path), fix=fix)
-    for group in scheme["config_groups"].values():
-        if group.get("input_activations") or group.get("output_activations"):
-            raise ArtifactError(
-                "the checkpoint rounds activations to int8 as well as weights (W8A8); read as weights alone it would "
-                "be another model",
-                where=str(path),
-                fix=fix,
-            )
-        weights = group["weights"]
-        wanted = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
-        if other := {key: weights.get(key) for key, value in wanted.items() if weights.get(key) != value}:
-            raise ArtifactError(f"the weights are quantized with {other}", where=str(path), fix=fix)
-    return True
+    if scheme.get("quant_method") not in quantised.READERS:
+        quantised.floats(scheme, {}, path)
+    if scheme.get("quant_method") != "compressed-tensors":
+        return False
+    groups = list(scheme["config_groups"].values())
+    integers = [group for group in groups if group["weights"].get("type") == "int"]
+    if any(group.get("input_activations") or group.get("output_activations") for group in integers):
+        raise ArtifactError(
+            "the checkpoint rounds activations to int8 as well as weights (W8A8); read as weights alone it would "
+            "be another model",
+            where=str(path),
+            fix="use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it",
+        )
+    wanted = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+    return scheme.get("format") == "int-quantized" and all(
+        group["weights"].get(key) == value for group in groups for key, value in wanted.items()
+    )
 
 
-def load(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
-    """The model in `folder`, with float weights as `dtype`.
+def load(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu", trainable: bool = False
+) -> Transformer:
+    """The model in `folder`, with float weights as `dtype`. `trainable`: int8 layers become float ones, which can learn.
 
     Where the folder has a manifest (artifact.json), the SHA-256 of every file is checked first. ArtifactError for a
     damaged or missing file, for pickled weights, and for weights that do not fit the config (the first five differing
     names are given).
     """
     folder = Path(folder)
-    header, state = read(folder)
+    header, state = read(folder, trainable=trainable)
     return build(header.config, state, folder, dtype=dtype, device=device, int8=header.int8)
 
 
-def read(folder: Path) -> tuple[Header, dict[str, Tensor]]:
-    """The header and the tensors of a checkpoint, under the names of `transformer`."""
+def read(folder: Path, *, trainable: bool = False) -> tuple[Header, dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint, under the names of `transformer`; quantised ones as floats, but int8 with a
+    scale a row stays as it is unless it is to be `trainable`."""
     header = read_config(folder)
     manifest = folder / "artifact.json"
     if manifest.exists():
         verify(folder, json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    return header, incoming(header.family, header.config, read_weights(folder))
+    state = read_weights(folder)
+    if trainable or not header.int8:
+        state = quantised.floats(header.scheme, state, folder)
+        header = header._replace(int8=False)
+    return header, incoming(header.family, header.config, state)
 
 
 def build(

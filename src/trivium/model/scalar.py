@@ -78,7 +78,7 @@ def merged(model: Scalar, adapter: Adapter) -> Scalar:
 
 def load(folder: Path, *, device: str = "cpu") -> Scalar:
     """The reward model in `folder`. ArtifactError where it holds none, or a damaged one."""
-    header, state = hf.read(folder)
+    header, state = hf.read(folder, trainable=True)
     config = header.config
     score = state.pop("score.weight", None)
     if score is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def sources(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix != ".gguf":
             raise ArtifactError(f"{path.name} is no checkpoint", where=str(path), fix=fix)
-        return [path]
+        return parts(path)
     if not path.is_dir():
         raise ArtifactError(f"there is no checkpoint at {path}", where=str(path), fix=fix)
     if not (path / "config.json").is_file():
@@ -37,6 +38,24 @@ def sources(path: Path) -> list[Path]:
             f"{path} is no checkpoint: it has no config.json (it holds {inside})", where=str(path), fix=fix
         )
     return sorted({found for pattern in READ for found in path.glob(pattern) if found.is_file()})
+
+
+_PART = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.gguf)")
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that a GGUF model was split into, by their names, or its only one. ArtifactError where some are missing."""
+    name = _PART.fullmatch(path.name)
+    if name is None:
+        return [path]
+    files = [path.with_name(f"{name[1]}{number:05d}{name[2]}") for number in range(1, int(name[3]) + 1)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ArtifactError(
+            f"{len(missing)} of {len(files)} parts of the model are missing: {', '.join(missing[:5])}",
+            where=str(path),
+            fix="put all its parts beside each other",
+        )
+    return files
 
 
 def identity(path: Path, template: Path | None) -> dict[str, Any]:
@@ -48,7 +67,8 @@ def identity(path: Path, template: Path | None) -> dict[str, Any]:
         raise ArtifactError(
             f"there is no chat template at {template}", where=str(template), fix="name a jinja file"
         )
-    prints = {found.name: sha256(found) for found in sources(path)}
-    if path.is_file():
-        prints = {"gguf": prints[path.name]}
+    read = sources(path)
+    prints = {found.name: sha256(found) for found in read}
+    if path.is_file():  # a file may have any name, and its parts have numbers
+        prints = {"gguf" if len(read) == 1 else f"gguf {n}": sha256(found) for n, found in enumerate(read)}
     return prints if template is None else {**prints, "template": sha256(template)}

@@ -62,14 +62,16 @@ class Distill:
     def __call__(self, out: Output, batch: Batch) -> Loss:
         assert out.logits is not None and out.logp is not None
         on = batch["loss_mask"] > 0
+        weights = batch["loss_mask"][on]
         apart = distill_loss(
             out.logits[on],
             batch["teacher_logits"][on],
             divergence=self.divergence,
             temperature=self.temperature,
             mix=self.mix,
-        ).sum()
-        likelihood = -out.logp[on].sum()
+        )
+        apart = (apart * weights).sum()
+        likelihood = -(out.logp[on] * weights).sum()
         total = self.share * apart + (1 - self.share) * likelihood
         count = self.weight(batch)
         metrics = {

@@ -21,7 +21,7 @@ def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class NextToken:
-    """L = sum m_t (- logp_t + z_loss log^2 Z_t); the unit of weight is one target with loss_mask 1.
+    """L = sum m_t (- logp_t + z_loss log^2 Z_t); the unit of weight is one target with loss_mask m_t = 1.
 
     Z_t is the softmax's denominator: `z_loss` keeps it near 1, so that logits do not drift (Chowdhery et al. 2022, PaLM, section
     5, with 1e-4). Wants `logp` (B, T), and `log_z` (B, T) where `z_loss` is not 0. The metric `loss` is the first term alone.
@@ -39,11 +39,12 @@ class NextToken:
 
     def __call__(self, out: Output, batch: Batch) -> Loss:
         assert out.logp is not None
-        total = -out.logp.where(batch["loss_mask"] > 0, 0.0).sum()
+        mask = batch["loss_mask"]
+        total = -(out.logp.where(mask > 0, 0.0) * mask).sum()
         metrics = {"loss": (total.detach(), self.weight(batch))}
         if self.z_loss:
             assert out.log_z is not None
-            squares = out.log_z.where(batch["loss_mask"] > 0, 0.0).square().sum()
+            squares = (out.log_z.where(mask > 0, 0.0).square() * mask).sum()
             total = total + self.z_loss * squares
             metrics["log_z_squared"] = (squares.detach(), self.weight(batch))
         return Loss(total, metrics)

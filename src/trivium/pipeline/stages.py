@@ -171,7 +171,7 @@ STAGES: Registry = {
     "data": Kind(4, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
-    "import": Kind(1, _import, _import_identity),
+    "import": Kind(2, _import, _import_identity),
     "pretrain": Kind(2, _train),
     "sft": Kind(1, _train),
     "dpo": Kind(1, _train),

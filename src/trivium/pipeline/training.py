@@ -75,7 +75,7 @@ def start(ctx: Context) -> tuple[Any, Any]:
     config = ctx.config
     if config.init is not None:
         start = ctx.inputs[config.init].path
-        model, chat = hf.load(start), ChatTokenizer.load(start)
+        model, chat = hf.load(start, trainable=True), ChatTokenizer.load(start)
         if config.context is not None and config.context > model.config.context:
             raise RecipeError(  # of an imported checkpoint, the recipe alone does not tell
                 f"rows of {config.context} tokens exceed the model's context of {model.config.context}",

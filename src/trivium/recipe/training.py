@@ -159,5 +159,7 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    learn: Literal["all", "last"] = "all"
+    """Which of the assistant's turns carry loss: all (each as much as its `weight` says, 1 if it has none), or only the last."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the squared log of the softmax's denominator, which keeps logits from drifting (PaLM: 1e-4)."""

@@ -80,7 +80,7 @@ def _reward(folder: Path) -> Callable[[Rows], list[float]]:
     def many(rows: Rows) -> list[float]:
         scores = []
         for record, reply in rows:
-            encoded = chat.response(record["prompt"], reply)
+            encoded = chat.response(record["prompt"], reply, record.get("tools"))
             said = [place for place, learn in enumerate(encoded.mask[: model.config.context]) if learn]
             end = said[-1] + 1 if said else model.config.context  # behind it training does not read
             ids = encoded.ids[:end]

@@ -6,9 +6,8 @@ SentencePiece with scores and bytes as a last resort.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -18,33 +17,67 @@ from trivium.text.special import Special, checked
 CONTROL, USER_DEFINED, BYTE = 3, 4, 6
 """Values of tokenizer.ggml.token_type."""
 
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+
+def _words(digits: str) -> str:
+    letters = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+    return rf"{_SHORT}|{letters}|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_REST}"
+
+
+def _cased(digits: str, ending: str) -> str:
+    """Words cut where their case changes."""
+    first = r"[^\r\n\p{L}\p{N}]?"
+    letters = f"{first}{_UPPER}*{_LOWER}+{ending}|{first}{_UPPER}+{_LOWER}*{ending}"
+    return rf"{letters}|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_REST}"
+
+
+_DIGIT = (r"\p{N}", _GPT2)
+_MARKS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
+_DEEPSEEK = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    rf"{_MARKS}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_REST}",
 )
+_QWEN35 = (
+    rf"{_SHORT}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_REST}"
+)
+_SEED = rf"{_SHORT}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_REST}"
 
 
-def _plain() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+class Cut(NamedTuple):
+    """A rule of `tokenizer.ggml.pre`: the patterns that cut text, one after the other, and what else goes with it."""
+
+    patterns: tuple[str, ...]
+    keeps_words: bool = False
+    """A word that is in the vocabulary is one token, whatever the merges say."""
+    begins: bool = False
+    """Texts begin with the token of that name, where the file does not say."""
+    composes: bool = False
+    """Characters are composed first (NFC)."""
 
 
-def _digits() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _plain()])
-
-
-def _words(digits: str) -> pre_tokenizers.PreTokenizer:
-    split = pre_tokenizers.Split(Regex(_WORDS % digits), behavior="isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-CUTS: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
-    "gpt-2": _plain,
-    "smollm": _digits,
-    "starcoder": _digits,
-    "llama-bpe": lambda: _words("{1,3}"),
-    "llama3": lambda: _words("{1,3}"),
-    "smaug-bpe": lambda: _words("{1,3}"),
-    "qwen2": lambda: _words(""),
+_LLAMA3, _QWEN2 = Cut((_words("{1,3}"),), True, True), Cut((_words(""),), composes=True)
+CUTS: dict[str, Cut] = {
+    **dict.fromkeys(
+        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4"), Cut((_GPT2,))
+    ),
+    **dict.fromkeys(("gigachat", "mellum", "a.x-4.0"), Cut((_GPT2,))),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), Cut(_DIGIT)
+    ),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"), _LLAMA3),
+    **dict.fromkeys(("smaug-bpe", "dbrx", "chatglm-bpe", "glm4"), Cut((_words("{1,3}"),))),
+    **dict.fromkeys(("qwen2", "megrez", "kormo"), _QWEN2),
+    **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "hunyuan", "grok-2"), Cut((_words(""),))),
+    "qwen35": Cut((_QWEN35,), composes=True),
+    "tekken": Cut((_cased("", ""),), True, True),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "minimax-m2"), Cut((_cased("{1,3}", f"{_SHORT}?"),))),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), Cut(_DEEPSEEK)),
+    "seed-coder": Cut((_SEED,)),
 }
 """tokenizer.ggml.pre -> how text is cut into words before BPE."""
 
@@ -69,7 +102,8 @@ def tokenizer(meta: dict[str, Any], where: Path) -> tuple[Tokenizer, Special, st
         for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
             number = meta.get(f"tokenizer.ggml.{key}_token_id")
             names[f"{role}_token"] = None if number is None else tokens[number]
-        if meta.get("tokenizer.ggml.add_bos_token", kind == "llama") and names["bos_token"] is not None:
+        begins = kind == "llama" or CUTS[meta.get("tokenizer.ggml.pre", "gpt-2")].begins
+        if meta.get("tokenizer.ggml.add_bos_token", begins) and names["bos_token"] is not None:
             first = (names["bos_token"], int(meta["tokenizer.ggml.bos_token_id"]))
             made.post_processor = processors.TemplateProcessing(
                 single=f"{first[0]} $A", special_tokens=[first]
@@ -83,21 +117,25 @@ def tokenizer(meta: dict[str, Any], where: Path) -> tuple[Tokenizer, Special, st
 
 
 def _byte_level(meta: dict[str, Any], tokens: list[str], where: Path) -> Tokenizer:
-    cut = meta.get("tokenizer.ggml.pre", "gpt-2")
-    if cut not in CUTS:
+    name = meta.get("tokenizer.ggml.pre", "gpt-2")
+    if name not in CUTS:
         raise ArtifactError(
-            f"the tokenizer cuts words by the rule {cut!r}",
+            f"the tokenizer cuts words by the rule {name!r}",
             where=str(where),
             fix=f"known are {', '.join(CUTS)}; give the Hugging Face folder instead",
         )
+    cut = CUTS[name]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     merges = [(left, right) for left, right in (line.split(" ") for line in meta["tokenizer.ggml.merges"])]
-    made = Tokenizer(
-        models.BPE(vocabulary, merges, ignore_merges=cut in ("llama-bpe", "llama3", "smaug-bpe"))
-    )
-    if cut == "qwen2":
+    made = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.keeps_words))
+    if cut.composes:
         made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = CUTS[cut]()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in cut.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     made.decoder = decoders.ByteLevel()
     return made
 
