@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from trivium.errors import ArtifactError
-from trivium.model import gguf, hf
+from trivium.model import gguf, hf, scalar
+from trivium.model.scalar import Scalar
 from trivium.model.source import sources
 from trivium.model.transformer import Transformer
 from trivium.text import gguf as gguf_text
@@ -50,6 +51,25 @@ def save(model: Transformer, chat: ChatTokenizer, out: Path) -> None:
     special: Special | None = chat.special
     bos = None if special is None or special.bos is None else chat.tokenizer.token_to_id(special.bos)
     hf.save(model, out, eos=chat.end if special is None else chat.stops, pad=chat.pad, bos=bos)
+    chat.save(out, context=model.config.context)
+
+
+PAD = "<|pad|>"
+
+
+def save_scorer(model: Scalar, chat: ChatTokenizer, out: Path) -> None:
+    """Writes a reward model's folder. transformers reads a score in front of the first padding, so that the token that ends a
+    reply must not be the padding: where it is, the tokenizer gets one for that alone."""
+    special = chat.special
+    if special is not None and chat.pad in chat.stops:
+        tokenizer = Tokenizer.from_str(chat.tokenizer.to_str())  # the caller's stays as it is
+        known = chat.vocab_size
+        tokenizer.add_special_tokens([AddedToken(PAD, special=True, normalized=False)])
+        chat = ChatTokenizer(tokenizer, chat.template, replace(special, pad=PAD), chat.tool_template)
+        if chat.vocab_size > known:
+            resize(model.trunk, known, chat.vocab_size)
+            model.config = model.trunk.config
+    scalar.save(model, out, eos=chat.end, pad=chat.pad)
     chat.save(out, context=model.config.context)
 
 

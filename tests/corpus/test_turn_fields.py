@@ -11,7 +11,11 @@ from trivium.corpus.rows import BadRow, record
 ASK = {"role": "user", "content": "Why?"}
 SAY = {"role": "assistant", "content": "Because."}
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "add"}}]}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"type": "function", "function": {"name": "add"}}],
+}
 RESULT = {"role": "tool", "content": ""}
 
 

@@ -201,3 +201,102 @@ def test_smollm2_equals_transformers():
     from trivium.generate.engine import SamplingParams, stream
 
     assert "Paris" in "".join(stream(ours, chat, messages, SamplingParams(max_new_tokens=20)))
+
+
+def test_a_model_in_parts_is_one(tmp_path):
+    theirs = families.checkpoint("llama 2", tmp_path / "folder")
+    whole, _ = open_checkpoint(write(theirs, "llama", tmp_path / "model.gguf"))
+    names = [f"model-{number:05d}-of-00003.gguf" for number in (1, 2, 3)]
+    split(tmp_path / "model.gguf", [tmp_path / name for name in names])
+    for name in names:  # whichever is named
+        model, _ = open_checkpoint(tmp_path / name)
+        assert all(torch.equal(t, model.state_dict()[n]) for n, t in whole.state_dict().items())
+    from trivium.model.source import identity
+
+    assert len(set(identity(tmp_path / names[0], None).values())) == 3
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(ArtifactError, match=f"1 of 3 parts of the model are missing: {names[1]}"):
+        open_checkpoint(tmp_path / names[0])
+    with pytest.raises(ArtifactError, match="lies in 3 files, of which these are numbers 1"):
+        open_checkpoint((tmp_path / names[0]).rename(tmp_path / "alone.gguf"))
+
+
+def split(path: Path, parts: list[Path]) -> None:
+    """As llama.cpp's gguf-split: everything that is said in the first file, tensors in all."""
+    reader = writer.GGUFReader(path)
+    for number, part in enumerate(parts):
+        made = writer.GGUFWriter(part, "llama")
+        made.add_uint16("split.no", number)
+        made.add_uint16("split.count", len(parts))
+        made.add_int32("split.tensors.count", len(reader.tensors))
+        for name, field in reader.fields.items() if number == 0 else ():
+            if not name.startswith("GGUF.") and name != "general.architecture":
+                inner = field.types[1] if len(field.types) > 1 else None
+                made.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+        for tensor in reader.tensors[number :: len(parts)]:
+            made.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        made.write_header_to_file()
+        made.write_kv_data_to_file()
+        made.write_tensors_to_file()
+        made.close()
+
+
+def test_biases_of_feed_forward_layers(tmp_path):
+    theirs = families.checkpoint("llama, biases", tmp_path / "folder")
+    ours, _ = open_checkpoint(write(theirs, "llama", tmp_path / "model.gguf"))
+    with torch.no_grad():
+        expected = theirs(families.tokens()).logits
+    assert (families.logits(ours, families.tokens()) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("attention.head_count", 0, "head_count is 0"),
+        ("attention.head_count_kv", 3, "4 heads do not share 3 of keys and values"),
+        ("block_count", 0, "block_count is 0"),
+    ],
+)
+def test_shapes_that_make_no_sense(tmp_path, field, value, said):
+    path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
+    readers = gguf.open_parts(path)
+    meta = {**gguf.metadata(readers[0]), f"llama.{field}": value}
+    with pytest.raises(ArtifactError, match=said):
+        gguf.read(readers, meta, path)
+
+
+def test_a_type_of_weights_that_cannot_be_read(tmp_path, monkeypatch):
+    path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
+    readers = gguf.open_parts(path)
+
+    def never(data, kind):
+        raise NotImplementedError("Q1_0")
+
+    monkeypatch.setattr(writer.quants, "dequantize", never)
+    with pytest.raises(ArtifactError, match="of a type that cannot be read: Q1_0"):
+        gguf.read(readers, gguf.metadata(readers[0]), path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"rope.scaling.factor": 2.0}, ("linear", 2.0, None)),
+        ({"rope.scale_linear": 2.0}, ("linear", 2.0, None)),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 2.0}, None),
+        (
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 16,
+             "rope.scaling.attn_factor": 1.5},
+            ("yarn", 4.0, 1.5 * (1 + 0.1 * np.log(4))),
+        ),
+    ],
+)  # fmt: skip
+def test_spellings_of_positions(tmp_path, said, expected):
+    path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
+    readers = gguf.open_parts(path)
+    meta = gguf.metadata(readers[0]) | {f"llama.{name}": value for name, value in said.items()}
+    scaling = gguf.read(readers, meta, path)[0].rope_scaling
+    if expected is None:
+        assert scaling is None
+    else:
+        assert (scaling.kind, scaling.factor) == expected[:2]
+        assert scaling.attention == pytest.approx(expected[2])

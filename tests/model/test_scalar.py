@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from trivium.model import hf, lora, scalar
 from trivium.model.scalar import Scalar
 from trivium.recipe.network import Adapter
 
+sys.path.append(str(Path(__file__).parents[1] / "text"))
 PAD = 1
 SHAPES = {
     "llama, tied": {"tie_embeddings": True},
@@ -110,3 +113,39 @@ def test_a_reward_model_with_adapters_is_saved_without_them(tmp_path, quantize):
     expected = scores(model, tokens)
     scalar.save(scalar.merged(model, adapter), tmp_path, eos=2, pad=PAD)
     assert torch.allclose(scores(scalar.load(tmp_path).eval(), tokens), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pad", [None, "<|im_end|>", "<|endoftext|>"])
+@pytest.mark.parametrize("spare", [0, 20])
+def test_a_padding_that_ends_replies_too_is_replaced(tmp_path, pad, spare):
+    """As tokenizers without a padding are used: transformers would read the score one token too early."""
+    from test_foreign import CHATML, byte_level
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from trivium.imports import save_scorer
+    from trivium.text.chat import ChatTokenizer
+    from trivium.text.special import Special
+
+    chat = ChatTokenizer(byte_level(), CHATML, Special("<|im_end|>", pad=pad))
+    model = judge(vocab_size=chat.vocab_size + spare, tie_embeddings=True)
+    ids = [chat.response([{"role": "user", "content": "what " * n}], "four") for n in (1, 3)]
+    ids = [encoded.ids[: max(i for i, m in enumerate(encoded.mask) if m) + 1] for encoded in ids]
+    assert all(row[-1] == chat.end for row in ids)
+    ours = []
+    for row in ids:
+        tokens = torch.tensor([row])
+        batch = {
+            "tokens": tokens,
+            "positions": torch.arange(len(row))[None],
+            "doc_id": torch.zeros_like(tokens),
+        }
+        ours.append(scalar.reply_scores(model, batch, torch.tensor([len(row) - 1])))
+    save_scorer(model, chat, tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    padded = AutoTokenizer.from_pretrained(tmp_path).pad({"input_ids": ids}, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**padded).logits.flatten()
+    torch.testing.assert_close(torch.cat(ours), expected, atol=1e-5, rtol=1e-5)
+    again = scalar.load(tmp_path)
+    assert ChatTokenizer.load(tmp_path).pad not in ChatTokenizer.load(tmp_path).stops
+    assert again.config.vocab_size == max(chat.vocab_size + 1, chat.vocab_size + spare)

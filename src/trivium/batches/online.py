@@ -245,7 +245,7 @@ def _reward_function(ctx: PhaseContext) -> RewardFunction:
     config: Any = ctx.config
     folder = ctx.others.get("reward_model")
     model = scalar.load(folder, device=ctx.machine.device).eval() if folder else None
-    if model is not None and model.config.vocab_size != ctx.model.config.vocab_size:
+    if model is not None and model.config.vocab_size < ctx.model.config.vocab_size:
         raise ArtifactError(
             f"the reward model has {model.config.vocab_size:,} tokens and the policy {ctx.model.config.vocab_size:,}",
             fix="train the reward model from a checkpoint with the policy's tokenizer",

@@ -45,8 +45,7 @@ def train_here(ctx: Context) -> dict[str, Any]:
             metrics["trained_parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)
             network = scalar.merged(network, ctx.config.adapter)
         if distributed.rank() == 0:
-            scalar.save(network, ctx.out, eos=chat.end, pad=chat.pad)
-            chat.save(ctx.out, context=model.config.context)
+            imports.save_scorer(network, chat, ctx.out)
         return {"parameters": sum(p.numel() for p in network.parameters()), **metrics}
     adapter = ctx.config.adapter
     if adapter is None:

@@ -1,0 +1,131 @@
+"""GGUF tokenizers and models beside llama.cpp itself: the same ids of every pre-tokenizer, the same greedy text."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from test_gguf import BYTES
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from trivium.imports import open_checkpoint
+from trivium.text import gguf as gguf_text
+
+writer = pytest.importorskip("gguf")
+TEXT = (
+    "Hello World, HelloWorld iPhone camelCaseIT'S don't WE'LL we'll it's 3.14159 2024 12345678 x1y22\n\n\n"
+    "  def f(a_b, c):\n\treturn a+b // c  # naïve café ÉCOLE straße\r\n\r\n   tabs\t\tx   end  \n"
+    '日本語のテキスト、中文。한국어 ñandú Ελληνικά русский ТЕКСТ ½ ² Ⅷ ☕ 🙂🙂 a/b\n/c path/to://x !!! ... ("quoted") $5 #tag @me'
+)
+OLD = ("smaug-bpe", "dbrx")
+
+
+def vocabulary() -> tuple[list[str], list[str]]:
+    """Tokens and merges that were learnt across words, so that every cut shows."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [TEXT[start : start + 25] for start in range(len(TEXT))] * 2
+    made.train_from_iterator(
+        pieces, trainers.BpeTrainer(vocab_size=1500, show_progress=False, initial_alphabet=BYTES)
+    )
+    model = json.loads(made.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    return [*tokens, "<|end|>", "<|begin|>"], [" ".join(pair) for pair in model["merges"]]
+
+
+TOKENS, MERGES = vocabulary()
+
+
+def write(path: Path, pre: str, seed: int = 0) -> Path:
+    """A tiny random Llama with that vocabulary."""
+    made = writer.GGUFWriter(path, "llama")
+    dim, hidden = 64, 96
+    made.add_embedding_length(dim)
+    made.add_block_count(1)
+    made.add_head_count(2)
+    made.add_head_count_kv(1)
+    made.add_feed_forward_length(hidden)
+    made.add_context_length(2048)
+    made.add_layer_norm_rms_eps(1e-5)
+    made.add_rope_dimension_count(dim // 2)
+    made.add_tokenizer_model("gpt2")
+    made.add_tokenizer_pre(pre)
+    made.add_token_list(TOKENS)
+    made.add_token_types([1] * (len(TOKENS) - 2) + [3, 3])
+    made.add_token_merges(MERGES)
+    made.add_eos_token_id(len(TOKENS) - 2)
+    made.add_bos_token_id(len(TOKENS) - 1)
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {
+        "token_embd": (len(TOKENS), dim), "blk.0.attn_q": (dim, dim), "blk.0.attn_k": (dim // 2, dim),
+        "blk.0.attn_v": (dim // 2, dim), "blk.0.attn_output": (dim, dim), "blk.0.ffn_gate": (hidden, dim),
+        "blk.0.ffn_up": (hidden, dim), "blk.0.ffn_down": (dim, hidden), "output": (len(TOKENS), dim),
+        "blk.0.attn_norm": (dim,), "blk.0.ffn_norm": (dim,), "output_norm": (dim,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=draw) if len(shape) == 2 else torch.ones(shape)
+        made.add_tensor(f"{name}.weight", values.numpy())
+    made.write_header_to_file()
+    made.write_kv_data_to_file()
+    made.write_tensors_to_file()
+    made.close()
+    return path
+
+
+class Llama:
+    """llama.cpp's own server over a file."""
+
+    def __init__(self, path: Path) -> None:
+        peer = pytest.importorskip("xllamacpp")
+        params = peer.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.warmup, params.port, params.verbosity = 1024, False, 0, -1
+        params.cpuparams.n_threads = 1
+        self.server = peer.Server(params)
+
+    def ask(self, path: str, **body):
+        request = urllib.request.Request(
+            f"{self.server.listening_address}{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pre", sorted(gguf_text.CUTS))
+def test_ids_are_those_of_llama_cpp(pre, tmp_path):
+    path = write(tmp_path / "model.gguf", pre)
+    peer = Llama(path)
+    _, chat = open_checkpoint(path)
+    for text in (
+        TEXT,
+        " leading",
+        "trailing ",
+        "",
+        "1234567",
+        "e\u0301" if not gguf_text.CUTS[pre].composes else "e",
+    ):
+        theirs = peer.ask("/tokenize", content=text, add_special=True, parse_special=False)["tokens"]
+        assert chat.document(text)[:-1] == theirs, text
+
+
+@pytest.mark.slow
+def test_greedy_text_is_that_of_llama_cpp(tmp_path):
+    from trivium.generate.engine import generate
+    from trivium.generate.sampling import Sampling
+
+    path = write(tmp_path / "model.gguf", "llama-bpe")
+    peer = Llama(path)
+    model, chat = open_checkpoint(path)
+    prompt = chat.document(TEXT[:40])[:-1]
+    said = peer.ask(
+        "/completion", prompt=prompt, n_predict=12, temperature=0, top_k=1, return_tokens=True, seed=1
+    )
+    [ours] = generate(model, [prompt], Sampling(temperature=0.0, max_new_tokens=12), chat.stops)
+    assert ours == said["tokens"][: len(ours)]
+    assert len(ours) > 3
