@@ -249,22 +249,6 @@ def test_biases_of_feed_forward_layers(tmp_path):
     assert (families.logits(ours, families.tokens()) - expected).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("attention.head_count", 0, "head_count is 0"),
-        ("attention.head_count_kv", 3, "4 heads do not share 3 of keys and values"),
-        ("block_count", 0, "block_count is 0"),
-    ],
-)
-def test_shapes_that_make_no_sense(tmp_path, field, value, said):
-    path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
-    readers = gguf.open_parts(path)
-    meta = {**gguf.metadata(readers[0]), f"llama.{field}": value}
-    with pytest.raises(ArtifactError, match=said):
-        gguf.read(readers, meta, path)
-
-
 def test_a_type_of_weights_that_cannot_be_read(tmp_path, monkeypatch):
     path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
     readers = gguf.open_parts(path)
@@ -275,28 +259,3 @@ def test_a_type_of_weights_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(writer.quants, "dequantize", never)
     with pytest.raises(ArtifactError, match="of a type that cannot be read: Q1_0"):
         gguf.read(readers, gguf.metadata(readers[0]), path)
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ({"rope.scaling.factor": 2.0}, ("linear", 2.0, None)),
-        ({"rope.scale_linear": 2.0}, ("linear", 2.0, None)),
-        ({"rope.scaling.type": "none", "rope.scaling.factor": 2.0}, None),
-        (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 16,
-             "rope.scaling.attn_factor": 1.5},
-            ("yarn", 4.0, 1.5 * (1 + 0.1 * np.log(4))),
-        ),
-    ],
-)  # fmt: skip
-def test_spellings_of_positions(tmp_path, said, expected):
-    path = write(families.checkpoint("llama 2", tmp_path / "folder"), "llama", tmp_path / "model.gguf")
-    readers = gguf.open_parts(path)
-    meta = gguf.metadata(readers[0]) | {f"llama.{name}": value for name, value in said.items()}
-    scaling = gguf.read(readers, meta, path)[0].rope_scaling
-    if expected is None:
-        assert scaling is None
-    else:
-        assert (scaling.kind, scaling.factor) == expected[:2]
-        assert scaling.attention == pytest.approx(expected[2])
