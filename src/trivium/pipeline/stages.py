@@ -66,7 +66,7 @@ def _synthesize_identity(config: Any, folder: Path) -> dict[str, Any]:
 def _tokenizer(ctx: Context) -> dict[str, Any]:
     from trivium.corpus.shards import sample
     from trivium.text import tokenizer
-    from trivium.text.chat import TEMPLATE
+    from trivium.text.render import TEMPLATE
 
     texts: list[str] = []
     characters = 0
