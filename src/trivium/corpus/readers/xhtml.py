@@ -9,6 +9,7 @@ from trivium.corpus import extras
 
 MIME, ENDINGS = "application/xhtml+xml", (".xhtml", ".xht")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\]\s*)?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,30});")
 _XML = frozenset(("amp", "lt", "gt", "quot", "apos"))
 _SWALLOWS = re.compile(
@@ -32,7 +33,7 @@ def as_html(markup: str) -> str:
     try:
         root = etree.fromstring(text, parser)
     except (etree.XMLSyntaxError, ValueError):
-        return _SWALLOWS.sub(r"<\1\2></\1>", markup)
+        return _SWALLOWS.sub(r"<\1\2></\1>", _DOCTYPE.sub("", markup, count=1))
     for element in root.iter(etree.Element):
         element.tag = etree.QName(element).localname
     etree.cleanup_namespaces(root)
