@@ -1,7 +1,7 @@
-"""WARC records cut out of a stream: gzip members, zstd frames or plain, with everything that can be wrong with them.
+"""WARC and ARC records cut out of a stream: compressed members or plain, with everything that can be wrong with them.
 
-A record is found by its header's Content-Length and must be followed by the end or by the next record; if it is not, the
-length lies, and reading goes on at the next `WARC/1.` at the start of a line. A member that cannot be inflated, or that
+A record is found by the length in its header and must be followed by the end or by the next record; if it is not, the
+length lies, and reading goes on at the next header at the start of a line. A member that cannot be inflated, or that
 grows beyond the caps, costs itself: reading goes on at the next one.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from trivium.corpus.caps import Caps
@@ -16,32 +17,75 @@ from trivium.corpus.readers import streams
 
 Lost = Callable[[int, str], None]
 """Takes (offset, reason) of what could not be read."""
-VERSION = b"WARC/"
-_NEXT = re.compile(rb"\r?\n\r?\nWARC/[01]\.")
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)
-_TYPE = re.compile(rb"\nWARC-Type:[ \t]*([\w-]+)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGNORECASE)
 _GAP = re.compile(rb"[\r\n]*")
-_END = re.compile(rb"\r?\n\r?\n")
+_FIELDS = (
+    rb"(?P<url>[a-z][\w+.-]*:\S[^\r\n]{0,8192}?) (?P<ip>[\da-fA-F.:]{1,45}) (?P<date>\d{8,17}) "
+    rb"(?P<type>[^\r\n]{1,200}?)(?: \d{3} \S+ \S+ \d+ \S+)? (?P<length>\d{1,18})[ \t]*"
+)
 STEP = 2**16
 
 
-def type_of(record: bytes) -> bytes:
-    """The record's WARC-Type, lower case; empty if it has none."""
-    found = _TYPE.search(record, 0, 4096)
-    return found[1].lower() if found else b""
+@dataclass(frozen=True)
+class Form:
+    """How the records of an archive format begin."""
+
+    name: str
+    begins: re.Pattern[bytes]
+    """Matched at the first bytes of a record."""
+    partly: re.Pattern[bytes]
+    """Matched at first bytes that are too few for that."""
+    head: re.Pattern[bytes]
+    """Searched for the end of its header."""
+    length: re.Pattern[bytes]
+    """In the header: the bytes that follow it."""
+    next: re.Pattern[bytes]
+    """What to look for where a record is lost; the next one begins at the end of the match."""
+
+    def could_begin(self, data: bytes | bytearray) -> bool:
+        """Whether a record begins here, as far as the data goes."""
+        if self.begins.match(data):
+            return True
+        return self.partly.match(data, 0, LINE) is not None
+
+
+LINE = 2**14
+"""Longest header line of an ARC record."""
+WARC = Form(
+    "warc",
+    re.compile(rb"WARC/"),
+    re.compile(rb"W?A?R?C?\Z"),
+    re.compile(rb"\r?\n\r?\n"),
+    _LENGTH,
+    re.compile(rb"\r?\n\r?\n(?=WARC/[01]\.)"),
+)
+ARC = Form(
+    "arc",
+    re.compile(_FIELDS + rb"\r?\n"),
+    re.compile(rb"[a-z][\w+.-]*:[^\r\n]*\Z"),
+    re.compile(rb"\r?\n"),
+    re.compile(rb" (\d{1,18})[ \t]*\r?\n"),
+    re.compile(rb"\n(?=" + _FIELDS + rb"\r?\n)"),
+)
+
+
+def form_of(start: bytes) -> Form:
+    """The format by an archive's first bytes, decompressed."""
+    start = start.lstrip(b"\r\n")
+    return ARC if start.startswith(b"filedesc://") or ARC.begins.match(start) else WARC
 
 
 def records(
-    file: BinaryIO, kind: str | None, start: int, stop: int | None, caps: Caps, lost: Lost
+    file: BinaryIO, kind: str | None, start: int, stop: int | None, caps: Caps, lost: Lost, form: Form = WARC
 ) -> Iterator[tuple[int, bytes]]:
     """(offset, record with its header) for all that begin in [start, stop) of a file that stands at `start`.
 
     The offset is that of the record in a plain file, that of the member in a compressed one.
     """
     if kind is None:
-        yield from _plain(file, start, stop, caps, lost)
+        yield from _plain(file, start, stop, caps, lost, form)
         return
-    window = Window(file, start)
+    window = Window(file, start, form)
     if start and not window.seek_member(kind, start):
         return
     while window.fill() and (stop is None or window.place < stop):
@@ -51,7 +95,7 @@ def records(
                 continue
             lost(offset, f"corrupt {kind}: no member begins here")
         else:
-            framer = Framer(caps, lost, offset)
+            framer = Framer(caps, lost, offset, form)
             try:
                 for piece in window.inflate(kind, caps):
                     for _, record in framer.feed(piece):
@@ -66,13 +110,13 @@ def records(
 
 
 def _plain(
-    file: BinaryIO, start: int, stop: int | None, caps: Caps, lost: Lost
+    file: BinaryIO, start: int, stop: int | None, caps: Caps, lost: Lost, form: Form
 ) -> Iterator[tuple[int, bytes]]:
-    framer = Framer(caps, lost, start, positions=True)
+    framer = Framer(caps, lost, start, form, positions=True)
     if start:
         back = min(start, 4)  # the blank lines before a record that begins exactly here
         file.seek(start - back)
-        framer = Framer(caps, lost, start - back, positions=True, seeking=True)
+        framer = Framer(caps, lost, start - back, form, positions=True, seeking=True)
     while True:
         chunk = file.read(streams.CHUNK)
         for offset, record in framer.feed(chunk, end=not chunk):
@@ -88,9 +132,16 @@ class Framer:
     """Cuts a stream of decompressed bytes into records. Holds at most one record and what was fed with it."""
 
     def __init__(
-        self, caps: Caps, lost: Lost, offset: int, *, positions: bool = False, seeking: bool = False
+        self,
+        caps: Caps,
+        lost: Lost,
+        offset: int,
+        form: Form,
+        *,
+        positions: bool = False,
+        seeking: bool = False,
     ) -> None:
-        self.caps, self.lost, self.offset, self.positions = caps, lost, offset, positions
+        self.caps, self.lost, self.offset, self.form, self.positions = caps, lost, offset, form, positions
         self.data = bytearray()
         self.place = offset
         """Offset of the first byte held."""
@@ -108,12 +159,10 @@ class Framer:
                 return
             gap = _GAP.match(self.data)
             self._drop(gap.end() if gap else 0)
-            if len(self.data) < len(VERSION) and not end:
+            if not self.data or (not end and len(self.data) < 5):
                 return
-            if not self.data:
-                return
-            if not self.data.startswith(VERSION):
-                self._lost("no WARC record where one should begin")
+            if not self.form.could_begin(self.data):
+                self._lost(f"no {self.form.name.upper()} record where one should begin")
                 self._resync(0)
                 continue
             size = self._size(end)
@@ -126,15 +175,15 @@ class Framer:
 
     def _size(self, end: bool) -> int | None:
         """Length of the record at the front; None if more bytes are needed, or if it is lost."""
-        head = _END.search(self.data, 0, self.caps.header)
+        head = self.form.head.search(self.data, 0, self.caps.header)
         if head is None:
             if end or len(self.data) > self.caps.header:
                 self._lost("truncated record: its header does not end")
                 self._resync(1)
             return None
-        length = _LENGTH.search(self.data, 0, head.end())
+        length = self.form.length.search(self.data, 0, head.end())
         if length is None:
-            self._lost("record without a Content-Length")
+            self._lost("record without a length")
             self._resync(head.start())
             return None
         size = head.end() + int(length[1])
@@ -144,7 +193,9 @@ class Framer:
             )
             self._resync(head.start())
             return None
-        after = size + 9  # the blank lines and `WARC/` of the next record
+        after = size + (
+            9 if self.form is WARC else 4096
+        )  # the blank lines and the beginning of the next record
         if len(self.data) < after and not end:
             self.wanted = after
             return None
@@ -155,7 +206,7 @@ class Framer:
             self._resync(head.start())
             return None
         rest = bytes(self.data[size:after]).lstrip(b"\r\n")
-        if rest and not VERSION.startswith(rest[:5]):
+        if rest and not self.form.could_begin(rest):
             self._lost("wrong Content-Length: the record does not end where it says")
             self._resync(head.start())
             return None
@@ -170,9 +221,10 @@ class Framer:
         self.seeking = True
 
     def _seek(self, end: bool) -> bool:
-        found = _NEXT.search(self.data)
+        found = self.form.next.search(self.data)
         if found is None:
-            self._drop(len(self.data) if end else max(0, len(self.data) - 16))
+            kept = 16 if self.form is WARC else LINE
+            self._drop(len(self.data) if end else max(0, len(self.data) - kept))
             self.wanted = len(self.data) + 1
             return False
         self._drop(found.start())
@@ -187,8 +239,8 @@ class Framer:
 class Window:
     """A view of a compressed file that moves on, and knows where it is."""
 
-    def __init__(self, file: BinaryIO, place: int) -> None:
-        self.file, self.data, self.place = file, b"", place
+    def __init__(self, file: BinaryIO, place: int, form: Form) -> None:
+        self.file, self.data, self.place, self.form = file, b"", place, form
         """`place`: offset in the file of the first byte of `data`."""
 
     def fill(self) -> bool:
@@ -265,6 +317,9 @@ class Window:
                 continue
             self._to(found)
             self._longer(4096)
-            if streams.starts(kind, self.data[:4096]).startswith(VERSION):
+            if self._begins(streams.starts(kind, self.data[:4096])):
                 return True
             self._to(1)
+
+    def _begins(self, start: bytes) -> bool:
+        return bool(start) and self.form.could_begin(start.lstrip(b"\r\n"))

@@ -1,4 +1,4 @@
-"""Bytes read with limits: lines of bounded length, and gzip or zstd inflated piece by piece with byte and ratio caps.
+"""Bytes read with limits: lines of bounded length, and compressed ones inflated piece by piece with byte and ratio caps.
 
 One-shot decompression is not used anywhere: zstandard's `max_output_size` does not hold where the frame's header names
 a size, and gzip reaches 1,029 bytes per byte.
@@ -153,12 +153,37 @@ class Bounded:
         return piece, self.inflate.unused_data if self.inflate.eof else b"", self.inflate.eof
 
 
-Decoder = Gzip | Zstd | Bounded
+class Brotli:
+    """One brotli stream. The library's limit on the output is soft."""
+
+    def __init__(self) -> None:
+        with extras.needed("data", "Brotli"):
+            import brotli
+        self.inflate = brotli.Decompressor()
+        self.ready = b""
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.ready) or not self.inflate.can_accept_more_data()
+
+    def step(self, data: bytes, room: int) -> tuple[bytes, bytes, bool]:
+        """As `Gzip.step`. The library keeps the input that it has not used."""
+        rest = data
+        if not self.ready and not self.inflate.is_finished():
+            fresh = self.inflate.can_accept_more_data()
+            self.ready = self.inflate.process(data if fresh else b"", output_buffer_limit=room)
+            rest = b"" if fresh else data
+        piece, self.ready = self.ready[:room], self.ready[room:]
+        return piece, rest, self.inflate.is_finished() and not self.ready
+
+
+Decoder = Gzip | Zstd | Bounded | Brotli
 _DECODERS: dict[str, Callable[[], Decoder]] = {
     "gzip": Gzip,
     "zstd": Zstd,
     "xz": lambda: Bounded("xz"),
     "bzip2": lambda: Bounded("bzip2"),
+    "brotli": Brotli,
 }
 
 
@@ -167,7 +192,7 @@ def decoder(kind: str) -> Decoder:
 
 
 def kind_of(start: bytes) -> str | None:
-    """gzip, zstd or None, by a stream's first bytes."""
+    """gzip, zstd, xz, bzip2 or None, by a stream's first bytes."""
     return next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -185,7 +210,7 @@ def starts(kind: str, data: bytes) -> bytes:
 
 
 def deflated(data: bytes, caps: Caps) -> bytes:
-    """HTTP's `deflate`: zlib or, as some servers send it, raw. Damaged beyond the caps or if it is neither."""
+    """HTTP's `deflate`: zlib or, as some servers send it, raw. Damaged beyond the caps, if it is cut or if it is neither."""
     for bits in (15, -15):
         inflate = zlib.decompressobj(bits)
         try:
@@ -196,6 +221,8 @@ def deflated(data: bytes, caps: Caps) -> bytes:
             raise Bomb(
                 f"decompression bomb: {len(data):,} bytes of deflate hold more than {len(found) - 1:,}"
             )
+        if not inflate.eof:
+            raise Damaged("truncated deflate: it ends in the middle")
         return found
     raise Damaged("corrupt deflate")
 
@@ -216,14 +243,22 @@ class Borrowed(io.RawIOBase):
         return len(piece)
 
 
-def plain(stream: BinaryIO, caps: Caps, total: int | None = None) -> BinaryIO:
-    """The stream with any compression around it taken off, buffered; `total` caps what comes out."""
+def plain(stream: BinaryIO, caps: Caps, total: int | None = None, *, name: str = "") -> BinaryIO:
+    """The stream with any compression around it taken off, buffered; `total` caps what comes out.
+
+    `name`: that of the file, since brotli is known by its ending alone.
+    """
     head = stream.read(max(map(len, MAGIC.values())))
-    kind = kind_of(head)
-    raw: io.RawIOBase = Borrowed(head, stream)
-    if kind is not None:
-        raw = Inflated(cast(BinaryIO, raw), kind, caps, total)
-    return io.BufferedReader(raw, CHUNK)
+    kind = kind_of(head) or ("brotli" if name.lower().endswith(".br") else None)
+    borrowed = Borrowed(head, stream)
+    if kind is None:
+        return io.BufferedReader(borrowed, CHUNK)
+    return inflated(cast(BinaryIO, borrowed), kind, caps, total)
+
+
+def inflated(stream: BinaryIO, kind: str, caps: Caps, total: int | None = None) -> BinaryIO:
+    """What is in a compressed stream, buffered."""
+    return io.BufferedReader(Inflated(stream, kind, caps, total), CHUNK)
 
 
 def whole(stream: BinaryIO, limit: int) -> bytes:

@@ -1,27 +1,35 @@
-"""WARC files, read so that damage costs the records it touches and no others.
+"""WARC and ARC files, read so that damage costs the records it touches and no others.
 
-The compressed members (or the records of a file that is not compressed) are found here, within limits; fastwarc reads
-what is in a record. A part is a byte range: a member belongs to the part that it begins in, so several workers read one
-file together.
+The compressed members (or the records of a file that is not compressed) are found within limits (`frames`), what is in
+them is read leniently (`http`). A part is a byte range: a member belongs to the part that it begins in, so several workers
+read one file together.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
-from trivium.corpus.readers import charset, frames, locate, page, streams
+from trivium.corpus.readers import charset, frames, http, locate, page, streams
 from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.endings import WARC, bare
 from trivium.corpus.readers.text import said
 
-WARC = (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst")
-READ = (b"response", b"resource", b"conversion")
+READ = ("response", "resource", "conversion")
 """Types of records that hold documents; requests, metadata and the like hold none."""
-HTML = ("text/html", "application/xhtml+xml")
+SPLITS = tuple(f"{ending}{packed}" for ending in WARC for packed in ("", ".gz", ".zst"))
+"""Files that several workers read together."""
+LOOKED_AT = 2**16
+"""Bytes by which a file's compression and format are known."""
+
+
+class Record(NamedTuple):
+    kind: str
+    """WARC-Type, lower case."""
+    headers: http.Headers
+    block: bytes
 
 
 class Warc(Source):
@@ -29,7 +37,7 @@ class Warc(Source):
 
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, WARC)
-        return locate.ranges(found, self.setting.index, self.setting.folder, splits=WARC)
+        return locate.ranges(found, self.setting.index, self.setting.folder, splits=SPLITS)
 
     def root(self) -> Path:
         """The folder that the parts' paths are relative to."""
@@ -45,86 +53,87 @@ class Warc(Source):
         except locate.BROKEN as error:
             dead.add(part.path, part.start, f"unreadable file: {said(error)}")
 
-    def _records(self, file: BinaryIO, part: Part, dead: DeadLetters) -> Iterator[tuple[int, bytes]]:
-        """(offset of the member or record, the whole record) of each record that may hold a document."""
-
-        said: list[str] = []
+    def _records(self, file: BinaryIO, part: Part, dead: DeadLetters) -> Iterator[tuple[int, Record]]:
+        """(offset of the member or record, the record) of each record that may hold a document."""
+        reasons: list[str] = []
 
         def lost(offset: int, reason: str) -> None:
-            said.append(reason)
+            reasons.append(reason)
             dead.add(part.path, offset, reason)
 
-        start = file.read(4)
+        caps = self.setting.caps
+        start = file.read(LOOKED_AT)
         if not start and part.start == 0:
             lost(0, "empty file")
-        kind = streams.kind_of(start)
         file.seek(part.start)
-        found = frames.records(file, kind, part.start, part.stop, self.setting.caps, lost)
+        kind = streams.kind_of(start)
+        if kind is None and part.path.lower().endswith(
+            ".br"
+        ):  # has no members: read as the stream that it is
+            file = streams.plain(file, caps, caps.archive, name=part.path)
+            start = b"" if ".arc" not in bare(part.path) else b"filedesc://"
+        form = frames.form_of(streams.starts(kind, start) if kind else start)
         empty = True
-        for offset, record in found:
+        for offset, data in frames.records(file, kind, part.start, part.stop, caps, lost, form):
             empty = False
-            if frames.type_of(record) in READ:
+            record = of_arc(data) if form is frames.ARC else of_warc(data)
+            if record.kind in READ:
                 yield offset, record
-        if empty and not said and part.start == 0 and part.stop is None:
+        if empty and not reasons and part.start == 0 and part.stop is None:
             lost(0, "no WARC record in the file")
 
-    def _document(self, name: str, offset: int, data: bytes, dead: DeadLetters) -> Document | None:
-        with extras.needed("data", "fastwarc"):
-            from fastwarc.warc import ArchiveIterator
-        where = f"{name}@{offset}"
-        caps = self.setting.caps
-        try:
-            archive = ArchiveIterator(io.BytesIO(data), parse_http=False, max_header_len=caps.header)
-            record = next(iter(archive), None)
-            if record is None:
-                raise ValueError("no WARC record")
-            url = record.headers.get("WARC-Target-URI") or ""
-            if (record.headers.get("Content-Type") or "").startswith("application/http"):
-                record.parse_http(auto_decode="transfer", max_header_len=caps.header)
-            status = record.http_headers.status_code if record.http_headers else None
-            mime = (
-                (record.http_content_type or record.headers.get("Content-Type") or "")
-                .split(";")[0]
-                .strip()
-                .lower()
-            )
-            encoding = (record.http_headers.get("Content-Encoding") or "") if record.http_headers else ""
-            declared = record.http_charset
-            body = record.reader.read()
-            meta = {"date": record.headers.get("WARC-Date"), "status": status}
-        except Exception as error:  # whatever the library raises, it is this record's fault
-            dead.add(name, offset, f"unreadable record: {error}")
-            return None
+    def _document(self, name: str, offset: int, record: Record, dead: DeadLetters) -> Document | None:
+        where, caps = f"{name}@{offset}", self.setting.caps
+        url = record.headers.get("warc-target-uri").strip("<>").replace(" ", "%20")
         key = url.split("#")[0] or where
-        blank = self.document(key, "", where, url=url or None, meta=meta)
-        if status not in (None, 200):
-            return self.dropped(blank, f"HTTP status {status}")
+        meta: dict[str, str | int | None] = {"date": record.headers.get("warc-date") or None, "status": None}
+        said_type, body = record.headers.get("content-type"), record.block
         try:
-            body = content(body, encoding, self)
-            if mime in HTML:
-                text, meta["title"] = page.extract(body, self.setting, declared)
-            elif mime == "text/plain":
+            if said_type.lower().startswith("application/http") or (
+                record.kind == "response" and body.startswith(b"HTTP/")
+            ):
+                answer = http.answer(body)
+                meta["status"], said_type = answer.status, answer.headers.get("content-type")
+                blank = self.document(key, "", where, url=url or None, meta=meta)
+                if answer.status != 200:
+                    return self.dropped(blank, f"HTTP status {answer.status}")
+                body = http.body(answer, caps)
+            mime = http.media_type(said_type) or http.media_type(
+                record.headers.get("warc-identified-payload-type")
+            )
+            mime = mime or http.sniffed(body)
+            declared = http.charset_of(said_type)
+            if mime in (http.HTML, http.XHTML):
+                text, meta["title"] = page.extract(body, self.setting, declared, xml=mime == http.XHTML)
+            elif mime == http.PLAIN:
                 text = charset.decode(body, declared)
             else:
-                return self.dropped(blank, f"not a page of text: {mime or 'no type'}"[:80])
+                blank = self.document(key, "", where, url=url or None, meta=meta)
+                return self.dropped(blank, f"not a page of text: {mime}"[:80])
         except ValueError as error:
             dead.add(name, offset, str(error))
             return None
-        if not text.strip():
-            return self.dropped(blank, "no text in the page")
-        return self.document(key, text, where, url=url or None, meta=meta)
+        found = self.document(key, text, where, url=url or None, meta=meta)
+        return found if text.strip() else self.dropped(found, "no text in the page")
 
 
-def content(body: bytes, encoding: str, source: Source) -> bytes:
-    """The body with its content encoding taken off, within the caps. ValueError if it cannot be."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip", "zstd", "deflate"):
-        raise ValueError(f"content encoding not known: {encoding[:20]}")
-    caps = source.setting.caps
-    if encoding == "deflate":
-        return streams.deflated(body, caps)
-    if streams.kind_of(body) is None:
-        return body  # Common Crawl decodes the body and leaves the header
-    return streams.whole(streams.plain(io.BytesIO(body), caps), caps.record)
+def of_warc(data: bytes) -> Record:
+    first = data.find(b"\n") + 1
+    end = http.END.search(data, max(0, first - 2))
+    assert end is not None  # at the latest where the data ends
+    headers = http.Headers(data[first : end.start()])
+    return Record(headers.get("warc-type").lower(), headers, data[end.end() :])
+
+
+def of_arc(data: bytes) -> Record:
+    """A record of the format before WARC (https://archive.org/web/researcher/ArcFileFormat.php), as WARC would hold it."""
+    line = frames.ARC.begins.match(data)
+    if line is None:
+        return Record("", http.Headers(b""), b"")
+    url, date = line["url"], line["date"].ljust(14, b"0").decode("ascii")
+    kind = b"warcinfo" if url.startswith(b"filedesc:") else b"response"
+    own = b"application/http" if url.startswith((b"http:", b"https:")) else line["type"]
+    moment = f"{date[:4]}-{date[4:6]}-{date[6:8]}T{date[8:10]}:{date[10:12]}:{date[12:14]}Z".encode()
+    named = {b"WARC-Type": kind, b"WARC-Target-URI": url, b"WARC-Date": moment, b"Content-Type": own}
+    lines = b"\n".join(name + b": " + value for name, value in named.items())
+    return Record(kind.decode(), http.Headers(lines), data[line.end() :])
