@@ -375,3 +375,28 @@ def test_entities_load_nothing_and_do_not_explode(tmp_path: Path) -> None:
     texts = {document["where"]: document["text"] for document in documents}
     assert texts["a.xhtml"].startswith("one") and len(texts["a.xhtml"]) < 100
     assert texts["b.xhtml"].startswith("two") and "secret" not in texts["b.xhtml"]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".ZST", ".bz2", ".xz", ".br"])
+def test_files_are_found_in_any_case_and_compression(tmp_path: Path, ending: str) -> None:
+    import bz2
+    import lzma
+
+    import brotli
+
+    packers = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    pack = {**packers, ".br": brotli.compress, "": bytes}[ending.lower()]
+    (tmp_path / f"A.HTML{ending}").write_bytes(pack(page("A page.")))
+    (tmp_path / f"b.JsonL{ending}").write_bytes(pack(json.dumps({"text": "A line."}).encode() + b"\n"))
+    assert kept(read(tmp_path, kind="html", path=".")[0]) == ["A page."]
+    assert kept(read(tmp_path, kind="jsonl", path=".")[0]) == ["A line."]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_code_in_utf16_is_no_binary(tmp_path: Path, encoding: str) -> None:
+    code = "def answer(question):\n    return len(question) * 42\n"
+    (tmp_path / "a.py").write_bytes(code.encode(encoding))
+    (tmp_path / "b.py").write_bytes(b"\x7fELF\0\1\2")
+    documents, _ = read(tmp_path, kind="code", path=".", licenses=None)
+    assert kept(documents) == [code]
+    assert [document["reason"] for document in documents if document["reason"]] == ["binary"]

@@ -23,6 +23,7 @@ _META = re.compile(rb"<meta[\s/]([^>]{1,400})", re.IGNORECASE)
 _ATTRIBUTE = re.compile(rb"""([^\s"'>/=]+)\s*=\s*(?:"([^"]*)|'([^']*)|([^\s>]+))""")
 _IN_CONTENT = re.compile(rb"""charset\s*=\s*["']?\s*([^\s;"']+)""", re.IGNORECASE)
 _XML = re.compile(rb"""\s*<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.:-]{2,40})""")
+_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 _SEVEN_BITS = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr"}
 """What browsers refuse, because scripts could hide in it; nothing runs here, so that it is read."""
 _DECODERS = {"gbk": "gb18030", "iso-2022-jp": "iso2022_jp_ext", "x-user-defined": "cp1252"}
@@ -133,7 +134,8 @@ def _sixteen(data: bytes) -> Charset | None:
         return None
     even, odd = head[::2].count(0), head[1::2].count(0)
     for order, many, few in (("le", odd, even), ("be", even, odd)):
-        if 4 * many > len(head) // 2 and 50 * few <= many:
+        text = head.decode(f"utf-16-{order}", "replace")
+        if 4 * many > len(head) // 2 and 50 * few <= many and not _BINARY.search(text[:-1]):
             return Charset(f"utf-16{order}", f"utf-16-{order}")
     return None
 

@@ -67,12 +67,12 @@ class CodeFiles(Source):
         blank = self.document(file.where, "", file.where)
         if file.data is None:
             return self.dropped(blank, "larger than max_file")
-        if b"\0" in data[:8192]:
+        text = charset.decode(data)  # of which UTF-16 is full of NULs
+        if "\0" in text[:8192]:
             return self.dropped(blank, "binary")
         licence = licences.header(data) or file.licence
         if self.config.licenses is not None and not licences.allowed(licence or "", self.config.licenses):
             return self.dropped(blank, f"licence not allowed: {licence or 'none found'}"[:100])
-        text = charset.decode(data)
         reason = None if self.config.generated else languages.unwanted(file.name, text)
         if not text.strip() or reason:
             return self.dropped(blank, reason or "empty file")

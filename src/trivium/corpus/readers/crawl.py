@@ -21,7 +21,8 @@ from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import crawl_log, locate
 from trivium.corpus.readers.base import Document, Part
-from trivium.corpus.readers.warc import WARC, Warc
+from trivium.corpus.readers.endings import WARC, fits
+from trivium.corpus.readers.warc import SPLITS, Warc
 from trivium.errors import DataError
 from trivium.files import canonical_json, write_json
 
@@ -46,8 +47,8 @@ class Crawl(Warc):
         """Crawls, or goes on where a killed crawl stopped. DataError if not one page could be fetched."""
         if not (self.folder / crawl_log.DONE).is_file():
             self._fetch()
-        names = sorted(file.name for file in self.folder.iterdir() if file.name.endswith(WARC))
-        found = locate.ranges(names, self.setting.index, self.folder, splits=WARC)
+        names = sorted(file.name for file in self.folder.iterdir() if fits(file.name, WARC))
+        found = locate.ranges(names, self.setting.index, self.folder, splits=SPLITS)
         return [*found, Part(self.setting.index, crawl_log.LOG, index=len(found))]
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:

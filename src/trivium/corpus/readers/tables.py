@@ -11,12 +11,12 @@ from trivium.corpus import extras, records
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import locate
 from trivium.corpus.readers.base import Document, Part, Setting, Source
-from trivium.corpus.readers.text import JSONL, JsonLines, Rows, said
+from trivium.corpus.readers.endings import JSONL, PARQUET, fits
+from trivium.corpus.readers.text import JsonLines, Rows, said
 from trivium.corpus.records import Record, key_of, text_of
 from trivium.corpus.rows import BadRow
 from trivium.errors import DataError
 
-PARQUET = (".parquet", ".pq")
 BATCH = 256
 """Rows held at a time."""
 KEPT = ("url", "id", "title", "author", "date", "language", "license", "meta")
@@ -229,9 +229,9 @@ class HuggingFaceRows(Rows):
         """A folder (or one file) of Parquet or JSON files, streamed."""
         import datasets
 
-        for kind, endings in (("parquet", PARQUET), ("json", (".jsonl", ".ndjson", ".json"))):
+        for kind, endings in (("parquet", PARQUET), ("json", JSONL)):
             inside = folder.rglob("*") if folder.is_dir() else [folder]
-            found = sorted(str(file) for file in inside if file.name.endswith(endings) and file.is_file())
+            found = sorted(str(file) for file in inside if fits(file.name, endings) and file.is_file())
             if found:
                 return datasets.load_dataset(kind, data_files=found, split="train", streaming=True)
         raise FileNotFoundError("no .parquet, .jsonl or .json file there")
@@ -271,7 +271,7 @@ class Table(Rows):
         return [Part(index, name, index=nth) for nth, name in enumerate(names)]
 
     def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
-        if part.path.endswith(PARQUET):
+        if fits(part.path, PARQUET):
             return self.parquet.rows(part, dead)
         return (
             _arrow(part, self.setting, dead) if part.path.endswith(".arrow") else self.lines.rows(part, dead)

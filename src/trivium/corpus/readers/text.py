@@ -8,15 +8,13 @@ from trivium.corpus import rows
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import charset, locate, streams
 from trivium.corpus.readers.base import Document, Part, Source
+from trivium.corpus.readers.endings import JSONL
 from trivium.corpus.records import Record, key_of
 from trivium.corpus.rows import BadRow, EmptyRow
 
-PLAIN = (".jsonl", ".ndjson", ".json")
-JSONL = (*PLAIN, *(f"{ending}{packed}" for ending in PLAIN for packed in (".gz", ".zst")))
-
 
 class TextFiles(Source):
-    """Plain text, one document per file; gzip and zstd are taken off, the charset is found where it is not UTF-8."""
+    """Plain text, one document per file; compression is taken off, the charset is found where it is not UTF-8."""
 
     endings = ()
 
@@ -104,14 +102,14 @@ class JsonLines(Rows):
 
     def parts(self, characters: int | None = None) -> list[Part]:
         found = locate.find(self.config.path, self.setting.folder, JSONL)
-        return locate.ranges(found, self.setting.index, self.setting.folder, splits=PLAIN)
+        return locate.ranges(found, self.setting.index, self.setting.folder, splits=JSONL)
 
     def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:
         caps, empty = self.setting.caps, True
         place = part.start
         try:
             with locate.open_binary(part.path, self.setting.folder) as file:
-                stream = file if part.start else streams.plain(file, caps, caps.archive)
+                stream = file if part.start else streams.plain(file, caps, caps.archive, name=part.path)
                 found_lines = streams.lines(stream, caps.line, part.start, part.stop)
                 for number, (place, line) in enumerate(found_lines, start=1):
                     empty = empty and not (line is None or line.strip())
@@ -150,12 +148,12 @@ def said(error: Exception) -> str:
 
 
 def whole_file(source: Source, name: str, dead: DeadLetters, limit: int | None = None) -> bytes | None:
-    """A file's bytes, gzip and zstd taken off; None, with a dead letter, if it cannot be read or is too large."""
+    """A file's bytes, compression taken off; None, with a dead letter, if it cannot be read or is too large."""
     caps = source.setting.caps
     limit = limit or caps.record
     try:
         with locate.open_binary(name, source.setting.folder) as file:
-            return streams.whole(streams.plain(file, caps), limit)
+            return streams.whole(streams.plain(file, caps, name=name), limit)
     except locate.BROKEN as error:
         dead.add(name, 0, f"unreadable file: {said(error)}")
         return None
