@@ -65,7 +65,7 @@ class Router(nn.Module):
         groups, kept = self.experts.groups, self.experts.top_groups
         if groups == kept:
             return scores
-        grouped = scores.unflatten(-1, (groups, -1))
+        grouped = scores.reshape(*scores.shape[:-1], groups, -1)
         best = grouped.topk(2, dim=-1).values.sum(-1).topk(kept, dim=-1).indices
         out = torch.ones(grouped.shape[:2], dtype=torch.bool, device=scores.device).scatter(1, best, False)
         return grouped.masked_fill(out[..., None], -torch.inf).flatten(1)

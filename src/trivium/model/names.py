@@ -89,7 +89,7 @@ def _split(config: ModelConfig, state: State) -> State:
     for name in list(state):
         for fused, parts in _FUSED:
             if fused in name and state[name].shape[0] == sum(sizes[len(parts)]):
-                pieces = state.pop(name).split(sizes[len(parts)])
+                pieces = torch.split(state.pop(name), sizes[len(parts)])
                 state |= {name.replace(fused, p): piece for p, piece in zip(parts, pieces, strict=True)}
     return state
 
@@ -136,14 +136,14 @@ def _interleaved(config: ModelConfig, state: State, *, back: bool = False) -> St
     assert latent is not None
     for name, tensor in state.items():
         if re.search(r"\.(q_b_proj|q_proj)\.", name):
-            heads = tensor.unflatten(0, (config.heads, -1))
+            heads = tensor.reshape(config.heads, -1, *tensor.shape[1:])
         elif ".kv_a_proj_with_mqa." in name:
             heads = tensor[None]
         else:
             continue
         kept, turned = heads[:, : -latent.turned], heads[:, -latent.turned :]
-        shape = (2, -1) if back else (-1, 2)
-        turned = turned.unflatten(1, shape).transpose(1, 2).flatten(1, 2)
+        pairs = (2, -1) if back else (-1, 2)
+        turned = turned.reshape(len(turned), *pairs, *turned.shape[2:]).transpose(1, 2).flatten(1, 2)
         state[name] = torch.cat((kept, turned), dim=1).flatten(0, 1)
     return state
 

@@ -55,8 +55,11 @@ class Block(nn.Module):
             if self.before:
                 self.pre_feedforward_layernorm = norm(config)
             self.post_feedforward_layernorm = norm(config)
-        sparse = config.experts is not None and layer >= config.experts.dense
-        self.mlp: nn.Module = MixtureOfExperts(config.dim, config.experts) if sparse else feed_forward(config)
+        experts = config.experts
+        sparse = experts is not None and layer >= experts.dense
+        self.mlp: nn.Module = (
+            MixtureOfExperts(config.dim, experts) if experts and sparse else feed_forward(config)
+        )
 
     def forward(
         self, x: Tensor, angles: Angles, mask: Tensor | None, cache: Cache | Sequence | None, layer: int
@@ -236,4 +239,5 @@ def _back(values: Tensor, on: Tensor) -> Tensor:
 
 def _angles(positions: Tensor, config: ModelConfig, rope: Rope | None = None) -> Angles:
     """`rotary`, computed once for all layers."""
-    return Angles(*(x if x is None else once(x) for x in rotary(positions, config, rope)))
+    cos, sin, growth = rotary(positions, config, rope)
+    return Angles(once(cos), once(sin), None if growth is None else once(growth))

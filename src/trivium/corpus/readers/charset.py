@@ -160,7 +160,7 @@ def _detect(data: bytes) -> str | None:
     with extras.needed("data", "resiliparse"):
         from resiliparse.parse.encoding import detect_encoding
     found = detect_encoding(data, html5_compatible=False)
-    return _DETECTED.get(found, found)
+    return None if found is None else _DETECTED.get(found, found)
 
 
 def _go_on(error: UnicodeError) -> tuple[str, int]:

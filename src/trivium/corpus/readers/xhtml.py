@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from html import entities
 
 from trivium.corpus import extras
 
@@ -42,5 +43,5 @@ def as_html(markup: str) -> str:
 
 def _character(found: re.Match[str]) -> str:
     """`&nbsp;` and the like, which browsers know without being told; those of XML itself stay."""
-    known = html.entities.html5.get(f"{found[1]};")
+    known = entities.html5.get(f"{found[1]};")
     return found[0] if known is None or found[1] in _XML else html.escape(known, quote=False)

@@ -48,7 +48,7 @@ class Stage(nn.Module):
                 model.model.layers[index] = Elsewhere()
         self.first, self.last = place == 0, place == stages - 1
         if not self.last:
-            model.model.norm = Elsewhere()  # type: ignore[assignment]
+            model.model.norm = Elsewhere()
             if hasattr(model, "lm_head"):
                 model.lm_head = Elsewhere()  # type: ignore[assignment]
         if not self.first and not (self.last and model.config.tie_embeddings):
