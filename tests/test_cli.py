@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from trivium import commands
 from trivium.cli import main
+from trivium.cores import WAITING
 from trivium.errors import DataError, GateError
 
 RECIPE = """\
@@ -125,15 +127,49 @@ def test_plan_says_what_would_run_and_why(fake: Fake, capsys: pytest.CaptureFixt
     trivium("data", "tiny.yaml")
     capsys.readouterr()
     assert trivium("plan", "tiny.yaml") == 0
-    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    out = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if "│" in line}
     assert "cached" in rows["corpus"]
     assert "run: never run" in rows["base"]
     assert "corpus, vocab" in rows["base"]
     assert "81.9K" in rows["base"]  # 10 steps x 32 rows x 256 tokens
-    assert "unknown until corpus has run" in rows["more"]
+    assert "more: unknown until corpus has run" in out.splitlines()
     assert fake.ran == ["corpus", "vocab"]
     trivium("plan", "tiny.yaml")
     assert "2 of 4 stages to run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_cell_of_a_plan_is_cut_short(
+    width: int, fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    trivium("run", "tiny.yaml")
+    capsys.readouterr()
+    assert trivium("plan", "tiny.yaml", "-o", "vocab.vocab_size=500") == 0
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= width
+    rows = [line for line in out.splitlines() if line.startswith("│")]
+    said = "".join(line.split("│")[3 if width < 110 else 4].strip() for line in rows)
+    assert "vocab_size" in said and "cached" in said, "the reasons stand there whole"
+    assert sum("pretrain" in row for row in rows) == 2
+
+
+def test_threads_wait_asleep_unless_the_user_says_how(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (*WAITING, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # put back at the end, whatever main sets
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert trivium("version") == 0
+    assert not os.environ.keys() & WAITING.keys()
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("KMP_BLOCKTIME", "7")
+    assert trivium("version") == 0
+    assert {name: os.environ[name] for name in WAITING} == {**WAITING, "KMP_BLOCKTIME": "7"}
+    loaded = "import sys, trivium.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0, "set too late"
 
 
 def test_errors_for_people_have_codes_and_no_traceback(

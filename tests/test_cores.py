@@ -15,6 +15,24 @@ def tree(folder, **files):
     return folder
 
 
+def test_torch_takes_no_more_threads_than_cores_are_ours(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from trivium.recipe.training import PretrainStage
+    from trivium.train import machine
+
+    before, stage = torch.get_num_threads(), PretrainStage.model_construct(device="cpu", precision="float32")
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(machine, "cores", lambda: 2)
+        machine.resolve(stage)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        machine.resolve(stage)
+        assert torch.get_num_threads() == 1, "fewer stay fewer"
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from trivium import commands, rollout_commands
+from trivium.cores import wait_asleep
 
 DATA = ("data", "tokenizer")
 SYNTHESIZE = ("synthesize",)
@@ -358,4 +359,5 @@ def version() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits. An error for people has no traceback and an exit code of its own."""
+    wait_asleep()
     sys.exit(commands.guarded(lambda: app(arguments, standalone_mode=True)))

@@ -168,35 +168,52 @@ def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -
     data = current(places["store"], [one for one in statuses if one.kind == "data"])
     size = "train_characters"
     costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
-    table = plan_table(recipe, statuses, costs)
-    Console().print(table, _memory(costs), _total(statuses, costs, peak), sep="\n")
+    console = Console(highlight=False)
+    table = plan_table(recipe, statuses, costs, console.width)
+    console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
 
 
-def plan_table(recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost]) -> Table:
-    """Stage by stage: kind, inputs, cached or why not, parameters, tokens, FLOPs, minutes."""
+WIDE = 110
+"""Columns of a terminal from which on tables show everything."""
+
+
+def plan_table(
+    recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost], width: int = WIDE
+) -> Table:
+    """Stage by stage: kind, cached or why not, parameters, tokens, minutes; where there is room, inputs and FLOPs too."""
     from trivium.recipe.references import references
     from trivium.recipe.units import show_count
 
     cost_of = {cost.stage: cost for cost in costs}
-    table = Table(
-        "stage", "kind", "from", "state", title=f"{recipe.name}, seed {recipe.seed}", title_justify="left"
-    )
-    for heading in ("parameters", "tokens", "FLOPs", "minutes"):
-        table.add_column(heading, justify="right")
-    table.add_column("note", style="dim")
+    wide = width >= WIDE
+    table = Table(title=f"{recipe.name}, seed {recipe.seed}", title_justify="left")
+    table.add_column("stage", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    if wide:
+        table.add_column("from")
+    table.add_column("state", overflow="fold", min_width=10)
+    for heading in ("parameters", "tokens", *(["FLOPs"] if wide else []), "minutes"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for status in statuses:
         cost = cost_of[status.name]
         inputs = dict.fromkeys(name for _, name in references(recipe.stages[status.name]))
         why = "will go on where it stopped" if status.resumes else "; ".join(status.reasons)
         state = Text("cached", "green") if status.cached else Text(f"run: {why}", "yellow")
-        numbers = [
-            "" if value is None else show_count(value) for value in (cost.parameters, cost.tokens, cost.flops)
-        ]
+        counts = (cost.parameters, cost.tokens, *([cost.flops] if wide else []))
+        numbers = ["" if value is None else show_count(value) for value in counts]
         minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
-        table.add_row(
-            Text(status.name), status.kind, Text(", ".join(inputs)), state, *numbers, minutes, cost.note
-        )
+        made_of = [Text(", ".join(inputs))] if wide else []
+        table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes)
     return table
+
+
+def _notes(costs: Sequence[Cost]) -> list[Text]:
+    """What to know about the numbers, each note once: `sft, aligned: at most: rows end with their reply`."""
+    stages: dict[str, list[str]] = {}
+    for cost in costs:
+        if cost.note:
+            stages.setdefault(cost.note, []).append(cost.stage)
+    return [Text(f"{', '.join(names)}: {note}", "dim") for note, names in stages.items()]
 
 
 def _memory(costs: Sequence[Cost]) -> Text:

@@ -8,6 +8,17 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 
+WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+"""How OpenMP's threads (GNU's, LLVM's) wait for each other: a short spin, then asleep. By default they spin for milliseconds,
+on time that the thread they wait for may need where the machine has other work (`benchmarks/busy.py` measures it)."""
+
+
+def wait_asleep() -> None:
+    """Sets WAITING for this process and those it starts. Call before torch is loaded; what the user has set stands."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        for name, value in WAITING.items():
+            os.environ.setdefault(name, value)
+
 
 def cores(root: Path = CGROUPS) -> int:
     """Cores that this process may keep busy: those that it may run on, or as many as its control group's quota pays for.

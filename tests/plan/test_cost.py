@@ -82,7 +82,7 @@ def test_without_a_peak_there_are_no_minutes() -> None:
 
 
 def test_a_busy_machine_never_lowers_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(machine.SIZE, "cpu", 64)
+    monkeypatch.setitem(machine.SIZES, "cpu", (64,))
     monkeypatch.setattr(machine, "SECONDS", 0.01)
     cache = tmp_path / "store" / "machine.json"
     monkeypatch.setattr(machine, "_measured", {})

@@ -29,7 +29,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         "## Training",
         _table(
             ["phase", "length", "held-out loss or reward", "speed", "minutes"],
-            [list(p) for p in phases(report)],
+            [list(phase[:5]) for phase in phases(report)],
         ),
         "## Data",
         _table(

@@ -27,18 +27,7 @@ def show(report: Mapping[str, Any]) -> None:
             table.add_row(line.label, *cells)
         console.print(table)
     if report["phases"]:
-        table = Table(
-            "phase",
-            "length",
-            "held-out loss or reward",
-            "speed",
-            "minutes",
-            title="the phases",
-            title_justify="left",
-        )
-        for phase in phases(report):
-            table.add_row(*phase)
-        console.print(table)
+        console.print(*_phases(report, console.width), sep="\n")
     if sources := source_lines(report):
         headings = ("phase", "source", "held-out loss", "share")
         table = Table(*headings, title="held-out loss by source", title_justify="left")
@@ -48,6 +37,31 @@ def show(report: Mapping[str, Any]) -> None:
     for stage, bound, value, passed in gate_lines(report):
         mark = Text("passed", "green") if passed else Text("FAILED", "bold red")
         console.print(Text(f"gate {stage}: {bound}: {value} ").append(mark))
+
+
+WIDE = 104
+"""Columns of a terminal from which on the table of phases holds everything."""
+
+
+def _phases(report: Mapping[str, Any], width: int) -> list[Any]:
+    """The table of phases; on a narrow terminal with the figures alone, and the rest in a line for each phase."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown, wide = phases(report), width >= WIDE
+    table = Table(
+        "phase", title="the phases, with their loss or reward on held-out items", title_justify="left"
+    )
+    numbers = ("tokens", "loss or reward", "tokens/s", "of peak", "minutes")
+    for heading in ("steps", *numbers, "computed in") if wide else numbers:
+        table.add_column(heading, justify="left" if heading == "computed in" else "right", no_wrap=True)
+    for phase in shown:
+        cells = (phase.tokens, phase.loss, phase.rate, phase.share, phase.minutes)
+        table.add_row(Text(phase.stage), *((phase.steps, *cells, phase.how) if wide else cells))
+    rest = (
+        [] if wide else [Text(f"{phase.stage}: {phase.steps} steps, {phase.how}", "dim") for phase in shown]
+    )
+    return [table, *rest]
 
 
 def html(report: Mapping[str, Any]) -> str:

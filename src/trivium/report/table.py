@@ -75,6 +75,13 @@ class PhaseLine(NamedTuple):
     loss: str
     speed: str
     minutes: str
+    steps: str
+    tokens: str
+    rate: str
+    share: str
+    """Of the matmul peak."""
+    how: str
+    """Precision, compiled or not."""
 
 
 def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
@@ -86,13 +93,15 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
         if before and after:
             name = "loss" if "loss" in before else "reward"
             loss = f"{before[name]:.3f} → {after[name]:.3f}" + (" (reward)" if name == "reward" else "")
-        speed = "–"
+        tokens, rate, share, how, speed = f"{phase['tokens'] / 1e6:.2f}M", *("–",) * 4
         if phase["tokens_per_second"]:
-            how = "compiled" if phase["compiled"] else "eager"
-            speed = f"{phase['tokens_per_second']:,.0f} tokens/s, {phase['mfu']:.0%} of peak ({phase['precision']}, {how})"
+            rate, share = f"{phase['tokens_per_second']:,.0f}", f"{phase['mfu']:.0%}"
+            how = f"{phase['precision']}, {'compiled' if phase['compiled'] else 'eager'}"
+            speed = f"{rate} tokens/s, {share} of peak ({how})"
         name = f"{phase['stage']} ({phase['kind']})" if phase["stage"] != phase["kind"] else phase["stage"]
-        length = f"{phase['steps']} steps, {phase['tokens'] / 1e6:.2f}M tokens"
-        result.append(PhaseLine(name, length, loss, speed, f"{phase['seconds'] / 60:.1f}"))
+        length, minutes = f"{phase['steps']} steps, {tokens} tokens", f"{phase['seconds'] / 60:.1f}"
+        shown = (str(phase["steps"]), tokens, rate, share, how)
+        result.append(PhaseLine(name, length, loss, speed, minutes, *shown))
     return result
 
 

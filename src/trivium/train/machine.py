@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trivium.cores import cores
 from trivium.recipe.training import TrainingStage
 from trivium.train import float8
 
@@ -46,6 +47,8 @@ def native_bf16(device: str) -> bool:
 
 def resolve(config: TrainingStage) -> Machine:
     """The machine that `device` and `precision` of a stage stand for here. RecipeError where it has no float8."""
+    if torch.get_num_threads() > cores():  # torch looks at the machine, not at what of it is ours
+        torch.set_num_threads(cores())
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
