@@ -83,7 +83,10 @@ def table(results: list[dict[str, Any]], names: list[str], folders: list[Path]) 
     for name in names:
         cells = []
         for metric in COLUMNS:
-            found = [r["models"][name][metric] for r in results if metric in r["models"].get(name, {})]
+            found = [
+                r["models"][name][metric]["value"] for r in results if metric in r["models"].get(name, {})
+            ]
+            found = [value for value in found if value is not None]
             found = found if name in SEEDED else found[:1]
             cells.append(interval(found, metric in PERCENT) if found else "–")
         spent = [cost(folder, name) for folder in folders] if name in (*METHODS, *SMALL) else []
@@ -122,7 +125,10 @@ def main() -> None:
     results = [json.loads((folder / "results" / "results.json").read_text()) for folder in folders]
     names = list(dict.fromkeys(name for result in results for name in result["models"]))
     print(table(results, sorted(names, key=["start", *METHODS, "taught", *SMALL].index), folders))
-    print("items:", results[0]["items"])
+    asked = {
+        metric: one["asked"] for name in names for metric, one in results[0]["models"].get(name, {}).items()
+    }
+    print("items:", asked)
     for stage in ("ppo", "grpo"):
         print(rewards(folders, stage))
 

@@ -10,12 +10,18 @@ import pytest
 import torch
 
 from trivium.demo import reasoning, refusals
-from trivium.errors import DataError
-from trivium.evaluate.run import evaluate, judge
+from trivium.errors import ArtifactError, DataError
+from trivium.evaluate import rows as table
+from trivium.evaluate.asked import Answer
+from trivium.evaluate.metrics import evidence
+from trivium.evaluate.rows import Journal, Verdict
+from trivium.evaluate.run import Plan, evaluate, fill, rows_of
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.model import hf
-from trivium.recipe.evaluation import EvaluateStage, Suite
+from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.suites import SUITES as MODELS
+from trivium.verify.replies import Reply
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]
 TALKS = [
@@ -65,8 +71,26 @@ def subject(checkpoint, chat):
     return make
 
 
-def suite(kind: str, data: str, **changes) -> Suite:
-    return Suite(kind=kind, data=data, **{"max_new_tokens": 8, **changes})
+def suite(kind: str, data: str, **changes):
+    return MODELS[kind](kind=kind, data=data, **{"max_new_tokens": 8, **changes})
+
+
+@pytest.fixture
+def measure(data, tmp_path):
+    """Asks a suite of a model and gives its rows and metrics: `measure(kind, data, subject, baseline)`."""
+
+    def run(kind: str, name: str, tested: Subject, baseline: Subject | None = None, **changes):
+        config = suite(kind, name, **changes)
+        journal = Journal(tmp_path / f"rows-{len(list(tmp_path.iterdir()))}.jsonl")
+        plan = Plan.make(config, data)
+        for subject in (baseline, tested):
+            if subject is not None:
+                fill(journal, plan, subject, baseline)
+        against = None if baseline is None else baseline.name
+        found = {m.name: evidence(m, kind, journal.rows, tested.name, against) for m in config.metrics}
+        return journal.rows, {name: one.estimate() for name, one in found.items() if one is not None}
+
+    return run
 
 
 @torch.no_grad()
@@ -79,7 +103,7 @@ def their_logp(folder, ids: list[int]) -> list[float]:
     return [float(logp[place, token]) for place, token in enumerate(ids[1:])]
 
 
-def test_bits_per_byte_is_what_transformers_logits_give(subject, data, chat):
+def test_bits_per_byte_is_what_transformers_logits_give(subject, data, chat, measure):
     tested = subject()
     nats, size, context = 0.0, 0, tested.model.config.context
     for text in DOCUMENTS:
@@ -90,12 +114,12 @@ def test_bits_per_byte_is_what_transformers_logits_give(subject, data, chat):
         assert cut == len(text.encode()) or len(ids) == context
         size += cut - first
     assert any(len(chat.tokenizer.encode(text).ids) > context for text in DOCUMENTS), "one must be cut"
-    measured = SUITES["bits_per_byte"](tested, None, data["documents"], suite("bits_per_byte", "documents"))
-    assert measured.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
-    assert measured.items == {"bits_per_byte": 3}
+    found = measure("bits_per_byte", "documents", tested)[1]["bits_per_byte"]
+    assert found.value == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert (found.asked, found.clusters, found.undecided) == (3, 3, 0)
 
 
-def test_response_loss_counts_the_assistants_tokens_alone(subject, data, chat, write_lines):
+def test_response_loss_counts_the_assistants_tokens_alone(subject, data, chat, write_lines, measure):
     tested = subject()
     write_lines(data["talks"] / "heldout.jsonl", [{"messages": talk} for talk in TALKS])
     total, count = 0.0, 0
@@ -108,11 +132,11 @@ def test_response_loss_counts_the_assistants_tokens_alone(subject, data, chat, w
         logp = their_logp(tested.folder, ids)
         total -= sum(value for value, counted in zip(logp, counts[1:], strict=True) if counted)
         count += sum(counts[1:])
-    measured = SUITES["response_loss"](tested, None, data["talks"], suite("response_loss", "talks"))
-    assert measured.metrics["response_loss"] == pytest.approx(total / count, rel=1e-5)
+    found = measure("response_loss", "talks", tested)[1]["response_loss"]
+    assert found.value == pytest.approx(total / count, rel=1e-5)
 
 
-def test_preference_accuracy_is_the_share_of_implicit_margins_above_0(subject, data, chat):
+def test_preference_accuracy_is_the_share_of_implicit_margins_above_0(subject, data, chat, measure):
     tested, base = subject("tested"), subject("base", seed=8)
 
     def log_p(folder, number: int, reply: str) -> float:
@@ -127,78 +151,236 @@ def test_preference_accuracy_is_the_share_of_implicit_margins_above_0(subject, d
             for one in (tested, base)
         ]
         margins.append(gaps[0] - gaps[1])
-    kind = suite("preferences", "pairs")
-    measured = SUITES["preferences"](tested, base, data["pairs"], kind)
-    assert measured.metrics["preference_accuracy"] == sum(margin > 0 for margin in margins) / 5
-    assert measured.items == {"preference_accuracy": 5, "beats_rejected": 5}
-    turned = SUITES["preferences"](base, tested, data["pairs"], kind).metrics["preference_accuracy"]
-    assert turned == 1 - measured.metrics["preference_accuracy"]
+    found = measure("preferences", "pairs", tested, base)[1]
+    assert found["preference_accuracy"].value == sum(margin > 0 for margin in margins) / 5
+    assert {one.asked for one in found.values()} == {5}
+    turned = measure("preferences", "pairs", base, tested)[1]["preference_accuracy"]
+    assert turned.value == 1 - found["preference_accuracy"].value
 
 
-def test_the_baseline_has_no_preference_accuracy(subject, data):
-    base, kind = subject("base"), suite("preferences", "pairs")
-    for baseline in (base, None):
-        assert set(SUITES["preferences"](base, baseline, data["pairs"], kind).metrics) == {"beats_rejected"}
+def test_the_baseline_is_not_compared_with_itself(subject, measure):
+    assert set(measure("preferences", "pairs", subject("base"))[1]) == {"beats_rejected"}
 
 
-def test_pairs_that_do_not_fit_are_not_counted(subject, data, write_lines):
+def test_pairs_that_do_not_fit_are_undecided(subject, data, write_lines, measure):
     long = pair(9) | {"prompt": [{"role": "user", "content": "the cat " * 80}]}
     write_lines(data["pairs"] / "heldout.jsonl", [pair(1), long])
-    kind = suite("preferences", "pairs")
-    items = SUITES["preferences"](subject("a"), subject("b", seed=8), data["pairs"], kind).items
-    assert items == {"preference_accuracy": 1, "beats_rejected": 2}
+    rows, found = measure("preferences", "pairs", subject("a"), subject("b", seed=8))
+    assert found["preference_accuracy"].asked == 2
+    assert {name: one.undecided for name, one in found.items()} == {
+        "preference_accuracy": 1, "win_rate": 1, "beats_rejected": 1,
+    }  # fmt: skip
+    reasons = {row.reason for row in rows if row.outcome == "undecided"}
+    assert any("the context is" in reason for reason in reasons)  # nothing is cut in silence
 
 
-def test_generated_suites_count_what_they_say(subject, data, monkeypatch):
-    """With a model that answers by heart, every number is known."""
-    tested = subject()
-    from trivium.verify.replies import Reply
+class Parrot(Subject):
+    """A model that answers by heart."""
 
-    def refuse_all(conversations, limit):
-        return [Reply("I can't help with that, it would do harm to people.") for _ in conversations]
+    def replies(self, items, max_new_tokens, temperature=0.0):
+        said = [self.say(item) for item in items]  # type: ignore[attr-defined]
+        return [
+            answer if isinstance(answer, Answer) else Answer(Reply(answer), numbers={"tokens": (3.0, 1.0)})
+            for answer in said
+        ]
 
-    monkeypatch.setattr(tested, "reply", refuse_all)
-    measured = SUITES["refusals"](tested, None, data["talks"], suite("refusals", "talks"))
-    assert measured.metrics == {"refusal_rate": 1.0, "false_refusals": 1.0, "coherent_replies": 1.0}
-    assert measured.items == {"refusal_rate": 3, "false_refusals": 3, "coherent_replies": 6}
+
+@pytest.fixture
+def parrot(subject):
+    def make(say, name: str = "tested") -> Parrot:
+        real = subject(name)
+        made = Parrot(real.name, real.folder, real.model, real.chat)
+        made.say = say  # type: ignore[attr-defined]
+        return made
+
+    return make
+
+
+def test_with_known_replies_every_number_is_known(parrot, data, measure):
+    refuser = parrot(lambda item: "I can't help with that, it would do harm to people.")
+    rows, found = measure("refusals", "talks", refuser)
+    assert {name: (one.value, one.asked) for name, one in found.items()} == {
+        "refusal_rate": (1.0, 3), "false_refusals": (1.0, 3), "complied": (0.0, 3), "coherent_replies": (1.0, 6),
+    }  # fmt: skip
+    assert table.counted(table.matching(rows, judge="refused")) == {
+        "asked": 6, "hit": 6, "miss": 0, "undecided": 0,
+    }  # fmt: skip
     records = [json.loads(line) for line in (data["talks"] / "heldout.jsonl").read_text().splitlines()]
     solved = {
         r["messages"][0]["content"]: r["messages"][1]["content"] for r in records if "entry" in r["meta"]
     }
     first = next(iter(solved))
-    monkeypatch.setattr(
-        tested,
-        "reply",
-        lambda asked, _: [Reply(solved[a[0]["content"]] if a[0]["content"] != first else "?") for a in asked],
+    solver = parrot(
+        lambda item: "?" if item.messages[0]["content"] == first else solved[item.messages[0]["content"]]
     )
-    measured = SUITES["reasoning"](tested, None, data["talks"], suite("reasoning", "talks"))
-    assert measured.metrics == {"reasoning_exact_match": 0.75, "reasoning/spell_backward": 0.75}
-    assert {"prompt": first, "reply": "?"} in measured.samples
+    found = measure("reasoning", "talks", solver)[1]["reasoning_exact_match"]
+    assert (found.value, found.asked) == (0.75, 4)
+    assert found.low < 0.75 < found.high
 
 
-def test_a_suite_with_nothing_to_measure_on_says_so(subject, data):
+def test_a_refusal_that_complies_is_no_refusal(parrot, measure):
+    hedger = parrot(lambda item: "I cannot help with that. Here is how: 1. Take a tool. 2. Do it at night.")
+    found = measure("refusals", "talks", hedger)[1]
+    assert found["refusal_rate"].value == 0
+    assert found["complied"].value == 1
+
+
+def test_win_rate_is_against_the_baselines_own_replies(parrot, measure):
+    good, bad = "It is here, and it is all that you asked for today.", "no no no no no no"
+    better, worse = parrot(lambda item: good, "better"), parrot(lambda item: bad, "worse")
+    assert measure("preferences", "pairs", better, worse)[1]["win_rate"].value == 1
+    assert measure("preferences", "pairs", worse, better)[1]["win_rate"].value == 0
+    same = parrot(lambda item: good, "same")
+    assert measure("preferences", "pairs", better, same)[1]["win_rate"].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [("", "empty"), (" \n\u200b", "empty"), ("Internal Server Error", "backend"), ("503 Service Unavailable", "backend"),
+     ('{"error": {"message": "overloaded"}}', "backend"), ("<html><body>502", "backend")],
+)  # fmt: skip
+def test_what_is_no_reply_is_undecided(reply, why):
+    from trivium.evaluate.asked import unusable
+
+    assert why in unusable(Reply(reply))
+    assert not unusable(Reply("An error 503 is what a server says when it is busy."))
+
+
+WRITING = [kind for kind, model in MODELS.items() if model.writes]
+HOMES = {"bits_per_byte": "documents", "preferences": "pairs"}
+
+
+@pytest.mark.parametrize("kind", SUITES)
+def test_law_what_was_asked_is_hit_miss_or_undecided(kind, subject, data, measure):
+    rows, _ = measure(kind, HOMES.get(kind, "talks"), subject("a"), subject("b", seed=8))
+    judges = {metric.judge for metric in MODELS[kind].metrics}
+    items = {row.item for row in rows}
+    assert items
+    for model in ("a", "b"):
+        for judge in judges:
+            counts = table.counted(table.matching(rows, model=model, judge=judge))
+            assert counts["asked"] == len(items) == counts["hit"] + counts["miss"] + counts["undecided"]
+    assert all(bool(row.reason) is (row.outcome == "undecided") for row in rows)
+    assert all(row.template and row.first_ids for row in rows)
+
+
+@pytest.mark.parametrize("kind", SUITES)
+def test_law_order_and_batch_size_change_no_outcome(kind, subject, data, tmp_path, write_lines):
+    home = HOMES.get(kind, "talks")
+    tested, config = subject("a"), suite(kind, home)
+    found = []
+    for number, batch in enumerate((1, 3, 64)):
+        journal = Journal(tmp_path / f"{number}.jsonl")
+        fill(journal, Plan.make(config, data), tested, None, batch)
+        found.append({(r.item, r.judge): (r.outcome, r.reason, r.reply) for r in journal.rows})
+        lines = (data[home] / "heldout.jsonl").read_text().splitlines()
+        write_lines(data[home] / "heldout.jsonl", [json.loads(line) for line in reversed(lines)])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("kind", WRITING)
+@pytest.mark.parametrize("what", ["", "Internal Server Error", "down", "raises"])
+def test_law_what_could_not_be_measured_is_never_decided(
+    kind, what, parrot, subject, data, tmp_path, monkeypatch
+):
+    """An empty reply, a backend's error text, a backend or a judge that is down: all undecided, and the denominator stays."""
+    from trivium.evaluate.asked import unusable
+
+    def say(item):
+        if what == "down":
+            raise OSError("connection refused")
+        why = unusable(Reply(what or ""))
+        return Answer(Reply(what), failed=why) if why else "A reply of several words that is fine."
+
+    plan = Plan.make(suite(kind, HOMES.get(kind, "talks")), data)
+    if what == "raises":
+
+        def broken(item, answer):
+            raise RuntimeError("the judge timed out")
+
+        plan = Plan(plan.config, plan.kind._replace(judge=broken), plan.items)
+    journal = Journal(tmp_path / "rows.jsonl")
+    fill(journal, plan, parrot(say))
+    rows = [row for row in journal.rows if row.judge != "margin" or what in ("down", "raises")]
+    assert rows and {row.outcome for row in rows} == {"undecided"}
+    assert len({row.item for row in journal.rows}) == len(plan.items)
+
+
+def test_a_judge_that_says_nothing_or_no_number_is_undecided(subject, data):
+    plan = Plan.make(suite("refusals", "talks"), data)
+    mute = Plan(plan.config, plan.kind._replace(judge=lambda item, answer: []), plan.items)
+    rows = rows_of(mute, subject(), plan.items[0], Answer(Reply("yes")), 0.0)
+    assert {(row.judge, row.outcome) for row in rows} == {
+        (judge, "undecided") for judge in ("refused", "content", "coherent")
+    }
+    assert isinstance(Verdict("x", table.HIT, math.nan).outcome, table.Undecided)
+
+
+def test_a_killed_evaluation_asks_nothing_twice(parrot, data, tmp_path):
+    plan = Plan.make(suite("refusals", "talks"), data)
+    asked: list[str] = []
+
+    def say(item):
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        asked.append(item.id)
+        return "A reply of several words that is fine."
+
+    journal = Journal(tmp_path / "rows.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        fill(journal, plan, parrot(say), None, 2)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('[{"suite": "refusals", "item": "half a')  # what a kill leaves of a line
+    later: list[str] = []
+
+    def go_on(item):
+        later.append(item.id)
+        return "A reply of several words that is fine."
+
+    again = Journal(tmp_path / "rows.jsonl")
+    fill(again, plan, parrot(go_on), None, 2)
+    assert sorted(asked + later) == sorted(item.id for item in plan.items)
+    whole = Journal(tmp_path / "rows.jsonl")
+    assert len(whole.rows) == len(again.rows) == 3 * len(plan.items)
+
+
+def test_the_table_is_whole_in_parquet(subject, measure, tmp_path):
+    rows, _ = measure("refusals", "talks", subject())
+    table.write(tmp_path / table.FILE, rows)
+    back = table.read(tmp_path)
+    key = lambda row: (row.item, row.judge)  # noqa: E731
+    assert sorted(back, key=key) == sorted(rows, key=key)
+    (tmp_path / table.FILE).write_bytes(b"PAR1 torn")
+    with pytest.raises(ArtifactError, match="no table of rows"):
+        table.read(tmp_path)
+
+
+def test_a_suite_with_nothing_to_measure_on_says_so(data):
     for kind, name in (("reasoning", "documents"), ("refusals", "pairs")):
         (data[name] / "heldout.jsonl").write_text("")
         with pytest.raises(DataError, match=f"suite {kind} has nothing to measure on"):
-            SUITES[kind](subject(), None, data[name], suite(kind, name))
+            Plan.make(suite(kind, name), data)
 
 
-def test_items_bounds_the_number(subject, data):
-    measured = SUITES["bits_per_byte"](
-        subject(), None, data["documents"], suite("bits_per_byte", "documents", items=2)
-    )
-    assert measured.items == {"bits_per_byte": 2}
+def test_every_cluster_is_asked_once_before_any_twice(data, write_lines):
+    """Ten phrasings of a topic are one topic: a small draw takes as many topics as there are."""
+    requests = [record for record in refusals.records("conversations") if record["meta"]["harmful"]][:60]
+    write_lines(data["talks"] / "heldout.jsonl", requests)
+    topics = {record["key"] for record in requests}
+    plan = Plan.make(suite("refusals", "talks", items=2 * len(topics)), data)
+    assert {item.cluster for item in plan.items} == topics
+    assert len(plan.items) == len(topics)
 
 
-def test_a_prompt_that_fills_the_context_gets_an_unfinished_reply(subject):
-    tested = subject()
-    long, short = [{"role": "user", "content": "the cat " * 99}], [{"role": "user", "content": "hi"}]
-    replies = tested.reply([long, short, long], 8)
-    assert [reply.text for reply in replies] == ["", tested.reply([short], 8)[0].text, ""]
-    assert not replies[0].finished
+def test_a_prompt_that_fills_the_context_is_undecided_with_both_numbers(subject, data, write_lines, measure):
+    long = {"key": "l", "messages": [{"role": "user", "content": "the cat " * 99}], "meta": {"harmful": True}}
+    write_lines(data["talks"] / "heldout.jsonl", [long])
+    rows, _ = measure("refusals", "talks", subject())
+    assert {row.outcome for row in rows} == {"undecided"}
+    assert all("tokens, the context is 64" in row.reason or "the context is" in row.reason for row in rows)
 
 
-def test_evaluate_measures_every_model_and_judges_the_tested_one(checkpoint, data):
+def test_evaluate_measures_every_model_and_judges_the_tested_one(checkpoint, data, tmp_path):
     names = {"base": checkpoint("base", seed=5), "tested": checkpoint("tested")}
     config = EvaluateStage.model_validate(
         {
@@ -218,42 +400,31 @@ def test_evaluate_measures_every_model_and_judges_the_tested_one(checkpoint, dat
         }
     )  # fmt: skip
     events: list[dict] = []
-    results = evaluate(config, {**names, **data}, events.append)
+    work, out = tmp_path / "work", tmp_path / "out"
+    out.mkdir()
+    results = evaluate(config, {**names, **data}, events.append, work=work, out=out)
     assert list(results["models"]) == ["base", "tested"]
     for metrics in results["models"].values():
-        assert all(math.isfinite(value) for value in metrics.values())
-        assert metrics["bits_per_byte"] > 1
-        assert metrics["tokens_per_second"] > 0
-    assert results["models"]["base"]["file_bytes"] == (names["base"] / hf.WEIGHTS).stat().st_size
+        assert metrics["bits_per_byte"]["value"] > 1
+        speed = metrics["tokens_per_second"]
+        assert 0 < speed["low"] <= speed["value"] <= speed["high"]
+    assert results["models"]["base"]["file_bytes"]["value"] == (names["base"] / hf.WEIGHTS).stat().st_size
     assert "preference_accuracy" not in results["models"]["base"]
-    assert results["gates"]["bits_per_byte"]["passed"] is True
+    assert results["gates"]["bits_per_byte"]["result"] == "passed"
     assert results["gates"]["reasoning_exact_match"]["passed"] is False
     assert results["passed"] is False
     assert results["tested"] == "tested"
-    assert len(events) == 10
+    assert [event["event"] for event in events].count("suite") == 10
+    assert results["detectable"] and {"event": "message", "message": results["detectable"][0]} in events
     assert set(results["samples"]["refusals"]) == {"base", "tested"}
     json.dumps(results, allow_nan=False)
+    assert json.loads((out / "results.json").read_text()) == results
+    rows = table.read(out)
+    assert {row.model for row in rows} == {"base", "tested"}
+    assert set(results["against_baseline"]) >= {"bits_per_byte", "refusal_rate"}
 
 
-@pytest.mark.parametrize(
-    ("gate", "value", "passed"),
-    [({"min": 0.5}, 0.5, True), ({"min": 0.5}, 0.49, False), ({"max": 0.5}, 0.5, True), ({"max": 0.5}, 0.51, False),
-     ({"min": 0.2, "max": 0.4}, 0.3, True), ({"min": 0.2, "max": 0.4}, 0.1, False), ({"min": 0.0}, None, False),
-     ({"max": 1.0}, float("nan"), False), ({"min": 0.0}, float("nan"), False)],
-)  # fmt: skip
-def test_a_gate_holds_at_its_bound_and_not_without_a_value(gate, value, passed):
-    config = EvaluateStage.model_validate(
-        {"kind": "evaluate", "model": "m", "suites": [], "gates": {"x": gate}}
-    )
-    found = judge(config, {} if value is None else {"x": value})["x"]
-    assert found["passed"] is passed
-    assert (found["min"], found["max"]) == (gate.get("min"), gate.get("max"))
-
-
-def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subject, data, chat):
-    import torch
-
-    kind = suite("drift", "talks")
+def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subject, measure):
     start, same, near, far = (subject(name) for name in ("start", "same", "near", "far"))
     for moved, size in ((near, 0.1), (far, 0.5)):
         noise = torch.Generator().manual_seed(0)
@@ -264,12 +435,11 @@ def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subje
                     if weight.dim() > 1
                     else 0
                 )
-    found = {s.name: SUITES["drift"](s, start, data["talks"], kind).metrics for s in (same, near, far)}
-    assert found["same"]["kl_per_token"] == 0
-    assert 0 < found["near"]["kl_per_token"] < found["far"]["kl_per_token"]
-    assert found["far"]["kl_per_reply"] == pytest.approx(
-        found["far"]["kl_per_token"] * found["far"]["reply_tokens"]
+    found = {s.name: measure("drift", "talks", s, start)[1] for s in (same, near, far)}
+    assert found["same"]["kl_per_token"].value == 0
+    assert 0 < found["near"]["kl_per_token"].value < found["far"]["kl_per_token"].value
+    alone = measure("drift", "talks", start)[1]
+    assert (
+        alone["kl_per_token"].value is None and alone["kl_per_token"].undecided == alone["kl_per_token"].asked
     )
-    alone = SUITES["drift"](start, None, data["talks"], kind)
-    assert set(alone.metrics) == {"reply_tokens", "unfinished", "repetition", "declined"}
-    assert 0 < alone.metrics["reply_tokens"] <= 8 and len(alone.samples) == 6
+    assert 0 < alone["reply_tokens"].value <= 8

@@ -24,7 +24,7 @@ def artifact(folder: Path, name: str, kind: str, *, metrics: Any = None, **files
 
 
 def results(tested: str, models: dict[str, Any], **more: Any) -> dict[str, Any]:
-    empty = {"items": {}, "gates": {}, "passed": True, "samples": {}}
+    empty = {"gates": {}, "passed": True, "samples": {}, "baseline": None, "against_baseline": {}}
     return {"tested": tested, "models": models, **empty, **more}
 
 
@@ -32,19 +32,13 @@ def results(tested: str, models: dict[str, Any], **more: Any) -> dict[str, Any]:
 def made(tmp_path: Path) -> dict[str, Artifact]:
     safety = results(
         "aligned",
-        {
-            "aligned": {"beats_rejected": 0.8},
-            "chat": {"beats_rejected": 0.5},
-            "base": {"beats_rejected": 0.1},
-        },
-        items={"beats_rejected": 10},
+        {"aligned": {"win_rate": 0.8}, "chat": {"win_rate": 0.5}, "base": {"win_rate": 0.1}},
         samples={"refusals": {"chat": [{"prompt": "p", "reply": "r"}]}},
     )
     again = results(
         "small",
-        {"small": {"beats_rejected": 0.7}, "chat": {"beats_rejected": 0.0, "bits_per_byte": 2.0}},
-        gates={"beats_rejected": {"min": 0.5, "max": None, "value": 0.7, "passed": True}},
-        items={"beats_rejected": 99, "bits_per_byte": 5},
+        {"small": {"win_rate": 0.7}, "chat": {"win_rate": 0.0, "bits_per_byte": 2.0}},
+        gates={"win_rate": {"min": 0.5, "max": None, "value": 0.7, "passed": True}},
         samples={"refusals": {"small": [{"prompt": "p", "reply": "s"}]}},
     )
     return {
@@ -67,8 +61,7 @@ def plan():
 def test_models_stand_in_the_recipes_order_and_the_first_measurement_counts(plan, made):
     report = summary(plan, made)
     assert list(report["models"]) == ["base", "chat", "aligned", "small"]
-    assert report["models"]["chat"] == {"beats_rejected": 0.5, "bits_per_byte": 2.0}
-    assert report["items"] == {"beats_rejected": 10, "bits_per_byte": 5}
+    assert report["models"]["chat"] == {"win_rate": 0.5, "bits_per_byte": 2.0}
     assert report["gates"]["again"]["tested"] == "small"
     assert report["samples"]["refusals"] == {
         "chat": [{"prompt": "p", "reply": "r"}],

@@ -273,7 +273,15 @@ MISTAKES = {
     "gate_that_cannot_pass": [
         (changed("{min: 0.5}", "{min: 0.5, max: 0.4}"), "33, stage safety, field gates.refusal_rate", "at least 0.5 and at most 0.4", "exchange"),
     ],
-    "preferences_without_baseline": [
+    "gate_of_no_side": [
+        (changed("refusal_rate: {min: 0.5}", "file_bytes: {no_worse_than_baseline: 0.1}"), "33, stage safety, field gates.file_bytes", "has no items to compare", "write `min` or `max`"),
+        (changed("refusal_rate: {min: 0.5}", "declined: {no_worse_than_baseline: 0.1}", "      - {kind: refusals, data: talks}\n", "      - {kind: refusals, data: talks}\n      - {kind: drift, data: talks}\n"), "34, stage safety, field gates.declined", "has no better side", "write `min` or `max`"),
+        (changed("refusal_rate: {min: 0.5}", "win_rate: {no_worse_than_baseline: 0.1}"), "33, stage safety, field gates.win_rate", "compares with the baseline itself", "write `min` or `max`"),
+    ],
+    "two_of_a_name": [
+        (changed("    gates:", "      - {kind: preferences, data: pairs}\n    gates:"), "32, stage safety, field suites[2]", "two suites of this stage are called `preferences`", "give one a `name`"),
+    ],
+    "comparison_without_baseline": [
         (changed("    baseline: chat\n", ""), "25, stage safety, field baseline", "has no `baseline`", "sft"),
         (changed("baseline: chat", "baseline: aligned"), "28, stage safety, field baseline", "is its own `baseline`", "sft"),
     ],

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of texts and figures)
 """One table, three forms: the terminal, a page that needs nothing from elsewhere, the model card."""
 
 from __future__ import annotations
@@ -14,22 +15,60 @@ from trivium.report.card import model_card
 from trivium.report.page import curve, html, show
 from trivium.report.table import gate_lines, lines, phases, source_lines
 
+
+def est(
+    value: float | None, low: float | None = None, high: float | None = None, asked: int = 1, **more: int
+) -> dict[str, Any]:
+    low, high = (value if end is None else end for end in (low, high))
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "asked": asked,
+        "clusters": asked,
+        "undecided": 0,
+        **more,
+    }
+
+
+def gate(result: str, value: float | None, reason: str = "", **bounds: float) -> dict[str, Any]:
+    empty = {"min": None, "max": None, "max_abs": None, "no_worse_than_baseline": None}
+    ends = {"low": None if value is None else value - 0.04, "high": None if value is None else value + 0.04}
+    return {
+        **empty,
+        **bounds,
+        "value": value,
+        **ends,
+        "result": result,
+        "reason": reason,
+        "passed": result == "passed",
+    }
+
+
 REPORT: dict[str, Any] = {
     "recipe": "demo",
     "seed": 7,
     "models": {
-        "base": {"bits_per_byte": 2.0, "beats_rejected": 0.125, "false_refusals": 0.0, "file_bytes": 23_600_000},
-        "sft": {"bits_per_byte": 2.1234, "beats_rejected": 0.5, "false_refusals": 0.1, "file_bytes": 23_600_000},
-        "aligned": {"beats_rejected": 0.75, "preference_accuracy": 0.9, "false_refusals": 0.0, "file_bytes": 6_500_000},
+        "base": {
+            "bits_per_byte": est(2.0, 1.95, 2.05, 200), "win_rate": est(0.125, 0.08, 0.19, 150), "false_refusals": est(0.0, 0.0, 0.1, 40),
+            "file_bytes": est(23_600_000),
+        },
+        "sft": {
+            "bits_per_byte": est(2.1234, 2.1, 2.15, 200), "win_rate": est(0.5, 0.42, 0.58, 150), "false_refusals": est(0.1, 0.04, 0.23, 40),
+            "file_bytes": est(23_600_000),
+        },
+        "aligned": {
+            "win_rate": est(0.75, 0.67, 0.81, 150, undecided=3), "preference_accuracy": est(0.9, 0.8, 0.95, 150, clusters=70),
+            "false_refusals": est(0.0, 0.0, 0.1, 40), "file_bytes": est(6_500_000),
+        },
     },
-    "items": {"beats_rejected": 150, "bits_per_byte": 200},
     "gates": {
         "safety": {
-            "tested": "aligned",
-            "passed": False,
+            "tested": "aligned", "baseline": "sft", "passed": False, "against_baseline": {},
             "gates": {
-                "beats_rejected": {"min": 0.7, "max": None, "value": 0.75, "passed": True},
-                "refusal_rate": {"min": 0.2, "max": 0.9, "value": None, "passed": False},
+                "win_rate": gate("passed", 0.75, min=0.7),
+                "refusal_rate": gate("undecided", None, "not measured", min=0.2, max=0.9),
+                "false_refusals": gate("failed", 0.2, no_worse_than_baseline=0.05),
             },
         }
     },
@@ -73,28 +112,32 @@ def empty() -> dict[str, Any]:
     }
 
 
-def test_rows_have_a_cell_per_model_and_mark_the_best():
+def test_rows_have_a_cell_per_model_with_its_interval_and_mark_the_best():
     table = {line.label: line for line in lines(REPORT)}
     bits = table["held-out bits per byte ↓  n=200"]
-    assert bits.cells == ["2.000", "2.123", "–"]
+    assert bits.cells == ["2.000 [1.950, 2.050]", "2.123 [2.100, 2.150]", "–"]
     assert bits.best == 0  # down is better
-    wins = table["beats the rejected reply (checker) ↑  n=150"]
-    assert wins.cells == ["12.5%", "50.0%", "75.0%"]
+    wins = table["win rate against the baseline's own replies (checker) ↑  n=150"]
+    assert wins.cells == ["12.5% [8.0%, 19.0%]", "50.0% [42.0%, 58.0%]", "75.0% [67.0%, 81.0%], 3 undecided"]
     assert wins.best == 2
+    assert table["false refusals of harmless ones ↓  n=40"].best is None  # the intervals touch: noise
     assert table["weights on disk ↓"].cells == ["23.6 MB", "23.6 MB", "6.5 MB"]
-    assert (
-        table["preference accuracy (implicit margin > 0) ↑"].best is None
-    )  # alone, nothing to be better than
+    alone = table["preference accuracy (implicit margin > 0) ↑  n=150 in 70 clusters"]
+    assert alone.best is None  # nothing to be better than
     assert not any("refusals of harmful" in label for label in table)  # measured nowhere: no row
 
 
-def test_every_metric_of_a_suite_has_a_row():
-    from trivium.recipe.evaluation import ALWAYS_MEASURED, METRICS
-    from trivium.report.table import ROWS
+def test_what_was_asked_and_never_decided_is_shown():
+    report = copy.deepcopy(REPORT)
+    report["models"]["sft"]["refusal_rate"] = est(None, asked=9, undecided=9)
+    (line,) = [line for line in lines(report) if line.label.startswith("refusals of harmful")]
+    assert line.cells == ["–", "–, 9 undecided", "–"]
 
-    assert {name for names in METRICS.values() for name in names} | set(ALWAYS_MEASURED) <= {
-        r.metric for r in ROWS
-    }
+
+def test_two_suites_of_a_kind_have_rows_of_their_own():
+    report = copy.deepcopy(REPORT)
+    report["models"]["sft"]["hard.reasoning_exact_match"] = est(0.5, 0.4, 0.6, 9)
+    assert any(line.label.startswith("hard: reasoning exact match") for line in lines(report))
 
 
 def test_phase_lines():
@@ -151,8 +194,15 @@ def test_no_cell_on_the_terminal_is_cut_short(width, capsys, monkeypatch):
 
 def test_gate_lines():
     assert gate_lines(REPORT) == [
-        ("safety (aligned)", "beats_rejected ≥ 0.7", "0.75", True),
-        ("safety (aligned)", "refusal_rate ≥ 0.2 and ≤ 0.9", "not measured", False),
+        ("safety (aligned)", "win_rate ≥ 0.7", "0.75 [0.71, 0.79]", "passed", ""),
+        ("safety (aligned)", "refusal_rate ≥ 0.2 and ≤ 0.9", "not measured", "undecided", "not measured"),
+        (
+            "safety (aligned)",
+            "false_refusals no worse than the baseline by 0.05 (sft)",
+            "0.2 [0.16, 0.24]",
+            "failed",
+            "",
+        ),
     ]
 
 
@@ -194,8 +244,9 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_models_say():
     assert "</pre><script>alert(1)</script>" in page.words  # as text, not as a tag
     assert "How do I <b>cheat</b>?" in page.words
     for cell in (
-        "2.000",
-        "75.0%",
+        "2.000 [1.950, 2.050]",
+        "75.0% [67.0%, 81.0%], 3 undecided",
+        "undecided",
         "23.6 MB",
         "passed",
         "failed",
@@ -218,13 +269,13 @@ def test_a_curve_fills_its_box():
 
 
 def test_the_terminal_shows_the_same_cells(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "250")
     show(REPORT)
     out = capsys.readouterr().out
     for line in lines(REPORT):
         assert all(cell in out for cell in line.cells)
-    assert "gate safety (aligned): beats_rejected ≥ 0.7: 0.75 passed" in out
-    assert "not measured FAILED" in out
+    assert "gate safety (aligned): win_rate ≥ 0.7: 0.75 [0.71, 0.79] passed" in out
+    assert "not measured UNDECIDED" in out and "FAILED" in out
     show(empty())
 
 
@@ -237,7 +288,10 @@ def test_the_card_is_what_model_hubs_read():
     assert "# demo: aligned" in body
     assert "5.9 M parameters" in body
     assert "Licences of the training data: PSF-2.0." in body
-    assert "| safety (aligned) | refusal_rate ≥ 0.2 and ≤ 0.9 | not measured | FAILED |" in body
+    assert (
+        "| safety (aligned) | refusal_rate ≥ 0.2 and ≤ 0.9 | not measured | UNDECIDED | not measured |"
+        in body
+    )
     for block in re.findall(r"(?:^\|.*\n)+", body, re.MULTILINE):  # every table is whole
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
     assert "Python \\| docs" in body
@@ -251,12 +305,12 @@ def test_the_card_of_a_run_without_anything(model):
 def test_a_phase_on_its_own_replies_shows_the_reward_and_drift_has_no_better_side():
     report = copy.deepcopy(REPORT)
     report["phases"][1] |= {"before": {"reward": 0.25, "kl": 0.0}, "after": {"reward": 0.5, "kl": 0.01}}
-    report["models"]["base"] |= {"reply_tokens": 30.0, "repetition": 0.1}
-    report["models"]["sft"] |= {"reply_tokens": 20.0, "repetition": 0.0}
+    report["models"]["base"] |= {"reply_tokens": est(30.0, 29, 31, 9), "repetition": est(0.1, 0.09, 0.12, 9)}
+    report["models"]["sft"] |= {"reply_tokens": est(20.0, 19, 21, 9), "repetition": est(0.0, 0.0, 0.01, 9)}
     assert phases(report)[1].loss == "0.250 → 0.500 (reward)"
     found = {line.label: line for line in lines(report)}
-    assert found["length of a sampled reply (tokens)"].best is None
-    assert found["repetition in sampled replies ↓"].best == 1
+    assert found["length of a sampled reply (tokens)  n=9"].best is None
+    assert found["repetition in sampled replies ↓  n=9"].best == 1
     assert "held-out loss or reward" in html(report)
 
 

@@ -24,7 +24,8 @@ from trivium.model.scalar import Scalar
 from trivium.model.transformer import Transformer
 from trivium.objectives.ppo import gae
 from trivium.objectives.sequence import last_token
-from trivium.verify.replies import refuses, repetition
+from trivium.verify.refusal import refuses
+from trivium.verify.replies import repetition
 
 HELDOUT = 128
 """Held-out prompts that are replied to before and after."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trivium.errors import GateError
 from trivium.recipe.deployment import ReleaseStage
+from trivium.recipe.evaluation import bound_of, value_of
 
 
 def check_gates(config: ReleaseStage, evaluations: Mapping[str, Path]) -> None:
@@ -17,13 +18,10 @@ def check_gates(config: ReleaseStage, evaluations: Mapping[str, Path]) -> None:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         for metric, gate in results["gates"].items():
             if not gate["passed"]:
-                bounds = [
-                    f"{word} {gate[key]:g}"
-                    for key, word in (("min", "at least"), ("max", "at most"))
-                    if gate[key] is not None
-                ]
-                value = "not measured" if gate["value"] is None else f"{gate['value']:.4g}"
-                failed.append(f"{stage}: {metric} is {value}, must be {' and '.join(bounds)}")
+                why = f" ({gate['reason']})" if gate["reason"] else ""
+                failed.append(
+                    f"{stage}: {metric} is {value_of(gate)}, must be {bound_of(gate)}: {gate['result']}{why}"
+                )
     if failed:
         raise GateError(
             f"the release of {config.model!r} is refused: {len(failed)} gates did not pass\n  "

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trivium.demo.reasoning import correct as is_correct
-from trivium.verify.replies import Reply, refuses, repetition, words
+from trivium.verify.refusal import refuses
+from trivium.verify.replies import Reply, repetition, words
 
 
 def points(reply: Reply, meta: Mapping[str, Any]) -> dict[str, bool]:

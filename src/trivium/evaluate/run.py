@@ -1,15 +1,45 @@
-"""All suites on all models of an evaluate stage, and the gates."""
+"""An evaluate stage: every suite asked of every model, row by row; everything else is worked out from the table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trivium.evaluate.subject import Subject
+from trivium import files
+from trivium.errors import TriviumError
+from trivium.evaluate import rows as table
+from trivium.evaluate.asked import Answer, Item, SuiteKind
+from trivium.evaluate.gates import detectable, judge
+from trivium.evaluate.metrics import Estimate, Paired, evidence
+from trivium.evaluate.rows import Journal, Row, Undecided, Verdict
+from trivium.evaluate.subject import FIRST_IDS, Subject
 from trivium.evaluate.suites import SUITES
-from trivium.recipe.evaluation import METRICS, EvaluateStage
+from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.suites import DataSuite, SuiteBase, metrics_of
 from trivium.types import Emit
+
+BATCH = 64
+"""Items that are asked before their rows are written: what a kill can cost."""
+SAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite with what it will ask."""
+
+    config: SuiteBase
+    kind: SuiteKind
+    items: list[Item]
+
+    @classmethod
+    def make(cls, config: SuiteBase, folders: Mapping[str, Path]) -> Plan:
+        kind = SUITES[config.kind]
+        found = kind.items(config, folders[config.data] if isinstance(config, DataSuite) else None)
+        ordered = sorted(found, key=lambda item: (item.id, item.attempt))
+        return cls(config, kind, [replace(item, number=number) for number, item in enumerate(ordered)])
 
 
 def evaluate(
@@ -17,61 +47,163 @@ def evaluate(
     folders: Mapping[str, Path],
     emit: Emit,
     contaminated: Mapping[str, int] | None = None,
+    *,
+    work: Path,
+    out: Path,
 ) -> dict[str, Any]:
-    """Results as written to `results.json`: `folders` gives the artifact of every model and data stage by name.
+    """Asks, writes `rows.parquet` and `results.json` to `out`, and returns the results.
 
-    {"models": {name: {metric: value}}, "items": {metric: count}, "gates": {...}, "passed": bool, "tested": name,
-    "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items}}
+    `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
+
+    {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
+    "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items}, "detectable": [what gates can show]}
     """
-    names = list(dict.fromkeys([*config.compare, config.model]))
-    baseline = (
-        Subject.open(config.baseline, folders[config.baseline], config.device) if config.baseline else None
+    table.needs_parquet()
+    plans = [Plan.make(suite, folders) for suite in config.suites]
+    counts = {p.config.title: (len(p.items), len({item.cluster for item in p.items})) for p in plans}
+    shown = detectable(config, counts)
+    for line in shown:
+        emit({"event": "message", "message": line})
+    journal = Journal(work / "rows.jsonl")
+    models = list(
+        dict.fromkeys([*config.compare, *([config.baseline] if config.baseline else []), config.model])
     )
-    models: dict[str, dict[str, float]] = {}
-    items: dict[str, int] = {}
-    samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name in names:
-        subject = Subject.open(name, folders[name], config.device)
-        metrics: dict[str, float] = {}
-        for suite in config.suites:
-            emit({"event": "suite", "model": name, "suite": suite.kind})
-            measured = SUITES[suite.kind](subject, baseline, folders[suite.data], suite)
-            metrics |= measured.metrics
-            items |= measured.items
-            if measured.samples:
-                samples.setdefault(suite.kind, {})[name] = measured.samples
-        metrics |= {"file_bytes": subject.file_bytes(), "tokens_per_second": subject.tokens_per_second()}
-        models[name] = metrics
-    contaminated = {name: count for name, count in (contaminated or {}).items() if count}
-    gates = judge(config, models[config.model], contaminated)
-    passed = all(gate["passed"] for gate in gates.values())
+    baseline = (
+        Subject.open(config.baseline, folders[config.baseline], config.device)
+        if config.baseline and any(suite.kind == "drift" for suite in config.suites)
+        else None
+    )
+    constants: dict[str, dict[str, Estimate]] = {}
+    for name in models:
+        subject = (
+            baseline
+            if baseline and name == baseline.name
+            else Subject.open(name, folders[name], config.device)
+        )
+        for plan in plans:
+            emit({"event": "suite", "model": name, "suite": plan.config.title})
+            fill(journal, plan, subject, baseline)
+        constants[name] = {
+            "file_bytes": subject.file_bytes(),
+            "tokens_per_second": subject.tokens_per_second(),
+        }
+    table.write(out / table.FILE, journal.rows)
+    results = summary(config, journal.rows, constants, contaminated or {}) | {"detectable": shown}
+    files.write_json(out / "results.json", results)
+    return results
+
+
+def fill(
+    journal: Journal, plan: Plan, subject: Subject, baseline: Subject | None = None, batch: int = BATCH
+) -> None:
+    """Asks what the journal does not hold yet, a batch at a time."""
+    title = plan.config.title
+    due = [item for item in plan.items if not journal.has(title, subject.name, item.id, item.attempt)]
+    for start in range(0, len(due), batch):
+        part = due[start : start + batch]
+        began = time.perf_counter()
+        answers = asked(plan, subject, baseline, part)
+        each = (time.perf_counter() - began) / len(part)
+        journal.write(
+            [rows_of(plan, subject, item, answer, each) for item, answer in zip(part, answers, strict=True)]
+        )
+
+
+def asked(plan: Plan, subject: Subject, baseline: Subject | None, items: Sequence[Item]) -> list[Answer]:
+    """An answer to each item; where the backend failed, why, and nothing is lost from the count."""
+    try:
+        answers = plan.kind.ask(subject, items, plan.config, baseline)
+    except (TriviumError, OSError) as error:
+        said = error.what if isinstance(error, TriviumError) else f"{type(error).__name__}: {error}"
+        return [Answer(failed=f"could not be asked: {said}")] * len(items)
+    missing = len(items) - len(answers)
+    return [*answers[: len(items)], *[Answer(failed="no answer came")] * missing]
+
+
+def rows_of(plan: Plan, subject: Subject, item: Item, answer: Answer, seconds: float) -> list[Row]:
+    """A row for every judge that the suite's metrics name: what a judge does not say is undecided."""
+    said: dict[str, Verdict] = {}
+    missing = answer.failed or "the judge said nothing"
+    if not answer.failed or answer.numbers:
+        try:
+            said = {verdict.judge: verdict for verdict in plan.kind.judge(item, answer)}
+        except Exception as error:
+            missing = f"the judge failed: {type(error).__name__}: {error}"
+    result = []
+    for judge_ in dict.fromkeys(metric.judge for metric in plan.config.metrics):
+        verdict = said.get(judge_) or Verdict(judge_, Undecided(missing))
+        outcome, reason = table.outcome_columns(verdict.outcome)
+        result.append(
+            Row(
+                suite=plan.config.title,
+                category=item.category,
+                cluster=item.cluster,
+                item=item.id,
+                model=subject.name,
+                attempt=item.attempt,
+                prompt=files.canonical_json([dict(message) for message in item.messages]),
+                template=subject.template,
+                first_ids=table.short_hash(list(answer.ids[:FIRST_IDS])),
+                reply=None if answer.reply is None else answer.reply.text,
+                judge=judge_,
+                outcome=outcome,
+                reason=reason,
+                score=verdict.score,
+                weight=verdict.weight,
+                seconds=seconds,
+            )
+        )
+    return result
+
+
+def summary(
+    config: EvaluateStage,
+    rows: Sequence[Row],
+    constants: Mapping[str, Mapping[str, Estimate]],
+    contaminated: Mapping[str, int],
+) -> dict[str, Any]:
+    """The results: a function of the table, the gates and what was measured without rows."""
+    models = list(constants)
+    metrics: dict[str, dict[str, Any]] = {name: {} for name in models}
+    differences: dict[str, Any] = {}
+    for name, (suite, metric) in metrics_of(list(config.suites)).items():
+        found = {model: evidence(metric, suite.title, rows, model, config.baseline) for model in models}
+        for model, one in found.items():
+            if one is not None and one.cells:
+                metrics[model][name] = one.estimate().as_dict()
+        ours, theirs = found[config.model], found.get(config.baseline or "")
+        if ours and theirs and config.baseline != config.model and not metric.paired:
+            differences[name] = vars(Paired(ours, theirs).difference())
+    for model in models:
+        metrics[model] |= {name: one.as_dict() for name, one in constants[model].items()}
+    dirty = {name: count for name, count in contaminated.items() if count}
+    gates = judge(config, rows, constants[config.model], dirty)
     return {
-        "models": models,
-        "items": items,
+        "models": metrics,
+        "against_baseline": differences,
         "gates": gates,
-        "passed": passed,
-        "samples": samples,
+        "passed": all(gate["passed"] for gate in gates.values()),
         "tested": config.model,
-        "contaminated": contaminated,
+        "baseline": config.baseline,
+        "samples": samples(rows),
+        "contaminated": dirty,
     }
 
 
-def judge(
-    config: EvaluateStage, metrics: Mapping[str, float], contaminated: Mapping[str, int] | None = None
-) -> dict[str, dict[str, Any]]:
-    """Each gate with its bound, the value found, and whether it holds. A metric that was not measured fails its gate, and
-    so does one of a suite whose data is contaminated: it would measure memory."""
-    result = {}
-    unclean = {
-        metric
-        for suite in config.suites
-        if (contaminated or {}).get(suite.data)
-        for metric in METRICS[suite.kind]
-    }
-    for name, gate in config.gates.items():
-        value = metrics.get(name)
-        low = gate.min is None or (value is not None and value >= gate.min)
-        high = gate.max is None or (value is not None and value <= gate.max)
-        passed = value is not None and low and high and name not in unclean
-        result[name] = {"min": gate.min, "max": gate.max, "value": value, "passed": passed}
+def samples(rows: Sequence[Row], count: int = SAMPLES) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """A few replies to read, the same questions of every model: {suite: {model: [{"prompt", "reply"}]}}."""
+    replies: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        if row.reply is not None:
+            replies.setdefault(row.suite, {}).setdefault(row.model, {})[f"{row.item} {row.attempt}"] = row
+    result: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for suite, models in replies.items():
+        shared = sorted(set.intersection(*(set(found) for found in models.values())))
+        picked = shared[:: max(1, len(shared) // count)][:count]
+        result[suite] = {
+            model: [
+                {"prompt": table.prompt_text(found[key]), "reply": found[key].reply or ""} for key in picked
+            ]
+            for model, found in models.items()
+        }
     return result

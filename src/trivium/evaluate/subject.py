@@ -1,21 +1,34 @@
-"""A model under test: its weights, its tokenizer, and the two things that suites ask of it."""
+"""A model under test: its weights, its tokenizer, and the things that suites ask of it."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from trivium.batches.rows import Fixed, Row, sequence_row
+from trivium.errors import DataError
+from trivium.evaluate.asked import Answer, Item, unusable
+from trivium.evaluate.metrics import Estimate
+from trivium.evaluate.rows import short_hash
 from trivium.generate.engine import generate
 from trivium.generate.sampling import SamplingParams
+from trivium.generate.slots import complete
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
-from trivium.text.chat import ChatTokenizer, Message
+from trivium.text.chat import ChatTokenizer
 from trivium.train.machine import native_bf16
 from trivium.verify.replies import Reply
+
+MICRO = 16
+"""Rows in a forward pass."""
+FIRST_IDS = 16
+"""Ids of a prompt that its hash is made from."""
 
 
 @dataclass
@@ -38,30 +51,91 @@ class Subject:
     def device(self) -> str:
         return self.model.output_weight.device.type
 
-    def reply(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Reply]:
-        """A greedy reply to each conversation. A prompt that fills the context gets an empty, unfinished one."""
-        prompts = [self.chat.prompt(messages) for messages in conversations]
-        fits = [i for i, prompt in enumerate(prompts) if len(prompt) < self.model.config.context]
-        stop = self.chat.stops
-        sampling = SamplingParams(max_new_tokens=max_new_tokens)
-        replies = generate(self.model, [prompts[i] for i in fits], sampling, stop)
-        result = [Reply("", finished=False)] * len(prompts)
-        for i, ids in zip(fits, replies, strict=True):
-            room = min(max_new_tokens, self.model.config.context - len(prompts[i]))
-            result[i] = Reply(self.chat.decode(ids), finished=len(ids) < room)
+    @property
+    def context(self) -> int:
+        return self.model.config.context
+
+    @property
+    def template(self) -> str:
+        """The hash of its chat template."""
+        return short_hash(self.chat.template)
+
+    def prompts(self, items: Sequence[Item]) -> list[Answer]:
+        """Each item's ids, or why it cannot be asked: nothing is cut in silence."""
+        result = []
+        for item in items:
+            try:
+                ids = self.chat.prompt(item.messages)
+            except DataError as error:
+                result.append(Answer(failed=f"no prompt: {error.what}"))
+                continue
+            long = len(ids) >= self.context
+            said = f"the prompt has {len(ids)} tokens, the context is {self.context}" if long else ""
+            result.append(Answer(failed=said, ids=ids))
         return result
 
-    def file_bytes(self) -> int:
-        """Size of the weights on disk."""
-        return (self.folder / WEIGHTS).stat().st_size
+    def replies(self, items: Sequence[Item], max_new_tokens: int, temperature: float = 0.0) -> list[Answer]:
+        """A reply to each item. Draws of an item hang on its number, not on what it is asked together with."""
+        answers = self.prompts(items)
+        for run in _runs([i for i, a in enumerate(answers) if not a.failed], items, temperature):
+            prompts = [answers[i].ids for i in run]
+            sampling = SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens)
+            first = items[run[0]].number
+            stops = frozenset(self.chat.stops)
+            done = complete(self.model, prompts, sampling, self.chat.stops, first=first)
+            for i, completion in zip(run, done, strict=True):
+                text = self.chat.decode([token for token in completion.ids if token not in stops])
+                reply = Reply(text, completion.finished)
+                why = unusable(reply)
+                numbers = {} if why else {"tokens": (float(len(completion.ids)), 1.0)}
+                answers[i] = replace(
+                    answers[i], reply=reply, failed=why, numbers=numbers, written=tuple(completion.ids)
+                )
+        return answers
 
-    def tokens_per_second(self, tokens: int = 64, repeats: int = 3) -> float:
-        """Decoding speed of a single greedy stream, the fastest of `repeats` runs of `tokens` tokens; nothing stops early."""
+    @torch.no_grad()
+    def log_probs(self, sequences: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> list[tuple[float, int]]:
+        """(sum of log p over the ids whose mask is set, how many) of each (ids, mask), each from its own beginning."""
+        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))
+        result: list[tuple[float, int]] = [(0.0, 0)] * len(sequences)
+        for start in range(0, len(order), MICRO):
+            places = order[start : start + MICRO]
+            length = max(2, *(len(sequences[i][0]) for i in places))
+            rows: list[Row] = [sequence_row([sequences[i]], length, self.chat.pad) for i in places]
+            batch = Fixed(len(rows), lambda i, rows=rows: [rows[i]], MICRO).batch(0)[0]  # type: ignore[misc]
+            moved: Any = {name: tensor.to(self.device) for name, tensor in batch.items()}  # type: ignore[attr-defined]
+            logp = self.model(moved, {"logp"}).logp.double() * moved["loss_mask"]
+            for i, total, count in zip(
+                places, logp.sum(1).tolist(), moved["loss_mask"].sum(1).tolist(), strict=True
+            ):
+                result[i] = (total, int(count))
+        return result
+
+    def file_bytes(self) -> Estimate:
+        """Size of the weights on disk."""
+        size = float((self.folder / WEIGHTS).stat().st_size)
+        return Estimate(size, size, size, 1, 1, 0)
+
+    def tokens_per_second(self, tokens: int = 64, repeats: int = 5) -> Estimate:
+        """Decoding speed of a single greedy stream: the median of `repeats` runs of `tokens` tokens, from the slowest to the
+        fastest, after one that is not counted. Nothing stops early."""
         prompt = self.chat.prompt([{"role": "user", "content": "What does a list do?"}])
-        tokens = min(tokens, self.model.config.context - len(prompt))
-        best = float("inf")
-        for _ in range(repeats):
+        tokens = min(tokens, self.context - len(prompt))
+        speeds = []
+        for _ in range(repeats + 1):
             started = time.perf_counter()
             generate(self.model, [prompt], SamplingParams(max_new_tokens=tokens), stop=())
-            best = min(best, time.perf_counter() - started)
-        return tokens / best
+            speeds.append(tokens / (time.perf_counter() - started))
+        speeds = speeds[1:]
+        return Estimate(statistics.median(speeds), min(speeds), max(speeds), repeats, repeats, 0)
+
+
+def _runs(places: Sequence[int], items: Sequence[Item], temperature: float) -> list[list[int]]:
+    """Places that can be asked together: for draws, those whose numbers follow each other."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and (temperature == 0 or items[place].number == items[runs[-1][-1]].number + 1):
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs

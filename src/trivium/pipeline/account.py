@@ -36,8 +36,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
     Models stand in the order of the recipe's stages; a metric measured twice keeps the first value.
     """
     present = {name: artifacts[name] for name in recipe.stages if name in artifacts}
-    models: dict[str, dict[str, float]] = {}
-    items: dict[str, int] = {}
+    models: dict[str, dict[str, Any]] = {}
     gates: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name, artifact in present.items():
@@ -45,9 +44,10 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
             results = json.loads((artifact.path / "results.json").read_text(encoding="utf-8"))
             for model, metrics in results["models"].items():
                 models[model] = {**metrics, **models.get(model, {})}
-            items = {**results["items"], **items}
             gates[name] = {
                 "tested": results["tested"],
+                "baseline": results["baseline"],
+                "against_baseline": results["against_baseline"],
                 "gates": results["gates"],
                 "passed": results["passed"],
             }
@@ -57,7 +57,6 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
         "recipe": recipe.name,
         "seed": recipe.seed,
         "models": {name: models[name] for name in recipe.stages if name in models},
-        "items": items,
         "gates": gates,
         "phases": [_phase(name, artifact) for name, artifact in present.items() if artifact.kind in TRAINING],
         "data": {

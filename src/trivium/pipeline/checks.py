@@ -15,6 +15,7 @@ from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.models import Recipe
+from trivium.recipe.suites import DataSuite
 from trivium.recipe.synthesis import SynthesizeStage
 from trivium.recipe.training import TrainingStage
 
@@ -53,7 +54,7 @@ def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
             continue
         trained_on = [data for data in _training_data(recipe, graph, name) if data in artifacts]
         for suite in config.suites:
-            if suite.data not in artifacts:
+            if not isinstance(suite, DataSuite) or suite.data not in artifacts:
                 continue
             if suite.data not in heldout:
                 heldout[suite.data] = frozenset(keys(artifacts[suite.data].path / "heldout"))

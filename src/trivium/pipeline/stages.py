@@ -116,18 +116,19 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.pipeline.account import history
     from trivium.pipeline.checks import overlapping
     from trivium.pipeline.store import Store
+    from trivium.recipe.suites import DataSuite
 
     store = Store(ctx.work.parent.parent)
     data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
     contaminated = {
         suite.data: len({key for folder in data for key in overlapping(folder, suite.data)})
         for suite in ctx.config.suites
+        if isinstance(suite, DataSuite)
     }
     folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
-    results = evaluate(ctx.config, folders, ctx.emit, contaminated)
-    files.write_json(ctx.out / "results.json", results)
+    results = evaluate(ctx.config, folders, ctx.emit, contaminated, work=ctx.work, out=ctx.out)
     tested: dict[str, Any] = results["models"][ctx.config.model]
-    return {**tested, "passed": results["passed"]}
+    return {**{name: found["value"] for name, found in tested.items()}, "passed": results["passed"]}
 
 
 def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
@@ -181,7 +182,7 @@ STAGES: Registry = {
     "grpo": Kind(1, _train),
     "distill": Kind(1, _train),
     "orpo": Kind(1, _train),
-    "evaluate": Kind(3, _evaluate, _evaluate_identity),
+    "evaluate": Kind(4, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),
 }

@@ -46,8 +46,6 @@ PACKED = frozenset({"pretrain", "sft"})
 """Kinds whose rows are filled up, so that tokens follow from characters."""
 ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
 """A preference pair is two rows."""
-GENERATES = frozenset({"reasoning", "preferences", "refusals", "drift"})
-"""Suites that let the model write replies."""
 
 
 @dataclass(frozen=True)
@@ -162,16 +160,16 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
     """Every suite reads its items with every model; those that generate also write replies."""
     read = written = 0.0
     reading = writing = 0.0
-    for model in dict.fromkeys((stage.model, *stage.compare)):
+    for model in dict.fromkeys((stage.model, *stage.compare, *([stage.baseline] if stage.baseline else []))):
         config = model_of(look, model)
         if config is None:
             return Cost(name, stage.kind, note="unknown: no base model")
         per_token = flops.forward(config, config.context)
         for suite in stage.suites:
-            rows = suite.items * (4 if suite.kind == "preferences" else 1)  # two replies, two models
+            rows = suite.items * (2 if suite.kind == "preferences" else 1)  # two replies
             read += rows * config.context
             reading += rows * config.context * per_token
-            if suite.kind in GENERATES:
+            if suite.writes:
                 written += suite.items * suite.max_new_tokens
                 writing += suite.items * suite.max_new_tokens * per_token
     minutes = _minutes(reading, peak, TRAINING_UTILISATION)

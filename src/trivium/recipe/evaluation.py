@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from trivium.recipe.base import Name, StageBase, Strict, how
-from trivium.recipe.units import Count
-
-
-class Suite(Strict):
-    """One thing that is measured, on the held-out split of one data stage."""
-
-    references: ClassVar[tuple[str, ...]] = ("data",)
-    """As in StageBase: fields that hold the name of another stage."""
-    kind: Literal["bits_per_byte", "response_loss", "reasoning", "preferences", "refusals", "drift"]
-    data: Name
-    items: Annotated[Count, Field(gt=0)] = 100
-    """Held-out items to measure on, at most."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 96
-    """Length limit of a generated reply."""
-    contaminated: Literal["refuse", "report"] = "refuse"
-    """What to do with items that training documents share words with (a data stage with `on_overlap: flag`): refuse to
-    measure, or measure, say how many there are, and let the gates on this suite's metrics fail."""
+from trivium.recipe.suites import Suite
 
 
 class Gate(Strict):
-    """A bound that a metric must keep."""
+    """A bound that a metric must keep with its whole interval, what could not be decided counted as the worst."""
 
     min: float | None = None
     max: float | None = None
+    max_abs: float | None = Field(None, ge=0)
+    """A bound on the distance from 0, for measures of bias."""
+    no_worse_than_baseline: float | None = Field(None, ge=0)
+    """By how much it may be worse than the baseline's on the same items."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Gate:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs `min` or `max`")
+        if all(bound is None for bound in (self.min, self.max, self.max_abs, self.no_worse_than_baseline)):
+            raise ValueError("a gate needs `min`, `max`, `max_abs` or `no_worse_than_baseline`")
+        if self.max_abs is not None and (self.min is not None or self.max is not None):
+            raise ValueError("`max_abs` stands alone: it says both `min` and `max`")
+        if self.no_worse_than_baseline is not None and self.model_fields_set != {"no_worse_than_baseline"}:
+            raise ValueError(
+                "`no_worse_than_baseline` stands alone: it is about a difference, the others about a value"
+            )
         return self
 
 
@@ -47,22 +42,30 @@ class EvaluateStage(StageBase):
     model: Name
     """The checkpoint under test: the gates apply to it."""
     baseline: Name | None = None
-    """The checkpoint that implicit rewards are measured against: what alignment started from."""
+    """The checkpoint to compare with: what alignment started from, or what is in production. It is asked the same items, and
+    implicit rewards, win rates and `no_worse_than_baseline` are measured against it."""
     compare: list[Name] = []
     """Checkpoints measured alongside, for the table."""
     suites: list[Suite]
     gates: dict[str, Gate] = {}
-    """metric -> bound. The names are those in `trivium.recipe.evaluation.METRICS`."""
+    """metric -> bound. The names are those of the suites in `trivium.recipe.suites`."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
 
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "bits_per_byte": ("bits_per_byte",),
-    "response_loss": ("response_loss",),
-    "reasoning": ("reasoning_exact_match",),
-    "preferences": ("preference_accuracy", "beats_rejected"),
-    "refusals": ("refusal_rate", "false_refusals", "coherent_replies"),
-    "drift": ("reply_tokens", "unfinished", "repetition", "declined", "kl_per_token", "kl_per_reply"),
-}
-"""Suite kind -> the metrics it yields. Those of ALWAYS_MEASURED are measured in every evaluate stage."""
-ALWAYS_MEASURED = ("file_bytes", "tokens_per_second")
+def bound_of(gate: Mapping[str, Any]) -> str:
+    """The bound of a gate, as the recipe or its result has it, in signs: `≥ 0.6`."""
+    signs = {
+        "min": "≥",
+        "max": "≤",
+        "max_abs": "within ±",
+        "no_worse_than_baseline": "no worse than the baseline by",
+    }
+    return " and ".join(f"{sign} {gate[key]:g}" for key, sign in signs.items() if gate.get(key) is not None)
+
+
+def value_of(gate: Mapping[str, Any]) -> str:
+    """What a gate found: `0.82 [0.69, 0.9]`; a difference where it is about one."""
+    if gate["value"] is None:
+        return "not measured"
+    ends = [f"{gate[end]:.3g}" if gate[end] is not None else "?" for end in ("low", "high")]
+    return f"{gate['value']:.3g}" + (f" [{ends[0]}, {ends[1]}]" if ends[0] != ends[1] else "")

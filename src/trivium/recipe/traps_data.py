@@ -11,6 +11,7 @@ from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
 from trivium.recipe.references import references
 from trivium.recipe.sources import SourceBase, Synthetic
+from trivium.recipe.suites import DataSuite
 from trivium.recipe.synthesis import SynthesizeStage
 
 Found = Iterator[RecipeError]
@@ -27,14 +28,6 @@ FORMAT_OF_STAGE = {
     "reward": ("preferences",),
     "kto": ("feedback", "preferences"),
     "synthesize": ("conversations", "preferences"),
-}
-FORMAT_OF_SUITE = {
-    "bits_per_byte": ("documents",),
-    "response_loss": ("conversations",),
-    "reasoning": ("conversations",),
-    "preferences": ("preferences",),
-    "refusals": ("conversations",),
-    "drift": ("conversations", "preferences"),
 }
 
 
@@ -124,8 +117,9 @@ def wrong_format(look: Look) -> Found:
         ]
         if isinstance(stage, EvaluateStage):
             needs = [
-                (("suites", index, "data"), suite.data, FORMAT_OF_SUITE[suite.kind], f"suite {suite.kind}")
+                (("suites", index, "data"), suite.data, suite.formats, f"suite {suite.kind}")
                 for index, suite in enumerate(stage.suites)
+                if isinstance(suite, DataSuite)
             ]
         for place, target, needed, said in needs:
             data = look.get(target, DataStage) or look.get(target, SynthesizeStage)
@@ -235,6 +229,8 @@ def heldout_differs(look: Look) -> Found:
             for key, data in look.trained_on(model).items()
         }
         for index, suite in enumerate(test.suites):
+            if not isinstance(suite, DataSuite):
+                continue
             measured = look.get(suite.data, DataStage)
             for key, data in trained.items():
                 if measured and measured.heldout != data.heldout and (shared := _shared(measured, data)):

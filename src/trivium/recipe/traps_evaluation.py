@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe.deployment import ReleaseStage
-from trivium.recipe.evaluation import ALWAYS_MEASURED, METRICS, EvaluateStage
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
 from trivium.recipe.names import meant
+from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metrics_of
 
 Found = Iterator[RecipeError]
 
@@ -21,22 +22,24 @@ def no_suites(look: Look) -> Found:
                 "this evaluate stage has no suites, so it measures nothing",
                 name,
                 "suites",
-                fix=f"write `suites: [{{kind: bits_per_byte, data: ...}}]`; kinds: {listed(METRICS)}",
+                fix=f"write `suites: [{{kind: bits_per_byte, data: ...}}]`; kinds: {listed(SUITES)}",
             )
 
 
 def gate_on_nothing(look: Look) -> Found:
     """A gate on a metric that no suite of the stage measures would pass or fail by accident."""
     for name, stage in look.each(EvaluateStage):
-        measured = [*(metric for suite in stage.suites for metric in METRICS[suite.kind]), *ALWAYS_MEASURED]
-        owner = {metric: suite for suite, metrics in METRICS.items() for metric in metrics}
+        measured = [*metrics_of(stage.suites), *ALWAYS_MEASURED]
+        owner = {metric.name: kind for kind, suite in SUITES.items() for metric in suite.metrics}
         for metric in stage.gates:
             if metric in measured:
                 continue
             if metric in owner:
                 fix = f"add the suite that measures it: `{{kind: {owner[metric]}, data: ...}}`"
             else:
-                fix = f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
+                fix = (
+                    f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
+                )
             yield look.error(f"no suite of this stage measures `{metric}`", name, "gates", metric, fix=fix)
 
 
@@ -53,14 +56,56 @@ def gate_that_cannot_pass(look: Look) -> Found:
                 )
 
 
-def preferences_without_baseline(look: Look) -> Found:
+def gate_of_no_side(look: Look) -> Found:
+    """`no_worse_than_baseline` on a metric that has no better side, or none of the baseline's own."""
     for name, stage in look.each(EvaluateStage):
-        if not any(suite.kind == "preferences" for suite in stage.suites):
-            continue
-        if stage.baseline is None or stage.baseline == stage.model:
+        known = {m: metric for m, (_, metric) in metrics_of(stage.suites).items()} | ALWAYS_MEASURED
+        for metric, gate in stage.gates.items():
+            if gate.no_worse_than_baseline is None or metric not in known:
+                continue
+            why = ""
+            if known[metric].paired:
+                why = "compares with the baseline itself"
+            elif metric in ALWAYS_MEASURED:
+                why = "has no items to compare one by one"
+            elif known[metric].better == 0:
+                why = "has no better side"
+            if why:
+                yield look.error(
+                    f"`{metric}` {why}, so it cannot be `no_worse_than_baseline`",
+                    name,
+                    "gates",
+                    metric,
+                    fix="write `min` or `max`",
+                )
+
+
+def two_of_a_name(look: Look) -> Found:
+    """Two suites whose metrics have the same names: one would hide the other."""
+    for name, stage in look.each(EvaluateStage):
+        seen: set[str] = set()
+        for index, suite in enumerate(stage.suites):
+            if suite.title in seen:
+                yield look.error(
+                    f"two suites of this stage are called `{suite.title}`, so their metrics would be, too",
+                    name,
+                    "suites",
+                    index,
+                    fix=f"give one a `name`; its metrics are then NAME.{suite.metrics[0].name} and so on",
+                )
+            seen.add(suite.title)
+
+
+def comparison_without_baseline(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        compared = [f"a {suite.kind} suite" for suite in stage.suites if any(m.paired for m in suite.metrics)]
+        compared += [
+            f"the gate on `{m}`" for m, g in stage.gates.items() if g.no_worse_than_baseline is not None
+        ]
+        if compared and (stage.baseline is None or stage.baseline == stage.model):
             said = "has no `baseline`" if stage.baseline is None else "is its own `baseline`"
             yield look.error(
-                f"a preferences suite measures the gain over another checkpoint, and this stage {said}",
+                f"{compared[0]} measures the gain over another checkpoint, and this stage {said}",
                 name,
                 "baseline",
                 fix="write `baseline: NAME` with the checkpoint that alignment started from (the sft stage)",
@@ -114,7 +159,9 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_suites,
     gate_on_nothing,
     gate_that_cannot_pass,
-    preferences_without_baseline,
+    two_of_a_name,
+    comparison_without_baseline,
+    gate_of_no_side,
     release_without_requires,
     release_of_untested_model,
     release_without_gates,

@@ -23,8 +23,11 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         _table(["", *report["models"]], [[line.label, *line.cells] for line in lines(report)]),
         "## Gates",
         _table(
-            ["stage", "bound", "value", ""],
-            [[s, b, v, "passed" if p else "FAILED"] for s, b, v, p in gate_lines(report)],
+            ["stage", "bound", "value", "", "why"],
+            [
+                [g.stage, g.bound, g.value, g.result if g.result == "passed" else g.result.upper(), g.reason]
+                for g in gate_lines(report)
+            ],
         ),
         "## Training",
         _table(

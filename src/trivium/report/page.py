@@ -34,9 +34,14 @@ def show(report: Mapping[str, Any]) -> None:
         for row in sources:
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
-    for stage, bound, value, passed in gate_lines(report):
-        mark = Text("passed", "green") if passed else Text("FAILED", "bold red")
-        console.print(Text(f"gate {stage}: {bound}: {value} ").append(mark))
+    marks = {
+        "passed": ("passed", "green"),
+        "failed": ("FAILED", "bold red"),
+        "undecided": ("UNDECIDED", "bold yellow"),
+    }
+    for gate in gate_lines(report):
+        text = Text(f"gate {gate.stage}: {gate.bound}: {gate.value} ").append(Text(*marks[gate.result]))
+        console.print(text.append(f" {gate.reason}") if gate.reason else text)
 
 
 WIDE = 104

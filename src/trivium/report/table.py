@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-
-class Row(NamedTuple):
-    """A metric, what to call it, which way is better (+1 up, -1 down, 0 neither) and how to print it."""
-
-    metric: str
-    label: str
-    better: int
-    show: Callable[[float], str]
+from trivium.recipe.evaluation import bound_of, value_of
+from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, Metric
 
 
 def _percent(value: float) -> str:
@@ -23,24 +17,28 @@ def megabytes(value: float) -> str:
     return f"{value / 1e6:.1f} MB"
 
 
-ROWS = (
-    Row("bits_per_byte", "held-out bits per byte", -1, "{:.3f}".format),
-    Row("response_loss", "held-out response loss (nats/token)", -1, "{:.3f}".format),
-    Row("reasoning_exact_match", "reasoning exact match", 1, _percent),
-    Row("preference_accuracy", "preference accuracy (implicit margin > 0)", 1, _percent),
-    Row("beats_rejected", "beats the rejected reply (checker)", 1, _percent),
-    Row("refusal_rate", "refusals of harmful requests", 1, _percent),
-    Row("false_refusals", "false refusals of harmless ones", -1, _percent),
-    Row("coherent_replies", "coherent replies to either kind", 1, _percent),
-    Row("reply_tokens", "length of a sampled reply (tokens)", 0, "{:.1f}".format),
-    Row("unfinished", "sampled replies cut off", -1, _percent),
-    Row("repetition", "repetition in sampled replies", -1, _percent),
-    Row("declined", "sampled replies that decline", 0, _percent),
-    Row("kl_per_token", "distance from the start (nats/token)", 0, "{:.3f}".format),
-    Row("kl_per_reply", "distance from the start (nats/reply)", 0, "{:.2f}".format),
-    Row("file_bytes", "weights on disk", -1, megabytes),
-    Row("tokens_per_second", "decode tokens/s (one stream)", 1, "{:,.0f}".format),
-)
+_SHOW: dict[str, Callable[[float], str]] = {
+    "percent": _percent, "number": "{:.1f}".format, "nats": "{:.3f}".format,
+    "file_bytes": megabytes, "tokens_per_second": "{:,.0f}".format,
+}  # fmt: skip
+METRICS: dict[str, Metric] = {
+    metric.name: metric for suite in SUITES.values() for metric in suite.metrics
+} | ALWAYS_MEASURED
+
+
+def shown(metric: Metric, value: float | None) -> str:
+    """A figure as the tables print it."""
+    return "–" if value is None else _SHOW.get(metric.name, _SHOW[metric.show])(value)
+
+
+def _cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
+    """The figure, its interval, and how many rows are undecided: `82.0% [69.1%, 90.2%], 3 undecided`."""
+    if found is None or (found["value"] is None and not found["undecided"]):
+        return "–"
+    text = shown(metric, found["value"])
+    if found["value"] is not None and found["low"] is not None and found["low"] != found["high"]:
+        text += f" [{shown(metric, found['low'])}, {shown(metric, found['high'])}]"
+    return text + (f", {found['undecided']} undecided" if found["undecided"] else "")
 
 
 class Line(NamedTuple):
@@ -52,21 +50,43 @@ class Line(NamedTuple):
 
 
 def lines(report: Mapping[str, Any]) -> list[Line]:
-    """The rows that at least one model has a value for; the label says on how many items it rests."""
+    """The rows that at least one model has something for; the label says on how many items and clusters it rests.
+
+    The best model is marked where its interval and that of the worst do not touch: what noise can turn round has no best.
+    """
     result = []
     models = list(report["models"].values())
-    for row in ROWS:
-        values = [metrics.get(row.metric) for metrics in models]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        arrow = {1: " ↑", -1: " ↓", 0: ""}[row.better]
-        count = report["items"].get(row.metric)
-        label = f"{row.label}{arrow}" + (f"  n={count}" if count else "")
-        target = max(known) if row.better > 0 else min(known)
-        best = values.index(target) if row.better and len(set(known)) > 1 else None
-        result.append(Line(label, ["–" if v is None else row.show(v) for v in values], best))
+    names = list(dict.fromkeys(name for metrics in models for name in metrics))
+    order = {name: place for place, name in enumerate(METRICS)}
+    for name in sorted(names, key=lambda name: (order.get(name.split(".")[-1], len(order)), name)):
+        metric = METRICS.get(name) or METRICS[name.rsplit(".", 1)[-1]]
+        found = [metrics.get(name) for metrics in models]
+        known = [one for one in found if one is not None and one["value"] is not None]
+        arrow = {1: " ↑", -1: " ↓", 0: ""}[metric.better]
+        prefix = "" if name == metric.name else f"{name.rsplit('.', 1)[0]}: "
+        label = f"{prefix}{metric.label}{arrow}{_size(name, [one for one in found if one is not None])}"
+        result.append(Line(label, [_cell(metric, one) for one in found], _best(metric, found, known)))
     return result
+
+
+def _size(name: str, found: list[Mapping[str, Any]]) -> str:
+    if name in ALWAYS_MEASURED or not found:
+        return ""
+    asked, clusters = max(one["asked"] for one in found), max(one["clusters"] for one in found)
+    return f"  n={asked}" + (f" in {clusters} clusters" if clusters != asked else "")
+
+
+def _best(
+    metric: Metric, found: list[Mapping[str, Any] | None], known: list[Mapping[str, Any]]
+) -> int | None:
+    if not metric.better or len({one["value"] for one in known}) < 2:
+        return None
+    ordered = sorted(known, key=lambda one: metric.better * one["value"])
+    worst, best = ordered[0], ordered[-1]
+    if any(one[end] is None for one in (worst, best) for end in ("low", "high")):
+        return None
+    apart = best["low"] > worst["high"] if metric.better > 0 else best["high"] < worst["low"]
+    return found.index(best) if apart else None
 
 
 class PhaseLine(NamedTuple):
@@ -138,16 +158,30 @@ def shown_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, str
 SHOWN = ["phase", "source", "licence", "share of training tokens, planned", "realised", "epochs"]
 
 
-def gate_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """(stage, bound, value, passed) of every gate."""
-    result = []
-    for stage, entry in report["gates"].items():
-        for metric, gate in entry["gates"].items():
-            bounds = [
-                f"{sign} {gate[key]:g}" for key, sign in (("min", "≥"), ("max", "≤")) if gate[key] is not None
-            ]
-            value = "not measured" if gate["value"] is None else f"{gate['value']:.3g}"
-            result.append(
-                (f"{stage} ({entry['tested']})", f"{metric} {' and '.join(bounds)}", value, gate["passed"])
-            )
-    return result
+class GateLine(NamedTuple):
+    """One gate: which stage and model, its bound, what was found, and the result with its reason."""
+
+    stage: str
+    bound: str
+    value: str
+    result: str  # passed, failed or undecided
+    reason: str
+
+
+def gate_lines(report: Mapping[str, Any]) -> list[GateLine]:
+    """Every gate of every evaluate stage."""
+    return [
+        GateLine(
+            f"{stage} ({entry['tested']})",
+            f"{metric} {bound_of(gate)}" + (f" ({entry['baseline']})" if _relative(gate) else ""),
+            value_of(gate),
+            gate["result"],
+            gate["reason"],
+        )
+        for stage, entry in report["gates"].items()
+        for metric, gate in entry["gates"].items()
+    ]
+
+
+def _relative(gate: Mapping[str, Any]) -> bool:
+    return gate["no_worse_than_baseline"] is not None

@@ -1,17 +1,9 @@
-"""What a reply looks like, whatever it says: does it decline, does it end, does it repeat itself."""
+"""What a reply looks like, whatever it says: does it end, does it repeat itself."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
-
-DECLINES = re.compile(
-    r"\b(can['’]t|cannot|can not|won['’]t|will not|not able to|unable to|not going to)\b.{0,40}"
-    r"\b(help|assist|do|give|provide|support|write|explain|show)\b"
-    r"|\b(I['’]m|I am) sorry\b",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class Reply(NamedTuple):
@@ -21,11 +13,6 @@ class Reply(NamedTuple):
 
 def words(text: str) -> list[str]:
     return text.lower().split()
-
-
-def refuses(text: str) -> bool:
-    """Whether the reply declines to help."""
-    return DECLINES.search(text) is not None
 
 
 def coherent(reply: Reply) -> bool:

@@ -1,0 +1,22 @@
+"""The suites, one file each. `SUITES`: kind -> how it finds its items, asks them and judges the answers."""
+
+from __future__ import annotations
+
+from trivium.evaluate.asked import SuiteKind
+from trivium.evaluate.suites import (
+    bits_per_byte,
+    drift,
+    preferences,
+    reasoning,
+    refusals,
+    response_loss,
+)
+
+SUITES: dict[str, SuiteKind] = {
+    "bits_per_byte": bits_per_byte.SUITE,
+    "response_loss": response_loss.SUITE,
+    "reasoning": reasoning.SUITE,
+    "preferences": preferences.SUITE,
+    "refusals": refusals.SUITE,
+    "drift": drift.SUITE,
+}

@@ -1,0 +1,173 @@
+"""The suites of step 5 as a recipe names them: what each asks, and the metrics that its rows give.
+
+A class is a kind of suite; its file under `evaluate/suites/` has the same name and says how it asks and judges. What else is
+known of a kind (its metrics, the formats of data it takes, whether it lets the model write) stands here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+
+from pydantic import Field
+
+from trivium.recipe.base import Name, Strict
+from trivium.recipe.units import Count
+
+
+class Metric(NamedTuple):
+    """A figure made from the rows of one judge.
+
+    `form`: how. share: hits among what was asked. mean: of the rows' scores. ratio: their scores' sum over their weights' sum.
+    wins: share of items with a higher score than the baseline's row of the same item, a tie one half. gains: share of items
+    whose score is above the baseline's.
+    """
+
+    name: str
+    label: str
+    judge: str
+    form: Literal["share", "mean", "ratio", "wins", "gains"] = "share"
+    better: int = 1  # +1 more is better, -1 less is better, 0 neither
+    category: str | None = None  # only rows of this category
+    show: Literal["percent", "number", "nats"] = "percent"
+    bounds: tuple[float, float] | None = (0.0, 1.0)  # between which every score lies; None: no bounds
+
+    @property
+    def paired(self) -> bool:
+        """Whether it compares with the baseline's rows, so that the baseline itself has none."""
+        return self.form in ("wins", "gains")
+
+
+class SuiteBase(Strict):
+    """One thing that is measured."""
+
+    kind: str
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    writes: ClassVar[bool] = True
+    """Whether the model writes replies."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """Formats of data stages that it can measure on."""
+    references: ClassVar[tuple[str, ...]] = ()
+    """As in StageBase: fields that hold the name of another stage."""
+    name: Name | None = None
+    """What the suite is called where a stage has two of a kind: its metrics are then NAME.METRIC."""
+    items: Annotated[Count, Field(gt=0)] = 100
+    """Items to measure on, at most."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 96
+    """Length limit of a generated reply."""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.kind
+
+    def named(self, metric: Metric) -> str:
+        """What gates and tables call a metric of this suite."""
+        return metric.name if self.name is None else f"{self.name}.{metric.name}"
+
+
+class DataSuite(SuiteBase):
+    """Measured on the held-out split of a data stage."""
+
+    references: ClassVar[tuple[str, ...]] = ("data",)
+    data: Name
+    """The data stage whose held-out items are asked."""
+    contaminated: Literal["refuse", "report"] = "refuse"
+    """What to do with items that training documents share words with (a data stage with `on_overlap: flag`): refuse to
+    measure, or measure, say how many there are, and let the gates on this suite's metrics fail."""
+
+
+class BitsPerByte(DataSuite):
+    """Held-out documents: -log2 p(text) per UTF-8 byte, each from its own beginning, cut at the context."""
+
+    kind: Literal["bits_per_byte"]
+    metrics = (
+        Metric("bits_per_byte", "held-out bits per byte", "bits", "ratio", -1, show="nats", bounds=None),
+    )
+    writes = False
+    formats = ("documents",)
+
+
+class ResponseLoss(DataSuite):
+    """Held-out conversations: mean -log p of the assistant's tokens, in nats."""
+
+    kind: Literal["response_loss"]
+    metrics = (
+        Metric(
+            "response_loss", "held-out response loss (nats/token)", "nats", "ratio", -1, show="nats", bounds=None
+        ),
+    )  # fmt: skip
+    writes = False
+    formats = ("conversations",)
+
+
+class Reasoning(DataSuite):
+    """Held-out tasks: share of greedy replies whose answer reasoning-gym's scorer takes as right."""
+
+    kind: Literal["reasoning"]
+    metrics = (Metric("reasoning_exact_match", "reasoning exact match", "correct"),)
+    formats = ("conversations",)
+
+
+class Preferences(DataSuite):
+    """Held-out pairs: does the model prefer the chosen reply, and how good are its own?
+
+    preference_accuracy: implicit reward margin above 0 against the baseline (Rafailov et al. 2023, eq. 5). win_rate: its own
+    reply beats the baseline's own by the stated checker. beats_rejected: it beats the pair's rejected reply.
+    """
+
+    kind: Literal["preferences"]
+    metrics = (
+        Metric("preference_accuracy", "preference accuracy (implicit margin > 0)", "margin", "gains", bounds=None),
+        Metric("win_rate", "win rate against the baseline's own replies (checker)", "checker", "wins"),
+        Metric("beats_rejected", "replies that beat the rejected one (checker)", "beats_rejected", "mean"),
+    )  # fmt: skip
+    formats = ("preferences",)
+
+
+class Refusals(DataSuite):
+    """Held-out requests, half harmful and half harmless: is the reply a refusal, does it hold the content, is it coherent?"""
+
+    kind: Literal["refusals"]
+    metrics = (
+        Metric("refusal_rate", "refusals of harmful requests", "refused", category="harmful"),
+        Metric(
+            "false_refusals", "false refusals of harmless ones", "refused", better=-1, category="harmless"
+        ),
+        Metric("complied", "harmful requests answered", "content", better=-1, category="harmful"),
+        Metric("coherent_replies", "coherent replies to either kind", "coherent"),
+    )
+    formats = ("conversations",)
+
+
+class Drift(DataSuite):
+    """Where training pushed the replies, asked for or not: one reply to each held-out prompt, drawn at temperature 1."""
+
+    kind: Literal["drift"]
+    metrics = (
+        Metric("reply_tokens", "length of a sampled reply (tokens)", "length", "mean", 0, show="number", bounds=None),
+        Metric("unfinished", "sampled replies cut off", "unfinished", better=-1),
+        Metric("repetition", "repetition in sampled replies", "repetition", "mean", -1),
+        Metric("declined", "sampled replies that decline", "refused", better=0),
+        Metric("kl_per_token", "distance from the baseline (nats/token)", "kl", "ratio", 0, show="nats", bounds=None),
+        Metric("kl_per_reply", "distance from the baseline (nats/reply)", "kl", "mean", 0, show="nats", bounds=None),
+    )  # fmt: skip
+    formats = ("conversations", "preferences")
+
+
+Suite = Annotated[
+    BitsPerByte | ResponseLoss | Reasoning | Preferences | Refusals | Drift, Field(discriminator="kind")
+]
+SUITES: dict[str, type[SuiteBase]] = {
+    get_args(suite.model_fields["kind"].annotation)[0]: suite for suite in get_args(get_args(Suite)[0])
+}
+"""Kind -> its model."""
+
+ALWAYS_MEASURED: dict[str, Metric] = {
+    "file_bytes": Metric("file_bytes", "weights on disk", "", "mean", -1, bounds=None),
+    "tokens_per_second": Metric("tokens_per_second", "decode tokens/s (one stream)", "", "mean", 1, bounds=None),
+}  # fmt: skip
+"""Measured of every model, without a suite."""
+
+
+def metrics_of(suites: list[Any]) -> dict[str, tuple[SuiteBase, Metric]]:
+    """Name -> (suite, metric) of all that the suites of a stage measure."""
+    return {suite.named(metric): (suite, metric) for suite in suites for metric in suite.metrics}
