@@ -37,9 +37,7 @@ def gate_on_nothing(look: Look) -> Found:
             if metric in owner:
                 fix = f"add the suite that measures it: `{{kind: {owner[metric]}, data: ...}}`"
             else:
-                fix = (
-                    f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
-                )
+                fix = f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
             yield look.error(f"no suite of this stage measures `{metric}`", name, "gates", metric, fix=fix)
 
 
