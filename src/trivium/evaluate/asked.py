@@ -55,8 +55,8 @@ class Asks(Protocol):
     ) -> list[Answer]: ...
 
     def log_probs(
-        self, sequences: Sequence[tuple[Sequence[int], Sequence[bool]]]
-    ) -> list[tuple[float, int]]: ...
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[float]]]
+    ) -> list[tuple[float, float]]: ...
 
 
 class SuiteKind(NamedTuple):

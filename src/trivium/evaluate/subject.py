@@ -65,7 +65,7 @@ class Subject:
         result = []
         for item in items:
             try:
-                ids = self.chat.prompt(item.messages)
+                ids = self.chat.prompt(item.messages, item.record.get("tools"))
             except DataError as error:
                 result.append(Answer(failed=f"no prompt: {error.what}"))
                 continue
@@ -94,10 +94,12 @@ class Subject:
         return answers
 
     @torch.no_grad()
-    def log_probs(self, sequences: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> list[tuple[float, int]]:
-        """(sum of log p over the ids whose mask is set, how many) of each (ids, mask), each from its own beginning."""
+    def log_probs(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[float]]]
+    ) -> list[tuple[float, float]]:
+        """(weighted sum of log p, sum of the weights) of each (ids, weights of its ids), each from its own beginning."""
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))
-        result: list[tuple[float, int]] = [(0.0, 0)] * len(sequences)
+        result: list[tuple[float, float]] = [(0.0, 0.0)] * len(sequences)
         for start in range(0, len(order), MICRO):
             places = order[start : start + MICRO]
             length = max(2, *(len(sequences[i][0]) for i in places))
@@ -108,7 +110,7 @@ class Subject:
             for i, total, count in zip(
                 places, logp.sum(1).tolist(), moved["loss_mask"].sum(1).tolist(), strict=True
             ):
-                result[i] = (total, int(count))
+                result[i] = (total, count)
         return result
 
     def file_bytes(self) -> Estimate:

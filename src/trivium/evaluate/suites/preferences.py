@@ -43,7 +43,7 @@ def _pair(subject: Subject, item: Item) -> list[Encoded]:
     sides = []
     for side in ("chosen", "rejected"):
         try:
-            ids, mask = subject.chat.response(item.messages, item.record[side])
+            ids, mask = subject.chat.response(item.messages, item.record[side], item.record.get("tools"))
         except DataError:
             return []
         cut = Encoded(ids[: subject.context], mask[: subject.context])

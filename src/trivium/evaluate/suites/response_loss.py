@@ -28,10 +28,10 @@ def ask(
     return [answer for answer, _ in answers]
 
 
-def _encoded(subject: Subject, item: Item) -> tuple[Answer, Sequence[bool]]:
+def _encoded(subject: Subject, item: Item) -> tuple[Answer, Sequence[float]]:
     """The conversation's ids within the context, and which of them the assistant says."""
     try:
-        ids, mask = subject.chat.encode(item.record["messages"])
+        ids, mask = subject.chat.encode(item.record["messages"], tools=item.record.get("tools"))
     except DataError as error:
         return Answer(failed=f"no prompt: {error.what}"), ()
     cut = mask[: subject.context]
