@@ -58,8 +58,8 @@ def test_what_does_not_fit_is_counted(chat):
     records = [preference("1", "2", "3"), preference("1", long, "3"), preference(long, "2", "3")]
     pairs = Pairs.build(records, chat, 20)
     account = pairs.account
-    assert pairs.count == 2
-    assert (account.kept, account.reply_cut, account.prompt_too_long) == (4, 1, 1)
+    assert pairs.count == 1
+    assert (account.kept, account.pair_cut, account.prompt_too_long) == (2, 1, 1)
     with pytest.raises(DataError, match="1 prompts are longer than the context of 20 tokens"):
         Pairs.build(records[2:], chat, 20)
     with pytest.raises(DataError, match="no preference pair fits"):
@@ -111,7 +111,12 @@ def test_rows_that_lose_their_whole_reply_are_named(chat):
     pairs = Pairs.build([RECORDS[0], long, RECORDS[1], *[long] * 11], chat, 40)
     assert pairs.account.rows_too_long == [2, *range(4, 13)]
     said = pairs.account.warning("train", 40)
-    assert "12 rows of the train split" in said and "rows 2, 4, 5" in said and "12 and others" in said
+    assert (
+        "train split" in said
+        and "12 rows are left out" in said
+        and "rows 2, 4, 5" in said
+        and "12 and others" in said
+    )
     assert Pairs.build(RECORDS, chat, 64).account.warning("train", 64) is None
     with pytest.raises(DataError, match="no text") as caught:
         Pairs.build([RECORDS[0], preference("x", "\ud800", "3")], chat, 64)

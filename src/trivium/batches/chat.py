@@ -35,16 +35,20 @@ def named(rows: Sequence[int], count: int) -> str:
 @dataclass
 class Account:
     """What did not fit: conversations dropped because they hold no reply or because the prompt alone fills the
-    context, and replies cut short. Preference pairs count their two replies, and a prompt that is too long once.
-    `rows_too_long` names the first of the latter by their place in the split, counted from 1.
+    context, replies cut short, and pairs left out because a reply would be cut or both are the same tokens. Preference pairs
+    count their two replies in `kept`, and everything else once. `rows_*` name the first by their place in the split, from 1.
     """
 
     kept: int = 0
     no_reply: int = 0
     prompt_too_long: int = 0
     reply_cut: int = 0
+    pair_cut: int = 0
+    pair_alike: int = 0
     learned_tokens: int = 0
     rows_too_long: list[int] = field(default_factory=list)
+    rows_cut: list[int] = field(default_factory=list)
+    rows_alike: list[int] = field(default_factory=list)
 
     def fit(self, encoded: Encoded, length: int, number: int) -> Encoded | None:
         """The conversation of row `number` within `length` tokens, or None if nothing of a reply would be left."""
@@ -56,7 +60,7 @@ class Account:
             if not any(cut.mask):
                 self.too_long(number)
                 return None
-            self.reply_cut += 1
+            self.cut(number)
             encoded = cut
         self.kept += 1
         self.learned_tokens += sum(weight > 0 for weight in encoded.mask)
@@ -64,18 +68,63 @@ class Account:
 
     def too_long(self, number: int) -> None:
         self.prompt_too_long += 1
-        if len(self.rows_too_long) < NAMED:
-            self.rows_too_long.append(number)
+        _name(self.rows_too_long, number)
+
+    def cut(self, number: int) -> None:
+        self.reply_cut += 1
+        _name(self.rows_cut, number)
+
+    def whole_pair(self, first: Encoded, second: Encoded, length: int, number: int) -> bool:
+        """Whether a pair teaches what it says. A reply without its end is no reply: what is compared would be where the context
+        ends. Replies of the same tokens prefer nothing."""
+        if len(first.ids) > length or len(second.ids) > length:
+            self.pair_cut += 1
+            _name(self.rows_cut, number)
+            return False
+        return not self.alike(first, second, number)
+
+    def alike(self, first: Encoded, second: Encoded, number: int) -> bool:
+        """Whether two replies are the same tokens, as far as the context reaches."""
+        if first.ids != second.ids:
+            return False
+        self.pair_alike += 1
+        _name(self.rows_alike, number)
+        return True
+
+    def refuse_endless(self) -> None:
+        """DataError where every reply was cut: a model that never sees an end never stops."""
+        if self.kept and self.reply_cut == self.kept:
+            raise DataError(
+                f"all {self.kept} replies are longer than the context leaves room for: none keeps its end mark, so nothing "
+                "teaches the model to stop",
+                fix="raise `context`, or shorten the replies",
+            )
 
     def warning(self, split: str, length: int) -> str | None:
-        """What is to be said of rows that were left out; None where there are none."""
-        if not self.prompt_too_long:
-            return None
-        return (
-            f"{self.prompt_too_long} rows of the {split} split are left out: their prompts fill the {length} tokens of the "
-            f"context, and nothing of the reply would be left ({named(self.rows_too_long, self.prompt_too_long)}); raise "
-            "`context`, or shorten the prompts"
+        """What is to be said of rows that were left out or cut; None where there are none."""
+        cases = (
+            (
+                self.prompt_too_long,
+                self.rows_too_long,
+                "rows are left out: their prompts fill the context, and nothing of the reply would be left",
+            ),
+            (
+                self.pair_cut,
+                self.rows_cut,
+                "pairs are left out: a reply would be cut, and its end is part of it",
+            ),
+            (self.pair_alike, self.rows_alike, "pairs are left out: both replies are the same tokens"),
+            (self.reply_cut, self.rows_cut, "replies are cut: nobody learns from them where to stop"),
         )
+        reasons = [f"{count} {what} ({named(rows, count)})" for count, rows, what in cases if count]
+        if not reasons:
+            return None
+        return f"the {split} split in a context of {length} tokens: {'; '.join(reasons)}; raise `context`, or shorten the rows"
+
+
+def _name(rows: list[int], number: int) -> None:
+    if len(rows) < NAMED:
+        rows.append(number)
 
 
 def number_of(record: Mapping[str, Any], names: list[str]) -> int:

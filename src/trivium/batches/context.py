@@ -111,6 +111,8 @@ def _one_split(build: Callable[[str], Any], ctx: PhaseContext, split: str) -> An
         if error.where:
             error.where = f"{ctx.data / split}, {error.where}"
         raise
+    if split == "train":
+        made.account.refuse_endless()
     if said := made.account.warning(split, ctx.length):
         ctx.emit({"event": "warning", "message": said})
     return made

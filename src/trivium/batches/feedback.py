@@ -53,10 +53,17 @@ class Feedback:
         prompts: list[Sequence[Message]] = []
         texts: list[str] = []
         for number, record in enumerate(records, start=1):
-            for text, label in _replies(record):
-                with at_row(number):
-                    encoded = chat.response(record["prompt"], text, record.get("tools"))
-                fitted = self.account.fit(encoded, context, number)
+            with at_row(number):
+                tools = record.get("tools")
+                encoded = [
+                    (chat.response(record["prompt"], text, tools), text, label)
+                    for text, label in _replies(record)
+                ]
+            heads = [Encoded(reply.ids[:context], reply.mask[:context]) for reply, _, _ in encoded]
+            if len(heads) == 2 and any(heads[0].mask) and self.account.alike(heads[0], heads[1], number):
+                continue  # good and bad at once
+            for reply, text, label in encoded:
+                fitted = self.account.fit(reply, context, number)
                 if fitted is not None:
                     self.replies.append((fitted, label))
                     self._origins.append(number_of(record, self.names))
@@ -65,7 +72,8 @@ class Feedback:
         labels = {label for _, label in self.replies}
         if not self.replies:
             raise DataError(
-                f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens",
+                f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens, of "
+                f"{self.account.pair_alike} pairs both replies are the same tokens",
                 fix="raise `context`, or shorten the prompts",
             )
         if both and labels != {0, 1}:

@@ -43,22 +43,24 @@ class Pairs:
         """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
         self = cls(length or context, chat.pad)
         for number, record in enumerate(records, start=1):
-            both: list[Encoded] = []
-            for side in ("chosen", "rejected"):
-                with at_row(number):
-                    encoded = chat.response(record["prompt"], record[side], record.get("tools"))
-                fitted = self.account.fit(encoded, self.length, number)
-                if fitted is None:  # the prompt is too long, for the other side too
-                    break
-                both.append(fitted)
-            else:
-                self.pairs.append((both[0], both[1]))
+            with at_row(number):
+                chosen, rejected = (
+                    chat.response(record["prompt"], record[side], record.get("tools"))
+                    for side in ("chosen", "rejected")
+                )
+            if not any(chosen.mask[: self.length]) or not any(rejected.mask[: self.length]):
+                self.account.too_long(number)
+            elif self.account.whole_pair(chosen, rejected, self.length, number):
+                self.account.kept += 2
+                self.account.learned_tokens += sum(weight > 0 for weight in (*chosen.mask, *rejected.mask))
+                self.pairs.append((chosen, rejected))
                 self._origins.append(number_of(record, self.names))
         if not self.pairs:
             raise DataError(
-                f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than "
-                f"the context of {self.length} tokens",
-                fix="raise `context`, or shorten the prompts",
+                f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than the context of "
+                f"{self.length} tokens, of {self.account.pair_cut} pairs a reply is, and of {self.account.pair_alike} both "
+                "replies are the same tokens",
+                fix="raise `context`, or shorten the prompts and replies",
             )
         if length is None:
             longest = max(len(side.ids) for pair in self.pairs for side in pair)
