@@ -172,6 +172,21 @@ def test_threads_wait_asleep_unless_the_user_says_how(
     assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0, "set too late"
 
 
+def test_a_failed_stage_says_how_to_go_on(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.error = DataError("the corpus is empty")
+    assert trivium("run", "tiny.yaml") == 3
+    out = capsys.readouterr().out
+    assert "the same command again begins this stage anew" in out
+    assert (
+        f"what happened: {Path('runs/tiny/events.jsonl')}" in out and Path("runs/tiny/events.jsonl").is_file()
+    )
+    failed = [json.loads(line) for line in Path("runs/tiny/events.jsonl").read_text().splitlines()][-1]
+    work = Path(".trivium/work") / failed["fingerprint"]
+    (work / "half").mkdir(parents=True)
+    assert trivium("run", "tiny.yaml") == 3
+    assert f"goes on from what is kept in {work}" in capsys.readouterr().out
+
+
 def test_errors_for_people_have_codes_and_no_traceback(
     fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,7 +164,7 @@ def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -
     places = _places(path, store, runs)
     statuses = status(recipe, **places)
     check_precision(recipe, [status.name for status in statuses if not status.cached])
-    peak = measured_peak(cache=store / MACHINE)
+    peak = measured_peak(cache=store / MACHINE, tell=lambda message: print(message, file=sys.stderr))
     data = current(places["store"], [one for one in statuses if one.kind == "data"])
     size = "train_characters"
     costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})

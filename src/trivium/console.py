@@ -93,7 +93,7 @@ class Progress:
             case "stage_end":
                 self._say(f"[green]✓[/] [bold]{stage}[/] in {duration(event['seconds'])}{_numbers(event)}")
             case "stage_failed":
-                self._say(f"[red]✗[/] [bold]{stage}[/] stopped")
+                self._say(f"[red]✗[/] [bold]{stage}[/] stopped{_next(event)}")
             case "run_end":
                 ran, cached = len(event["ran"]), len(event["cached"])
                 said = (
@@ -170,6 +170,19 @@ class Progress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+def _next(event: Mapping[str, Any]) -> str:
+    """How to go on after a stage that failed, and where to look; nothing for an event that does not say where."""
+    if not event.get("log"):
+        return ""
+    kept = event.get("kept")
+    how = (
+        f"goes on from what is kept in {kept}"
+        if kept
+        else "begins this stage anew, and keeps those that are done"
+    )
+    return f"\n  [dim]{escape(f'the same command again {how}; what happened: ' + event['log'])}[/]"
 
 
 def _short(text: str, limit: int = 160) -> str:

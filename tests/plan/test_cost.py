@@ -86,11 +86,13 @@ def test_a_busy_machine_never_lowers_the_peak(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(machine, "SECONDS", 0.01)
     cache = tmp_path / "store" / "machine.json"
     monkeypatch.setattr(machine, "_measured", {})
-    first = machine.measured_peak("float32", "cpu", cache)
-    assert first > 0
+    told: list[str] = []
+    first = machine.measured_peak("float32", "cpu", cache, told.append)
+    assert first > 0 and len(told) == 1 and "float32" in told[0]
     assert list(json.loads(cache.read_text()).values()) == [first]
     monkeypatch.setattr(machine, "_benchmark", lambda *_: 1.0)
-    assert machine.measured_peak("float32", "cpu", cache) == first, "once in a process"
+    assert machine.measured_peak("float32", "cpu", cache, told.append) == first, "once in a process"
+    assert len(told) == 1, "nothing is said where nothing is measured"
     machine._measured.clear()
     assert machine.measured_peak("float32", "cpu", cache) == first, "the best that was seen"
     machine._measured.clear()

@@ -176,7 +176,11 @@ class _Walk:
                 seconds = time.monotonic() - started
                 artifact = self.store.put(out, self._record(name, metrics, seconds))
         except Exception as error:
-            self.tell({"event": "stage_failed", **about, "error": str(error) or type(error).__name__})
+            kept = self.store.work(print_) if self.store.resumes(print_) else None
+            places = {"log": str(self.plan.links / "events.jsonl"), "kept": kept and str(kept)}
+            self.tell(
+                {"event": "stage_failed", **about, "error": str(error) or type(error).__name__, **places}
+            )
             raise
         self.ran.append(name)
         self.tell({"event": "stage_end", **about, "seconds": seconds, "metrics": artifact.metrics})

@@ -29,7 +29,12 @@ def train_here(ctx: Context) -> dict[str, Any]:
         work=ctx.work,
         seed=ctx.seed,
         emit=ctx.emit,
-        peak=lambda precision, device: measured_peak(precision, device, cache=store / "machine.json"),
+        peak=lambda precision, device: measured_peak(
+            precision,
+            device,
+            cache=store / "machine.json",
+            tell=lambda message: ctx.emit({"event": "message", "message": message}),
+        ),
         others={
             field: ctx.inputs[name].path
             for field in ("reward_model", "teacher")

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,12 +19,18 @@ SECONDS = 0.2
 """For each width."""
 
 
-def measured_peak(precision: str = "auto", device: str = "auto", cache: Path | None = None) -> float:
+def measured_peak(
+    precision: str = "auto",
+    device: str = "auto",
+    cache: Path | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+) -> float:
     """FLOP/s of the best square matrix product found in about a second, in `precision` on `device`.
 
     precision: bf16, float32, float8 (on a GPU), or auto for the faster of the first two;
     device: cpu, cuda, or auto for a GPU if any.
-    `cache`: a JSON file (`machine.json` in the store) that keeps the best result of the same hardware and torch.
+    `cache`: a JSON file (`machine.json` in the store) that keeps the best result of the same hardware and torch; `tell` hears
+    that something is measured before it is.
     """
     import torch
 
@@ -37,6 +44,7 @@ def measured_peak(precision: str = "auto", device: str = "auto", cache: Path | N
     key = f"{name}, {precision}, torch {version('torch')}, {os.cpu_count()} cores"
     if key not in _measured:
         wanted = ("bf16", "float32") if precision == "auto" else (precision,)
+        tell(f"measuring the peak of matrix products ({', '.join(wanted)}), about a second each")
         # a busy machine only ever looks slower, so the best that was ever seen is the peak
         known = _read(cache)
         _measured[key] = known[key] = max(known.get(key, 0.0), *(_benchmark(one, device) for one in wanted))

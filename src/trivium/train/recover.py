@@ -21,12 +21,22 @@ def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer
         state = {"guard": fresh(), **checkpoint.load(path, run.model, optimizer)}
         state.setdefault("position", state["step"])
         run.emit({"event": "resume", "step": state["step"], "steps": run.steps})
+        _announce(run, state)
         return state
     compiled = compiling_pays(run.config, run.flops_per_step * run.steps, run.peak)
     state = {"step": 0, "position": 0, "compiled": compiled, "curve": [], "guard": fresh()}
+    _announce(run, state)
     if run.config.guard.on_bad == "rewind":  # there has to be something to go back to
         writer.save(run.model, optimizer, state)
     return state
+
+
+def _announce(run: Run, state: State) -> None:
+    """Says why the first step is about to take long."""
+    if state["compiled"]:
+        run.emit(
+            {"event": "message", "message": "compiling the model: the first step may take a minute or more"}
+        )
 
 
 def refuse(
