@@ -26,7 +26,7 @@ RECIPE = """\
 name: borrowed
 stages:
   theirs: {kind: import, path: folder}
-  talks: {kind: data, format: conversations, sources: [{kind: refusals}], size: 40}
+  talks: {kind: data, format: conversations, sources: [{kind: jsonl, path: talks.jsonl}]}
   chat:
     {kind: sft, init: theirs, data: talks, steps: 2, batch: 2, context: 64, compile: off, device: cpu, adapter: {rank: 2}}
 """
@@ -41,6 +41,8 @@ def checkpoint(folder: Path) -> Path:
         chat.tokenizer, chat.template, Special("<|im_end|>", None, "<|endoftext|>", stops=(7,))
     ).save(folder, context=64)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [322, 7]}))
+    talks = [json.dumps({"prompt": f"say {number}", "completion": str(number)}) for number in range(40)]
+    (folder.parent / "talks.jsonl").write_text("\n".join(talks))
     return folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from trivium.errors import ArtifactError, DataError
 from trivium.text import tokenizer as tk
@@ -89,3 +89,20 @@ def test_a_missing_or_damaged_file_is_an_artifact_error(saved: Path) -> None:
 def test_training_is_reproducible() -> None:
     again: Tokenizer = tk.train(TEXTS, 400)
     assert again.to_str() == TRAINED.to_str()
+
+
+def test_vocabularies_are_compared_and_not_their_sizes(tmp_path: Path) -> None:
+    ours = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    for name, words in (
+        ("same", {"a": 0, "b": 1}),
+        ("padded", {"a": 0, "b": 1, "<pad>": 2}),
+        ("turned", {"a": 1, "b": 0}),
+    ):
+        (tmp_path / name).mkdir()
+        Tokenizer(models.WordLevel(words, unk_token="a")).save(str(tmp_path / name / "tokenizer.json"))
+    tk.check_same(ours, tmp_path / "same", "the reward model", rows=2)
+    tk.check_same(ours, tmp_path / "padded", "the reward model", rows=352)  # rows that no token has
+    with pytest.raises(ArtifactError, match="2 of 2 tokens"):
+        tk.check_same(ours, tmp_path / "turned", "the reward model", rows=2)
+    with pytest.raises(ArtifactError, match="3 tokens and the policy 2"):
+        tk.check_same(ours, tmp_path, "the reward model", rows=3)  # nothing to compare but the sizes

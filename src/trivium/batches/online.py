@@ -17,13 +17,14 @@ from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import BatchSharding
 from trivium.batches.served import Served
 from trivium.corpus.records import read
-from trivium.errors import ArtifactError, RecipeError
+from trivium.errors import RecipeError
 from trivium.generate.sampling import SamplingParams
 from trivium.model import lora, scalar
 from trivium.model.scalar import Scalar
 from trivium.model.transformer import Transformer
 from trivium.objectives.ppo import gae
 from trivium.objectives.sequence import last_token
+from trivium.text.tokenizer import check_same
 from trivium.verify.refusal import refuses
 from trivium.verify.replies import repetition
 
@@ -246,11 +247,8 @@ def _reward_function(ctx: PhaseContext) -> RewardFunction:
     config: Any = ctx.config
     folder = ctx.others.get("reward_model")
     model = scalar.load(folder, device=ctx.machine.device).eval() if folder else None
-    if model is not None and model.config.vocab_size < ctx.model.config.vocab_size:
-        raise ArtifactError(
-            f"the reward model has {model.config.vocab_size:,} tokens and the policy {ctx.model.config.vocab_size:,}",
-            fix="train the reward model from a checkpoint with the policy's tokenizer",
-        )
+    if model is not None and folder is not None:
+        check_same(ctx.chat.tokenizer, folder, "the reward model", rows=model.config.vocab_size)
     return RewardFunction(ctx.score, model, config.unfinished)
 
 

@@ -95,3 +95,24 @@ def load(folder: Path) -> Tokenizer:
     tokenizer.no_truncation()  # what somebody's training script left there is no part of the vocabulary
     tokenizer.no_padding()
     return tokenizer
+
+
+def check_same(ours: Tokenizer, folder: Path, what: str, *, rows: int) -> None:
+    """Whether the tokenizer of the checkpoint in `folder` gives every token of ours the same id; rows of embeddings that no
+    token has do not matter. ArtifactError if not, or if `folder` holds no tokenizer and its model's `rows` are not our tokens.
+    """
+    fix = f"train {what} from a checkpoint with this tokenizer"
+    wanted = ours.get_vocab()
+    if not (folder / "tokenizer.json").is_file():
+        if rows != len(wanted):
+            told = f"{what} has {rows:,} tokens and the policy {len(wanted):,}"
+            raise ArtifactError(told, where=str(folder), fix=fix)
+        return
+    given = load(folder).get_vocab()
+    other = sorted(token for token, number in wanted.items() if given.get(token) != number)
+    if other:
+        examples = ", ".join(map(repr, other[:3]))
+        told = (
+            f"{len(other):,} of {len(wanted):,} tokens are none there or have another id, such as {examples}"
+        )
+        raise ArtifactError(f"{what} has another vocabulary: {told}", where=str(folder), fix=fix)
