@@ -200,8 +200,10 @@ def ours(folder: Path, part: str, precision: str, steps: int) -> tuple[list[floa
     """(the clock before the first and after every step, processor time at the same moments, the losses)."""
     import torch
 
+    from trivium.assembly import train_phase
+    from trivium.batches.context import PhaseContext
     from trivium.model import hf, lora
-    from trivium.phases import train_phase
+    from trivium.phases import PHASES
     from trivium.recipe.alignment import DpoStage
     from trivium.recipe.network import Adapter
     from trivium.recipe.training import SftStage
@@ -228,16 +230,18 @@ def ours(folder: Path, part: str, precision: str, steps: int) -> tuple[list[floa
     model = hf.load(folder / "start")
     lora.attach(model, Adapter(rank=RANK), torch.Generator().manual_seed(SEED))
     with tempfile.TemporaryDirectory() as work:
-        train_phase(
-            config,
+        context = PhaseContext(
+            config=config,
             model=model,
-            chat_tokenizer=ChatTokenizer.load(folder / "start"),
+            network=model,
+            chat=ChatTokenizer.load(folder / "start"),
             data=taken(folder, part, steps),
             work=Path(work),
             seed=SEED,
             emit=listen,
             peak=lambda precision, device: 4e11,
         )
+        train_phase(PHASES[part], context)
     return clock, used, losses
 
 

@@ -79,8 +79,10 @@ def prepare(folder: Path, tiny: bool) -> None:
 
 def ours(folder: Path, precision: str, compiled: bool, micro: int, steps: int) -> tuple[list[float], float]:
     """(the clock before the first and after every step, the first loss)."""
+    from trivium.assembly import train_phase
+    from trivium.batches.context import PhaseContext
     from trivium.model import hf
-    from trivium.phases import train_phase
+    from trivium.phases import PHASES
     from trivium.recipe.training import PretrainStage
     from trivium.text.chat import ChatTokenizer
 
@@ -100,16 +102,18 @@ def ours(folder: Path, precision: str, compiled: bool, micro: int, steps: int) -
         if event["event"] == "step":
             losses.append(event["loss"])
 
-    train_phase(
-        config,
-        model=hf.load(folder / "start"),
-        chat_tokenizer=ChatTokenizer.load(folder / "start"),
+    model = hf.load(folder / "start")
+    context = PhaseContext(
+        config=config,
+        model=model,
+        network=model,
+        chat=ChatTokenizer.load(folder / "start"),
         data=folder / "data",
         work=folder / "work",
         seed=7,
         emit=listen,
-        peak=lambda precision, device: 1.0,
     )
+    train_phase(PHASES["pretrain"], context)
     return clock, losses[0]
 
 

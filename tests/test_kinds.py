@@ -1,19 +1,40 @@
-"""A kind of training stage is known everywhere or nowhere: the lists that cannot import each other agree."""
+"""A kind of training stage stands once, on its model of the recipe and its row of the table: all else follows."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from trivium import commands
-from trivium.phases import PHASES
+from trivium.phases import PHASES, ROWS
 from trivium.pipeline.stages import STAGES
-from trivium.plan.cost import FORWARDS
-from trivium.recipe.models import TRAINING
-from trivium.recipe.references import CHECKPOINTS
-from trivium.recipe.traps_data import FORMAT_OF_STAGE
+from trivium.recipe import models
+from trivium.recipe.models import CHECKPOINTS, TRAINING
+
+SRC = Path(commands.__file__).parent
+PATH = ("phases.py", "train/loop.py", "objectives/dpo.py", "batches/pairs.py")
+"""What a newcomer opens, in this order."""
 
 
-def test_every_list_of_training_stages_is_the_same():
-    assert set(TRAINING) == set(PHASES) == set(FORWARDS)
-    assert commands.training() == TRAINING
-    assert set(TRAINING) <= set(STAGES)
-    assert set(TRAINING) <= set(FORMAT_OF_STAGE)
-    assert {*TRAINING, "import"} - {"reward"} == CHECKPOINTS  # a reward model has no words to start from
+def test_every_training_stage_has_a_row_and_every_row_its_stage():
+    assert set(TRAINING) == set(PHASES)
+    assert all(PHASES[kind].stage is stage for kind, stage in TRAINING.items())
+    assert len(ROWS) == len({row.stage for row in ROWS})
+    assert commands.training() == tuple(TRAINING)
+    assert set(STAGES) == set(models.STAGES)
+
+
+@pytest.mark.parametrize("kind", TRAINING)
+def test_what_is_known_of_a_kind_is_complete(kind):
+    stage = TRAINING[kind]
+    assert stage.formats and stage.__doc__
+    assert stage.forwards >= 3 + stage.frozen_reference
+    assert (kind in CHECKPOINTS) == (not stage.scalar)
+    assert STAGES[kind].version == stage.version
+
+
+def test_the_table_and_what_a_newcomer_reads_are_short():
+    lines = [len((SRC / name).read_text().splitlines()) for name in PATH]
+    assert lines[0] <= 120
+    assert sum(lines) <= 500

@@ -103,7 +103,7 @@ def training() -> Sequence[str]:
     """The kinds of stages that `train` runs: all that a recipe may have."""
     from trivium.recipe.models import TRAINING
 
-    return TRAINING
+    return tuple(TRAINING)
 
 
 def step(

@@ -7,7 +7,7 @@ H query heads, K key/value heads, E width of one head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,14 +64,18 @@ class Objective(Protocol):
 
     wants: frozenset[str]  # fields of Output that the model must fill
 
-    def weight(
-        self, batch: Batch
-    ) -> Tensor: ...  # () float32: how many units (tokens or pairs) the batch holds
+    @property
+    def unit(self) -> Literal["token", "reply", "pair"]:
+        """What `weight` counts: targets with loss_mask 1, or the rows or pairs that have some."""
+
+    def weight(self, batch: Batch) -> Tensor:
+        """() float32: how many units the batch holds."""
+
     def __call__(self, out: Output, batch: Batch) -> Loss: ...
 
 
 class Batches(Protocol):
-    """Where the loop's data comes from: a pure function of the step.
+    """Where the loop's data comes from: a pure function of (seed, step), but for those that are `LiveBatches`.
 
     May also have `describe(step) -> dict` (plain JSON values): the ids of a step's items or documents, over all ranks. The
     guard records them of a batch that it refused. And `settle()`, which returns once what is made ahead is safe on disk: called
@@ -81,6 +85,19 @@ class Batches(Protocol):
     period: int  # a checkpoint may fall only where step % period == 0
 
     def batch(self, step: int) -> Sequence[Batch]: ...  # the micro-batches of one optimizer step
+
+
+@runtime_checkable
+class LiveBatches(Batches, Protocol):
+    """Batches that the model in training is looked at for: KTO's baseline, on-policy distillation, rollouts.
+
+    A function of (seed, step) and the weights of then; what must be found again after a kill is on the disk before it is used.
+    This is the one way in which data depends on the model.
+    """
+
+    @property
+    def live_flops(self) -> float:
+        """Of one step over all ranks: the passes for making its batch, of the model and of frozen ones beside it."""
 
 
 Event = dict[str, Any]  # {"event": name, ...}; plain JSON values only

@@ -16,7 +16,6 @@ from trivium.model import lora, scalar
 from trivium.model.scalar import ActorCritic
 from trivium.phases import PHASES
 from trivium.recipe.alignment import GrpoStage, PpoStage
-from trivium.train.machine import resolve
 
 WORDS = ("a dog sees the ball", "the cat", "nobody", "my friend")
 
@@ -38,7 +37,7 @@ def make(chat, tmp_path, write_lines):
         stage = {"ppo": PpoStage, "grpo": GrpoStage}[kind]
         config = stage.model_validate(
             {"kind": kind, "data": "data", "init": "x", "reward_model": "judge", "steps": 2, "batch": 4, "device": "cpu",
-             "max_new_tokens": 6, "precision": "float32", **fields}
+             "context": 64, "max_new_tokens": 6, "precision": "float32", **fields}
         )  # fmt: skip
         model = random_model()
         if config.adapter is not None:
@@ -46,8 +45,8 @@ def make(chat, tmp_path, write_lines):
         network = PHASES[kind].network(model, config)
         events: list[dict] = []
         source = PhaseContext(
-            config, tmp_path / "data", chat, 64, tmp_path / "work", 3, model, network, resolve(config), events.append,
-            {"reward_model": tmp_path / "judge"},
+            config=config, model=model, network=network, chat=chat, data=tmp_path / "data", work=tmp_path / "work", seed=3,
+            emit=events.append, others={"reward_model": tmp_path / "judge"},
         )  # fmt: skip
         return source, events
 
@@ -107,7 +106,7 @@ def test_the_reference_of_an_adapter_is_its_base(make, quantize):
 def test_the_log_of_a_set_measures_the_distance_from_the_base(make):
     """At the start the policy is the reference; after its adapter moved it is not."""
     source, events = make("grpo", adapter={"rank": 2}, group=2, kl=0.1)
-    rollouts = group_rollouts(source).online(BatchSharding(3, 4, 4), 2)
+    rollouts = group_rollouts(source).ordered(BatchSharding(3, 4, 4), 2)
     rollouts.batch(0)
     for name, parameter in source.model.named_parameters():
         if name.endswith("lora_B"):
@@ -129,7 +128,7 @@ def test_an_epoch_shows_each_prompt_once(make):
     source, _ = make("grpo", group=2, updates=3)
     items = group_rollouts(source)
     assert items.train.count * items.repeats / source.batch == 6
-    plan = items.online(BatchSharding(3, 4, 4), 6)
+    plan = items.ordered(BatchSharding(3, 4, 4), 6)
     assert sorted({n for number in range(2) for n in plan._asked(number)}) == [0, 1, 2, 3]
 
 
@@ -161,7 +160,7 @@ def test_drift_shows_repetition_and_refusals_and_distance():
 
 def test_truncated_replies_can_be_left_out_of_the_loss(make):
     source, events = make("grpo", group=2, skip_truncated=True, max_new_tokens=1)
-    [batch] = group_rollouts(source).online(BatchSharding(3, 4, 4), 2).batch(0)
+    [batch] = group_rollouts(source).ordered(BatchSharding(3, 4, 4), 2).batch(0)
     assert batch["loss_mask"].sum() == 0 and batch["advantage"].isfinite().all()
     [said] = [event for event in events if event["event"] == "rollouts"]
     assert said["tokens"] == 1 and said["finished"] == 0  # what was said, though it teaches nothing
@@ -183,7 +182,7 @@ def test_prompts_that_leave_no_room_are_named(make, chat, write_lines, tmp_path)
 
 def test_one_token_replies_have_no_spread_and_no_warning(make):
     source, events = make("ppo", max_new_tokens=1, batch=1)
-    [batch] = critic_rollouts(source).online(BatchSharding(3, 1, 1), 2).batch(0)
+    [batch] = critic_rollouts(source).ordered(BatchSharding(3, 1, 1), 2).batch(0)
     assert batch["returns"].isfinite().all()
     [said] = [event for event in events if event["event"] == "rollouts"]
     assert all(value == value for value in said.values()), "nothing is NaN"

@@ -21,7 +21,7 @@ from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.model import hf, lora
 from trivium.recipe.alignment import GrpoStage
-from trivium.train.machine import resolve
+from trivium.verify import VERIFIERS
 
 
 class Sampler(Server):
@@ -51,7 +51,7 @@ def server(chat):
 
 
 @pytest.fixture
-def make(chat, tmp_path, write_lines, server):
+def make(chat, tmp_path, write_lines, server, monkeypatch):
     def build(reload: bool, **fields: Any):
         rows = [{"prompt": [{"role": "user", "content": text}]} for text in ("a dog", "the cat", "nobody")]
         write_lines(tmp_path / "data" / "train.jsonl", rows)
@@ -60,17 +60,18 @@ def make(chat, tmp_path, write_lines, server):
         if reload:
             rollout_server["reload"] = server.url.replace("/v1", "/update_weights_from_disk")
         config = GrpoStage.model_validate(
-            {"kind": "grpo", "data": "data", "init": "x", "reward": "exact", "steps": 2, "batch": 4, "group": 2,
+            {"kind": "grpo", "data": "data", "init": "x", "reward": "exact", "steps": 2, "batch": 4, "group": 2, "context": 64,
              "max_new_tokens": 8, "device": "cpu", "precision": "float32", "rollout_server": rollout_server, **fields}
         )  # fmt: skip
         model, events = random_model(), []
         if config.adapter is not None:
             lora.attach(model, config.adapter, torch.Generator().manual_seed(7))
-        score = lambda record, text: float(len(text) % 3)  # noqa: E731
-        source = PhaseContext(
-            config, tmp_path / "data", chat, 64, tmp_path / "work", 3, model, model, resolve(config), events.append, {}, score
+        monkeypatch.setitem(VERIFIERS, "exact", lambda record, text: float(len(text) % 3))
+        context = PhaseContext(
+            config=config, model=model, network=model, chat=chat, data=tmp_path / "data", work=tmp_path / "work", seed=3,
+            emit=events.append,
         )  # fmt: skip
-        return model, group_rollouts(source).online(BatchSharding(3, 4, 4), 2), events
+        return model, group_rollouts(context).ordered(BatchSharding(3, 4, 4), 2), events
 
     return build
 

@@ -123,7 +123,7 @@ def change(old: str, new: str) -> str:
             change("lr: 2e-3", "learning_rate: 2e-3"),
             "14, stage base, field learning_rate",
             "unknown key `learning_rate` in this stage of kind pretrain",
-            "did you mean `lr`? valid keys: kind, seed, tokens",
+            "did you mean `lr`? valid keys: kind, seed, data, tokens",
         ),
         (change("lr: 2e-3", "clip: 2"), "14, stage base, field clip", "`clip`", "`clip` is now `max_grad_norm`; valid keys"),
         (change("seed: 3", "sead: 3"), "2, field sead", "unknown key", "did you mean `seed`?"),

@@ -11,11 +11,15 @@ from pydantic import ValidationError
 from test_resume import Killed, killing
 from tiny import STEPS, same
 
-from trivium import phases
+from trivium.batches import context
+from trivium.batches.context import Phase
+from trivium.batches.offline import chat
 from trivium.batches.rows import Shuffled
 from trivium.errors import TrainingError
 from trivium.objectives import NextToken
+from trivium.phases import PHASES
 from trivium.recipe.training import Guard as Config
+from trivium.recipe.training import SftStage
 from trivium.train.guard import Guard, fresh
 from trivium.types import Loss
 
@@ -107,8 +111,8 @@ def poisoned(monkeypatch):
                 return Loss(loss.total * factor, loss.metrics)
 
         monkeypatch.setattr(Positions, "without", frozenset(without))
-        monkeypatch.setattr(phases, "Shuffled", Positions)
-        monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Poisoned()))
+        monkeypatch.setattr(context, "Shuffled", Positions)
+        monkeypatch.setitem(PHASES, "sft", Phase(SftStage, chat, lambda config: Poisoned()))
 
     return arrange
 
@@ -158,7 +162,7 @@ def test_a_run_that_only_breaks_ends(tmp_path, monkeypatch):
             loss = super().__call__(out, batch)
             return Loss(loss.total * math.nan, loss.metrics)
 
-    monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Broken()))
+    monkeypatch.setitem(PHASES, "sft", Phase(SftStage, chat, lambda config: Broken()))
     for on_bad in ("skip", "rewind"):
         events = []
         with pytest.raises(TrainingError, match="6 batches were refused"):

@@ -9,10 +9,14 @@ import tiny
 import torch
 from tiny import KINDS, STEPS, same
 
-from trivium import phases
+from trivium.assembly import steps_of
+from trivium.batches.context import Phase
+from trivium.batches.offline import chat
 from trivium.errors import ArtifactError, DataError, TrainingError
 from trivium.model import heads
 from trivium.objectives import NextToken
+from trivium.phases import PHASES
+from trivium.recipe.training import SftStage
 from trivium.train.optim import adamw, build
 from trivium.train.schedule import factor
 from trivium.types import Loss
@@ -70,7 +74,7 @@ class Poisoned(NextToken):
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights(tmp_path, monkeypatch):
-    monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Poisoned(4)))
+    monkeypatch.setitem(PHASES, "sft", Phase(SftStage, chat, lambda config: Poisoned(4)))
     network, after_step = tiny.model(tiny.chat_tokenizer().vocab_size), {}
 
     def emit(event):
@@ -90,19 +94,19 @@ def test_a_gradient_that_is_no_number_stops_too(tmp_path, monkeypatch):
             loss = super().__call__(out, batch)
             return Loss(loss.total + (out.logp * 0).sqrt().sum() * 0, loss.metrics)
 
-    monkeypatch.setitem(phases.PHASES, "sft", phases.Phase(phases.chat, lambda config: Infinite()))
+    monkeypatch.setitem(PHASES, "sft", Phase(SftStage, chat, lambda config: Infinite()))
     with pytest.raises(TrainingError, match="gradient norm nan"):
         tiny.phase("sft", tmp_path)
 
 
 def test_steps_follow_the_duration_asked_for():
-    assert phases.steps_of(tiny.config("sft", steps=7), 10, 32) == 7
+    assert steps_of(tiny.config("sft", steps=7), 10, 32) == 7
     epochs = {"steps": None, "epochs": 2.0}
-    assert phases.steps_of(tiny.config("sft", **epochs), 10, 32) == 5
+    assert steps_of(tiny.config("sft", **epochs), 10, 32) == 5
     tokens = {"steps": None, "tokens": 1024}
-    assert phases.steps_of(tiny.config("sft", **tokens), 10, 32) == 8
-    assert phases.steps_of(tiny.config("dpo", **tokens), 10, 64) == 4
-    assert phases.steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32) == 1
+    assert steps_of(tiny.config("sft", **tokens), 10, 32) == 8
+    assert steps_of(tiny.config("dpo", **tokens), 10, 64) == 4
+    assert steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32) == 1
 
 
 def test_more_tokens_than_the_data_has(tmp_path):

@@ -15,7 +15,7 @@ import tiny
 import torch
 import torch.multiprocessing as mp
 
-from trivium import phases
+from trivium.batches import context
 from trivium.batches.rows import Shuffled
 from trivium.errors import Preempted
 from trivium.files import write_json
@@ -94,7 +94,7 @@ class Recorded(Shuffled):
 
 def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """What can be compared of a run on this rank: losses, norms, the items read by step."""
-    phases.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
+    context.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
     events: list[Any] = []
     samples = {"every": "2 steps", "tokens": 3, "temperature": 0}
     fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", "samples": samples, **changes}
@@ -102,7 +102,7 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
         phase = "pretrain" if kind == "experts" else kind
         _, metrics = tiny.phase(phase, folder, network=network(kind), emit=events.append, **fields)
     finally:
-        phases.Shuffled = Shuffled  # type: ignore[attr-defined]
+        context.Shuffled = Shuffled  # type: ignore[attr-defined]
     return {
         "curve": [loss for _, loss in metrics["curve"]],
         "norms": [event["grad_norm"] for event in events if event["event"] == "step"],

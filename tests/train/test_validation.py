@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from trivium import phases
+from trivium.batches.chat import Conversations
 from trivium.batches.rows import Fixed, with_sources
 
 NAMES = ("tales", "facts", "tales", "facts", "facts")
@@ -86,7 +86,7 @@ def test_documents_of_several_sources(tmp_path, monkeypatch, write_documents):
 
 def test_each_token_has_the_source_of_its_document(tmp_path):
     records = [{**r, "source": NAMES[i % len(NAMES)]} for i, r in enumerate(tiny.records("sft"))]
-    rows = phases.Conversations.build(records, tiny.chat_tokenizer(), 64)
+    rows = Conversations.build(records, tiny.chat_tokenizer(), 64)
     assert any(len(set(rows.origins(i))) > 1 for i in range(rows.count))  # rows that hold both
     (batch,) = Fixed(rows.count, with_sources(rows.item, rows.origins), rows.count).batch(0)
     assert torch.equal(batch["source"] < 0, batch["doc_id"] < 0)

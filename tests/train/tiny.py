@@ -10,37 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trivium.assembly import train_phase
+from trivium.batches.context import PhaseContext
 from trivium.model import hf, lora, scalar
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
-from trivium.phases import PHASES, train_phase
-from trivium.recipe.alignment import (
-    DistillStage,
-    DpoStage,
-    GrpoStage,
-    KtoStage,
-    OrpoStage,
-    PpoStage,
-    RewardStage,
-)
-from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
+from trivium.phases import PHASES
+from trivium.recipe.models import TRAINING
+from trivium.recipe.training import TrainingStage
 from trivium.text import tokenizer
 from trivium.text.chat import ChatTokenizer
 from trivium.types import Event
 
-STAGES: dict[str, type[TrainingStage]] = {
-    "pretrain": PretrainStage,
-    "sft": SftStage,
-    "reward": RewardStage,
-    "dpo": DpoStage,
-    "orpo": OrpoStage,
-    "kto": KtoStage,
-    "ppo": PpoStage,
-    "grpo": GrpoStage,
-    "distill": DistillStage,
-}
-KINDS = tuple(STAGES)
-ONLINE = ("ppo", "grpo")
+KINDS = tuple(TRAINING)
+ONLINE = tuple(kind for kind, stage in TRAINING.items() if stage.rows == "rollouts")
 STEPS = 10
 
 WHO = ("the cat", "a dog", "my friend", "the teacher")
@@ -54,9 +37,10 @@ def records(kind: str) -> list[dict[str, Any]]:
     for number, (who, what, where) in enumerate(FACTS):
         question = [{"role": "user", "content": f"who sees the {what}?"}]
         answer = " and ".join([f"{who} {where}"] * (1 + number % 3))
-        if kind == "pretrain":
+        form = TRAINING[kind].formats[0]
+        if form == "documents":
             made.append({"text": f"{who} sees the {what} {where}, says {answer}."})
-        elif kind in ("sft", "distill", *ONLINE):
+        elif form == "conversations":
             made.append({"messages": [*question, {"role": "assistant", "content": answer}]})
         else:
             made.append({"prompt": question, "chosen": answer, "rejected": "no idea" * (number % 2)})
@@ -117,7 +101,7 @@ def config(kind: str, **changes: Any) -> TrainingStage:
         fields |= dict(teacher="teacher", on_policy=0.3, max_new_tokens=8)
     if kind in ("pretrain", "sft"):
         fields["context"] = 32
-    return STAGES[kind].model_validate({**fields, **changes})
+    return TRAINING[kind].model_validate({**fields, **changes})
 
 
 def phase(
@@ -135,18 +119,19 @@ def phase(
     if network is None and stage.adapter is not None:
         lora.attach(start, stage.adapter, torch.Generator().manual_seed(7))
     everything = PHASES[kind].network(start, stage)
-    metrics = train_phase(
-        stage,
+    context = PhaseContext(
+        config=stage,
         model=start,
-        chat_tokenizer=chat,
+        network=everything,
+        chat=chat,
         data=data(kind, folder / "data"),
         work=folder / "work",
         seed=5,
         emit=emit,
-        peak=lambda precision, device: 1e12,
         others=others(kind, folder, chat),
-        network=everything,
+        peak=lambda precision, device: 1e12,
     )
+    metrics = train_phase(PHASES[kind], context)
     return {name: tensor.clone() for name, tensor in everything.state_dict().items()}, metrics
 
 

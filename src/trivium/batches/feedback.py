@@ -144,6 +144,7 @@ class WithBaseline:
     model: Any  # the policy in training: (batch, want) -> Output
     machine: Machine
     period: int = 1
+    live_flops: float = 0.0
 
     @torch.no_grad()
     def batch(self, step: int) -> list[Batch]:

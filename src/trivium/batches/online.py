@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
-from trivium.batches.context import Items, PhaseContext, Score
+from trivium.batches.context import Items, PhaseContext
 from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
 from trivium.batches.rows import BatchSharding
 from trivium.batches.served import Served
@@ -24,7 +24,9 @@ from trivium.model.scalar import Scalar
 from trivium.model.transformer import Transformer
 from trivium.objectives.ppo import gae
 from trivium.objectives.sequence import last_token
+from trivium.recipe.alignment import GrpoStage, OnlineStage, PpoStage
 from trivium.text.tokenizer import check_same
+from trivium.verify import VERIFIERS, Verifier
 from trivium.verify.refusal import refuses
 from trivium.verify.replies import repetition
 
@@ -39,7 +41,7 @@ Scored = Callable[[dict[str, Tensor], Any, set[str]], dict[str, Tensor]]
 class RewardFunction:
     """The reward of a reply: the reward model's number, the verifier's, or both added; less `unfinished` where it did not end."""
 
-    score: Score | None
+    score: Verifier | None
     model: Scalar | None
     unfinished: float = 0.0
 
@@ -88,6 +90,10 @@ class GroupValue:
     skip_truncated: bool
     rollouts: Rollouts | None = None
 
+    @property
+    def passes(self) -> int:
+        return int(self.reference is not None) + int(self.reward.model is not None)
+
     def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
         rewards = self.reward(rollout, self.rollouts.scored)
@@ -117,6 +123,11 @@ class CriticValue:
     gamma: float
     gae_lambda: float
     rollouts: Rollouts | None = None
+
+    @property
+    def passes(self) -> int:
+        """The reference, the critic, and the reward model where there is one."""
+        return 2 + int(self.reward.model is not None)
 
     def __call__(self, rollout: Rollout, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
         assert self.rollouts is not None
@@ -156,63 +167,66 @@ def measured(
     return found | {"tokens": float(lengths.mean()), "finished": float(np.mean(ended))}
 
 
-def _online(ctx: PhaseContext, value: GroupValue | CriticValue, group: int) -> Items:
-    """The phase's prompts and, for every layout of ranks, its rollouts."""
-    config: Any = ctx.config
+@dataclass(kw_only=True)
+class Asked(Items):
+    """Prompts that the policy replies to, and what its replies are worth."""
 
-    def prompts(split: str) -> Prompts:
-        records = list(read(ctx.data / split))
-        return Prompts.build(records, ctx.chat, ctx.length, config.max_new_tokens)
+    ctx: PhaseContext[OnlineStage]
+    value: GroupValue | CriticValue
+    group: int = 1
 
-    def rollouts(asked: Prompts, plan: BatchSharding, folder: str) -> Rollouts:
+    def ordered(self, sharding: BatchSharding, steps: int) -> Rollouts:
+        assert isinstance(self.train, Prompts)
+        self.value.rollouts = self._rollouts(self.train, sharding, "rollouts")
+        return self.value.rollouts
+
+    def measure(self) -> dict[str, float] | None:
+        """Reward, length, drift on held-out prompts; None where none are held out."""
+        ctx, config = self.ctx, self.ctx.config
+        if not any(True for _ in read(ctx.data / "heldout")):
+            return None
+        asked, size = _prompts(ctx, "heldout"), config.micro_batch or config.batch
+        rollouts = self._rollouts(asked, BatchSharding(ctx.seed, size * self.group, size), "measured")
+        return measured(rollouts, self.value.reward, self.value.reference, range(min(asked.count, HELDOUT)))
+
+    def _rollouts(self, asked: Prompts, sharding: BatchSharding, folder: str) -> Rollouts:
+        ctx, config = self.ctx, self.ctx.config
         return Rollouts(
             prompts=asked,
             network=ctx.network,
             chat=ctx.chat,
             machine=ctx.machine,
-            sharding=plan,
+            sharding=sharding,
             sampling=SamplingParams(config.temperature, config.top_p, config.max_new_tokens),
-            value=value,
+            value=self.value,
             folder=ctx.work / folder,
             emit=ctx.emit,
-            group=group,
+            group=self.group,
             minibatches=config.minibatches,
             updates=config.updates,
             staleness=config.staleness,
             truncate=config.importance_weight_cap,
-            finish=_whitened if getattr(config, "whiten", False) else lambda whole: whole,
+            finish=_whitened if isinstance(config, PpoStage) and config.whiten else lambda whole: whole,
             ahead_on=_usable(config.rollout_device),
             writer=Served.open(ctx, config.rollout_server) if config.rollout_server else None,
+            passes=self.value.passes,
         )
 
-    def online(plan: BatchSharding, steps: int) -> Rollouts:
-        value.rollouts = rollouts(train_prompts, plan, "rollouts")
-        return value.rollouts
 
-    def measure() -> dict[str, float]:
-        asked = prompts("heldout")
-        size = config.micro_batch or config.batch
-        plan = BatchSharding(ctx.seed, size * group, size)
-        return measured(
-            rollouts(asked, plan, "measured"), value.reward, value.reference, range(min(asked.count, HELDOUT))
-        )
-
-    train_prompts = prompts("train")
-    account = _account(ctx, train_prompts, memory(ctx, value))
-    has_heldout = any(True for _ in read(ctx.data / "heldout"))
-    return Items(
-        train_prompts,
-        None,
-        account,
-        online=online,
-        measure=measure if has_heldout else None,
-        repeats=group * config.updates,
-    )
+def _prompts(ctx: PhaseContext[OnlineStage], split: str) -> Prompts:
+    return Prompts.build(list(read(ctx.data / split)), ctx.chat, ctx.length, ctx.config.max_new_tokens)
 
 
-def _account(ctx: PhaseContext, prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
+def _asked(ctx: PhaseContext[OnlineStage], value: GroupValue | CriticValue, group: int) -> Items:
+    prompts = _prompts(ctx, "train")
+    account = _account(ctx, prompts, memory(ctx, value))
+    repeats = group * ctx.config.updates
+    return Asked(prompts, None, account, repeats, ctx=ctx, value=value, group=group)
+
+
+def _account(ctx: PhaseContext[OnlineStage], prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:
     """What the stage says of its prompts and its models, with a warning for prompts that are left out."""
-    config: Any = ctx.config
+    config = ctx.config
     if message := prompts.warning(ctx.length, config.max_new_tokens):
         ctx.emit({"event": "warning", "message": message})
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in held.items() if size)
@@ -243,16 +257,16 @@ def _usable(device: str | None) -> str | None:
     return device
 
 
-def _reward_function(ctx: PhaseContext) -> RewardFunction:
-    config: Any = ctx.config
+def _reward_function(ctx: PhaseContext[OnlineStage]) -> RewardFunction:
+    config = ctx.config
     folder = ctx.others.get("reward_model")
     model = scalar.load(folder, device=ctx.machine.device).eval() if folder else None
     if model is not None and folder is not None:
         check_same(ctx.chat.tokenizer, folder, "the reward model", rows=model.config.vocab_size)
-    return RewardFunction(ctx.score, model, config.unfinished)
+    return RewardFunction(VERIFIERS[config.reward] if config.reward else None, model, config.unfinished)
 
 
-def _frozen(ctx: PhaseContext) -> Reference:
+def _frozen(ctx: PhaseContext[OnlineStage]) -> Reference:
     """The reference: the checkpoint that the phase starts from. Where the policy is an adapter, that is the model without it."""
     if ctx.config.adapter is not None:
         return lora.Base(ctx.model)
@@ -265,7 +279,7 @@ def _of(reference: Reference, network: Any) -> Reference:
     return lora.Base(policy_of(network)) if isinstance(reference, lora.Base) else reference
 
 
-def memory(ctx: PhaseContext, value: GroupValue | CriticValue) -> dict[str, int]:
+def memory(ctx: PhaseContext[OnlineStage], value: GroupValue | CriticValue) -> dict[str, int]:
     """Bytes of weights that the policy, the reference, the reward model and the critic hold, each tensor counted once, and
     of what is trained, which comes with a gradient and two moments of its size."""
     found: dict[str, int] = {}
@@ -285,18 +299,18 @@ def memory(ctx: PhaseContext, value: GroupValue | CriticValue) -> dict[str, int]
     return found | {"trained": sum(p.numel() * p.element_size() for p in trained)}
 
 
-def group_rollouts(ctx: PhaseContext) -> Items:
+def group_rollouts(ctx: PhaseContext[GrpoStage]) -> Items:
     """GRPO: groups of replies to a prompt, scored by a verifier or a reward model."""
-    config: Any = ctx.config
+    config = ctx.config
     reference = _frozen(ctx)
     value = GroupValue(
         _reward_function(ctx), reference, config.group, config.loss != "dr_grpo", config.skip_truncated
     )
-    return _online(ctx, value, config.group)
+    return _asked(ctx, value, config.group)
 
 
-def critic_rollouts(ctx: PhaseContext) -> Items:
+def critic_rollouts(ctx: PhaseContext[PpoStage]) -> Items:
     """PPO: one reply to a prompt, a reward model, a critic."""
-    config: Any = ctx.config
+    config = ctx.config
     value = CriticValue(_reward_function(ctx), _frozen(ctx), config.kl, config.gamma, config.gae_lambda)
-    return _online(ctx, value, 1)
+    return _asked(ctx, value, 1)

@@ -29,6 +29,7 @@ from trivium.files import atomic_path
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion, complete
 from trivium.model.transformer import Transformer
+from trivium.plan import flops
 from trivium.seeds import derive, generator
 from trivium.text.chat import ChatTokenizer, Encoded
 from trivium.train.distributed import any_rank
@@ -136,7 +137,8 @@ with the rollout, its tensors and the network that wrote it."""
 
 @dataclass
 class Rollouts:
-    """Batches for the loop. `layout.batch` replies a step, `group` replies to a prompt, sets of `minibatches` batches."""
+    """`LiveBatches` for the loop. `sharding.batch` replies a step, `group` replies to a prompt, sets of
+    `minibatches` batches."""
 
     prompts: Prompts
     network: Any  # in training: the policy, or the policy and its critic
@@ -158,8 +160,15 @@ class Rollouts:
     ahead_on: str | None = (
         None  # the device on which sets are made ahead; None: where training is, before it goes on
     )
-
     writer: Writer | None = None  # None: the policy
+    passes: int = 0  # forward passes of models of this size that `value` makes over a reply
+
+    @property
+    def live_flops(self) -> float:
+        """A reply is written here (unless a server writes it), scored by the policy and valued, once for all its updates."""
+        forward = flops.forward(policy_of(self.network).config, self.prompts.length)
+        often = (0 if self.writer else 1) + 1 + self.passes
+        return forward * often * self.prompts.tokens_per_item * self.sharding.batch / self.updates
 
     def __post_init__(self) -> None:
         self.period = self.minibatches * self.updates

@@ -15,6 +15,7 @@ from trivium.generate.engine import generate
 from trivium.generate.sampling import SamplingParams
 from trivium.model import lora
 from trivium.model.transformer import Transformer
+from trivium.recipe.training import TrainingStage
 from trivium.seeds import derive
 from trivium.train.distributed import mesh, rank
 from trivium.train.parallel.state import gathered, whole
@@ -26,14 +27,14 @@ Said = list[dict[str, str]]
 """Prompts and what was said to them: [{prompt, text}]."""
 
 
-def sampler(ctx: PhaseContext) -> Callable[[], Said] | None:
+def sampler(ctx: PhaseContext[TrainingStage]) -> Callable[[], Said] | None:
     """What says the samples of a stage, or None where it wants none or has nothing to ask. All ranks call it together.
 
     It draws from numbers of its own, the same at every look, so training goes on as if it had not been called, and what
     changes from look to look is the model. Empty on all ranks but the first.
     """
     config = ctx.config.samples
-    if config is None or ctx.config.kind == "reward":
+    if config is None or ctx.config.scalar:
         return None
     shown = [_asked(ctx, text) for text in config.prompts] or _heldout(ctx, config.count)
     if not shown:
@@ -58,7 +59,7 @@ def sampler(ctx: PhaseContext) -> Callable[[], Said] | None:
     return say
 
 
-def _plain(ctx: PhaseContext) -> Transformer:
+def _plain(ctx: PhaseContext[TrainingStage]) -> Transformer:
     """The model in training as one that this rank can decode with alone: itself, unless its weights lie on several."""
     model = ctx.model
     if ctx.machine.float8:  # decoding is no work for float8: the same weights in a model without it
@@ -73,14 +74,14 @@ def _plain(ctx: PhaseContext) -> Transformer:
     return gathered(model)
 
 
-def _asked(ctx: PhaseContext, text: str) -> tuple[str, list[int]]:
+def _asked(ctx: PhaseContext[TrainingStage], text: str) -> tuple[str, list[int]]:
     """(what is shown, its ids) of a prompt of the recipe: the beginning of a document, or a user's words."""
-    if ctx.config.kind == "pretrain":
+    if ctx.config.rows == "documents":
         return text, ctx.chat.document(text)[:-1]
     return text, ctx.chat.prompt([{"role": "user", "content": text}])
 
 
-def _heldout(ctx: PhaseContext, count: int) -> list[tuple[str, list[int]]]:
+def _heldout(ctx: PhaseContext[TrainingStage], count: int) -> list[tuple[str, list[int]]]:
     """The first words of held-out documents, or held-out prompts: of as many files (so, sources) as there are."""
     try:
         files = records.files(ctx.data / "heldout")
@@ -92,7 +93,7 @@ def _heldout(ctx: PhaseContext, count: int) -> list[tuple[str, list[int]]]:
     return [_prompt(ctx, record) for record in islice(in_turn, count)]
 
 
-def _prompt(ctx: PhaseContext, record: Mapping[str, Any]) -> tuple[str, list[int]]:
+def _prompt(ctx: PhaseContext[TrainingStage], record: Mapping[str, Any]) -> tuple[str, list[int]]:
     if "text" in record:
         return _asked(ctx, " ".join(record["text"].split()[:WORDS]))
     turns = records.prompt_of(record)

@@ -13,6 +13,7 @@ from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion
 from trivium.model import hf, lora
 from trivium.recipe.alignment import RolloutServer
+from trivium.recipe.training import TrainingStage
 from trivium.train.distributed import first_rank_first, rank
 
 
@@ -23,12 +24,12 @@ class Served:
     DataError for a server that does not answer, and for one whose tokens are not the policy's.
     """
 
-    ctx: PhaseContext
+    ctx: PhaseContext[TrainingStage]
     remote: Remote
     reload: str | None
 
     @classmethod
-    def open(cls, ctx: PhaseContext, config: RolloutServer) -> Served:
+    def open(cls, ctx: PhaseContext[TrainingStage], config: RolloutServer) -> Served:
         return cls(ctx, Remote(Endpoint(**config.model_dump(exclude={"reload"}))), config.reload)
 
     def hand_over(self) -> None:

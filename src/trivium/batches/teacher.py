@@ -8,17 +8,19 @@ from typing import Any
 import torch
 
 from trivium.batches.chat import Conversations
-from trivium.batches.context import Items, PhaseContext, both_splits
+from trivium.batches.context import Items, PhaseContext, Rows, both_splits
 from trivium.batches.rollouts import Prompts, Rollouts
-from trivium.batches.rows import BatchSharding, Fixed, Shuffled
+from trivium.batches.rows import BatchSharding
 from trivium.corpus.records import read
 from trivium.errors import ArtifactError
 from trivium.generate.sampling import SamplingParams
 from trivium.model import hf
 from trivium.model.transformer import Transformer
+from trivium.plan import flops
+from trivium.recipe.alignment import DistillStage
 from trivium.seeds import unit
 from trivium.train.machine import Machine
-from trivium.types import Batch, Batches
+from trivium.types import Batch, Batches, LiveBatches
 
 
 @dataclass
@@ -29,6 +31,7 @@ class WithTeacher:
     teacher: Transformer
     machine: Machine
     period: int = 1
+    live_flops: float = 0.0
 
     @torch.no_grad()
     def batch(self, step: int) -> list[Batch]:
@@ -50,58 +53,64 @@ class Blend:
     """
 
     given: Batches
-    own: Batches
+    own: LiveBatches
     share: float
     sharding: BatchSharding
     period: int = 1
+
+    @property
+    def live_flops(self) -> float:
+        return self.share * self.own.live_flops
 
     def batch(self, step: int) -> list[Batch]:
         own = unit(self.sharding.seed, f"own/{step}") < self.share
         return list((self.own if own else self.given).batch(step))
 
 
-def taught(ctx: PhaseContext) -> Items:
-    """Documents or conversations with the teacher's logits; a share of the steps on the student's own replies."""
-    config: Any = ctx.config
-    teacher = hf.load(ctx.others["teacher"], device=ctx.machine.device).eval().requires_grad_(False)
-    if teacher.config.vocab_size != ctx.model.config.vocab_size:
-        raise ArtifactError(
-            f"the teacher has {teacher.config.vocab_size:,} tokens and the student {ctx.model.config.vocab_size:,}",
-            fix="distil between models with the same tokenizer",
-        )
+@dataclass(kw_only=True)
+class Taught(Items):
+    """Conversations with the teacher's logits; a share of the steps trains on the student's own replies."""
 
-    def build(split: str) -> Conversations:
-        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length)
+    ctx: PhaseContext[DistillStage]
+    teacher: Transformer
 
-    items = both_splits(build, ctx)
+    def ordered(self, sharding: BatchSharding, steps: int) -> Batches:
+        given, config = super().ordered(sharding, steps), self.ctx.config
+        if not config.on_policy:
+            return given
+        return Blend(given, self._own(sharding), config.on_policy, sharding)
 
-    def around(batches: Batches) -> Batches:
-        if config.on_policy and not isinstance(batches, Fixed):
-            batches = Blend(batches, own(), config.on_policy, plans[0])
-        return WithTeacher(batches, teacher, ctx.machine)
+    def live(self, batches: Batches, rows: Rows) -> Batches:
+        work = flops.forward(self.teacher.config, rows.length) * rows.tokens_per_item * self.ctx.config.batch
+        if isinstance(batches, LiveBatches):
+            work += batches.live_flops
+        return WithTeacher(batches, self.teacher, self.ctx.machine, live_flops=work)
 
-    plans: list[BatchSharding] = []
-
-    def online(plan: BatchSharding, steps: int) -> Batches:
-        plans.append(plan)
-        return Shuffled(items.train.count, items.train.item, plan)
-
-    def own() -> Rollouts:
-        records = list(read(ctx.data / "train"))
-        asked = Prompts.build(records, ctx.chat, ctx.length, config.max_new_tokens)
-        if message := asked.warning(ctx.length, config.max_new_tokens):
+    def _own(self, sharding: BatchSharding) -> Rollouts:
+        ctx, longest = self.ctx, self.ctx.config.max_new_tokens
+        asked = Prompts.build(list(read(ctx.data / "train")), ctx.chat, ctx.length, longest)
+        if message := asked.warning(ctx.length, longest):
             ctx.emit({"event": "warning", "message": message})
         return Rollouts(
             prompts=asked,
             network=ctx.model,
             chat=ctx.chat,
             machine=ctx.machine,
-            sharding=plans[0],
-            sampling=SamplingParams(1.0, 1.0, config.max_new_tokens),
+            sharding=sharding,
+            sampling=SamplingParams(1.0, 1.0, longest),
             value=lambda rollout, tensors, network: {},
             folder=ctx.work / "rollouts",
             emit=ctx.emit,
         )
 
-    items.around, items.online = around, online
-    return items
+
+def taught(ctx: PhaseContext[DistillStage]) -> Items:
+    """Conversations with a teacher's logits. ArtifactError where the teacher counts other tokens than the student."""
+    teacher = hf.load(ctx.others["teacher"], device=ctx.machine.device).eval().requires_grad_(False)
+    if teacher.config.vocab_size != ctx.model.config.vocab_size:
+        raise ArtifactError(
+            f"the teacher has {teacher.config.vocab_size:,} tokens and the student {ctx.model.config.vocab_size:,}",
+            fix="distil between models with the same tokenizer",
+        )
+    items = both_splits(lambda split: Conversations.build(read(ctx.data / split), ctx.chat, ctx.length), ctx)
+    return Taught(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,7 @@ class Distill:
     """
 
     wants = frozenset({"logits", "logp"})
+    unit: Final = "token"
 
     def __init__(self, divergence: Divergence, temperature: float, mix: float, share: float = 1.0) -> None:
         self.divergence, self.temperature, self.mix, self.share = divergence, temperature, mix, share

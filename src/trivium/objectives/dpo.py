@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,6 +61,7 @@ class Dpo:
     """
 
     wants = frozenset({"logp"})
+    unit: Final = "pair"
 
     def __init__(
         self,

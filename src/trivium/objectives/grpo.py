@@ -56,8 +56,12 @@ class Grpo:
         self.clip_epsilon, self.clip_epsilon_high, self.beta = clip_epsilon, clip_epsilon_high, beta
         self.wants = frozenset({"logp"})
 
+    @property
+    def unit(self) -> Literal["token", "reply"]:
+        return "token" if self.normalisation == "dapo" else "reply"
+
     def weight(self, batch: Batch) -> Tensor:
-        if self.normalisation == "dapo":
+        if self.unit == "token":
             return batch["loss_mask"].sum()
         return (batch["loss_mask"].sum(-1) > 0).float().sum()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,7 @@ class Kto:
     """
 
     wants = frozenset({"logp"})
+    unit: Final = "reply"
 
     def __init__(self, beta: float, desirable: float = 1.0, undesirable: float = 1.0) -> None:
         self.beta, self.desirable, self.undesirable = beta, desirable, undesirable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from torch import Tensor
 
 from trivium.objectives.sequence import shifted_log_probs
@@ -28,6 +30,7 @@ class NextToken:
     """
 
     wants: frozenset[str] = frozenset({"logp"})
+    unit: Final = "token"
     z_loss: float = 0.0
 
     def __init__(self, z_loss: float = 0.0) -> None:

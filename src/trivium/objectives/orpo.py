@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,6 +31,7 @@ class Orpo:
     """Sum of `orpo_loss` over the batch's pairs; the unit of weight is one pair. Wants `logp`."""
 
     wants = frozenset({"logp"})
+    unit: Final = "pair"
 
     def __init__(self, beta: float) -> None:
         self.beta = beta

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,7 @@ class Ppo:
     """
 
     wants = frozenset({"logp", "values", "entropy"})
+    unit: Final = "token"
 
     def __init__(
         self, clip_epsilon: float, value_clip: float | None, value_weight: float, entropy_weight: float = 0.0

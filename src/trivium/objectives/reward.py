@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +32,7 @@ class Reward:
     """
 
     wants = frozenset({"values"})
+    unit: Final = "pair"
 
     def __init__(self, margin: float = 0.0, centring: float = 0.0) -> None:
         self.margin, self.centring = margin, centring

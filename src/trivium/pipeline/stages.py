@@ -10,6 +10,7 @@ from typing import Any
 
 from trivium import files
 from trivium.pipeline.contract import Context, Registry
+from trivium.recipe.models import TRAINING
 
 
 @dataclass(frozen=True)
@@ -173,15 +174,7 @@ STAGES: Registry = {
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(2, _import, _import_identity),
-    "pretrain": Kind(2, _train),
-    "sft": Kind(1, _train),
-    "dpo": Kind(1, _train),
-    "reward": Kind(1, _train),
-    "kto": Kind(2, _train),
-    "ppo": Kind(1, _train),
-    "grpo": Kind(1, _train),
-    "distill": Kind(1, _train),
-    "orpo": Kind(1, _train),
+    **{kind: Kind(stage.version, _train) for kind, stage in TRAINING.items()},
     "evaluate": Kind(4, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),

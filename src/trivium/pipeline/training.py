@@ -11,40 +11,42 @@ from trivium.pipeline.contract import Context
 def train_here(ctx: Context) -> dict[str, Any]:
     """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
     from trivium import imports
+    from trivium.assembly import train_phase
+    from trivium.batches.context import PhaseContext
     from trivium.corpus.shards import place
     from trivium.model import lora, scalar
-    from trivium.phases import PHASES, train_phase
+    from trivium.phases import PHASES
     from trivium.plan.machine import measured_peak
     from trivium.train import distributed
     from trivium.train.parallel.state import gathered, whole
 
     model, chat = start(ctx)
-    network = PHASES[ctx.config.kind].network(model, ctx.config)
-    store = ctx.work.parent.parent
-    metrics = train_phase(
-        ctx.config,
+    phase, config = PHASES[ctx.config.kind], ctx.config
+    network = phase.network(model, config)
+    store, data = ctx.work.parent.parent, ctx.inputs[config.data]
+    phase_context = PhaseContext(
+        config=config,
         model=model,
-        chat_tokenizer=chat,
-        data=ctx.inputs[ctx.config.data].path,
+        network=network,
+        chat=chat,
+        data=data.path,
         work=ctx.work,
         seed=ctx.seed,
         emit=ctx.emit,
+        others={
+            field: ctx.inputs[name].path
+            for field in ("reward_model", "teacher")
+            if (name := getattr(config, field, None)) is not None
+        },
+        tokens=place(store / "tokens", data.fingerprint, chat) if config.rows == "documents" else None,
         peak=lambda precision, device: measured_peak(
             precision,
             device,
             cache=store / "machine.json",
             tell=lambda message: ctx.emit({"event": "message", "message": message}),
         ),
-        others={
-            field: ctx.inputs[name].path
-            for field in ("reward_model", "teacher")
-            if (name := getattr(ctx.config, field, None)) is not None
-        },
-        network=network,
-        tokens=place(store / "tokens", ctx.inputs[ctx.config.data].fingerprint, chat)
-        if ctx.config.kind == "pretrain"
-        else None,
     )
+    metrics = train_phase(phase, phase_context)
     if isinstance(network, scalar.Scalar):
         if ctx.config.adapter is not None:
             metrics["trained_parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)

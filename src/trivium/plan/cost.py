@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
-from trivium.recipe.alignment import DistillStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.evaluation import EvaluateStage
@@ -20,7 +19,7 @@ from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
 from trivium.recipe.parallel import Parallel
-from trivium.recipe.training import Aligned, PretrainStage, TrainingStage
+from trivium.recipe.training import PretrainStage, TrainingStage
 
 TRAINING_UTILISATION = 0.4
 """Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""
@@ -28,24 +27,6 @@ GENERATION_UTILISATION = 0.03
 """The same for generating: a token a step reads every weight, so memory decides and not arithmetic."""
 CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
-
-FORWARDS = {
-    "pretrain": 3,
-    "sft": 3,
-    "orpo": 3,
-    "reward": 3,
-    "dpo": 4,
-    "kto": 5,
-    "ppo": 12,
-    "grpo": 6,
-    "distill": 4,
-}
-"""Forward passes' worth of work per token: one forward, a backward of two, for dpo one of the reference;
-ppo has a critic of its own, and ppo and grpo score their replies again before they learn from them."""
-PACKED = frozenset({"pretrain", "sft"})
-"""Kinds whose rows are filled up, so that tokens follow from characters."""
-ROWS_PER_ITEM = {"dpo": 2, "orpo": 2, "reward": 2}
-"""A preference pair is two rows."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +90,7 @@ def _training(
     parallel, held = _memory(config, context, stage)
     if tokens is None:
         return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
-    operations = tokens * FORWARDS.get(stage.kind, 3) * flops.forward(config, context)
+    operations = tokens * stage.forwards * flops.forward(config, context)
     minutes = _minutes(operations, peak, TRAINING_UTILISATION)
     return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held)
 
@@ -123,7 +104,7 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
     needed = memory.training(
         config,
         parallel,
-        rows=rows * ROWS_PER_ITEM.get(stage.kind, 1),
+        rows=rows * stage.rows_per_item(),
         context=context,
         bf16=stage.precision in ("bf16", "float8"),
         recompute=stage.recompute == "blocks",
@@ -140,10 +121,9 @@ def _tokens(
         return stage.tokens, ""
     if stage.steps is not None:
         return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
-    assert isinstance(stage, PretrainStage | Aligned | DistillStage)
     data = look.get(stage.data, DataStage)
     known = characters.get(stage.data)
-    if known is not None and stage.epochs is not None and stage.kind in PACKED:
+    if known is not None and stage.epochs is not None and stage.rows in ("documents", "replies"):
         return stage.epochs * known / CHARACTERS_PER_TOKEN, f"at {CHARACTERS_PER_TOKEN:g} characters a token"
     if data is None or data.size is None or stage.epochs is None:
         return None, f"unknown until {stage.data} has run"
@@ -152,7 +132,7 @@ def _tokens(
             stage.epochs * data.size / CHARACTERS_PER_TOKEN,
             f"at {CHARACTERS_PER_TOKEN:g} characters a token",
         )
-    rows = data.size * ROWS_PER_ITEM.get(stage.kind, 1)
+    rows = data.size * stage.rows_per_item()
     return stage.epochs * rows * context, "at most: rows end with their reply"
 
 

@@ -8,12 +8,14 @@ from pydantic import Field
 
 from trivium.recipe.base import Name, Strict, how
 from trivium.recipe.network import ModelShape
-from trivium.recipe.training import Aligned, TrainingStage
+from trivium.recipe.training import Aligned, Rows, TrainingStage
 
 
 class PreferenceStage(Aligned):
     """Fields of the alignment phases."""
 
+    formats: ClassVar[tuple[str, ...]] = ("preferences",)
+    rows: ClassVar[Rows] = "pairs"
     allow_base: bool = False
     """Align straight on a pre-trained base, without supervised fine-tuning in between."""
 
@@ -22,6 +24,8 @@ class DpoStage(PreferenceStage):
     """Direct preference optimisation against a frozen reference (its `init`), Rafailov et al. 2023."""
 
     kind: Literal["dpo"]
+    forwards: ClassVar[int] = 4
+    frozen_reference: ClassVar[bool] = True
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the pull towards the reference: larger stays closer."""
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
@@ -47,6 +51,11 @@ class KtoStage(PreferenceStage):
     """Kahneman-Tversky optimisation, Ethayarajh et al. 2024: single replies marked good or bad; pairs give one of each."""
 
     kind: Literal["kto"]
+    version: ClassVar[int] = 2
+    formats: ClassVar[tuple[str, ...]] = ("feedback", "preferences")
+    rows: ClassVar[Rows] = "marked"
+    forwards: ClassVar[int] = 5
+    frozen_reference: ClassVar[bool] = True
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Strength of the pull towards the reference."""
     desirable: Annotated[float, Field(gt=0)] = 1.0
@@ -58,6 +67,7 @@ class RewardStage(PreferenceStage):
     """A reward model by Bradley-Terry on preference pairs, for ppo, grpo and best-of-n."""
 
     kind: Literal["reward"]
+    scalar: ClassVar[bool] = True
     margin: Annotated[float, Field(ge=0)] = 0.0
     """How far apart the two replies of a pair should be, at least."""
     centring: Annotated[float, Field(ge=0)] = 0.01
@@ -89,6 +99,9 @@ class OnlineStage(PreferenceStage):
     """Fields of the phases that train on the policy's own replies. A step holds `batch` replies."""
 
     references: ClassVar[tuple[str, ...]] = ("init", "data", "tokenizer", "reward_model")
+    formats: ClassVar[tuple[str, ...]] = ("conversations",)
+    rows: ClassVar[Rows] = "rollouts"
+    frozen_reference: ClassVar[bool] = True
     reward_model: Name | None = None
     """The reward stage that scores replies."""
     reward: Literal["reasoning", "exact"] | None = None
@@ -121,6 +134,8 @@ class PpoStage(OnlineStage):
     """Proximal policy optimisation against a reward model, Schulman et al. 2017; Ouyang et al. 2022."""
 
     kind: Literal["ppo"]
+    forwards: ClassVar[int] = 12
+    """The critic is trained too, and both score the replies before they learn from them."""
     kl: Annotated[float, Field(ge=0)] = 0.05
     """Price of a nat of distance from the reference, taken off each token's reward."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -139,6 +154,7 @@ class GrpoStage(OnlineStage):
     """Group-relative policy optimisation, Shao et al. 2024: groups of replies to a prompt instead of a critic."""
 
     kind: Literal["grpo"]
+    forwards: ClassVar[int] = 6
     group: Annotated[int, Field(ge=2)] = 8
     """Replies to each prompt; must divide `batch`."""
     loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
@@ -155,6 +171,10 @@ class DistillStage(TrainingStage):
     """Learning from a teacher's probabilities, Hinton et al. 2015; with the student's own replies, Agarwal et al. 2024."""
 
     kind: Literal["distill"]
+    formats: ClassVar[tuple[str, ...]] = ("conversations",)
+    rows: ClassVar[Rows] = "taught"
+    forwards: ClassVar[int] = 4
+    needs_init: ClassVar[bool] = False
     references: ClassVar[tuple[str, ...]] = ("init", "data", "teacher")
     teacher: Name
     """The checkpoint that is learned from; it has the student's tokenizer."""

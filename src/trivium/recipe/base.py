@@ -27,5 +27,7 @@ class StageBase(Strict):
     kind: str
     references: ClassVar[tuple[str, ...]] = ()
     """Fields that hold the name (or a list of names) of another stage."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """What the data stage that `data` names may hold; empty: whatever it holds."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """The stage's own, where it is not the recipe's: to repeat one stage with other random numbers and nothing else."""

@@ -66,6 +66,7 @@ class TokenizerStage(StageBase):
     """Trains a byte-level BPE tokenizer (any text round-trips exactly; digits stay single)."""
 
     kind: Literal["tokenizer"]
+    formats: ClassVar[tuple[str, ...]] = ("documents",)
     references: ClassVar[tuple[str, ...]] = ("data",)
     data: Name
     vocab_size: Annotated[Count, Field(ge=300)] = 4096

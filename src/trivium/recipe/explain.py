@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from trivium.errors import RecipeError
+from trivium.recipe.alignment import PreferenceStage
 from trivium.recipe.lines import Lines, Path, dotted, listed, nearest
+from trivium.recipe.models import STAGES
 from trivium.recipe.names import meant
-from trivium.recipe.shape import SOURCES, STAGES, class_at, value_at
+from trivium.recipe.shape import SOURCES, class_at, value_at
 
 _REFERENCE = frozenset({"reference", "reference_model", "ref_model", "ref"})
 _LISTS = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "string_type": "text"}
@@ -68,19 +70,20 @@ def _help(path: Path, raw: Any) -> str:
 def _unknown_key(path: Path, raw: Any) -> tuple[str, str]:
     owner, key = class_at(raw, path[:-1]), str(path[-1])
     kind = (value_at(raw, path[:-1]) or {}).get("kind", "")
-    if key == "reward_model" and kind in ("dpo", "orpo"):
-        return (
-            f"`reward_model` was given to {kind}, which has none",
-            f"remove it: {kind} learns from the preference pairs in `data` directly, without a reward model;"
-            " the kind that trains against a reward model is `ppo`",
-        )
-    if key in _REFERENCE and kind == "dpo":
-        return (
-            f"`{key}` was given to dpo",
-            "remove it: the frozen reference of dpo is always its `init` checkpoint",
-        )
-    if key in _REFERENCE and kind == "orpo":
-        return f"`{key}` was given to orpo", "remove it: orpo works without a reference model"
+    if owner is not None and issubclass(owner, PreferenceStage):
+        if key == "reward_model":
+            return (
+                f"`reward_model` was given to {kind}, which has none",
+                f"remove it: {kind} learns from the {' or '.join(owner.formats)} in `data` directly, without a reward model;"
+                " the kinds that train against a reward model are `ppo` and `grpo`",
+            )
+        if key in _REFERENCE and owner.frozen_reference:
+            return (
+                f"`{key}` was given to {kind}",
+                f"remove it: the frozen reference of {kind} is always its `init` checkpoint",
+            )
+        if key in _REFERENCE:
+            return f"`{key}` was given to {kind}", f"remove it: {kind} works without a reference model"
     valid = list(owner.model_fields) if owner else []
     said = f" of kind {kind}" if kind else ""
     thing = {2: "stage"}.get(len(path) - 1, "mapping") if path[0] == "stages" else "recipe"
@@ -88,7 +91,7 @@ def _unknown_key(path: Path, raw: Any) -> tuple[str, str]:
 
 
 def _kind(path: Path, raw: Any) -> tuple[str, str, Path]:
-    kinds = SOURCES if "sources" in path else STAGES
+    kinds: list[str] = list(SOURCES if "sources" in path else STAGES)
     thing = "source" if "sources" in path else "stage"
     kind = value_at(raw, (*path, "kind"))
     if kind is None:

@@ -41,6 +41,10 @@ class PlugIn:
     model: type[Strict]
     entry: metadata.EntryPoint
 
+    def implementation(self) -> Any:
+        """What carries the kind out; imported now."""
+        return self.model.implementation()  # type: ignore[attr-defined]
+
     def provenance(self) -> dict[str, str]:
         """The distribution, its version and the SHA-256 over its files: what an artifact made with it is known by."""
         assert self.entry.dist is not None

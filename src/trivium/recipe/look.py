@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from trivium.errors import RecipeError
-from trivium.recipe.alignment import DistillStage
 from trivium.recipe.base import StageBase
 from trivium.recipe.data import DataStage
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.models import Recipe
-from trivium.recipe.training import Aligned, ImportStage, PretrainStage, TrainingStage
+from trivium.recipe.training import ImportStage, PretrainStage, TrainingStage
 
 S = TypeVar("S", bound=StageBase)
 
@@ -68,9 +67,7 @@ class Look:
         """The data stages that a model has learnt from, through all its ancestors."""
         found: dict[str, DataStage] = {}
         for _, stage in self.ancestry(name):
-            if isinstance(stage, PretrainStage | Aligned | DistillStage) and (
-                data := self.get(stage.data, DataStage)
-            ):
+            if isinstance(stage, TrainingStage) and (data := self.get(stage.data, DataStage)):
                 found[stage.data] = data
         return found
 

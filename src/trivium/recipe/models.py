@@ -5,53 +5,42 @@ The classes live by step of the pipeline: `sources`, `data`, `training`, `synthe
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_origin
 
 from pydantic import Field
 
-from trivium.recipe.alignment import (
-    DistillStage,
-    DpoStage,
-    GrpoStage,
-    KtoStage,
-    OrpoStage,
-    PpoStage,
-    RewardStage,
-)
-from trivium.recipe.base import Name, Strict
-from trivium.recipe.data import DataStage, TokenizerStage
-from trivium.recipe.deployment import QuantizeStage, ReleaseStage
-from trivium.recipe.evaluation import EvaluateStage
-from trivium.recipe.synthesis import SynthesizeStage
-from trivium.recipe.training import ImportStage, PretrainStage, SftStage, TrainingStage
+from trivium.recipe import alignment, data, deployment, evaluation, synthesis, training
+from trivium.recipe.base import Name, StageBase, Strict
+from trivium.recipe.kinds import added, kind_of, union
+from trivium.recipe.training import ImportStage, TrainingStage
 
-Stage = Annotated[
-    DataStage
-    | SynthesizeStage
-    | TokenizerStage
-    | ImportStage
-    | PretrainStage
-    | SftStage
-    | DpoStage
-    | OrpoStage
-    | KtoStage
-    | RewardStage
-    | PpoStage
-    | GrpoStage
-    | DistillStage
-    | EvaluateStage
-    | QuantizeStage
-    | ReleaseStage,
-    Field(discriminator="kind"),
+_OWN: list[type[StageBase]] = [
+    model
+    for module in (data, synthesis, training, alignment, evaluation, deployment)
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, StageBase) and model.__module__ == module.__name__
+    if get_origin(model.model_fields["kind"].annotation) is Literal
 ]
+STAGES: dict[str, type[StageBase]] = {kind_of(model): model for model in _OWN}
+STAGES |= added("trivium.objectives", TrainingStage, STAGES)
+"""Kind -> its model, in the order of the pipeline, those of other packages last."""
 
+if TYPE_CHECKING:
+    Stage = StageBase
+else:
+    Stage = union("trivium.objectives", TrainingStage, *_OWN)
 
-TRAINING: tuple[str, ...] = tuple(
-    get_args(stage.model_fields["kind"].annotation)[0]
-    for stage in get_args(get_args(Stage)[0])
-    if issubclass(stage, TrainingStage)
+TRAINING: dict[str, type[TrainingStage]] = {
+    kind: stage for kind, stage in STAGES.items() if issubclass(stage, TrainingStage)
+}
+"""The kinds of stages that train a model."""
+
+CHECKPOINTS = frozenset(
+    kind
+    for kind, stage in STAGES.items()
+    if stage is ImportStage or (issubclass(stage, TrainingStage) and not stage.scalar)
 )
-"""Kinds of stages that train a model, in the order of the pipeline."""
+"""Kinds whose artifact is a model that training can start from."""
 
 
 class Recipe(Strict):

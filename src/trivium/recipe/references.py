@@ -7,9 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from trivium.recipe.lines import Path
-
-CHECKPOINTS = frozenset({"import", "pretrain", "sft", "dpo", "orpo", "kto", "ppo", "grpo", "distill"})
-"""Kinds whose artifact is a model that training can start from."""
+from trivium.recipe.models import CHECKPOINTS
 
 _MODELS = CHECKPOINTS | {"quantize"}
 _WANTED: dict[str, frozenset[str]] = {

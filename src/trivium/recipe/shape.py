@@ -6,8 +6,9 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from trivium.recipe.base import Strict
+from trivium.recipe.kinds import kind_of
 from trivium.recipe.lines import Path
-from trivium.recipe.models import Recipe, Stage
+from trivium.recipe.models import Recipe
 from trivium.recipe.sources import Source
 
 
@@ -20,13 +21,7 @@ def _members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _by_kind(union: Any) -> dict[str, type[Strict]]:
-    """An annotated union of models, told apart by `kind` -> {kind: model}."""
-    return {get_args(member.model_fields["kind"].annotation)[0]: member for member in _members(union)}
-
-
-STAGES = _by_kind(Stage)
-SOURCES = _by_kind(Source)
+SOURCES: dict[str, type[Strict]] = {kind_of(model): model for model in _members(Source)}
 
 
 def value_at(raw: Any, path: Path) -> Any:

@@ -103,6 +103,7 @@ class SynthesizeStage(StageBase):
     """Has a teacher write training data, and keeps what a verifier accepts. The artifact is one of data like any other."""
 
     kind: Literal["synthesize"]
+    formats: ClassVar[tuple[str, ...]] = ("conversations", "preferences")
     references: ClassVar[tuple[str, ...]] = ("data", "decontaminate")
     method: Literal["cot", "best_of_n", "self_instruct", "preferences", "critique"]
     """cot: worked answers that the verifier accepts; best_of_n: the best reply to each prompt; self_instruct: new

@@ -46,9 +46,32 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 """Of a running mean that is kept at each step: 1 would keep all of it for ever."""
 
 
-class TrainingStage(StageBase):
-    """Fields that every phase shares."""
+Rows = Literal["documents", "replies", "pairs", "marked", "rollouts", "taught"]
 
+
+class TrainingStage(StageBase):
+    """Fields that every phase shares; and, beside them, what is known of a kind without computing."""
+
+    version: ClassVar[int] = 1
+    """Raised when the same recipe would give another artifact."""
+    rows: ClassVar[Rows] = "replies"
+    """Shape of the batches. documents and replies: rows of tokens, the former filled up; pairs: two rows each, the chosen and the
+    rejected reply; marked: replies with a label; rollouts: the policy's own replies; taught: rows with a teacher's logits."""
+    forwards: ClassVar[int] = 3
+    """Work for a token in forward passes of the model: one, a backward pass of two, and what the kind does beside them."""
+    frozen_reference: ClassVar[bool] = False
+    """Whether the frozen start (`init`) is needed beside the policy."""
+    scalar: ClassVar[bool] = False
+    """Whether what is made gives numbers for replies, and is no language model that can be gone on from."""
+    needs_init: ClassVar[bool] = True
+    """Whether there has to be a checkpoint to start from."""
+
+    @classmethod
+    def rows_per_item(cls) -> int:
+        """A preference pair is two rows."""
+        return 2 if cls.rows == "pairs" else 1
+
+    data: Name
     duration_fields: ClassVar[tuple[str, ...]] = ("tokens", "steps", "epochs")
     tokens: Count | None = None
     """Length of training in tokens (rows x context x steps). Exactly one of tokens, steps, epochs."""
@@ -134,8 +157,11 @@ class PretrainStage(TrainingStage):
     """Next-token prediction on packed documents."""
 
     kind: Literal["pretrain"]
+    version: ClassVar[int] = 2
+    formats: ClassVar[tuple[str, ...]] = ("documents",)
+    rows: ClassVar[Rows] = "documents"
+    needs_init: ClassVar[bool] = False
     references: ClassVar[tuple[str, ...]] = ("init", "data", "tokenizer")
-    data: Name
     tokenizer: Name
     model: ModelShape = ModelShape()
     init: Name | None = None
@@ -150,7 +176,6 @@ class Aligned(TrainingStage):
     references: ClassVar[tuple[str, ...]] = ("init", "data", "tokenizer")
     init: Name | None = None
     """The checkpoint to start from: weights only."""
-    data: Name
     tokenizer: Name | None = None
     """The tokenizer is the one of `init`; naming it here makes sure of that."""
 
@@ -159,6 +184,7 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    formats: ClassVar[tuple[str, ...]] = ("conversations",)
     learn: Literal["all", "last"] = "all"
     """Which of the assistant's turns carry loss: all (each as much as its `weight` says, 1 if it has none), or only the last."""
     z_loss: Annotated[float, Field(ge=0)] = 0.0

@@ -13,8 +13,8 @@ from trivium.recipe import traps_data, traps_evaluation, traps_parallel, traps_t
 from trivium.recipe.alignment import DistillStage, GrpoStage, OnlineStage, PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
-from trivium.recipe.models import Recipe
-from trivium.recipe.references import CHECKPOINTS, references, wanted
+from trivium.recipe.models import CHECKPOINTS, Recipe
+from trivium.recipe.references import references, wanted
 from trivium.recipe.training import Aligned, PretrainStage
 
 Found = Iterator[RecipeError]

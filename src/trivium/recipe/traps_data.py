@@ -16,20 +16,6 @@ from trivium.recipe.synthesis import SynthesizeStage
 
 Found = Iterator[RecipeError]
 
-FORMAT_OF_STAGE = {
-    "pretrain": ("documents",),
-    "tokenizer": ("documents",),
-    "sft": ("conversations",),
-    "distill": ("conversations",),
-    "ppo": ("conversations",),
-    "grpo": ("conversations",),
-    "dpo": ("preferences",),
-    "orpo": ("preferences",),
-    "reward": ("preferences",),
-    "kto": ("feedback", "preferences"),
-    "synthesize": ("conversations", "preferences"),
-}
-
 
 def no_sources(look: Look) -> Found:
     for name, stage in look.each(DataStage):
@@ -113,7 +99,7 @@ def wrong_format(look: Look) -> Found:
     """A stage or suite whose data stage has another format than it learns from or measures."""
     for name, stage in look.recipe.stages.items():
         needs: list[tuple[Path, str | None, tuple[str, ...] | None, str]] = [
-            (("data",), getattr(stage, "data", None), FORMAT_OF_STAGE.get(stage.kind), stage.kind)
+            (("data",), getattr(stage, "data", None), type(stage).formats, stage.kind)
         ]
         if isinstance(stage, EvaluateStage):
             needs = [
@@ -189,10 +175,11 @@ def evaluated_without_heldout(look: Look) -> Found:
 
 def nothing_to_train_on(look: Look) -> Found:
     for name, stage in look.recipe.stages.items():
-        data = look.get(getattr(stage, "data", None), DataStage)
+        target = getattr(stage, "data", None)
+        data = look.get(target, DataStage)
         if data and data.heldout == 1:
             yield look.error(
-                f"`{stage.data}` holds everything out (heldout: 1), so there is nothing to train on",  # type: ignore[union-attr]
+                f"`{target}` holds everything out (heldout: 1), so there is nothing to train on",
                 name,
                 "data",
                 fix="lower its `heldout`, or train on another data stage",

@@ -1,0 +1,163 @@
+"""One phase from its row of the table to its metrics: open the data, lay the model out, make batches, train, measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trivium.batches.context import Items, Phase, PhaseContext
+from trivium.batches.rows import BatchSharding
+from trivium.batches.samples import sampler
+from trivium.errors import ArtifactError, DataError
+from trivium.files import read_json, write_json
+from trivium.plan import flops
+from trivium.recipe.training import TrainingStage
+from trivium.seeds import seed_torch
+from trivium.train import float8
+from trivium.train.distributed import first_rank_first, layout, mesh
+from trivium.train.loop import train
+from trivium.train.parallel.apply import check, cut, parallelise
+from trivium.train.parallel.pipeline import Pipeline, Stage
+from trivium.train.run import Passes, Run
+from trivium.types import LiveBatches, Objective
+
+Context = PhaseContext[Any]
+
+
+def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
+    """Trains `ctx.model` in place, going on from `ctx.work` if an earlier try left a checkpoint there. Returns the metrics."""
+    with first_rank_first():
+        items = phase.batches(ctx)
+    steps, tokens_per_step = _duration(ctx, items)
+    ctx.emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
+    objective = phase.objective(ctx.config)
+    sharding = _sharding(ctx)
+    pipeline = _lay_out(ctx, items, objective, sharding)
+    run = _run(ctx, items, objective, pipeline, sharding, steps, tokens_per_step)
+    before = _once(ctx, "before", items.measure)
+    result = train(run)
+    if before is not None:
+        result |= {"before": before, "after": items.measure()}
+        ctx.emit({"event": "validation", **result["after"]})
+    seconds = result["seconds_per_step"]
+    return result | {
+        "tokens_per_second": tokens_per_step / seconds if seconds else None,
+        "tokens": steps * tokens_per_step,
+        "data": items.account,
+        "precision": ctx.machine.precision,
+    }
+
+
+def steps_of(config: TrainingStage, items: int, tokens_per_item: float) -> int:
+    """Optimizer steps for the duration that the stage asks for; at least one."""
+    if config.steps is not None:
+        return config.steps
+    if config.tokens is not None:
+        return max(1, round(config.tokens // (config.batch * tokens_per_item)))
+    assert config.epochs is not None
+    return max(1, round(config.epochs * items / config.batch))
+
+
+def _duration(ctx: Context, items: Items) -> tuple[int, int]:
+    """(optimizer steps, tokens in each)."""
+    count, each = items.train.count * items.repeats, items.train.tokens_per_item
+    _check_sizes(ctx, round(count * each))
+    return steps_of(ctx.config, count, each), round(ctx.config.batch * each)
+
+
+def _sharding(ctx: Context) -> BatchSharding:
+    """What this rank sees of each batch."""
+    rank, world = layout()
+    micro = ctx.config.micro_batch or ctx.config.batch // world
+    return BatchSharding(ctx.seed, ctx.config.batch, micro, rank, world)
+
+
+def _lay_out(ctx: Context, items: Items, objective: Objective, sharding: BatchSharding) -> Passes | None:
+    """The model over the ranks; what runs its passes where layers lie on several of them."""
+    model, config, machine, grid = ctx.model, ctx.config, ctx.machine, mesh()
+    ctx.network.to(machine.device).train()
+    # a checkpoint that the run goes on from has the generator's state of then
+    seed_torch(ctx.seed, "dropout")
+    model.recompute = config.recompute == "blocks"
+    check(model.config, grid, items.train.length)
+    if machine.float8:
+        rows = sharding.micro * config.rows_per_item()
+        float8.check_rows(rows * items.train.length // grid.size("context"))
+        float8.convert(model)
+    root = parallelise(model, grid, bf16=machine.bf16)
+    return Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None
+
+
+def _run(
+    ctx: Context,
+    items: Items,
+    objective: Objective,
+    pipeline: Passes | None,
+    sharding: BatchSharding,
+    steps: int,
+    tokens_per_step: int,
+) -> Run:
+    """What the loop is given: the batches of this rank, and how much work they are."""
+    config, model, machine = ctx.config, ctx.model, ctx.machine
+    batches = items.live(items.ordered(sharding, steps), items.train)
+    validation, sources = items.validation(sharding.micro)
+    per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
+    live = batches.live_flops if isinstance(batches, LiveBatches) else 0.0
+    return Run(
+        model=ctx.network,
+        objective=objective,
+        pipeline=pipeline,
+        batches=cut(model, batches),
+        steps=steps,
+        config=config,
+        machine=machine,
+        folder=ctx.work / "checkpoints",
+        emit=ctx.emit,
+        validation=cut(model, validation) if validation else None,
+        sources=sources,
+        sample=sampler(ctx),
+        flops_per_step=per_token * tokens_per_step + live,
+        live_flops=live,
+        work=lambda tokens, squares: flops.step(model.config, tokens, squares, frozen=config.adapter is not None),
+        peak=ctx.peak(machine.precision, machine.device),
+    )
+
+
+def _once(ctx: Context, name: str, measure: Callable[[], dict[str, float] | None]) -> dict[str, float] | None:
+    """What is measured once: a resumed run finds it in `work`."""
+    path = ctx.work / f"{name}.json"
+    if not path.exists():
+        found = measure()
+        if found is None:
+            return None
+        write_json(path, found)
+    kept: dict[str, float] = read_json(path)
+    return kept
+
+
+def _check_sizes(ctx: Context, available: int) -> None:
+    """What would go wrong only inside the first steps, or without a word. ArtifactError for ids that the model has not."""
+    config = ctx.config
+    known, given = ctx.model.config.vocab_size, ctx.chat.vocab_size
+    if given > known:
+        raise ArtifactError(
+            f"the tokenizer has {given} ids and the checkpoint's embeddings hold {known}",
+            fix="start from a checkpoint that was trained with this tokenizer",
+        )
+    if config.tokens is not None and config.tokens > available:
+        times = config.tokens / available
+        if times > config.max_epochs:
+            raise DataError(
+                f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it would be read "
+                f"{times:.3g} times, and `max_epochs` is {config.max_epochs:g}",
+                fix=f"add data, ask for at most {round(available * config.max_epochs):,} tokens, or write "
+                f"`max_epochs: {math.ceil(times)}` if you mean it",
+            )
+        ctx.emit(
+            {
+                "event": "warning",
+                "message": f"{config.tokens:,} tokens are asked for and the training data has {available:,}: it is read "
+                f"{times:.3g} times (`epochs: {times:.3g}` says the same)",
+            }
+        )
