@@ -119,7 +119,9 @@ def _run(
         sample=sampler(ctx),
         flops_per_step=per_token * tokens_per_step + live,
         live_flops=live,
-        work=lambda tokens, squares: flops.step(model.config, tokens, squares, frozen=config.adapter is not None),
+        work=lambda tokens, squares: flops.step(
+            model.config, tokens, squares, frozen=config.adapter is not None
+        ),
         peak=ctx.peak(machine.precision, machine.device),
     )
 

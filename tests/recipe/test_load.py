@@ -160,8 +160,8 @@ def test_fields_that_do_not_fit(text: str, where: str, what: str, fix: str) -> N
 @pytest.mark.parametrize(
     ("kind", "key", "lesson"),
     [
-        ("dpo", "reward_model", "learns from the preference pairs"),
-        ("orpo", "reward_model", "learns from the preference pairs"),
+        ("dpo", "reward_model", "learns from the preferences"),
+        ("orpo", "reward_model", "learns from the preferences"),
         ("dpo", "ref_model", "always its `init` checkpoint"),
         ("orpo", "reference", "works without a reference"),
     ],
