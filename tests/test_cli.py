@@ -9,12 +9,10 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from trivium import commands
 from trivium.cli import main
 from trivium.cores import WAITING
 from trivium.errors import DataError, GateError
@@ -253,56 +251,6 @@ def test_lineage_shows_where_an_artifact_comes_from(fake: Fake, capsys: pytest.C
 def test_chat_and_report_say_what_is_missing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert trivium("chat", "runs/nothing") == 4
     assert "no checkpoint at runs/nothing" in capsys.readouterr().err
-
-
-def test_a_conversation_keeps_its_turns_until_new() -> None:
-    heard: list[list[str]] = []
-
-    def answer(messages: list[dict[str, str]]) -> str:
-        heard.append([f"{message['role'][0]}:{message['content']}" for message in messages])
-        return "yes"
-
-    lines = iter(["hello", "and then?", "/new", "again", ""])
-    commands.converse(answer, [{"role": "system", "content": "be kind"}], lambda _: next(lines))
-    assert heard == [
-        ["s:be kind", "u:hello"],
-        ["s:be kind", "u:hello", "a:yes", "u:and then?"],
-        ["s:be kind", "u:again"],
-    ]
-
-
-def test_what_cannot_be_answered_is_not_remembered(capsys: pytest.CaptureFixture[str]) -> None:
-    heard: list[int] = []
-
-    def answer(messages: list[dict[str, str]]) -> str:
-        heard.append(len(messages))
-        if len(heard) == 1:
-            raise DataError("the prompt is too long")
-        return "yes"
-
-    lines = iter(["long", "short", "/quit"])
-    commands.converse(answer, [], lambda _: next(lines))
-    assert heard == [1, 1]
-    assert "/new" in capsys.readouterr().err
-
-
-def test_chat_streams_one_reply(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    asked = []
-
-    def stream(model, tokenizer, messages, sampling):
-        asked.append((messages, sampling.temperature, sampling.max_new_tokens))
-        yield from ("It ", "joins.")
-
-    monkeypatch.setattr("trivium.generate.engine.stream", stream)
-    matching = SimpleNamespace(vocab_size=9)
-    monkeypatch.setattr("trivium.model.hf.load", lambda folder: SimpleNamespace(config=matching))
-    monkeypatch.setattr("trivium.text.chat.ChatTokenizer.load", lambda folder: matching)
-    arguments = ["-p", "What?", "--system", "be kind", "--temperature", "0", "--max-new-tokens", "9"]
-    assert trivium("chat", str(tmp_path), *arguments) == 0
-    assert capsys.readouterr().out == "It joins.\n"
-    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "What?"}]
-    assert asked == [(messages, 0.0, 9)]
 
 
 def test_control_c_ends_cleanly_with_130() -> None:

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from trivium.cli import main
 from trivium.corpus import records
+from trivium.model import generation
+from trivium.recipe.network import Generation
 
 RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 STAGES = list(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"])
@@ -160,6 +162,13 @@ def test_it_finishes_and_shows_what_it_made(finished):
     assert "<table>" in (run / "report.html").read_text(encoding="utf-8")
     assert not any((folder / ".trivium" / "work").iterdir()), "scratch is left"
     assert not any((folder / ".trivium" / "building").iterdir())
+
+
+def test_how_replies_are_drawn_goes_from_the_stage_that_says_it_to_the_release(finished):
+    run = finished[0] / "runs" / "tiny"
+    assert generation.read(run / "base") is None
+    for stage in ("sft", "aligned", "int8", "release"):
+        assert generation.read(run / stage) == Generation(temperature=0.3, max_new_tokens=24), stage
 
 
 def test_a_release_is_whole_in_itself(finished):

@@ -12,10 +12,12 @@ import pytest
 
 from trivium.errors import ArtifactError, RecipeError, TriviumError
 from trivium.imports import import_checkpoint, open_checkpoint
+from trivium.model import generation
 from trivium.pipeline.run import run
 from trivium.pipeline.stages import STAGES
 from trivium.pipeline.store import Store
 from trivium.recipe.load import loads
+from trivium.recipe.network import Generation
 from trivium.text.special import Special
 
 sys.path += [str(Path(__file__).parent / "model"), str(Path(__file__).parent / "text")]
@@ -40,7 +42,8 @@ def checkpoint(folder: Path) -> Path:
     test_foreign.ChatTokenizer(
         chat.tokenizer, chat.template, Special("<|im_end|>", None, "<|endoftext|>", stops=(7,))
     ).save(folder, context=64)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [322, 7]}))
+    said = {"eos_token_id": [322, 7], "do_sample": True, "temperature": 0.6, "top_k": 20}
+    (folder / "generation_config.json").write_text(json.dumps(said))
     talks = [json.dumps({"prompt": f"say {number}", "completion": str(number)}) for number in range(40)]
     (folder.parent / "talks.jsonl").write_text("\n".join(talks))
     return folder
@@ -59,6 +62,8 @@ def test_import_then_tune(tmp_path):
     assert chat.stops[0] == chat.end
     assert 7 in chat.stops  # what ends a reply came along
     assert (tmp_path / "runs" / "borrowed" / "chat" / "adapter" / "adapter_config.json").is_file()
+    drawn = generation.read(tmp_path / "runs" / "borrowed" / "chat")
+    assert drawn == Generation(temperature=0.6, top_k=20)  # and how its replies are drawn
     assert model.config.qkv_bias
     first = (tmp_path / "runs" / "borrowed" / "theirs").resolve()
     shutil.move(tmp_path / "folder", tmp_path / "elsewhere")

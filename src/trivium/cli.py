@@ -269,13 +269,22 @@ def chat(
     ],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, in tokens.")] = 200,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 always takes the likeliest token.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1.0, help="Draw from the likeliest tokens with this much probability."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: from all.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same replies.")] = 0,
 ) -> None:
-    """Talk to a checkpoint: replies stream as they are written.
+    """Talk to a checkpoint: replies stream as they are written, drawn as its generation_config.json says.
 
-    An empty line, Ctrl-D or /quit leaves; /new starts over.
+    /help lists what else can be typed. Ctrl-C stops a reply; at the prompt it leaves, as an empty line and Ctrl-D do.
 
     Examples:
 
@@ -283,7 +292,13 @@ def chat(
 
       trivium chat runs/quickstart/int8 -p "What does os.path.join do?" --temperature 0
     """
-    commands.chat(checkpoint, prompt, system, temperature, max_new_tokens, seed)
+    explicit = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "max_new_tokens": max_new_tokens,
+    }
+    commands.chat(checkpoint, prompt, system, seed, explicit)
 
 
 @app.command()

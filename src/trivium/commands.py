@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trivium import files
-from trivium.errors import ArtifactError, DataError, GateError, Interrupted, RecipeError, TriviumError
+from trivium.errors import ArtifactError, GateError, Interrupted, RecipeError, TriviumError
 
 if TYPE_CHECKING:
     from trivium.pipeline.run import StageStatus
@@ -248,68 +248,27 @@ def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) 
 
 
 def chat(
-    checkpoint: Path,
-    prompt: str | None,
-    system: str | None,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
+    checkpoint: Path, prompt: str | None, system: str | None, seed: int, explicit: Mapping[str, float | None]
 ) -> None:
+    """`explicit`: fields of `Generation` by name; what is None there is as the checkpoint's generation_config.json says."""
     if checkpoint.suffix != ".gguf" and not (checkpoint / "config.json").is_file():
         raise ArtifactError(
             f"there is no checkpoint at {checkpoint}",
             where=str(checkpoint),
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
-    from trivium.generate.engine import stream
-    from trivium.generate.sampling import SamplingParams
+    from trivium import talk
     from trivium.imports import open_checkpoint
-    from trivium.seeds import derive
+    from trivium.model import generation
+    from trivium.recipe.network import Generation
 
-    model, tokenizer = open_checkpoint(checkpoint)
-    start = [{"role": "system", "content": system}] if system else []
-
-    def answer(messages: list[dict[str, str]]) -> str:
-        # Another seed each turn: the same words drawn again would repeat the last reply's luck.
-        sampling = SamplingParams(
-            temperature, max_new_tokens=max_new_tokens, seed=derive(seed, len(messages))
-        )
-        pieces = []
-        for piece in stream(model, tokenizer, messages, sampling):
-            print(piece, end="", flush=True)
-            pieces.append(piece)
-        print(flush=True)
-        return "".join(pieces)
-
-    if prompt is not None:
-        answer([*start, {"role": "user", "content": prompt}])
+    given = {name: value for name, value in explicit.items() if value is not None}
+    drawn = (generation.read(checkpoint) or Generation()).model_copy(update=given)
+    session = talk.Session(*open_checkpoint(checkpoint), drawn, system=system, seed=seed)
+    if prompt is None:
+        session.run(input)
     else:
-        converse(answer, start, input)
-
-
-def converse(
-    answer: Callable[[list[dict[str, str]]], str], start: list[dict[str, str]], read: Callable[[str], str]
-) -> None:
-    """Turns until an empty line, /quit or the end of the input; /new forgets what was said.
-
-    What cannot be answered (a conversation longer than the model's context) is said, and not remembered.
-    """
-    messages = list(start)
-    while True:
-        try:
-            said = read("> ").strip()
-        except EOFError:
-            return
-        if said in ("", "/quit"):
-            return
-        if said == "/new":
-            messages = list(start)
-            continue
-        asked = [*messages, {"role": "user", "content": said}]
-        try:
-            messages = [*asked, {"role": "assistant", "content": answer(asked)}]
-        except DataError as error:
-            print(f"{error}\n  or:    /new starts the conversation over", file=sys.stderr)
+        session.reply(prompt)
 
 
 def lineage(artifact: str, store: Path) -> None:

@@ -11,10 +11,12 @@ import torch
 from tokenizers import AddedToken, Tokenizer
 
 from trivium.errors import ArtifactError
+from trivium.model import generation as generation_config
 from trivium.model import gguf, hf, scalar
 from trivium.model.scalar import Scalar
 from trivium.model.source import sources
 from trivium.model.transformer import Transformer
+from trivium.recipe.network import Generation
 from trivium.text import gguf as gguf_text
 from trivium.text.chat import ChatTokenizer
 from trivium.text.special import Special, read_json
@@ -46,11 +48,12 @@ def open_checkpoint(path: Path) -> tuple[Transformer, ChatTokenizer]:
     return model, chat
 
 
-def save(model: Transformer, chat: ChatTokenizer, out: Path) -> None:
-    """Writes a checkpoint folder: weights, config, tokenizer, template."""
+def save(model: Transformer, chat: ChatTokenizer, out: Path, generation: Generation | None = None) -> None:
+    """Writes a checkpoint folder: weights, config, how replies are drawn, tokenizer, template."""
     special: Special | None = chat.special
     bos = None if special is None or special.bos is None else chat.tokenizer.token_to_id(special.bos)
-    hf.save(model, out, eos=chat.end if special is None else chat.stops, pad=chat.pad, bos=bos)
+    eos = chat.end if special is None else chat.stops
+    hf.save(model, out, eos=eos, pad=chat.pad, bos=bos, generation=generation)
     chat.save(out, context=model.config.context)
 
 
@@ -161,7 +164,7 @@ def import_checkpoint(
     if bad := [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:5])
         raise ArtifactError(f"{len(bad)} weights hold NaN or infinity: {shown}", where=str(path))
-    save(model, chat, out)
+    save(model, chat, out, generation_config.read(path))
     config = read_json(out / "config.json")
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

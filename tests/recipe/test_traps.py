@@ -82,6 +82,9 @@ MISTAKES = {
     "grpo_without_reward": [
         (changed("kind: dpo", "kind: grpo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned", "nothing that scores replies", "reward: reasoning"),
     ],
+    "replies_of_a_reward_model": [
+        (changed("kind: dpo", "kind: reward\n    generation: {temperature: 0}", "    model: aligned\n    baseline: chat", "    model: chat\n    baseline: base", "    model: aligned\n    requires", "    model: chat\n    requires"), "22, stage aligned, field generation", "writes no replies", "leave it out"),
+    ],
     "groups_do_not_divide": [
         (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    group: 5", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field group", "32 replies does not divide into groups of 5", "multiple of 5"),
     ],

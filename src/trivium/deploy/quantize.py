@@ -8,22 +8,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, load, quantized, save
 from trivium.model.transformer import Transformer
+from trivium.recipe.network import Generation
 from trivium.text.chat import ChatTokenizer
 
 
-def quantize(source: Path, out: Path, scheme: Literal["int8", "bf16"] = "int8") -> dict[str, float]:
+def quantize(
+    source: Path, out: Path, scheme: Literal["int8", "bf16"] = "int8", generation: Generation | None = None
+) -> dict[str, float]:
     """Writes the smaller checkpoint of `source` to `out`; returns sizes in bytes and the largest rounding error of a matrix.
 
     The error is relative to the largest weight of the same output channel: at most 1/254 for int8, plus the scale's own
-    rounding, and 1/256 for bf16. ArtifactError for a family that has no int8 layout.
+    rounding, and 1/256 for bf16. `generation`: how replies are drawn; None: as those of `source`.
+    ArtifactError for a family that has no int8 layout.
     """
     model = load(source)
     small = quantized(model) if scheme == "int8" else model
     chat = ChatTokenizer.load(source)
     dtype = torch.bfloat16 if scheme == "bf16" else None
-    save(small, out, eos=chat.stops if chat.special else chat.end, pad=chat.pad, dtype=dtype)
+    eos = chat.stops if chat.special else chat.end
+    generation = generation or generation_config.read(source)
+    save(small, out, eos=eos, pad=chat.pad, dtype=dtype, generation=generation)
     chat.save(out, context=model.config.context)
     before, after = (source / WEIGHTS).stat().st_size, (out / WEIGHTS).stat().st_size
     return {

@@ -96,10 +96,17 @@ def generate(
 
 
 def stream(
-    model: Transformer, tokenizer: ChatTokenizer, messages: Sequence[Message], sampling: SamplingParams
+    model: Transformer,
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    sampling: SamplingParams,
+    ids: list[int] | None = None,
 ) -> Iterator[str]:
-    """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole."""
-    ids: list[int] = []
+    """The assistant's reply to `messages`, piece by piece, as text. A character of several tokens comes when it is whole.
+
+    `ids`: an empty list that the reply's tokens are put into as they come, for those who count them.
+    """
+    ids = [] if ids is None else ids
     sent = ""
     stop = tokenizer.stops
     for step in decode(model, [tokenizer.prompt(messages)], sampling, stop):

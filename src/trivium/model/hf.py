@@ -15,12 +15,14 @@ from torch import Tensor
 
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, verify, write_json
+from trivium.model import generation as generation_config
 from trivium.model import quantised
 from trivium.model.config import ModelConfig
 from trivium.model.families import family, from_huggingface, to_huggingface
 from trivium.model.int8 import Int8Linear, quantize, with_int8_layers
 from trivium.model.names import incoming, outgoing
 from trivium.model.transformer import Transformer
+from trivium.recipe.network import Generation
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -236,10 +238,12 @@ def save(
     pad: int,
     bos: int | None = None,
     dtype: torch.dtype | None = None,
+    generation: Generation | None = None,
 ) -> None:
     """Writes the three files: weights as they are, or in the compressed-tensors layout where the layers are int8.
 
     `eos`: the ids that end a reply, the usual one first. `dtype`: what float weights are rounded to; None leaves them.
+    `generation`: how replies are drawn where nobody says otherwise.
     """
     int8 = any(isinstance(module, Int8Linear) for module in model.modules())
     if int8:
@@ -252,7 +256,8 @@ def save(
     elif dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)
-    write_json(folder / "generation_config.json", {"eos_token_id": ends, "pad_token_id": pad})
+    ids = {"eos_token_id": ends, "pad_token_id": pad}
+    write_json(folder / generation_config.FILE, ids | generation_config.entries(generation))
     save_weights(model.config, model.state_dict(), folder, dtype=dtype)
 
 

@@ -140,7 +140,7 @@ def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
 def _quantize(ctx: Context) -> dict[str, Any]:
     from trivium.deploy.quantize import quantize
 
-    return quantize(ctx.inputs[ctx.config.model].path, ctx.out, ctx.config.scheme)
+    return quantize(ctx.inputs[ctx.config.model].path, ctx.out, ctx.config.scheme, ctx.config.generation)
 
 
 def _release(ctx: Context) -> dict[str, Any]:
@@ -173,7 +173,7 @@ STAGES: Registry = {
     "data": Kind(4, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
-    "import": Kind(2, _import, _import_identity),
+    "import": Kind(3, _import, _import_identity),
     **{kind: Kind(stage.version, _train) for kind, stage in TRAINING.items()},
     "evaluate": Kind(4, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),

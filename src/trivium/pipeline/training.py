@@ -14,6 +14,7 @@ def train_here(ctx: Context) -> dict[str, Any]:
     from trivium.assembly import train_phase
     from trivium.batches.context import PhaseContext
     from trivium.corpus.shards import place
+    from trivium.model import generation as generation_config
     from trivium.model import lora, scalar
     from trivium.phases import PHASES
     from trivium.plan.machine import measured_peak
@@ -64,7 +65,10 @@ def train_here(ctx: Context) -> dict[str, Any]:
         if distributed.rank() == 0:
             lora.save(state, adapter, ctx.out / "adapter")
     if distributed.rank() == 0:
-        imports.save(model, chat, ctx.out)
+        generation = ctx.config.generation
+        if generation is None and ctx.config.init is not None:
+            generation = generation_config.read(ctx.inputs[ctx.config.init].path)
+        imports.save(model, chat, ctx.out, generation)
     return {"parameters": sum(p.numel() for p in model.parameters()), **metrics}
 
 

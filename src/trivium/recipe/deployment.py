@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from trivium.recipe.base import Name, StageBase
+from trivium.recipe.network import Generation
 
 
 class QuantizeStage(StageBase):
@@ -18,6 +19,8 @@ class QuantizeStage(StageBase):
     scheme: Literal["int8", "bf16"] = "int8"
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
     experts or a GPT-2, which transformers would not read. bf16: every weight rounded to bfloat16, half the size of float32."""
+    generation: Generation | None = None
+    """How replies are drawn where nobody says otherwise; None: as those of `model`."""
 
 
 class ReleaseStage(StageBase):

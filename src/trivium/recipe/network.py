@@ -104,3 +104,16 @@ class ModelShape(Strict):
     """Width transfer (muP): the best learning rate at one width is the best at another (saved in the Granite layout)."""
     mup_base: Annotated[int, Field(gt=0)] = 64
     """mup: the `dim` at which `lr` was found; there, all but attention's scale is as without mup."""
+
+
+class Generation(Strict):
+    """How replies are drawn where nobody says otherwise: generation_config.json, read by `chat`, transformers and vLLM."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """0 always takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens that have this much probability together; 1: from all."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Draw from so many of the likeliest tokens; 0: from all."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 200
+    """Longest reply, in tokens."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
-from trivium.recipe.network import Adapter, ModelShape
+from trivium.recipe.network import Adapter, Generation, ModelShape
 from trivium.recipe.parallel import Launch, Parallel
 from trivium.recipe.units import Count, Every, Interval
 
@@ -112,6 +112,9 @@ class TrainingStage(StageBase):
     precision: Literal["auto", "bf16", "float32", "float8"] = "auto"
     """auto: bf16 autocast where the machine computes bf16 natively, else float32; float8: bf16, with the blocks' matrix products
     in float8 (a GPU of the Hopper generation or later, torchao)."""
+    generation: Generation | None = None
+    """How the trained model's replies are drawn where nobody says otherwise; None: as those of `init`. It stands in the
+    checkpoint, so another value trains the stage again: `quantize` has the same field and is done in seconds."""
     adapter: Adapter | None = None
     """Train low-rank adapters beside the frozen weights of `init` instead of all weights."""
     recompute: Literal["none", "blocks"] = how("none")

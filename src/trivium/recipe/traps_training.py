@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
+from trivium.recipe.alignment import RewardStage
 from trivium.recipe.look import Look
 from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, TrainingStage
@@ -220,6 +221,17 @@ def rising_and_falling_at_once(look: Look) -> Found:
             )
 
 
+def replies_of_a_reward_model(look: Look) -> Found:
+    for name, stage in look.each(RewardStage):
+        if stage.generation is not None:
+            yield look.error(
+                "a reward model writes no replies",
+                name,
+                "generation",
+                fix="leave it out, or write it in the stage whose model writes",
+            )
+
+
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     no_duration,
     heads_do_not_divide,
@@ -234,4 +246,5 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     muon_on_split_matrices,
     float8_where_it_cannot_be,
     rising_and_falling_at_once,
+    replies_of_a_reward_model,
 )
