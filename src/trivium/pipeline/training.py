@@ -10,16 +10,11 @@ from trivium.pipeline.contract import Context
 
 def train_here(ctx: Context) -> dict[str, Any]:
     """This rank's part of the stage. The first rank fills `ctx.out`; the metrics are the same on all."""
-    from trivium import imports
     from trivium.assembly import train_phase
     from trivium.batches.context import PhaseContext
     from trivium.corpus.shards import place
-    from trivium.model import generation as generation_config
-    from trivium.model import lora, scalar
     from trivium.phases import PHASES
     from trivium.plan.machine import measured_peak
-    from trivium.train import distributed
-    from trivium.train.parallel.state import gathered, whole
 
     model, chat = start(ctx)
     phase, config = PHASES[ctx.config.kind], ctx.config
@@ -48,6 +43,17 @@ def train_here(ctx: Context) -> dict[str, Any]:
         ),
     )
     metrics = train_phase(phase, phase_context)
+    return _save(ctx, model, chat, network, metrics)
+
+
+def _save(ctx: Context, model: Any, chat: Any, network: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Fills `ctx.out` with what was trained: a reward model, or a checkpoint, with its adapter merged. The metrics."""
+    from trivium import imports
+    from trivium.model import generation as generation_config
+    from trivium.model import lora, scalar
+    from trivium.train import distributed
+    from trivium.train.parallel.state import gathered, whole
+
     if isinstance(network, scalar.Scalar):
         if ctx.config.adapter is not None:
             metrics["trained_parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)
