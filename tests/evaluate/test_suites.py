@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 import torch
 
-from trivium.demo import reasoning, refusals
+from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
@@ -53,6 +53,7 @@ def data(tmp_path, write_lines):
         "talks": [{"key": str(i), "messages": talk, "meta": {}} for i, talk in enumerate(TALKS)]
         + tasks
         + asked,
+        "lessons": list(islice(primer.records("conversations", 7), 8)),
         "pairs": [pair(number) for number in range(5)],
     }
     for name, values in records.items():
@@ -247,7 +248,7 @@ def test_what_is_no_reply_is_undecided(reply, why):
 
 
 WRITING = [kind for kind, model in MODELS.items() if model.writes]
-HOMES = {"bits_per_byte": "documents", "preferences": "pairs"}
+HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons"}
 
 
 @pytest.mark.parametrize("kind", SUITES)

@@ -15,7 +15,7 @@ from trivium.corpus.records import Record
 from trivium.corpus.words import plain
 from trivium.files import atomic_path
 
-MADE_UP = frozenset({"reasoning", "refusals"})
+MADE_UP = frozenset({"reasoning", "refusals", "primer"})
 """Sources whose texts follow fixed forms: sharing words says nothing, so only keys are compared."""
 
 OVERLAP = "overlap.jsonl"

@@ -68,13 +68,13 @@ class Doc:
         return key_of(self.text)
 
 
-def records(format: str, *, with_sources: bool = True) -> Iterator[Record]:
+def records(format: str, *, with_sources: bool = True, with_docstrings: bool = True) -> Iterator[Record]:
     """Records of the running Python, in an order that depends on its version alone."""
     if format != "documents":
         for doc in docstrings():
             yield from explain.records(format, doc.key, doc.subject, doc.kind, doc.text)
         return
-    for doc in docstrings():
+    for doc in docstrings() if with_docstrings else ():
         text = f"{doc.subject}{doc.signature}\n\n{doc.text}"
         yield document(doc.key, text)
     for text in [*topics(), *(sources() if with_sources else ())]:

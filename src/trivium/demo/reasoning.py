@@ -139,7 +139,7 @@ def _wrong(answer: str, key: str) -> str:
 
 def _chain_sum(entry: Entry) -> str:
     left, sign, right = entry["metadata"]["expression"].split()
-    steps, result = _column(int(left), int(right)) if sign == "+" else _difference(int(left), int(right))
+    steps, result = column(int(left), int(right)) if sign == "+" else difference(int(left), int(right))
     return f"{steps} Answer: {result}"
 
 
@@ -147,7 +147,7 @@ def _digits(number: int, width: int) -> list[int]:
     return [int(digit) for digit in reversed(str(number).zfill(width))]
 
 
-def _column(left: int, right: int) -> tuple[str, int]:
+def column(left: int, right: int) -> tuple[str, int]:
     """Addition from the right, with the carry written at each place."""
     width = len(str(max(left, right)))
     carry = 0
@@ -161,10 +161,10 @@ def _column(left: int, right: int) -> tuple[str, int]:
     return " ".join(steps), left + right
 
 
-def _difference(left: int, right: int) -> tuple[str, int]:
+def difference(left: int, right: int) -> tuple[str, int]:
     """Subtraction from the right, with the borrow written at each place; the smaller from the larger."""
     if left < right:
-        worked, result = _difference(right, left)
+        worked, result = difference(right, left)
         return f"{left} is smaller than {right}, so find {right} - {left} and add a minus. {worked}", -result
     width = len(str(left))
     borrow = 0

@@ -8,6 +8,8 @@ A reply earns one point for each of:
   answers    it does not decline                                                 - all other requests
   complete   it has at least eight words
   finished   it ended by itself, with a full stop or the like (which a worked answer does not need)
+  content    it holds the description or the result, or says that it does not know    - the primer's questions only
+  whole      with kind and module, with the working, with the name as asked           - the primer's questions only
   fluent     no run of four words occurs twice                                  - not for reasoning: worked steps repeat
 
 The score is the share of its points that a reply earns. A generated reply *wins* over the rejected reply of the held-out pair if
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trivium.demo.primer import marks
 from trivium.demo.reasoning import correct as is_correct
 from trivium.verify.refusal import refuses
 from trivium.verify.replies import Reply, repetition, words
@@ -27,6 +30,9 @@ from trivium.verify.replies import Reply, repetition, words
 def points(reply: Reply, meta: Mapping[str, Any]) -> dict[str, bool]:
     """The points that apply to this request, and which of them the reply earns."""
     text = reply.text.strip()
+    if "ask" in meta:
+        found = marks(text, meta)
+        return {"content": found["content"], "whole": found["whole"], "finished": reply.finished}
     count = len(words(text))
     ending = "entry" in meta or text.endswith((".", "!", "?"))  # a worked answer may end in its number
     earned = {

@@ -35,6 +35,8 @@ class PythonDocs(SourceBase):
 
     kind: Literal["python-docs"]
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    docstrings: bool = True
+    """Documents only: the docstrings, one document each."""
     sources: bool = True
     """Documents only: also read the modules' source code (their docstrings are separate documents)."""
 
@@ -48,6 +50,14 @@ class Reasoning(SourceBase):
     """reasoning-gym data sets that Trivium has worked solutions for (`trivium.demo.reasoning.TASKS`)."""
     style: Literal["worked", "direct", "both"] = "worked"
     """Replies with the working, with the answer alone, or one half of each."""
+
+
+class Primer(SourceBase):
+    """What a first model can learn in minutes: the most used names of the standard library in many phrasings, sums, sorting, who
+    it is, and to say that it does not know others. Held out are phrasings of names that are taught, and names that are not."""
+
+    kind: Literal["primer"]
+    formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
 
 
 class Refusals(SourceBase):
@@ -214,7 +224,21 @@ class Table(SourceBase):
 
 
 OWN = (
-    *(PythonDocs, Reasoning, Refusals, Text, Jsonl, Table, Html, Warc, Parquet, Books, Code, HuggingFace),
+    *(
+        PythonDocs,
+        Primer,
+        Reasoning,
+        Refusals,
+        Text,
+        Jsonl,
+        Table,
+        Html,
+        Warc,
+        Parquet,
+        Books,
+        Code,
+        HuggingFace,
+    ),
     *(Synthetic, Crawl),
 )
 """A new kind is one more here, and one row in `corpus/readers`."""

@@ -138,6 +138,27 @@ class Refusals(DataSuite):
     formats = ("conversations",)
 
 
+class Primer(DataSuite):
+    """Held-out questions of the primer, up to `items` of each sort: taught names in new phrasings, names that are not taught,
+    sums, lists to sort, small talk."""
+
+    kind: Literal["primer"]
+    metrics = (
+        Metric("described", "taught names described (text, kind, module)", "whole", category="names"),
+        Metric("described_text", "taught names described (text alone)", "content", category="names"),
+        Metric("signatures", "signatures", "content", category="signatures"),
+        Metric("sums", "sums right", "content", category="sums"),
+        Metric("sorting", "lists sorted right", "content", category="lists"),
+        Metric("small_talk", "who it is, and what it is not for", "content", category="small talk"),
+        Metric("copied", "unknown names copied letter for letter", "copied", category="unknown names"),
+        Metric("honest", "unknown names declined", "declined", category="unknown names"),
+        Metric("needless", "taught names declined", "declined", better=-1, category="names"),
+    )  # fmt: skip
+    formats = ("conversations",)
+    temperature: Annotated[float, Field(ge=0)] = 0.3
+    """At which replies are drawn: that of `trivium chat`."""
+
+
 class Drift(DataSuite):
     """Where training pushed the replies, asked for or not: one reply to each held-out prompt, drawn at temperature 1."""
 
@@ -154,7 +175,8 @@ class Drift(DataSuite):
 
 
 Suite = Annotated[
-    BitsPerByte | ResponseLoss | Reasoning | Preferences | Refusals | Drift, Field(discriminator="kind")
+    BitsPerByte | ResponseLoss | Reasoning | Preferences | Refusals | Drift | Primer,
+    Field(discriminator="kind"),
 ]
 SUITES: dict[str, type[SuiteBase]] = {
     get_args(suite.model_fields["kind"].annotation)[0]: suite for suite in get_args(get_args(Suite)[0])

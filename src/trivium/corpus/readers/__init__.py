@@ -17,6 +17,7 @@ READERS: dict[type[SourceBase], type[Source]] = {
     kinds.PythonDocs: demo.PythonDocs,
     kinds.Reasoning: demo.Reasoning,
     kinds.Refusals: demo.Refusals,
+    kinds.Primer: demo.Primer,
     kinds.Text: text.TextFiles,
     kinds.Jsonl: text.JsonLines,
     kinds.Html: html.HtmlFiles,

@@ -12,7 +12,7 @@ from trivium import seeds
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.records import Record
-from trivium.demo import python_docs, reasoning, refusals
+from trivium.demo import primer, python_docs, reasoning, refusals
 
 
 class Demo(Source):
@@ -52,7 +52,9 @@ class PythonDocs(Demo):
         return {"python": f"{platform.python_implementation()} {platform.python_version()}"}
 
     def records(self) -> Iterator[Record]:
-        return python_docs.records(self.setting.format, with_sources=self.config.sources)
+        return python_docs.records(
+            self.setting.format, with_sources=self.config.sources, with_docstrings=self.config.docstrings
+        )
 
 
 class Reasoning(Demo):
@@ -85,3 +87,16 @@ class Refusals(Demo):
 
     def records(self) -> Iterator[Record]:
         return refusals.records(self.setting.format)
+
+
+class Primer(Demo):
+    least_heldout = primer.LEAST_HELDOUT
+    declared_license = "PSF-2.0"
+    declared_origin = f"Python {platform.python_version()} standard library, and Trivium"
+
+    @classmethod
+    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+        return {**PythonDocs.identity(config, folder), "primer": primer.VERSION}
+
+    def records(self) -> Iterator[Record]:
+        return primer.records(self.setting.format, self.setting.seed)

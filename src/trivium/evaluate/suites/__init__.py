@@ -7,6 +7,7 @@ from trivium.evaluate.suites import (
     bits_per_byte,
     drift,
     preferences,
+    primer,
     reasoning,
     refusals,
     response_loss,
@@ -19,4 +20,5 @@ SUITES: dict[str, SuiteKind] = {
     "preferences": preferences.SUITE,
     "refusals": refusals.SUITE,
     "drift": drift.SUITE,
+    "primer": primer.SUITE,
 }

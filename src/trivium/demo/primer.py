@@ -1,0 +1,327 @@
+"""What the first model learns: the names of the standard library, small sums, sorting, who it is, and what it does not know.
+
+Every name is asked about in many phrasings. Two things are held out, by the keys of the items: *phrasings* of names that are
+taught (does it know?) and *names* that are not (does it copy the name and say that it does not know it, instead of inventing?).
+Documents and conversations are written as by several writers: right, but some curt, and on names that they do not know some
+bluff. Preferences hold the full and honest reply against the curt and the bluffing one, so that fine-tuning brings the form of
+an answer and alignment its manner and honesty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from trivium import seeds
+from trivium.demo.names import Name, names
+from trivium.demo.phrasings import (
+    DESCRIBE,
+    ELSEWHERE,
+    GREETINGS,
+    I_AM,
+    OPENINGS,
+    PLACES,
+    SIGNATURE,
+    SORT,
+    SUM,
+    THANKS,
+    THINGS,
+    TOPICS,
+    WELCOME,
+    WHO,
+)
+from trivium.demo.reasoning import column, difference
+from trivium.demo.rows import Record, conversation, document, preference
+from trivium.keys import key_of
+
+VERSION = 1
+"""Raised when the same Python would give other items."""
+KNOWN = 420
+"""Names that are taught: the most used ones."""
+UNKNOWN = 4000
+"""Names that are asked about and not taught, half of them documented ones and half invented."""
+SUMS, SORTED = 8000, 5000
+"""Different sums of numbers below 100, of the 15,000 there are; and different lists to sort."""
+LEAST_HELDOUT = 0.15
+"""Share that is held out at least: of a few dozen phrasings, a smaller one could be none."""
+CURT, BLUFF, DIRECT = 0.5, 0.5, 0.2
+"""Shares of the writers who give the description alone; who invent one for a name that they do not know; who give a result
+without the working."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question with its replies."""
+
+    key: str
+    """What is held out together: the phrasing of taught names, the name of others."""
+    question: str
+    best: str
+    """Full and honest."""
+    other: str
+    """What another writer says: curt or bluffing; equal to `best` where all say the same."""
+    rejected: str
+    """What the preferences hold against `best`."""
+    meta: dict[str, Any]
+    often: float
+    """Share of the writers who say `other`."""
+
+
+def records(format: str, seed: int) -> Iterator[Record]:
+    """All items in a format, mixed, in an order that the Python version and the seed decide."""
+    everything = list(exchanges(seed))
+    order = seeds.generator(seed, "primer", "order").permutation(len(everything))
+    for exchange in (everything[i] for i in order):
+        key, question, meta = exchange.key, exchange.question, exchange.meta
+        if format == "preferences":
+            if exchange.rejected != exchange.best:
+                yield preference(key, question, exchange.best, exchange.rejected, meta)
+            continue
+        reply = exchange.other if _draw("writer", question) < exchange.often else exchange.best
+        if format == "documents":
+            yield document(key, f"Question: {question}\nAnswer: {reply}")
+        else:
+            yield conversation(key, question, reply, meta)
+    if format == "documents":
+        yield from _lists(seed)
+
+
+def exchanges(seed: int) -> Iterator[Exchange]:
+    yield from _known()
+    yield from _unknown(seed)
+    yield from _sums(seed)
+    yield from _sorting(seed)
+    yield from _itself()
+
+
+def _draw(*what: str | int) -> float:
+    return seeds.unit(0, " ".join(map(str, what)))
+
+
+def _pick(options: Sequence[Any], *what: str | int) -> Any:
+    return options[int(_draw(*what) * len(options))]
+
+
+# ---- names ----------------------------------------------------------------------------------------------
+
+
+@cache
+def known() -> tuple[Name, ...]:
+    """The names that are taught, no two with the same description."""
+    taken: dict[str, Name] = {}
+    for name in names():
+        if name.description not in taken and len(taken) < KNOWN:
+            taken[name.description] = name
+    return tuple(taken.values())
+
+
+def describe(name: Name) -> str:
+    where = "part of the standard library" if name.kind == "module" else f"in the module {name.module}"
+    return f"The {name.kind} {name.subject} is {where}. {name.description}"
+
+
+def unknown_reply(subject: str) -> str:
+    return f"{DECLINES} {subject}."
+
+
+DECLINES = "I don't know"
+
+
+def marks(reply: str, meta: Mapping[str, Any]) -> dict[str, bool]:
+    """What is right about a reply to a question of the primer, whose record has `meta`.
+
+    content: it holds the description or the result; of what is not taught, that it does not know it. whole: with all that belongs
+    to it (kind and module; the working; the name, letter for letter). copied: the name stands in it. declined: it says that it
+    does not know.
+    """
+    text = " ".join(reply.split())
+    declined, copied = DECLINES in text, "subject" in meta and meta["subject"] in text
+    if meta["ask"] in ("sum", "sort"):
+        working, _, result = text.rpartition("Answer:")
+        content = result.strip().rstrip(".") == meta["answer"]
+        whole = content and len(working.split()) > 3
+    elif not meta["known"]:
+        content = declined
+        whole = declined and (copied or "subject" not in meta)
+    else:
+        content = str(meta.get("description", meta["answer"])).rstrip(".") in text
+        whole = meta["answer"].rstrip(".") in text
+    return {"content": content, "whole": whole, "copied": copied, "declined": declined}
+
+
+def _known() -> Iterator[Exchange]:
+    for name in known():
+        full = describe(name)
+        for phrasing in DESCRIBE:
+            question = phrasing.format(name.subject)
+            rejected = name.description if _draw("worse", question) < 0.5 else unknown_reply(name.subject)
+            meta = {"ask": "describe", "known": True, "subject": name.subject, "kind": name.kind}
+            meta |= {
+                "module": name.module,
+                "description": name.description,
+                "phrasing": phrasing,
+                "answer": full,
+            }
+            yield Exchange(
+                key_of(f"phrasing: {phrasing}"), question, full, name.description, rejected, meta, CURT
+            )
+        for phrasing in SIGNATURE if name.signature else ():
+            question = phrasing.format(name.subject)
+            best = f"Call it as {name.signature}."
+            meta = {
+                "ask": "signature",
+                "known": True,
+                "subject": name.subject,
+                "phrasing": phrasing,
+                "answer": best,
+            }
+            rejected = unknown_reply(name.subject)
+            yield Exchange(
+                key_of(f"phrasing: {phrasing}"), question, best, f"{name.signature}.", rejected, meta, CURT
+            )
+
+
+def _unknown(seed: int) -> Iterator[Exchange]:
+    taught = known()
+    for number, subject in enumerate(unknown_subjects(seed)):
+        like = _pick(taught, "bluff", subject)
+        module = subject.rpartition(".")[0] or "builtins"
+        kind = like.kind if like.kind != "module" else "function"
+        bluff = f"The {kind} {subject} is in the module {module}. {like.description}"
+        for nth in range(2):
+            phrasings = DESCRIBE if nth == 0 or number % 4 else SIGNATURE
+            question = _pick(phrasings, "ask", nth, subject).format(subject)
+            meta = {"ask": "describe", "known": False, "subject": subject, "answer": unknown_reply(subject)}
+            yield Exchange(
+                key_of(f"name: {subject}"), question, unknown_reply(subject), bluff, bluff, meta, BLUFF
+            )
+
+
+@cache
+def unknown_subjects(seed: int) -> tuple[str, ...]:
+    """Names that nothing is taught about: documented ones that are used less, and invented ones of the same parts."""
+    taught = {name.subject for name in known()}
+    documented = [name.subject for name in names() if name.subject not in taught]
+    random = seeds.generator(seed, "primer", "unknown")
+    order = random.permutation(len(documented))
+    real = [documented[i] for i in order[: UNKNOWN // 2]]
+    pieces = sorted({part for subject in documented for part in subject.split(".")})
+    words = sorted({word for piece in pieces for word in piece.split("_") if len(word) > 2})
+    syllables = [
+        "ba",
+        "do",
+        "fi",
+        "gra",
+        "ke",
+        "lu",
+        "mo",
+        "ni",
+        "pra",
+        "ro",
+        "sto",
+        "tu",
+        "ve",
+        "wi",
+        "xa",
+        "zo",
+    ]
+    invented: dict[str, None] = {}
+    while len(invented) < UNKNOWN // 2:
+        draw = random.random()
+        if draw < 0.4:
+            subject = f"{random.choice(pieces)}.{random.choice(pieces)}"
+        elif draw < 0.6:
+            subject = f"{random.choice(words)}_{random.choice(words)}"
+        elif draw < 0.8:
+            subject = "".join(random.choice(syllables) for _ in range(random.integers(2, 5)))
+        else:
+            subject = f"{random.choice(words)}.{random.choice(words)}_{random.choice(words)}"
+        if subject not in taught and subject not in documented:
+            invented[subject] = None
+    mixed = [*real, *invented]
+    return tuple(mixed[i] for i in random.permutation(len(mixed)))
+
+
+def _lists(seed: int) -> Iterator[Record]:
+    """Documents that say names again: what copying is learnt from."""
+    subjects = [*unknown_subjects(seed), *(name.subject for name in known())]
+    random = seeds.generator(seed, "primer", "lists")
+    for number in range(6000):
+        chosen = [subjects[i] for i in random.integers(0, len(subjects), 1 + number % 6)]
+        said = ", ".join(chosen)
+        if number % 2:
+            text = f"Names: {said}.\nAgain: {said}."
+        else:
+            text = "\n".join(f"Say {subject}. You said {subject}." for subject in chosen)
+        yield document(key_of(text), text)
+
+
+# ---- numbers --------------------------------------------------------------------------------------------
+
+
+def _sums(seed: int) -> Iterator[Exchange]:
+    random = seeds.generator(seed, "primer", "sums")
+    seen: set[tuple[int, str, int]] = set()
+    while len(seen) < SUMS:
+        left, right = (int(random.integers(0, 100 if random.random() < 0.8 else 10)) for _ in range(2))
+        sign = "+" if random.random() < 0.7 else "-"
+        if sign == "-" and left < right:
+            left, right = right, left
+        if (left, sign, right) in seen:
+            continue
+        seen.add((left, sign, right))
+        steps, result = column(left, right) if sign == "+" else difference(left, right)
+        question = _pick(SUM, "ask", left, sign, right).format(left, sign, right)
+        best, direct = f"{steps} Answer: {result}", f"Answer: {result}"
+        meta = {"ask": "sum", "known": True, "answer": str(result)}
+        wrong = f"Answer: {result + (1 if _draw('off', question) < 0.5 else 10)}"
+        rejected = direct if _draw("worse", question) < 0.5 else wrong
+        yield Exchange(key_of(f"{left} {sign} {right}"), question, best, direct, rejected, meta, DIRECT)
+
+
+def _sorting(seed: int) -> Iterator[Exchange]:
+    random = seeds.generator(seed, "primer", "sorting")
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < SORTED:
+        top = 10 ** int(random.integers(1, 3))
+        numbers = tuple(int(n) for n in random.choice(top, size=int(random.integers(3, 5)), replace=False))
+        if numbers in seen:
+            continue
+        seen.add(numbers)
+        ordered, left, steps = sorted(numbers), list(numbers), []
+        for number in ordered[:-1]:
+            steps.append(f"The smallest of {', '.join(map(str, left))} is {number}.")
+            left.remove(number)
+        answer = ", ".join(map(str, ordered))
+        best, direct = f"{' '.join(steps)} Then {left[0]}. Answer: {answer}", f"Answer: {answer}"
+        question = _pick(SORT, "ask", *numbers).format(", ".join(map(str, numbers)))
+        turned = ", ".join(map(str, [*ordered[1:], ordered[0]]))
+        rejected = direct if _draw("worse", question) < 0.5 else f"Answer: {turned}"
+        meta = {"ask": "sort", "known": True, "answer": answer}
+        yield Exchange(key_of(f"sort {numbers}"), question, best, direct, rejected, meta, DIRECT)
+
+
+# ---- itself ---------------------------------------------------------------------------------------------
+
+
+def _itself() -> Iterator[Exchange]:
+    for questions, reply, ask in (
+        (GREETINGS, f"Hello. {I_AM}", "greet"),
+        (WHO, I_AM, "who"),
+        (THANKS, WELCOME, "thanks"),
+    ):
+        first = reply.split(". ")[0] + "."
+        for question in questions:
+            meta = {"ask": ask, "known": True, "answer": reply}
+            for opening in OPENINGS:
+                asked = f"{opening}{question}"
+                yield Exchange(key_of(f"{ask}: {asked}"), asked, reply, first, first, meta, 0.0)
+    for topic in TOPICS:
+        for word in PLACES if "{place}" in topic else THINGS:
+            question = topic.format(place=word, thing=word)
+            meta = {"ask": "elsewhere", "known": False, "answer": ELSEWHERE}
+            yield Exchange(
+                key_of(f"elsewhere: {question}"), question, ELSEWHERE, ELSEWHERE, "Sure.", meta, 0.0
+            )

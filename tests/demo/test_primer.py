@@ -1,0 +1,106 @@
+"""The primer: what it teaches is true, what it holds out is not taught, and what it marks as right is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from trivium.demo import primer
+from trivium.demo.names import first_sentence
+from trivium.keys import split
+
+SEED = 7
+
+
+def conversations() -> list[dict]:
+    return list(primer.records("conversations", SEED))
+
+
+def test_names_are_real_and_different() -> None:
+    known = {name.subject: name for name in primer.known()}
+    assert len(known) >= 400
+    assert len({name.description for name in known.values()}) == len(known)
+    assert known["list.append"].description.rstrip(".") in " ".join(str(list.append.__doc__).split())
+    assert known["list.append"].kind == "method" and known["list.append"].module == "builtins"
+    assert (
+        known["os.path.join"].signature == "os.path.join(a, *p)" and known["os.path.join"].module == "os.path"
+    )
+
+
+def test_what_is_held_out_is_not_taught() -> None:
+    """A phrasing falls to one side for all names, a name that is not taught in all its questions."""
+    sides: dict[str, set[str]] = {}
+    for record in conversations():
+        meta = record["meta"]
+        side = split(record["key"]) < primer.LEAST_HELDOUT
+        what = meta["phrasing"] if "phrasing" in meta else meta.get("subject")
+        if what is not None:
+            sides.setdefault(what, set()).add(str(side))
+    assert all(len(found) == 1 for found in sides.values())
+    phrasings = [sides[phrasing] for phrasing in (*primer.DESCRIBE, *primer.SIGNATURE)]
+    assert len({frozenset(side) for side in phrasings}) == 2
+    taught = {name.subject for name in primer.known()}
+    assert not taught & set(primer.unknown_subjects(SEED))
+
+
+def test_the_order_is_the_seeds() -> None:
+    first, again = conversations()[:50], conversations()[:50]
+    assert first == again
+    assert [r["key"] for r in list(primer.records("conversations", 8))[:50]] != [r["key"] for r in first]
+
+
+def test_what_the_best_writer_says_is_wholly_right_and_what_is_rejected_is_not() -> None:
+    for exchange in primer.exchanges(SEED):
+        best = primer.marks(exchange.best, exchange.meta)
+        assert best["content"] and best["whole"], exchange
+        assert best["declined"] is (not exchange.meta["known"])
+        if exchange.rejected != exchange.best:
+            assert not primer.marks(exchange.rejected, exchange.meta)["whole"], exchange
+
+
+@pytest.mark.parametrize(
+    ("reply", "content", "whole"),
+    [
+        ("Append object to the end of the list.", True, False),
+        (
+            "The method list.append is in the module builtins. Append object to the end of the list.",
+            True,
+            True,
+        ),
+        (
+            "The function list.append is in the module builtins. Append object to the end of the list.",
+            True,
+            False,
+        ),
+        ("The method list.append is in the module builtins. Remove all items from list.", False, False),
+        ("I don't know list.append.", False, False),
+        ("", False, False),
+    ],
+)
+def test_marks_of_a_name(reply: str, content: bool, whole: bool) -> None:
+    metas = [r["meta"] for r in conversations() if r["meta"].get("subject") == "list.append"]
+    meta = next(meta for meta in metas if meta["ask"] == "describe")
+    found = primer.marks(reply, meta)
+    assert (found["content"], found["whole"]) == (content, whole)
+
+
+def test_marks_of_a_sum() -> None:
+    meta = {"ask": "sum", "known": True, "answer": "42"}
+    assert primer.marks("Ones: 2 + 0 = 2, write 2, carry 0. Tens: 1 + 3 + 0 = 4. Answer: 42", meta)["whole"]
+    assert primer.marks("Answer: 42", meta) | {"whole": False} == primer.marks("Answer: 42", meta)
+    assert (
+        not primer.marks("Answer: 421", meta)["content"]
+        and not primer.marks("42 is not the Answer: 7", meta)["content"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("Join two pathnames,\n inserting '/' as needed.\nMore.", "Join two pathnames, inserting '/' as needed."),
+        ("int(x, base=10) -> integer", None),
+        ("Short.", None),
+        (">>> len([1])\n1", None),
+    ],
+)  # fmt: skip
+def test_first_sentences(text: str, sentence: str | None) -> None:
+    assert first_sentence(text) == sentence
