@@ -27,7 +27,8 @@ RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 STAGES = list(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"])
 WEIGHTS = "model.safetensors"
 # Enough steps to be stopped in, a checkpoint after each, and no more than the data and the tokenizer beside it.
-LONG = ("-o", "base.steps=150", "-o", "base.checkpoint_every=0s", "--only", "base")
+STEPS = 600  # enough that a checkpoint is on the disk well before the end, on a fast processor with a slow disk, too
+LONG = ("-o", f"base.steps={STEPS}", "-o", "base.checkpoint_every=0s", "--only", "base")
 
 
 def write_documents(folder: Path, count: int = 300) -> Path:
@@ -155,7 +156,8 @@ def test_it_finishes_and_shows_what_it_made(finished):
     assert "gate safety (aligned): bits_per_byte ≤ 20" in out
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert list(report["models"]) == ["base", "sft", "aligned", "int8"]
-    assert report["models"]["int8"]["file_bytes"] < report["models"]["aligned"]["file_bytes"]
+    sizes = {name: model["file_bytes"]["value"] for name, model in report["models"].items()}
+    assert sizes["int8"] < sizes["aligned"]
     assert [phase["stage"] for phase in report["phases"]] == ["base", "sft", "aligned"]
     for phase in report["phases"]:
         assert phase["after"]["loss"] < phase["before"]["loss"]
@@ -298,7 +300,7 @@ def test_a_prompt_longer_than_the_context_is_said(finished, trivium):
     code, out, err = trivium(finished[0], "chat", "runs/tiny/aligned", "--prompt", "stones " * 200)
     assert code == 3
     assert out == ""
-    assert "the model's context is 128" in err
+    assert "context of 128" in err
     assert "fix:" in err
 
 
@@ -354,8 +356,8 @@ def test_a_stopped_run_goes_on_inside_the_stage(number, undisturbed, tmp_path, t
     assert code == 0
     assert list(started(folder)) == ["base"]
     (resumed,) = [event for event in last_run(folder) if event["event"] == "resume"]
-    assert 5 <= resumed["step"] < 150
-    assert f"going on at step {resumed['step']}/150" in out
+    assert 5 <= resumed["step"] < STEPS
+    assert f"going on at step {resumed['step']}/{STEPS}" in out
     assert same_weights(store_of(folder, "base") / WEIGHTS, undisturbed)
 
 
