@@ -27,6 +27,9 @@ Context = PhaseContext[Any]
 
 def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     """Trains `ctx.model` in place, going on from `ctx.work` if an earlier try left a checkpoint there. Returns the metrics."""
+    ctx.network.to(
+        ctx.machine.device
+    )  # a device or a precision that is not there is told before any data is read
     with first_rank_first():
         items = phase.batches(ctx)
     steps, tokens_per_step = _duration(ctx, items)
@@ -76,7 +79,7 @@ def _sharding(ctx: Context) -> BatchSharding:
 def _lay_out(ctx: Context, items: Items, objective: Objective, sharding: BatchSharding) -> Passes | None:
     """The model over the ranks; what runs its passes where layers lie on several of them."""
     model, config, machine, grid = ctx.model, ctx.config, ctx.machine, mesh()
-    ctx.network.to(machine.device).train()
+    ctx.network.train()
     # a checkpoint that the run goes on from has the generator's state of then
     seed_torch(ctx.seed, "dropout")
     model.recompute = config.recompute == "blocks"

@@ -70,4 +70,4 @@ def test_counts_that_make_no_network(tmp_path, heads, kv_heads, message):
     test_gguf.write(theirs, "llama", path)
     reader = gguf.open_file(path)
     with pytest.raises(ArtifactError, match=message):
-        gguf.read(reader, gguf.metadata(reader), path)
+        gguf.read([reader], gguf.metadata(reader), path)

@@ -138,8 +138,6 @@ def test_float32_scales_are_not_rounded(tmp_path):
     ("changes", "message"),
     [
         ({"input_activations": {"num_bits": 8, "dynamic": True}}, "W8A8"),
-        ({"weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "channel"}}, "num_bits"),
-        ({"weights": {"num_bits": 8, "type": "int", "symmetric": False, "strategy": "group"}}, "strategy"),
     ],
 )
 def test_other_schemes_are_not_taken_for_int8_weights(tmp_path, changes, message):

@@ -20,10 +20,11 @@ def test_the_tree_holds_everything_an_artifact_was_made_from(bench: Bench):
     assert names(node) == {"chat": {"base": base, "chats": {}}}
     assert node == lineage(made["small"].fingerprint[:16], bench.store)
     assert node.environment["python"] and node.metrics == made["small"].metrics
-    chats = node.inputs[0].inputs[1]
+    place = [child.stage for child in node.inputs[0].inputs].index("chats")
+    chats = node.inputs[0].inputs[place]
     assert chats.sources[0]["license"] == "CC0"
     plain = json.loads(json.dumps(node.as_dict()))
-    assert plain["inputs"][0]["inputs"][1]["sources"] == chats.sources
+    assert plain["inputs"][0]["inputs"][place]["sources"] == chats.sources
     assert [child["stage"] for child in plain["inputs"]] == ["chat"]
 
 

@@ -190,9 +190,13 @@ def test_what_the_metrics_say(tmp_path):
         "row_tokens"
     ]  # of two rows in full; the prompt's second copy and padding do not count
     assert metrics["steps"] == STEPS and 0 < metrics["tokens"] < STEPS * 4 * 2 * row
-    assert metrics["data"]["items"] == len(tiny.FACTS) - 3
+    assert (
+        metrics["data"]["items"] == len(tiny.FACTS) - 3 - 5
+    )  # three are held out, five have a reply that is cut
     assert [step for step, _ in metrics["curve"]] == list(range(1, STEPS + 1))
-    assert set(metrics["before"]) == set(metrics["after"]) == {"loss", "margin", "accuracy", "sources"}
+    assert (
+        set(metrics["before"]) == set(metrics["after"]) == {"loss", "margin", "accuracy"}
+    )  # one held-out pair is whole: one source
     (said,) = [event for event in events if event["event"] == "phase"]
     assert said["steps"] == STEPS and said["items"] == metrics["data"]["items"]
     last = [event for event in events if event["event"] == "step"][-1]

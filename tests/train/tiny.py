@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trivium.assembly import train_phase
 from trivium.batches.context import PhaseContext
+from trivium.files import write_text
 from trivium.model import hf, lora, scalar
 from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
@@ -53,11 +54,11 @@ def chat_tokenizer() -> ChatTokenizer:
 
 
 def data(kind: str, folder: Path) -> Path:
-    if folder.exists():
-        return folder
-    folder.mkdir(parents=True)
     for split, made in (("train", records(kind)[3:]), ("heldout", records(kind)[:3])):
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
+        if not (
+            path := folder / f"{split}.jsonl"
+        ).exists():  # ranks come at the same time: whole or not at all
+            write_text(path, "".join(json.dumps(record) + "\n" for record in made))
     return folder
 
 
