@@ -27,7 +27,7 @@ RECIPE = Path(__file__).parent / "recipes" / "tiny.yaml"
 STAGES = list(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"])
 WEIGHTS = "model.safetensors"
 # Enough steps to be stopped in, a checkpoint after each, and no more than the data and the tokenizer beside it.
-STEPS = 600  # enough that a checkpoint is on the disk well before the end, on a fast processor with a slow disk, too
+STEPS = 250  # enough that a checkpoint is on the disk well before the end, on a fast processor with a slow disk, too
 LONG = ("-o", f"base.steps={STEPS}", "-o", "base.checkpoint_every=0s", "--only", "base")
 
 

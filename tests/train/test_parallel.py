@@ -191,7 +191,9 @@ def test_a_layout_changes_nothing(ranks, alone, world, kind, sizes):
         assert rank["norms"] == pytest.approx(wanted["norms"], rel=1e-5)
         assert rank["after"] == pytest.approx(wanted["after"], rel=1e-5)
         assert rank["sources"] == pytest.approx(wanted["sources"], rel=1e-5)
-        assert len(rank["sources"]) == (2 if kind in ("sft", "dpo") else 0)
+        assert len(rank["sources"]) == (
+            2 if kind == "sft" else 0
+        )  # of the held-out pairs one fits the context
     assert found[0]["samples"] == wanted["samples"] and len(wanted["samples"]) == STEPS // 2
     assert not any(rank["samples"] for rank in found[1:])  # one rank writes
     by_place = {rank["place"][0]: rank["items"] for rank in found}
