@@ -72,7 +72,8 @@ class Text(SourceBase):
 
     kind: Literal["text"]
     path: str
-    """A file, a folder (read recursively) or a glob, relative to the recipe, or any fsspec URL."""
+    """A file, a folder (read recursively) or a glob, relative to the recipe, or any fsspec URL; files of any ending, as they are
+    or packed (.gz, .zst, .bz2, .xz, .br)."""
 
 
 class Jsonl(SourceBase):
@@ -82,7 +83,8 @@ class Jsonl(SourceBase):
     kind: Literal["jsonl"]
     formats: ClassVar[frozenset[str]] = ANY
     path: str
-    """A file, a folder or a glob, relative to the recipe, or any fsspec URL."""
+    """A file, a folder or a glob, relative to the recipe, or any fsspec URL. Of a folder: .jsonl, .ndjson and .json, plain or
+    packed (.gz, .zst, .bz2, .xz, .br), in upper or lower case."""
     max_bad_lines: Annotated[int, Field(ge=0)] | None = None
     """Malformed lines that are counted, told and left out before the stage stops. null: the stage's `max_dead`."""
 
@@ -92,15 +94,17 @@ class Html(SourceBase):
 
     kind: Literal["html"]
     path: str
-    """A file, a folder (read recursively, .html, .htm and .xhtml, also .gz and .zst), a glob or an fsspec URL."""
+    """A file, a folder (read recursively), a glob or an fsspec URL. Of a folder: .html, .htm, .xhtml and .xht, plain or packed
+    (.gz, .zst, .bz2, .xz, .br), in upper or lower case."""
 
 
 class Warc(SourceBase):
-    """WARC files, as crawlers and Common Crawl write them: one document per page, its main text."""
+    """WARC and ARC files, as crawlers and Common Crawl write them: one document per page, its main text."""
 
     kind: Literal["warc"]
     path: str
-    """A file, a folder, a glob or an fsspec URL: .warc, .warc.gz, .warc.zst, also .wet; plain, gzip or zstd."""
+    """A file, a folder, a glob or an fsspec URL. Of a folder: .warc, .wet and .arc, plain or packed (.gz, .zst, .bz2, .xz, .br),
+    in upper or lower case."""
 
 
 class Parquet(SourceBase):
@@ -109,7 +113,7 @@ class Parquet(SourceBase):
     kind: Literal["parquet"]
     formats: ClassVar[frozenset[str]] = ANY
     path: str
-    """A file, a folder, a glob or an fsspec URL."""
+    """A file, a folder, a glob or an fsspec URL. Of a folder: .parquet and .pq, in upper or lower case."""
     column: str = "text"
     """Documents: the column of strings that holds the text; `url`, `id`, `title`, `language`, `license` and `meta` are kept."""
 
@@ -119,7 +123,8 @@ class Books(SourceBase):
 
     kind: Literal["books"]
     path: str
-    """A file, a folder, a glob or an fsspec URL: .epub and .pdf."""
+    """A file, a folder, a glob or an fsspec URL. Of a folder: .epub and .pdf, in upper or lower case; alone or packed (.gz, .zst,
+    .bz2, .xz, .br)."""
     min_chapter: Annotated[int, Field(ge=0)] = 200
     """Characters below which a chapter (a title page, a table of contents) is left out."""
 
@@ -148,7 +153,8 @@ class Code(SourceBase):
 
     kind: Literal["code"]
     path: str
-    """A folder, a file, an archive (.zip, .whl, .tar, .tar.gz, .tgz, .tar.zst, .tar.xz), a glob or an fsspec URL."""
+    """A folder, a file, an archive (.zip, .whl, .jar, .tar, .tar.gz, .tgz, .tar.zst, .tar.xz, .txz, .tar.bz2, .tbz2, .crate,
+    .gem; in upper or lower case), a glob or an fsspec URL."""
     licenses: list[str] | None = PERMISSIVE
     """Licences (SPDX) that are read, found in each file's header or the nearest licence file. null: any, also none."""
     languages: list[str] | None = None
@@ -218,7 +224,8 @@ class Table(SourceBase):
     kind: Literal["table"]
     formats: ClassVar[frozenset[str]] = frozenset({"conversations", "preferences", "feedback"})
     path: str
-    """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote."""
+    """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote. Of a folder: .jsonl, .ndjson
+    and .json, plain or packed (.gz, .zst, .bz2, .xz, .br), .parquet and .pq, in upper or lower case."""
     max_bad_lines: Annotated[int, Field(ge=0)] = 10
     """Malformed rows that are counted, told and left out before the stage stops."""
 

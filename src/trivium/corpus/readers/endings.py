@@ -1,4 +1,4 @@
-"""What the names of files say: the one place that knows the endings of all readers, in upper and lower case."""
+"""What the names of files say: the endings of all readers but those of archives, in upper and lower case."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ WARC = (".warc", ".wet", ".arc")
 JSONL = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
 BOOKS = (".epub", ".pdf")
-ZIP = (".zip", ".whl", ".jar")
-TAR = (".tar", ".tgz", ".txz", ".tbz2", ".crate", ".gem")
 SEEK = PARQUET
 """Files that are read from several places, so that they cannot lie in a stream."""
 
@@ -30,11 +28,3 @@ def fits(name: str, endings: tuple[str, ...]) -> bool:
         return True
     plain = posixpath.basename(name).lower()
     return plain.endswith(endings) or (bare(name).endswith(endings) and not bare(name).endswith(SEEK))
-
-
-def kind(name: str) -> str:
-    """The ending that tells what a file is, for counting: `.jpg`, `.parquet.gz`, or `no ending`."""
-    base = posixpath.basename(name).lower()
-    plain = posixpath.splitext(bare(name))[1]
-    packed = base[len(bare(name)) :]
-    return f"{plain}{packed}" or "no ending"
