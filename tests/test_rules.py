@@ -28,8 +28,8 @@ WRITERS = {
 }
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
-# Randomness that must not be guessed and never reaches an artifact: the template's marks, forged by nobody.
-UNSEEDED = {"text/chat.py": {"secrets"}, "text/guarded.py": {"secrets"}}
+# Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
+UNSEEDED = {"text/chat.py": {"secrets"}, "text/guarded.py": {"secrets"}, "verify/function.py": {"secrets"}}
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "demo" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.

@@ -60,7 +60,7 @@ def chat(ctx: Context) -> Items:
     """Conversations, laid end to end in rows; the loss is on what the assistant says."""
 
     def conversations(split: str) -> Conversations:
-        learn = getattr(ctx.config, "learn", "all")  # a plug-in's stage may have no such field
+        learn: Any = getattr(ctx.config, "learn", "all")  # a plug-in's stage may have no such field
         return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, learn=learn)
 
     return both_splits(conversations, ctx)

@@ -1,10 +1,11 @@
-"""A user's own verifier: a function in a Python file, run in a process of its own with limits on time and memory."""
+"""A user's own verifier: a function in a Python file, each call in a process of its own with limits on time and memory."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -21,17 +22,24 @@ from trivium.files import sha256
 
 START = 30.0
 """Seconds that loading the user's file may take."""
+GRACE = 5.0
+"""Seconds beyond a call's own in which the worker, which ends late calls itself, has to answer."""
+NOISE = 1 << 20
+"""Bytes that are no answer and are passed over before the worker is given up."""
 HOPELESS = 10
 """So many calls that failed, and none that did not, mean that the function is wrong and not the replies."""
 
 
 class Function:
-    """`name(record, reply)` of the file at `path`: a number, or a bool. One process serves many calls.
+    """`name(record, reply)` of the file at `path`: a number, or a bool. The file is loaded once; each call forks that process.
 
-    A call that raises, runs over `seconds` of wall clock or of CPU, or ends the process (memory is limited to `memory`
-    bytes) scores 0 and is counted in `failures`; the process is started anew where it is gone. It may not start others. The
-    limits guard against accidents and hangs; they are no jail against code that means harm. DataError for a file that does not
-    load, a result that is no number, or a function that fails on each of its first ten replies.
+    A call that raises, runs over `seconds` of wall clock or of CPU, or ends its process before it has returned (memory is limited
+    to `memory` bytes) scores 0 and is counted in `failures`. What it prints is read by nobody, and what it changes (variables,
+    modules, open files, the working folder) is gone with its process, so no reply can touch the score of the next one. It may
+    not start or end processes. The score is what the function returns: one that runs a reply's code by `exec` has it beside
+    itself, and such code can reach the function's variables. The limits guard against accidents, hangs and code that cheats by
+    its output; they are no jail against code that means harm. DataError for a file that does not load, a result that is no
+    number, or a function that fails on each of its first ten replies.
     """
 
     def __init__(
@@ -41,19 +49,19 @@ class Function:
         self.failures: Counter[str] = Counter()
         self.succeeded = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._rest = b""
 
     def __call__(self, record: Mapping[str, Any], reply: str) -> float:
         process = self._process or self._start()
-        call = json.dumps({"record": record, "reply": reply}).encode() + b"\n"
-        deadline = time.monotonic() + self.seconds
-        result = self._answer(deadline) if self._send(process, call, deadline) else None
+        call, secret = json.dumps({"record": record, "reply": reply}).encode(), secrets.token_bytes(16)
+        deadline = time.monotonic() + self.seconds + GRACE
+        sent = self._send(process, len(call).to_bytes(8, "little") + call + secret, deadline)
+        result = self._answer(secret, deadline) if sent else None
         if result is None:
-            return self._failed(*self._ended())
+            result = self._ended()
         if "fatal" in result:
             raise self._error(result["fatal"])
         if "failed" in result:
-            return self._failed("raised", result["failed"])
+            return self._failed(*result["failed"])
         self.succeeded += 1
         return float(result["score"])
 
@@ -91,8 +99,8 @@ class Function:
         )
         assert process.stdin is not None and process.stdout is not None
         os.set_blocking(process.stdin.fileno(), False)
-        self._process, self._rest = process, b""
-        result = self._answer(time.monotonic() + START)
+        self._process, secret, deadline = process, secrets.token_bytes(16), time.monotonic() + START
+        result = self._answer(secret, deadline) if self._send(process, secret, deadline) else None
         if result is None or "fatal" in result:
             self.close()
             raise self._error(result["fatal"] if result else f"it does not load within {START:g} s")
@@ -112,40 +120,41 @@ class Function:
                     return False
         return True
 
-    def _answer(self, deadline: float) -> dict[str, Any] | None:
-        """The next line of the process; None if it ends, or says nothing in time, or something else."""
+    def _answer(self, secret: bytes, deadline: float) -> dict[str, Any] | None:
+        """What the worker says behind the call's secret; None if it ends or says nothing in time. All else is passed over."""
         assert self._process is not None and self._process.stdout is not None
+        received = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
+            while len(received) < NOISE:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return None
                 piece = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not piece:
                     return None
-                self._rest += piece
-        line, self._rest = self._rest.split(b"\n", 1)
-        try:
-            result = json.loads(line)
-        except ValueError:
-            return None
-        return result if isinstance(result, dict) else None
+                received += piece
+                line, ended, _ = received.partition(secret)[2].partition(b"\n")
+                if ended:
+                    answer: dict[str, Any] = json.loads(line)
+                    return answer
+        return None
 
-    def _ended(self) -> tuple[str, str]:
+    def _ended(self) -> dict[str, Any]:
+        """Where the worker itself gave no answer: how it ended. It is started anew by the next call."""
         assert self._process is not None
         process = self._process
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)  # one that died is not always reaped at once
         code = process.poll()
         self.close()
-        if code is None or code == -signal.SIGXCPU:
-            return "timed out", f"it took more than {self.seconds:g} s"
-        return "died", f"its process ended with {code}"
+        if code is None:
+            return {"failed": ("timed out", f"it took more than {self.seconds:g} s")}
+        return {"failed": ("died", f"the process that loaded it ended with {code}")}
 
-    def _failed(self, why: str, said: str) -> float:
+    def _failed(self, why: str, detail: str) -> float:
         self.failures[why] += 1
         if not self.succeeded and self.failures.total() >= HOPELESS:
-            raise self._error(f"it failed on each of the first {HOPELESS} replies; the last: {said}")
+            raise self._error(f"it failed on each of the first {HOPELESS} replies; the last: {detail}")
         return 0.0
 
     def _error(self, what: str) -> DataError:
