@@ -81,7 +81,7 @@ RECORD = {"meta": {"n": 3}}
 def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET", "x")
     (tmp_path / "mine.py").write_text(CODE)
-    with Function(tmp_path / "mine.py", seconds=1.0, memory=1 << 29) as made:
+    with Function(tmp_path / "mine.py", seconds=2.0, memory=1 << 29) as made:
         yield made
 
 
