@@ -8,6 +8,7 @@ import os
 import secrets
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,12 +50,14 @@ class Function:
         self.failures: Counter[str] = Counter()
         self.succeeded = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
 
     def __call__(self, record: Mapping[str, Any], reply: str) -> float:
-        process = self._process or self._start()
+        if self._process is None:
+            self._start()
         call, secret = json.dumps({"record": record, "reply": reply}).encode(), secrets.token_bytes(16)
         deadline = time.monotonic() + self.seconds + GRACE
-        sent = self._send(process, len(call).to_bytes(8, "little") + call + secret, deadline)
+        sent = self._send(len(call).to_bytes(8, "little") + call + secret, deadline)
         result = self._answer(secret, deadline) if sent else None
         if result is None:
             result = self._ended()
@@ -72,10 +75,8 @@ class Function:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        if self._socket is not None:
+            self._socket.close()
 
     def __enter__(self) -> Function:
         return self
@@ -85,51 +86,54 @@ class Function:
     ) -> None:
         self.close()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         if not self.path.is_file():
             raise self._error("there is no such file")
         worker = Path(__file__).with_name("worker.py")
-        process = subprocess.Popen(
+        ours, theirs = socket.socketpair()  # unlike a pipe it cannot be opened a second time, through /proc
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-I", "-B", worker, self.path, self.name, str(self.seconds), str(self.memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
             env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
-            bufsize=0,
         )
-        assert process.stdin is not None and process.stdout is not None
-        os.set_blocking(process.stdin.fileno(), False)
+        theirs.close()
+        ours.setblocking(False)
+        self._socket = ours
         self._process, secret, deadline = process, secrets.token_bytes(16), time.monotonic() + START
-        result = self._answer(secret, deadline) if self._send(process, secret, deadline) else None
+        result = self._answer(secret, deadline) if self._send(secret, deadline) else None
         if result is None or "fatal" in result:
             self.close()
             raise self._error(result["fatal"] if result else f"it does not load within {START:g} s")
-        return process
 
-    def _send(self, process: subprocess.Popen[bytes], data: bytes, deadline: float) -> bool:
+    def _send(self, data: bytes, deadline: float) -> bool:
         """Writes without ever waiting past the deadline: a process that reads nothing must not hang this one."""
-        assert process.stdin is not None
+        assert self._socket is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(process.stdin, selectors.EVENT_WRITE)
+            selector.register(self._socket, selectors.EVENT_WRITE)
             while data:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return False
                 try:
-                    data = data[os.write(process.stdin.fileno(), data) :]
-                except BrokenPipeError:
+                    data = data[self._socket.send(data) :]
+                except ConnectionError:
                     return False
         return True
 
     def _answer(self, secret: bytes, deadline: float) -> dict[str, Any] | None:
         """What the worker says behind the call's secret; None if it ends or says nothing in time. All else is passed over."""
-        assert self._process is not None and self._process.stdout is not None
+        assert self._socket is not None
         received = b""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self._socket, selectors.EVENT_READ)
             while len(received) < NOISE:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return None
-                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+                try:
+                    piece = self._socket.recv(1 << 16)
+                except ConnectionError:
+                    return None
                 if not piece:
                     return None
                 received += piece

@@ -1,9 +1,9 @@
 """The process that loads a user's function, and forks one more for each call of it.
 
 It is started by its path (`verify.function`) in an isolated Python and imports nothing of Trivium. A function may run code that a
-model wrote, so the process of a call gets none of the pipes to Trivium: its result lies on a page of memory that is made for this
+model wrote, so the process of a call has no socket to Trivium: its result lies on a page of memory that is made for this
 call and read when the process has ended. Whatever else it does (prints, closes files, exits, changes modules) ends with it. And
-every answer in the pipe begins with a secret of the call that is read only after the fork, so that the forked process has never
+every answer in the socket begins with a secret of the call that is read only after the fork, so that the forked process has never
 held it. No process may start or end others: limits hold for one, and a loop that forks would take the machine with it.
 
 In: 8 bytes of length, the call as JSON, 16 bytes of secret. Out: the secret, the answer as a line of JSON.
