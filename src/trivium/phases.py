@@ -16,6 +16,7 @@ from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.teacher import taught
 from trivium.model.scalar import ActorCritic, Scalar
 from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
+from trivium.objectives.simpo import Simpo
 from trivium.recipe import alignment as align
 from trivium.recipe.kinds import kind_of, plugins
 from trivium.recipe.training import PretrainStage, SftStage
@@ -30,6 +31,7 @@ ROWS = (
         lambda c: Dpo(c.beta, c.nll, c.loss, c.label_smoothing, c.length_normalised),
     ),
     Phase(align.OrpoStage, pairs, lambda c: Orpo(c.beta)),
+    Phase(align.SimpoStage, pairs, lambda c: Simpo(c.beta, c.gamma)),
     Phase(align.KtoStage, feedback, lambda c: Kto(c.beta, c.desirable, c.undesirable)),
     Phase(
         align.PpoStage,

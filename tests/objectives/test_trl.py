@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from trivium.objectives import Dpo, Orpo, dpo_loss, orpo_loss, sequence_log_probs
+from trivium.objectives.simpo import Simpo, simpo_loss
 from trivium.types import Output
 
 PAIRS, TIME, VOCABULARY = 4, 9, 17
@@ -131,6 +132,25 @@ def test_orpo(trl, seed, beta):
     torch.testing.assert_close(ours, likelihood - ratio, **close)
 
     objective, batch = Orpo(beta), as_batch(labels)
+    result = objective(Output(logp=Answers(logits, labels).logp), batch)
+    torch.testing.assert_close(result.total / objective.weight(batch), ours.mean(), **close)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("beta", "gamma"), [(2.0, 1.0), (2.5, 0.0), (10.0, 5.0)])
+def test_simpo(seed, beta, gamma):
+    cpo = pytest.importorskip("trl.experimental.cpo.cpo_trainer").CPOTrainer
+    logits, labels = sample(seed)
+    mean = cpo.get_batch_logps(logits, labels, average_log_prob=True)
+    trainer = SimpleNamespace(
+        beta=beta, simpo_gamma=gamma, alpha=0.0, loss_type="simpo", label_smoothing=0.0,
+        accelerator=SimpleNamespace(device="cpu"),
+    )  # fmt: skip
+    theirs = cpo.cpo_loss(trainer, *(part.as_subclass(Double) for part in mean.chunk(2)))[0]
+    ours = simpo_loss(*mean.chunk(2), beta, gamma)
+    torch.testing.assert_close(ours, theirs.as_subclass(torch.Tensor), **close)
+
+    objective, batch = Simpo(beta, gamma), as_batch(labels)
     result = objective(Output(logp=Answers(logits, labels).logp), batch)
     torch.testing.assert_close(result.total / objective.weight(batch), ours.mean(), **close)
 

@@ -47,6 +47,16 @@ class OrpoStage(PreferenceStage):
     """Weight of the odds-ratio term beside the likelihood of the chosen reply (lambda in the paper)."""
 
 
+class SimpoStage(PreferenceStage):
+    """Simple preference optimisation, Meng et al. 2024: no reference; length alone is no reward; a margin to reach."""
+
+    kind: Literal["simpo"]
+    beta: Annotated[float, Field(gt=0)] = 2.0
+    """Scale of the difference in log-probability per token; the paper takes 2 to 10."""
+    gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Margin that the scaled difference should reach; the paper takes about half of `beta`."""
+
+
 class KtoStage(PreferenceStage):
     """Kahneman-Tversky optimisation, Ethayarajh et al. 2024: single replies marked good or bad; pairs give one of each."""
 
