@@ -1,7 +1,7 @@
 """Data collection: Trivium's data stage beside datatrove's own blocks on the same crawl, in one run.
 
     apt install python3.11-doc debian-handbook anarchism          the pages: about 7,000 in 27 languages
-    pip install "trivium[data]" "datatrove[io]" fasteners spacy psutil
+    pip install "trivium[data]" "datatrove[io]" "xxhash<4" fasteners spacy psutil
     python benchmarks/data.py --quick                             a check that it works, about a minute
     python benchmarks/data.py                                     all pages at 1x, 2x and 4x: about an hour on two cores
 
@@ -16,8 +16,7 @@ extraction  ours, reading and extracting alone: what the rest should not cost mu
 tokenising  text into shards, beside `tokenizers.encode_batch` alone
 
 datatrove's language filter downloads its model, so ours is plugged into it; without spaCy its words are split by a regular
-expression, which is faster than what it would do. Where the installed xxhash no longer takes strings, datatrove hashes with
-SHA-1.
+expression, which is faster than what it would do. It needs xxhash below 4: with a later one it hashes with SHA-1, slowly.
 """
 
 from __future__ import annotations
