@@ -47,7 +47,8 @@ def result(found: list[Row], gate: dict, metric: str = "refusal_rate", **changes
      (rows(1, 99), {"max": 0.1}, "passed"), (rows(50, 50), {"max": 0.1}, "failed"), (rows(50, 50), {"max_abs": 0.7}, "passed"),
      (rows(50, 50), {"min": 0.3, "max": 0.7}, "passed"), (rows(1), {"min": 0.5}, "undecided"), ([], {"min": 0.0}, "undecided"),
      ([], {"max": 1.0}, "undecided"), (rows(undecided=100), {"max": 0.5}, "undecided"),
-     (rows(undecided=100), {"min": 0.5}, "undecided")],
+     (rows(undecided=100), {"min": 0.5}, "undecided"), (rows(undecided=100), {"max": 1.0}, "undecided"),
+     (rows(undecided=100), {"min": 0.0}, "undecided")],
 )  # fmt: skip
 def test_three_results(found, gate, expected):
     told = result(found, gate)

@@ -104,6 +104,10 @@ def _claim(gate: Gate, metric: Metric, ours: Evidence | None, theirs: Evidence |
         estimate = ours.estimate()
         claim = Claim(gate, ours.bound, *_ends(gate), estimate.value, estimate.asked, estimate.undecided)
         claim.share = ours if ours.is_share else None
+        if (
+            estimate.value is None
+        ):  # a bound that even the worst case keeps must not pass on no evidence at all
+            claim.blocked = f"nothing was decided: all {estimate.asked} rows are undecided"
         return claim
     if theirs is None or not theirs.cells:
         claim = _constant(gate, None)
