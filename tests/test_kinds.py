@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from trivium import commands
+from trivium.evaluate import suites
 from trivium.phases import PHASES, ROWS
 from trivium.pipeline.stages import STAGES
 from trivium.recipe import models
 from trivium.recipe.models import CHECKPOINTS, TRAINING
+from trivium.recipe.suites import SUITES
 
 SRC = Path(commands.__file__).parent
 PATH = ("phases.py", "train/loop.py", "objectives/dpo.py", "batches/pairs.py")
@@ -32,6 +34,14 @@ def test_what_is_known_of_a_kind_is_complete(kind):
     assert stage.forwards >= 3 + stage.frozen_reference
     assert (kind in CHECKPOINTS) == (not stage.scalar)
     assert STAGES[kind].version == stage.version
+
+
+@pytest.mark.parametrize("kind", SUITES)
+def test_a_suite_is_a_model_and_a_row(kind):
+    model = SUITES[kind]
+    assert list(suites.SUITES) == list(SUITES)
+    assert model.__doc__ and model.metrics and model.reads_per_item >= 1
+    assert all(needed.what and not needed.fits({}) for needed in model.needs)
 
 
 def test_the_table_and_what_a_newcomer_reads_are_short():

@@ -47,6 +47,21 @@ def test_a_right_recipe_is_read_with_its_units() -> None:
     assert recipe.stages["vocab"].vocab_size == 4000
 
 
+@pytest.mark.parametrize(
+    ("stage", "thing", "hint"),
+    [
+        ("{kind: evaluat, model: a}", "stage: `evaluat`", "`evaluate`? valid kinds: data, "),
+        ("{kind: data, sources: [{kind: primr}]}", "source: `primr`", "`primer`? valid kinds: python-docs, "),
+        ("{kind: evaluate, model: a, suites: [{kind: refusal}]}", "suite: `refusal`", "`refusals`? valid kinds: bits_per_byte, "),
+        ("{kind: synthesize, data: a, method: cot, teacher: {kind: opena}}", "teacher: `opena`", "`openai`? valid kinds: checkpoint, openai"),
+    ],
+)  # fmt: skip
+def test_an_unknown_kind_is_told_with_the_kinds_of_its_place(stage: str, thing: str, hint: str) -> None:
+    error = refuse(f"name: a\nstages:\n  b: {stage}\n")
+    assert f"unknown kind of {thing}" in error.what
+    assert error.fix.startswith(f"did you mean {hint}")
+
+
 def test_the_starter_is_a_right_recipe() -> None:
     assert loads(starter("mine")).name == "mine"
 

@@ -70,7 +70,7 @@ def evaluate(
     )
     baseline = (
         Subject.open(config.baseline, folders[config.baseline], config.device)
-        if config.baseline and any(suite.kind == "drift" for suite in config.suites)
+        if config.baseline and any(suite.asks_baseline for suite in config.suites)
         else None
     )
     constants: dict[str, dict[str, Estimate]] = {}

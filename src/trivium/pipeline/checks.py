@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from trivium.corpus import records
 from trivium.corpus.contamination import OVERLAP
@@ -71,30 +70,20 @@ def check_overlap(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
                         raise _flagged(name, suite.kind, suite.data, data, flagged)
 
 
-NEEDED: dict[str, tuple[tuple[str, Callable[[dict[str, Any]], bool]], ...]] = {
-    "reasoning": (("`meta.entry`, the task and its answer", lambda meta: "entry" in meta),),
-    "refusals": (
-        ("`meta.harmful: true`", lambda meta: meta.get("harmful") is True),
-        ("`meta.harmful: false`", lambda meta: meta.get("harmful") is False),
-    ),
-}
-"""Suite kind -> what at least one held-out item must have in its `meta`, each."""
-
-
 def check_measurable(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
     """Refuses a suite that has nothing to measure on in the data that is there. DataError names what the items lack."""
     for name, config in recipe.stages.items():
         for suite in config.suites if isinstance(config, EvaluateStage) else ():
-            if suite.data not in artifacts or suite.kind not in NEEDED:
+            if not isinstance(suite, DataSuite) or not suite.needs or suite.data not in artifacts:
                 continue
             metas = [
                 record.get("meta") or {} for record in records.read(artifacts[suite.data].path / "heldout")
             ]
-            for needed, fits in NEEDED[suite.kind]:
-                if not any(map(fits, metas)):
+            for needed in suite.needs:
+                if not any(map(needed.fits, metas)):
                     raise DataError(
                         f"stage {name!r}, suite {suite.kind!r}: none of the {len(metas)} held-out items of {suite.data!r} has "
-                        f"{needed}, so there is nothing to measure",
+                        f"{needed.what}, so there is nothing to measure",
                         where=f"stages.{name}.suites",
                         fix="give that stage a source whose rows have it (`meta` of your own rows is kept), raise its `heldout` "
                         "or `size`, or leave the suite out",

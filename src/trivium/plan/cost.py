@@ -146,7 +146,7 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
             return Cost(name, stage.kind, note="unknown: no base model")
         per_token = flops.forward(config, config.context)
         for suite in stage.suites:
-            rows = suite.items * (2 if suite.kind == "preferences" else 1)  # two replies
+            rows = suite.items * suite.reads_per_item
             read += rows * config.context
             reading += rows * config.context * per_token
             if suite.writes:

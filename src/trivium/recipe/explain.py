@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from trivium.errors import RecipeError
 from trivium.recipe.alignment import PreferenceStage
 from trivium.recipe.lines import Lines, Path, dotted, listed, nearest
-from trivium.recipe.models import STAGES
 from trivium.recipe.names import meant
-from trivium.recipe.shape import SOURCES, class_at, value_at
+from trivium.recipe.shape import class_at, kinds_at, value_at
 
 _REFERENCE = frozenset({"reference", "reference_model", "ref_model", "ref"})
 _LISTS = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "string_type": "text"}
@@ -91,8 +90,10 @@ def _unknown_key(path: Path, raw: Any) -> tuple[str, str]:
 
 
 def _kind(path: Path, raw: Any) -> tuple[str, str, Path]:
-    kinds: list[str] = list(SOURCES if "sources" in path else STAGES)
-    thing = "source" if "sources" in path else "stage"
+    kinds = kinds_at(raw, path)
+    thing = next(part for part in reversed(path) if isinstance(part, str)).removesuffix("s")
+    if len(path) == 2:  # `stages.NAME`
+        thing = "stage"
     kind = value_at(raw, (*path, "kind"))
     if kind is None:
         given = value_at(raw, path)

@@ -6,10 +6,8 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from trivium.recipe.base import Strict
-from trivium.recipe.kinds import kind_of
 from trivium.recipe.lines import Path
 from trivium.recipe.models import Recipe
-from trivium.recipe.sources import Source
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -17,11 +15,8 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return [one for member in get_args(annotation) for one in _members(member)]
+        return [alternative for member in get_args(annotation) for alternative in _members(member)]
     return [annotation]
-
-
-SOURCES: dict[str, type[Strict]] = {kind_of(model): model for model in _members(Source)}
 
 
 def value_at(raw: Any, path: Path) -> Any:
@@ -53,27 +48,39 @@ def _step(annotations: list[Any], part: str | int, raw: Any) -> list[Any]:
 
 def _models(annotations: list[Any], kind: Any) -> list[type[Strict]]:
     """The model classes among annotations; where several are told apart by `kind`, the one it names."""
-    found = [one for one in annotations if isinstance(one, type) and issubclass(one, Strict)]
-    if len(found) > 1:
-        found = [one for one in found if "kind" in one.model_fields and kind in _kinds(one)]
-    return found
+    models = [each for each in annotations if isinstance(each, type) and issubclass(each, Strict)]
+    if len(models) > 1:
+        models = [model for model in models if "kind" in model.model_fields and kind in _kinds(model)]
+    return models
 
 
 def _kinds(model: type[Strict]) -> tuple[Any, ...]:
     return get_args(model.model_fields["kind"].annotation)
 
 
-def class_at(raw: Any, path: Path) -> type[Strict] | None:
-    """The model that describes the mapping at `path`; None if its keys are free or its kind is unknown."""
+def _annotations_at(raw: Any, path: Path) -> list[Any]:
     annotations: list[Any] = [Recipe]
     for depth, part in enumerate(path):
         annotations = _step(annotations, part, value_at(raw, path[:depth]))
+    return annotations
+
+
+def class_at(raw: Any, path: Path) -> type[Strict] | None:
+    """The model that describes the mapping at `path`; None if its keys are free or its kind is unknown."""
     value = value_at(raw, path)
-    found = _models(annotations, value.get("kind") if isinstance(value, dict) else None)
-    return found[0] if found else None
+    models = _models(_annotations_at(raw, path), value.get("kind") if isinstance(value, dict) else None)
+    return models[0] if models else None
+
+
+def kinds_at(raw: Any, path: Path) -> list[str]:
+    """The kinds that the mapping at `path` may be of."""
+    models = [
+        each for each in _annotations_at(raw, path) if isinstance(each, type) and issubclass(each, Strict)
+    ]
+    return [kind for model in models if "kind" in model.model_fields for kind in _kinds(model)]
 
 
 def fields_at(raw: Any, path: Path) -> list[str] | None:
     """The valid keys of the mapping at `path`; None if they are free or not known."""
-    found = class_at(raw, path)
-    return None if found is None else list(found.model_fields)
+    model = class_at(raw, path)
+    return None if model is None else list(model.model_fields)

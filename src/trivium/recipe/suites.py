@@ -1,16 +1,19 @@
 """The suites of step 5 as a recipe names them: what each asks, and the metrics that its rows give.
 
 A class is a kind of suite; its file under `evaluate/suites/` has the same name and says how it asks and judges. What else is
-known of a kind (its metrics, the formats of data it takes, whether it lets the model write) stands here, once.
+known of a kind (its metrics, the formats of data it takes, what items it needs, whether it lets the model write, asks the
+baseline too) stands here, once. Packages of others add theirs through the entry points `trivium.suites`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from trivium.recipe.base import Name, Strict
+from trivium.recipe.kinds import added, kind_of, union
 from trivium.recipe.units import Count
 
 
@@ -37,6 +40,15 @@ class Metric(NamedTuple):
         return self.form in ("wins", "gains")
 
 
+class Needed(NamedTuple):
+    """What at least one held-out item must have for a suite to measure anything."""
+
+    what: str
+    """In words, for the message: `meta.harmful: true`."""
+    fits: Callable[[Mapping[str, Any]], bool]
+    """Of an item's `meta`."""
+
+
 class SuiteBase(Strict):
     """One thing that is measured."""
 
@@ -44,6 +56,12 @@ class SuiteBase(Strict):
     metrics: ClassVar[tuple[Metric, ...]] = ()
     writes: ClassVar[bool] = True
     """Whether the model writes replies."""
+    reads_per_item: ClassVar[int] = 1
+    """Rows that the model reads for an item: what an evaluation costs."""
+    asks_baseline: ClassVar[bool] = False
+    """Whether `ask` is given the baseline's model beside the one that is measured."""
+    needs: ClassVar[tuple[Needed, ...]] = ()
+    """What held-out items must have, each met by at least one of them."""
     formats: ClassVar[tuple[str, ...]] = ()
     """Formats of data stages that it can measure on."""
     references: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +72,11 @@ class SuiteBase(Strict):
     """Items to measure on, at most."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 96
     """Length limit of a generated reply."""
+
+    @classmethod
+    def implementation(cls) -> Any:
+        """How it asks and judges: a `trivium.evaluate.asked.SuiteKind`. Given by the models of plug-ins."""
+        raise NotImplementedError
 
     @property
     def title(self) -> str:
@@ -105,6 +128,7 @@ class Reasoning(DataSuite):
     kind: Literal["reasoning"]
     metrics = (Metric("reasoning_exact_match", "reasoning exact match", "correct"),)
     formats = ("conversations",)
+    needs = (Needed("`meta.entry`, the task and its answer", lambda meta: "entry" in meta),)
 
 
 class Preferences(DataSuite):
@@ -121,6 +145,7 @@ class Preferences(DataSuite):
         Metric("beats_rejected", "replies that beat the rejected one (checker)", "beats_rejected", "mean"),
     )  # fmt: skip
     formats = ("preferences",)
+    reads_per_item = 2
 
 
 class Refusals(DataSuite):
@@ -136,6 +161,10 @@ class Refusals(DataSuite):
         Metric("coherent_replies", "coherent replies to either kind", "coherent"),
     )
     formats = ("conversations",)
+    needs = (
+        Needed("`meta.harmful: true`", lambda meta: meta.get("harmful") is True),
+        Needed("`meta.harmful: false`", lambda meta: meta.get("harmful") is False),
+    )
 
 
 class Primer(DataSuite):
@@ -172,16 +201,26 @@ class Drift(DataSuite):
         Metric("kl_per_reply", "distance from the baseline (nats/reply)", "kl", "mean", 0, show="nats", bounds=None),
     )  # fmt: skip
     formats = ("conversations", "preferences")
+    asks_baseline = True
 
 
-Suite = Annotated[
-    BitsPerByte | ResponseLoss | Reasoning | Preferences | Refusals | Drift | Primer,
-    Field(discriminator="kind"),
-]
-SUITES: dict[str, type[SuiteBase]] = {
-    get_args(suite.model_fields["kind"].annotation)[0]: suite for suite in get_args(get_args(Suite)[0])
-}
-"""Kind -> its model."""
+OWN: tuple[type[SuiteBase], ...] = (
+    BitsPerByte,
+    ResponseLoss,
+    Reasoning,
+    Preferences,
+    Refusals,
+    Drift,
+    Primer,
+)
+"""A new kind is one more here, and one row in `evaluate/suites`."""
+SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}
+SUITES |= added("trivium.suites", SuiteBase, SUITES)
+"""Kind -> its model, those of other packages last."""
+if TYPE_CHECKING:
+    Suite = SuiteBase
+else:
+    Suite = union("trivium.suites", SuiteBase, *OWN)
 
 ALWAYS_MEASURED: dict[str, Metric] = {
     "file_bytes": Metric("file_bytes", "weights on disk", "", "mean", -1, bounds=None),

@@ -12,6 +12,7 @@ from trivium.evaluate.suites import (
     refusals,
     response_loss,
 )
+from trivium.recipe.kinds import plugins
 
 SUITES: dict[str, SuiteKind] = {
     "bits_per_byte": bits_per_byte.SUITE,
@@ -21,4 +22,5 @@ SUITES: dict[str, SuiteKind] = {
     "refusals": refusals.SUITE,
     "drift": drift.SUITE,
     "primer": primer.SUITE,
+    **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
