@@ -12,7 +12,6 @@ from trivium.batches.samples import sampler
 from trivium.errors import ArtifactError, DataError
 from trivium.files import read_json, write_json
 from trivium.plan import flops
-from trivium.recipe.training import TrainingStage
 from trivium.seeds import seed_torch
 from trivium.train import float8
 from trivium.train.distributed import first_rank_first, layout, mesh
@@ -32,10 +31,13 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     )  # a device or a precision that is not there is told before any data is read
     with first_rank_first():
         items = phase.batches(ctx)
-    steps, tokens_per_step = _duration(ctx, items)
+    count, each = items.train.count, items.train.tokens_per_item
+    _check_sizes(ctx, round(count * ctx.config.repeats * each))
+    length, tokens_per_step = ctx.config.length(count, each), round(ctx.config.batch * each)
+    steps = length.steps
     ctx.emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     objective = phase.objective(ctx.config)
-    sharding = _sharding(ctx)
+    sharding = _sharding(ctx, length.items)
     pipeline = _lay_out(ctx, items, objective, sharding)
     run = _run(ctx, items, objective, pipeline, sharding, steps, tokens_per_step)
     before = _once(ctx, "before", items.measure)
@@ -46,34 +48,17 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     seconds = result["seconds_per_step"]
     return result | {
         "tokens_per_second": tokens_per_step / seconds if seconds else None,
-        "tokens": steps * tokens_per_step,
+        "tokens": round(length.items * each),
         "data": items.account,
         "precision": ctx.machine.precision,
     }
 
 
-def steps_of(config: TrainingStage, items: int, tokens_per_item: float) -> int:
-    """Optimizer steps for the duration that the stage asks for; at least one."""
-    if config.steps is not None:
-        return config.steps
-    if config.tokens is not None:
-        return max(1, round(config.tokens // (config.batch * tokens_per_item)))
-    assert config.epochs is not None
-    return max(1, round(config.epochs * items / config.batch))
-
-
-def _duration(ctx: Context, items: Items) -> tuple[int, int]:
-    """(optimizer steps, tokens in each)."""
-    count, each = items.train.count * items.repeats, items.train.tokens_per_item
-    _check_sizes(ctx, round(count * each))
-    return steps_of(ctx.config, count, each), round(ctx.config.batch * each)
-
-
-def _sharding(ctx: Context) -> BatchSharding:
+def _sharding(ctx: Context, total: int) -> BatchSharding:
     """What this rank sees of each batch."""
     rank, world = layout()
     micro = ctx.config.micro_batch or ctx.config.batch // world
-    return BatchSharding(ctx.seed, ctx.config.batch, micro, rank, world)
+    return BatchSharding(ctx.seed, ctx.config.batch, micro, rank, world, total)
 
 
 def _lay_out(ctx: Context, items: Items, objective: Objective, sharding: BatchSharding) -> Passes | None:

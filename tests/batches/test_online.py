@@ -127,7 +127,7 @@ def test_an_epoch_shows_each_prompt_once(make):
     """A batch of 4 replies in groups of 2 is 2 prompts: 4 prompts, each gone through 3 times, are 6 steps."""
     source, _ = make("grpo", group=2, updates=3)
     items = group_rollouts(source)
-    assert items.train.count * items.repeats / source.config.batch == 6
+    assert items.train.count * source.config.repeats / source.config.batch == 6
     plan = items.ordered(BatchSharding(3, 4, 4), 6)
     assert sorted({n for number in range(2) for n in plan._asked(number)}) == [0, 1, 2, 3]
 

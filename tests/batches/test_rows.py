@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trivium.batches.mixed import Mixed, Span, plan
 from trivium.batches.rows import BatchSharding, Fixed, Shuffled, collate, sequence_row
 
 PAD = 1
@@ -92,6 +95,51 @@ def test_the_ranks_together_see_the_batch_of_one_rank(seed, world, count, step):
     ]
     assert [item for rank in ranks for item in rank] == alone
     assert len({len(rank) for rank in ranks}) == 1
+
+
+def learned(batches) -> list[int]:
+    """The items that weigh something."""
+    return [
+        int(row)
+        for batch in batches
+        for row, mask in zip(batch["tokens"], batch["loss_mask"], strict=True)
+        if mask.any()
+    ]
+
+
+def weighted(index):
+    return [{"tokens": np.array([index]), "loss_mask": np.ones(1, np.float32), "doc_id": np.zeros(1, int)}]
+
+
+@given(
+    seed=st.integers(0, 99),
+    count=st.integers(1, 50),
+    epochs=st.sampled_from([1, 2, 3]),
+    cut=st.sampled_from([(1, 12), (1, 4), (2, 3), (3, 1), (12, 1)]),
+    several=st.booleans(),
+)
+def test_each_epoch_shows_each_item(seed, count, epochs, cut, several):
+    """Also where the items are no whole number of batches, on any ranks, in any micro-batches, and with any sources."""
+    world, micro = cut
+    total = epochs * count
+    steps = -(-total // 12)
+
+    def make(rank: int):
+        layout = BatchSharding(seed, 12, micro, rank, world, total)
+        if not several:
+            return Shuffled(count, weighted, layout)
+        parts = [count - count // 3, count // 3]
+        table = plan(parts, [Span(1.0, tuple(map(float, parts)))], total)
+        return Mixed(parts, [weighted, lambda index: weighted(index + parts[0])], table, layout)
+
+    ranks = [[make(rank).batch(step) for step in range(steps)] for rank in range(world)]
+    shown = [item for step in range(steps) for rank in ranks for item in learned(rank[step])]
+    assert len(shown) == total
+    assert Counter(shown) == dict.fromkeys(range(count), epochs)
+    assert {len(batch["tokens"]) for rank in ranks for step in rank for batch in step} == {micro}
+    # a batch that was left out is made up for by one that comes after the last
+    after = [item for rank in range(world) for item in learned(make(rank).batch(steps))]
+    assert len(after) == min(12, total)
 
 
 @pytest.mark.parametrize(("batch", "micro", "world"), [(4, 3, 1), (4, 4, 2), (5, 1, 2)])

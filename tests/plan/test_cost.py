@@ -51,8 +51,9 @@ def test_every_stage_is_there_in_the_order_of_the_recipe(costs: dict[str, Cost])
 
 def test_pretraining(costs: dict[str, Cost], config: ModelConfig) -> None:
     base = costs["base"]
-    assert (base.parameters, base.tokens) == (flops.parameters(config), 1_000_000)
-    assert base.flops == 1_000_000 * flops.training(config, 128)
+    whole_steps = 244 * 32 * 128
+    assert (base.parameters, base.tokens) == (flops.parameters(config), whole_steps)
+    assert base.flops == whole_steps * flops.training(config, 128)
     assert base.minutes == pytest.approx(base.flops / (1e9 * TRAINING_UTILISATION) / 60)
 
 
@@ -61,6 +62,18 @@ def test_dpo_adds_one_forward_of_the_reference(costs: dict[str, Cost], config: M
     assert aligned.tokens == 2 * 100 * 2 * 64  # epochs x pairs x rows x context
     assert aligned.flops == aligned.tokens * 4 * flops.forward(config, 64)
     assert "at most" in aligned.note
+
+
+def test_the_plan_counts_steps_as_the_phases_do() -> None:
+    """Of 100 items each is in each epoch; replies are made in whole sets, each prompt `group` times."""
+    more = """\
+  tasks: {kind: data, format: conversations, sources: [{kind: reasoning}], size: 100}
+  marks: {kind: reward, init: aligned, data: pairs, epochs: 0.5, context: 64}
+  solved: {kind: grpo, init: aligned, data: tasks, reward: reasoning, epochs: 1, group: 4, batch: 16, minibatches: 2, context: 64}
+"""
+    costs = {cost.stage: cost for cost in estimate(loads(RECIPE + more), peak=1e9)}
+    assert costs["marks"].tokens == 50 * 2 * 64
+    assert costs["solved"].tokens == 13 * 2 * 16 * 64  # 12.5 sets of two batches
 
 
 def test_what_only_the_data_can_tell_is_not_guessed(costs: dict[str, Cost]) -> None:

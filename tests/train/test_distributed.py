@@ -18,6 +18,12 @@ from trivium.files import write_json
 from trivium.train import checkpoint
 
 STEPS = 4
+ONE_EPOCH = {"steps": None, "epochs": 1, "batch": 4}
+EPOCH = (
+    "dpo",
+    "kto",
+    "distill",
+)  # 13 pairs: the last step has one for the first rank and none for the second
 
 
 def worker(rank: int, world: int, folder: Path) -> None:
@@ -28,6 +34,11 @@ def worker(rank: int, world: int, folder: Path) -> None:
         save_file(weights, folder / kind / f"weights-{rank}.safetensors")
         norms = [event["grad_norm"] for event in events if event["event"] == "step"]
         write_json(folder / kind / f"metrics-{rank}.json", {"curve": metrics["curve"], "norms": norms})
+
+    for kind in EPOCH:
+        weights, metrics = tiny.phase(kind, folder / f"{kind}-epoch", **ONE_EPOCH)
+        save_file(weights, folder / f"{kind}-epoch" / f"weights-{rank}.safetensors")
+        write_json(folder / f"{kind}-epoch" / f"metrics-{rank}.json", {"curve": metrics["curve"]})
 
     def stop_one(event):
         if rank == 1 and event["event"] == "step" and event["step"] == 2:
@@ -68,6 +79,9 @@ def ranks(tmp_path_factory) -> Path:
     for kind in tiny.KINDS:  # the ranks share a folder, as they do under a launcher
         tiny.data(kind, folder / kind / "data")
         tiny.others(kind, folder / kind, chat)
+    for kind in EPOCH:
+        tiny.data(kind, folder / f"{kind}-epoch" / "data")
+        tiny.others(kind, folder / f"{kind}-epoch", chat)
     mp.spawn(worker, args=(2, folder), nprocs=2)
     return folder
 
@@ -87,6 +101,16 @@ def test_two_ranks_equal_one(ranks, kind, tmp_path):
     assert tiny.same(*both)
     worst = max(float((both[0][name] - alone[name]).abs().max()) for name in alone)
     assert worst < 2e-5, worst  # the fused attention rounds differently for another number of rows
+
+
+@pytest.mark.parametrize("kind", EPOCH)
+def test_the_last_step_of_an_epoch_is_the_same_on_two_ranks(ranks, kind, tmp_path):
+    alone, metrics = tiny.phase(kind, tmp_path, **ONE_EPOCH)
+    found = json.loads((ranks / f"{kind}-epoch" / "metrics-1.json").read_text())
+    assert [l for _, l in found["curve"]] == pytest.approx([l for _, l in metrics["curve"]], rel=1e-5)
+    both = [load_file(ranks / f"{kind}-epoch" / f"weights-{rank}.safetensors") for rank in range(2)]
+    assert tiny.same(*both)
+    assert max(float((both[0][name] - alone[name]).abs().max()) for name in alone) < 2e-5
 
 
 def test_one_rank_asked_to_stop_stops_all_at_the_same_step(ranks):

@@ -9,7 +9,6 @@ import tiny
 import torch
 from tiny import KINDS, STEPS, same
 
-from trivium.assembly import steps_of
 from trivium.batches.context import Phase
 from trivium.batches.offline import chat
 from trivium.errors import ArtifactError, DataError, TrainingError
@@ -100,13 +99,35 @@ def test_a_gradient_that_is_no_number_stops_too(tmp_path, monkeypatch):
 
 
 def test_steps_follow_the_duration_asked_for():
-    assert steps_of(tiny.config("sft", steps=7), 10, 32) == 7
+    assert tiny.config("sft", steps=7).length(10, 32) == (7, 28)
     epochs = {"steps": None, "epochs": 2.0}
-    assert steps_of(tiny.config("sft", **epochs), 10, 32) == 5
+    assert tiny.config("sft", **epochs).length(10, 32) == (5, 20)
+    assert tiny.config("sft", batch=32, steps=None, epochs=1).length(47, 32) == (2, 47)
+    assert tiny.config("sft", batch=32, steps=None, epochs=0.3).length(47, 32) == (1, 15)
+    assert tiny.config("sft", batch=10, steps=None, epochs=1.1).length(100, 32) == (11, 110)  # not 12
+    # replies are made in whole sets: 13 prompts, 4 replies to each, sets of two batches gone through twice
+    assert tiny.config("grpo", updates=2, **epochs).length(13, 32) == (52, 208)
+    assert tiny.config("ppo", **epochs).length(13, 32) == (8, 32)
     tokens = {"steps": None, "tokens": 1024}
-    assert steps_of(tiny.config("sft", **tokens), 10, 32) == 8
-    assert steps_of(tiny.config("dpo", **tokens), 10, 64) == 4
-    assert steps_of(tiny.config("sft", steps=None, tokens=1), 10, 32) == 1
+    assert tiny.config("sft", **tokens).length(10, 32) == (8, 32)
+    assert tiny.config("dpo", **tokens).length(10, 64) == (4, 16)
+    assert tiny.config("sft", steps=None, tokens=1).length(10, 32) == (1, 4)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in tiny.ONLINE])
+def test_the_last_step_of_an_epoch_weighs_what_it_holds(kind, tmp_path):
+    """Cut into micro-batches or not, with the padded rows or without them, it is the same step."""
+    epoch = {"steps": None, "epochs": 1.0, "lr": 1e-3, "checkpoint_every": "1h"}
+    if kind == "distill":
+        epoch["on_policy"] = 0
+    whole, metrics = tiny.phase(kind, tmp_path / "whole", **epoch)
+    cut, parts = tiny.phase(kind, tmp_path / "cut", **epoch, micro_batch=1)
+    items = metrics["data"].get("items") or -(-metrics["data"]["tokens_available"] // 32)
+    assert metrics["steps"] == -(-items // 4)
+    assert [loss for _, loss in metrics["curve"]] == pytest.approx(
+        [loss for _, loss in parts["curve"]], rel=1e-5
+    )
+    assert max(float((whole[name] - cut[name]).abs().max()) for name in whole) < 2e-5
 
 
 def test_more_tokens_than_the_data_has(tmp_path):

@@ -62,6 +62,18 @@ def test_killed_at_random_steps(kind, seed, tmp_path):
         assert metrics[name] == wanted[name], name
 
 
+@pytest.mark.parametrize("kind", ["sft", "kto"])
+def test_killed_before_the_last_step_of_an_epoch(kind, tmp_path):
+    epochs = {"steps": None, "epochs": 1.0}
+    expected, wanted = tiny.phase(kind, tmp_path / "never", **epochs)
+    for step in (wanted["steps"] - 1, wanted["steps"]):
+        with pytest.raises(Killed):
+            tiny.phase(kind, tmp_path / "killed", emit=killing(step), **epochs)
+    weights, metrics = tiny.phase(kind, tmp_path / "killed", **epochs)
+    assert same(weights, expected) and metrics["curve"] == wanted["curve"]
+    assert metrics["tokens"] < metrics["steps"] * 4 * metrics["data"]["row_tokens"]
+
+
 def test_killed_between_checkpoints(tmp_path):
     """Steps that no checkpoint holds are done again."""
     with pytest.raises(Killed):

@@ -81,8 +81,6 @@ class Items:
     train: Rows
     heldout: Rows | None
     account: dict[str, Any]
-    repeats: int = 1
-    """How often an epoch shows an item: a prompt is replied to several times, and its replies are gone through again."""
 
     def ordered(self, sharding: BatchSharding, steps: int) -> Batches:
         """The batches of a run of so many steps on one rank."""

@@ -152,14 +152,13 @@ class WithBaseline:
         total, count = torch.zeros(()), torch.zeros(())
         assert self.items.ref_logp is not None
         for batch in micro:
-            indices = batch["pair"].tolist()
+            indices = batch["pair"].clamp_min(0).tolist()
             others: Any = collate(self.items.other, indices)
             moved = {name: value.to(self.machine.device) for name, value in others.items()}
             with self.machine.autocast():
                 logp = row_log_probs(self.model(moved, {"logp"}), moved).float().cpu()  # type: ignore[arg-type]
-            there = (
-                others["loss_mask"].sum(-1) > 0
-            ).float()  # the other prompt may leave no room for the reply
+            # the other prompt may leave no room for the reply, and a row may only fill up the last batch
+            there = (others["loss_mask"].sum(-1) * batch["loss_mask"].sum(-1) > 0).float()
             total += ((logp - torch.from_numpy(self.items.ref_logp[indices, 1])) * there).sum()
             count += there.sum()
         kl = (global_sum(total) / global_sum(count).clamp_min(1)).clamp_min(0)

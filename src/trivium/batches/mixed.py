@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from trivium.batches.rows import BatchSharding, Row, collate
+from trivium.batches.rows import BatchSharding, Row
 from trivium.errors import DataError
 from trivium.seeds import generator
 from trivium.types import Batch
@@ -155,15 +155,12 @@ class Mixed:
 
     def places(self, step: int) -> list[tuple[int, int]]:
         """(source, item) of each row of a step, of all ranks."""
-        first = step * self.sharding.batch
-        return [self.place(first + row) for row in range(self.sharding.batch)]
+        first, count = self.sharding.span(step)
+        return [self.place(first + row) for row in range(count)]
 
     def batch(self, step: int) -> list[Batch]:
-        share = self.sharding.batch // self.sharding.world
-        first = step * self.sharding.batch + self.sharding.rank * share
-        chosen = [self.place(first + row) for row in range(share)]
-        micro = self.sharding.micro
-        return [
-            collate(lambda i, part=chosen[at : at + micro]: self.items[part[i][0]](part[i][1]), range(micro))  # type: ignore[misc]
-            for at in range(0, share, micro)
-        ]
+        return self.sharding.cut(step, self._rows)
+
+    def _rows(self, position: int) -> Sequence[Row]:
+        source, item = self.place(position)
+        return self.items[source](item)

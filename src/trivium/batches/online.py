@@ -220,8 +220,7 @@ def _prompts(ctx: PhaseContext[OnlineStage], split: str) -> Prompts:
 def _asked(ctx: PhaseContext[OnlineStage], value: GroupValue | CriticValue, group: int) -> Items:
     prompts = _prompts(ctx, "train")
     account = _account(ctx, prompts, memory(ctx, value))
-    repeats = group * ctx.config.updates
-    return Asked(prompts, None, account, repeats, ctx=ctx, value=value, group=group)
+    return Asked(prompts, None, account, ctx=ctx, value=value, group=group)
 
 
 def _account(ctx: PhaseContext[OnlineStage], prompts: Prompts, held: Mapping[str, int]) -> dict[str, Any]:

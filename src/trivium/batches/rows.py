@@ -18,13 +18,18 @@ Row = dict[str, NDArray[np.generic]]
 
 @dataclass
 class BatchSharding:
-    """How a step's rows are cut: `batch` items a step over all ranks, `micro` items a forward pass."""
+    """How a step's rows are cut: `batch` items a step over all ranks, `micro` items a forward pass.
+
+    `total`: items of the whole run, None for as many as the steps hold. Where they are no whole number of batches, the last one
+    is filled up with rows that weigh nothing, so that all steps, ranks and forward passes have the same shapes.
+    """
 
     seed: int
     batch: int
     micro: int
     rank: int = 0
     world: int = 1
+    total: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch % self.world or (self.batch // self.world) % self.micro:
@@ -32,10 +37,29 @@ class BatchSharding:
                 f"{self.batch} items do not divide into {self.world} ranks and micro-batches of {self.micro}"
             )
 
+    def span(self, step: int) -> tuple[int, int]:
+        """(place in the run of the first item of a step, items of the step over all ranks). After the last step the run begins
+        again, `total` items further on: what takes the place of batches that were left out."""
+        total = self.total or self.batch
+        turn, inside = divmod(step, -(-total // self.batch))
+        return turn * total + inside * self.batch, min(self.batch, total - inside * self.batch)
+
+    def cut(self, step: int, item: Callable[[int], Sequence[Row]]) -> list[Batch]:
+        """This rank's micro-batches of a step; `item` gives the rows of the item at a place in the run."""
+        first, count = self.span(step)
+        share = self.batch // self.world
+        mine = range(self.rank * share, (self.rank + 1) * share)
+
+        def rows(number: int) -> Sequence[Row]:
+            return item(first + number) if number < count else weightless(item(first), number)
+
+        return [collate(rows, mine[i : i + self.micro]) for i in range(0, share, self.micro)]
+
 
 @dataclass
 class Shuffled:
     """Items in an order that is new in every epoch; the last items of an epoch and the first of the next may share a step.
+    The run ends with its last item (`BatchSharding.total`).
 
     `item(i)` gives the rows of item i (one row, or the two of a preference pair).
     """
@@ -54,17 +78,11 @@ class Shuffled:
 
     def describe(self, step: int) -> dict[str, list[int]]:
         """Which items a step sees, over all ranks: what the guard records of a batch that it refused."""
-        first = step * self.sharding.batch
-        return {"items": [self._index(first + i) for i in range(self.sharding.batch)]}
+        first, count = self.sharding.span(step)
+        return {"items": [self._index(first + i) for i in range(count)]}
 
     def batch(self, step: int) -> list[Batch]:
-        share = self.sharding.batch // self.sharding.world
-        first = step * self.sharding.batch + self.sharding.rank * share
-        indices = [self._index(first + i) for i in range(share)]
-        return [
-            collate(self.item, indices[i : i + self.sharding.micro])
-            for i in range(0, share, self.sharding.micro)
-        ]
+        return self.sharding.cut(step, lambda place: self.item(self._index(place)))
 
 
 @dataclass
@@ -90,6 +108,15 @@ class Fixed:
 def collate(item: Callable[[int], Sequence[Row]], indices: Sequence[int]) -> Batch:
     rows = [row for index in indices for row in item(index)]
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}  # type: ignore[return-value]
+
+
+def weightless(rows: Sequence[Row], number: int) -> list[Row]:
+    """An item's rows made padding throughout, in which nothing is learned and nothing counts; a pair of its own, below 0."""
+    nothing = {"loss_mask": 0, "doc_id": -1, "pair": -1 - number, "prefix": 0}
+    return [
+        {**row, **{name: np.full_like(row[name], value) for name, value in nothing.items() if name in row}}
+        for row in rows
+    ]
 
 
 def with_sources(

@@ -35,7 +35,7 @@ def mixed(
     if mix:
         turns = mix["curriculum"] or [{"until": 1.0, "weights": [one["planned_share"] for one in known]}]
         spans = [Span(t["until"], _of(places, tempered(t["weights"], mix["temperature"]))) for t in turns]
-    rows = steps * sharding.batch
+    rows = sharding.total or steps * sharding.batch
     table = plan(counts, spans, rows, mix["max_epochs"] if mix else None)
     batches = Mixed(counts, [source.item for source in corpus.sources], table, sharding)
     tokens = _tokens(corpus, batches)

@@ -84,6 +84,8 @@ def _parts(batch: Batch, doc: NDArray[np.int64], lengths: NDArray[np.int64]) -> 
     time = doc.shape[1]
     parts = []
     for first, second, prefix in _pairs(batch, len(doc)):
+        if not lengths[first]:  # padding throughout
+            continue
         head = np.arange(lengths[first]) + first * time
         if second is None:
             for places in _documents(head, doc[first, : lengths[first]]):

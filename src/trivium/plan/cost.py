@@ -7,6 +7,7 @@ and upper bounds say that they are bounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -116,24 +117,24 @@ def _tokens(
     look: Look, stage: TrainingStage, context: int, characters: Mapping[str, int]
 ) -> tuple[float | None, str]:
     """Tokens that a training stage reads (None if unknown), and what to know about the number."""
-    packed = isinstance(stage, PretrainStage)
-    if stage.tokens is not None:
-        return stage.tokens, ""
-    if stage.steps is not None:
-        return stage.steps * stage.batch * context, "" if packed else "at most: rows end with their reply"
-    data = look.get(stage.data, DataStage)
-    known = characters.get(stage.data)
-    if known is not None and stage.epochs is not None and stage.rows in ("documents", "replies"):
-        return stage.epochs * known / CHARACTERS_PER_TOKEN, f"at {CHARACTERS_PER_TOKEN:g} characters a token"
-    if data is None or data.size is None or stage.epochs is None:
+    packed, each = isinstance(stage, PretrainStage), context * stage.rows_per_item()
+    at_most, counted = (
+        "at most: rows end with their reply",
+        f"at {CHARACTERS_PER_TOKEN:g} characters a token",
+    )
+    if stage.epochs is None:
+        told = "" if packed or stage.tokens is not None else at_most
+        return stage.length(0, each).items * each, told
+    data, known = look.get(stage.data, DataStage), characters.get(stage.data)
+    size = data.size if data is not None else None
+    if known is None and packed:
+        known = size
+    if known is not None and stage.rows in ("documents", "replies"):
+        rows = max(1, math.ceil(known / CHARACTERS_PER_TOKEN / context))
+        return stage.length(rows, each).items * each, counted
+    if size is None:
         return None, f"unknown until {stage.data} has run"
-    if packed:
-        return (
-            stage.epochs * data.size / CHARACTERS_PER_TOKEN,
-            f"at {CHARACTERS_PER_TOKEN:g} characters a token",
-        )
-    rows = data.size * stage.rows_per_item()
-    return stage.epochs * rows * context, "at most: rows end with their reply"
+    return stage.length(size, each).items * each, at_most
 
 
 def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None) -> Cost:

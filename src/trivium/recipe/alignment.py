@@ -61,7 +61,7 @@ class KtoStage(PreferenceStage):
     """Kahneman-Tversky optimisation, Ethayarajh et al. 2024: single replies marked good or bad; pairs give one of each."""
 
     kind: Literal["kto"]
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     formats: ClassVar[tuple[str, ...]] = ("feedback", "preferences")
     rows: ClassVar[Rows] = "marked"
     forwards: ClassVar[int] = 5
@@ -139,6 +139,14 @@ class OnlineStage(PreferenceStage):
     """A server that writes the rollouts; None: the trainer writes them itself. With `staleness` it writes the next sets while
     this one is trained on."""
 
+    @property
+    def repeats(self) -> int:
+        return self.updates
+
+    @property
+    def period(self) -> int:
+        return self.minibatches * self.updates
+
 
 class PpoStage(OnlineStage):
     """Proximal policy optimisation against a reward model, Schulman et al. 2017; Ouyang et al. 2022."""
@@ -175,6 +183,10 @@ class GrpoStage(OnlineStage):
     """The clip on the upper side where it differs (DAPO's clip-higher)."""
     skip_truncated: bool = False
     """Replies that ran into `max_new_tokens` teach nothing (DAPO's overlong filtering)."""
+
+    @property
+    def repeats(self) -> int:
+        return self.group * self.updates
 
 
 class DistillStage(TrainingStage):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import math
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -49,10 +50,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Rows = Literal["documents", "replies", "pairs", "marked", "rollouts", "taught"]
 
 
+class Length(NamedTuple):
+    """How long a stage trains."""
+
+    steps: int  # of the optimizer
+    items: int  # rows, pairs or replies that the steps show together: `batch` each, the last one what is left
+
+
 class TrainingStage(StageBase):
     """Fields that every phase shares; and, beside them, what is known of a kind without computing."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Raised when the same recipe would give another artifact."""
     rows: ClassVar[Rows] = "replies"
     """Shape of the batches. documents and replies: rows of tokens, the former filled up; pairs: two rows each, the chosen and the
@@ -71,6 +79,29 @@ class TrainingStage(StageBase):
         """A preference pair is two rows."""
         return 2 if cls.rows == "pairs" else 1
 
+    @property
+    def repeats(self) -> int:
+        """How often an epoch shows an item."""
+        return 1
+
+    @property
+    def period(self) -> int:
+        """Steps that belong together: training ends with a whole number of them."""
+        return 1
+
+    def length(self, items: int, tokens_per_item: float) -> Length:
+        """Steps for the duration that is asked for, at least one; what is planned and what is done come from here.
+
+        Epochs show each of `items` in each epoch: the last step holds what is left. Only a set of the policy's own replies is
+        always whole: the last one is filled up with the first prompts of the next epoch.
+        """
+        if self.epochs is not None:
+            shown = max(1, math.ceil(round(self.epochs * items * self.repeats, 6)))
+            steps = math.ceil(shown / (self.batch * self.period)) * self.period
+            return Length(steps, steps * self.batch if self.rows == "rollouts" else shown)
+        steps = self.steps or max(1, int((self.tokens or 0) // (self.batch * tokens_per_item)))
+        return Length(steps, steps * self.batch)
+
     data: Name
     duration_fields: ClassVar[tuple[str, ...]] = ("tokens", "steps", "epochs")
     tokens: Count | None = None
@@ -78,7 +109,7 @@ class TrainingStage(StageBase):
     steps: Annotated[Count, Field(gt=0)] | None = None
     """Length of training in optimizer steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """Length of training in passes over the data."""
+    """Length of training in passes over the data. Each pass shows each item, so that the last step may hold less than `batch`."""
     max_epochs: Annotated[float, Field(gt=0)] = how(1.0)
     """`tokens` that would read the data more often than this are refused. Up to four passes are worth about as much as new data,
     many more are worth little (Muennighoff et al. 2023): write `max_epochs: 4` if that is meant."""
@@ -160,7 +191,7 @@ class PretrainStage(TrainingStage):
     """Next-token prediction on packed documents."""
 
     kind: Literal["pretrain"]
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     formats: ClassVar[tuple[str, ...]] = ("documents",)
     rows: ClassVar[Rows] = "documents"
     needs_init: ClassVar[bool] = False
