@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from trivium import commands
+from trivium import commands, verify
 from trivium.evaluate import suites
 from trivium.phases import PHASES, ROWS
 from trivium.pipeline.stages import STAGES
 from trivium.recipe import models
 from trivium.recipe.models import CHECKPOINTS, TRAINING
 from trivium.recipe.suites import SUITES
+from trivium.recipe.verifiers import VERIFIERS
+from trivium.synthesize import scoring
 
 SRC = Path(commands.__file__).parent
 PATH = ("phases.py", "train/loop.py", "objectives/dpo.py", "batches/pairs.py")
@@ -42,6 +44,13 @@ def test_a_suite_is_a_model_and_a_row(kind):
     assert list(suites.SUITES) == list(SUITES)
     assert model.__doc__ and model.metrics and model.reads_per_item >= 1
     assert all(needed.what and not needed.fits({}) for needed in model.needs)
+
+
+@pytest.mark.parametrize("kind", VERIFIERS)
+def test_a_verifier_is_a_model_and_one_row(kind):
+    assert VERIFIERS[kind].__doc__
+    assert (kind in verify.VERIFIERS) != (kind in scoring.MODELS)
+    assert {*verify.VERIFIERS, *scoring.MODELS} == set(VERIFIERS)
 
 
 def test_the_table_and_what_a_newcomer_reads_are_short():

@@ -8,7 +8,7 @@ from random_models import random_model
 
 from trivium.generate.sampling import SamplingParams
 from trivium.model import scalar
-from trivium.recipe.synthesis import RewardVerifier
+from trivium.recipe.verifiers import RewardVerifier
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.scoring import open_scorer
 from trivium.synthesize.teachers import Local, Request

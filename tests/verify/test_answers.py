@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivium.demo import reasoning
-from trivium.verify import VERIFIERS
+from trivium.recipe.verifiers import NAMED
+from trivium.verify import named
 from trivium.verify.answers import final_answer, normalised
 
 
@@ -26,13 +27,13 @@ def record(reply: str, **meta: object) -> dict:
      "answer: **42**", "Answer: 42.0", "Answer: 7\nAnswer: 42"],
 )  # fmt: skip
 def test_exact_takes_the_answer_in_every_form(reply):
-    assert VERIFIERS["exact"](record("6 * 7 = 42. Answer: 42"), reply) == 1
-    assert VERIFIERS["exact"](record("because", answer=42), reply) == 1
+    assert named("exact")(record("6 * 7 = 42. Answer: 42"), reply) == 1
+    assert named("exact")(record("because", answer=42), reply) == 1
 
 
 @pytest.mark.parametrize("reply", ["", "Answer:", "Answer: 43", "Answer: 42\nAnswer: 7", "4 2", "420", "-42"])
 def test_exact_refuses_everything_else(reply):
-    assert VERIFIERS["exact"](record("Answer: 42"), reply) == 0
+    assert named("exact")(record("Answer: 42"), reply) == 0
 
 
 def test_numbers_are_compared_as_numbers_and_texts_as_texts():
@@ -57,18 +58,18 @@ SAID = st.one_of(st.text(), st.text(alphabet="0123456789.,-$ Answer:#{}\\boxed")
 @given(SAID, st.sampled_from(RECORDS))
 def test_no_reply_breaks_a_verifier(reply, asked):
     for text in (reply, f"Answer: {reply}", f"#### {reply}", f"\\boxed{{{reply}}}"):
-        for verifier in VERIFIERS.values():
+        for verifier in map(named, NAMED):
             assert verifier(asked, text) in (0, 1)
 
 
 def test_a_record_without_an_answer_is_never_met():
-    assert VERIFIERS["exact"]({"prompt": [], "meta": {}}, "") == 0
-    assert VERIFIERS["reasoning"]({"prompt": [], "meta": {}}, "Answer: 1") == 0
+    assert named("exact")({"prompt": [], "meta": {}}, "") == 0
+    assert named("reasoning")({"prompt": [], "meta": {}}, "Answer: 1") == 0
 
 
 def test_reasoning_takes_worked_solutions_and_not_those_of_other_tasks():
     items = list(islice(reasoning.records("conversations", list(reasoning.TASKS), 1), 30))
     replies = [item["messages"][1]["content"] for item in items]
-    assert all(VERIFIERS["reasoning"](item, reply) == 1 for item, reply in zip(items, replies, strict=True))
+    assert all(named("reasoning")(item, reply) == 1 for item, reply in zip(items, replies, strict=True))
     moved = replies[1:] + replies[:1]
-    assert sum(VERIFIERS["reasoning"](item, reply) for item, reply in zip(items, moved, strict=True)) == 0
+    assert sum(named("reasoning")(item, reply) for item, reply in zip(items, moved, strict=True)) == 0

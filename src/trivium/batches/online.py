@@ -26,7 +26,7 @@ from trivium.objectives.ppo import gae
 from trivium.objectives.sequence import last_token
 from trivium.recipe.alignment import GrpoStage, OnlineStage, PpoStage
 from trivium.text.tokenizer import check_same
-from trivium.verify import VERIFIERS, Verifier
+from trivium.verify import Verifier, named
 from trivium.verify.refusal import refuses
 from trivium.verify.replies import repetition
 
@@ -262,7 +262,7 @@ def _reward_function(ctx: PhaseContext[OnlineStage]) -> RewardFunction:
     model = scalar.load(folder, device=ctx.machine.device).eval() if folder else None
     if model is not None and folder is not None:
         check_same(ctx.chat.tokenizer, folder, "the reward model", rows=model.config.vocab_size)
-    return RewardFunction(VERIFIERS[config.reward] if config.reward else None, model, config.unfinished)
+    return RewardFunction(named(config.reward) if config.reward else None, model, config.unfinished)
 
 
 def _frozen(ctx: PhaseContext[OnlineStage]) -> Reference:

@@ -7,8 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trivium.recipe.base import Name, Strict, how
+from trivium.recipe.kinds import Group
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import Aligned, Rows, TrainingStage
+from trivium.recipe.verifiers import VerifierName
 
 
 class PreferenceStage(Aligned):
@@ -114,8 +116,10 @@ class OnlineStage(PreferenceStage):
     frozen_reference: ClassVar[bool] = True
     reward_model: Name | None = None
     """The reward stage that scores replies."""
-    reward: Literal["reasoning", "exact"] | None = None
-    """A verifier that scores replies: reasoning-gym's checkers, or equality with the record's own answer."""
+    named_kinds: ClassVar[dict[str, Group]] = {"reward": "trivium.verifiers"}
+    reward: VerifierName | None = None
+    """A verifier that scores replies: `reasoning`, reasoning-gym's checkers; `exact`, equality with the record's own answer; or
+    one of a package."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
     """Longest reply."""
     temperature: Annotated[float, Field(gt=0)] = 1.0

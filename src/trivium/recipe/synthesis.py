@@ -1,4 +1,4 @@
-"""Data that models write: teachers, what checks them, and the stage that asks them."""
+"""Data that models write: the stage that asks them."""
 
 from __future__ import annotations
 
@@ -6,92 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
+from trivium.recipe.base import Fraction, Name, StageBase
+from trivium.recipe.teachers import Teacher
 from trivium.recipe.units import Count
-
-
-class CheckpointTeacher(Strict):
-    """A checkpoint of this recipe."""
-
-    kind: Literal["checkpoint"]
-    references: ClassVar[tuple[str, ...]] = ("model",)
-    model: Name
-    device: Literal["auto", "cpu", "cuda"] = how("auto")
-
-
-class OpenaiTeacher(Strict):
-    """Any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, a hosted model."""
-
-    kind: Literal["openai"]
-    url: Annotated[str, Field(pattern=r"^https?://")]
-    """The address before `/chat/completions`, such as http://localhost:8000/v1."""
-    model: str
-    """What the server calls the model."""
-    key: str | None = how(None)
-    """Name of the environment variable that holds the API key; never the key itself."""
-    timeout: Annotated[float, Field(gt=0)] = how(120.0)
-    """Seconds that one request may take."""
-    retries: Annotated[int, Field(ge=0)] = how(6)
-    parallel: Annotated[int, Field(gt=0)] = how(8)
-    """Requests under way at once."""
-    per_minute: Annotated[float, Field(gt=0)] | None = how(None)
-    """Requests started in a minute, at most."""
-    price_in: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million tokens of prompts, in any currency."""
-    price_out: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million tokens of replies."""
-    budget: Annotated[float, Field(gt=0)] | None = how(None)
-    """In that currency: the run stops where it is spent, and goes on from there with a larger one."""
-
-
-Teacher = Annotated[CheckpointTeacher | OpenaiTeacher, Field(discriminator="kind")]
-
-
-class ReasoningVerifier(Strict):
-    """reasoning-gym's own checkers: 1 for a right answer to one of its tasks, else 0."""
-
-    kind: Literal["reasoning"]
-
-
-class ExactVerifier(Strict):
-    """1 where the reply's final answer (after `Answer:`, `####` or in `\\boxed{}`) is the record's own, else 0."""
-
-    kind: Literal["exact"]
-
-
-class FunctionVerifier(Strict):
-    """A function of yours, run in a process of its own: `def score(record, reply)` gives a number from 0 to 1."""
-
-    kind: Literal["function"]
-    path: str
-    """The Python file, relative to the recipe; its bytes are part of the stage's identity."""
-    name: str = "score"
-    seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Wall clock and CPU that a call may take; one that takes longer scores 0."""
-    memory: Annotated[Count, Field(ge=1 << 26)] = 1 << 30
-    """Bytes of memory that its process may have."""
-
-
-class JudgeVerifier(Strict):
-    """A model that grades replies from 1 to 10 (as 0 to 1); pairs are asked about in both orders."""
-
-    kind: Literal["judge"]
-    teacher: Teacher
-    criterion: str = "correct, to the point and helpful"
-
-
-class RewardVerifier(Strict):
-    """A reward stage's model; its rewards have no fixed range, so set `accept` to fit, or rank only."""
-
-    kind: Literal["reward_model"]
-    references: ClassVar[tuple[str, ...]] = ("reward_model",)
-    reward_model: Name
-
-
-VerifierConfig = Annotated[
-    ReasoningVerifier | ExactVerifier | FunctionVerifier | JudgeVerifier | RewardVerifier,
-    Field(discriminator="kind"),
-]
+from trivium.recipe.verifiers import VerifierConfig
 
 PRINCIPLES = [
     "Point out where the reply is wrong, unclear or does not answer what was asked.",

@@ -21,6 +21,7 @@ from trivium.synthesize.loops import LOOPS, Studio, chosen
 from trivium.synthesize.scoring import open_scorer
 from trivium.synthesize.teachers import open_teacher
 from trivium.types import Emit
+from trivium.verify import VERIFIERS
 from trivium.verify.replies import distinct
 
 Loop = Callable[[Studio, Sequence[Record]], list[Record]]
@@ -197,11 +198,6 @@ def _account(
 
 def identity(config: SynthesizeStage, recipe_folder: Path) -> dict[str, Any]:
     """What the artifact depends on beyond the recipe: names that its rows hold, and the bytes of the user's verifier."""
-    from trivium.verify.function import identity as of_function
-
-    found: dict[str, Any] = {}
-    if config.teacher.kind == "checkpoint":
-        found["names"] = [config.teacher.model]
-    if config.verifier is not None and config.verifier.kind == "function":
-        found["function"] = of_function(recipe_folder / config.verifier.path)
-    return found
+    names = {"names": [config.teacher.model]} if config.teacher.kind == "checkpoint" else {}
+    verifier = VERIFIERS.get(config.verifier.kind) if config.verifier is not None else None
+    return names | (verifier.identity(config.verifier, recipe_folder) if verifier else {})

@@ -12,17 +12,10 @@ from typing import Any
 import torch
 
 from trivium.generate.sampling import SamplingParams
-from trivium.recipe.synthesis import (
-    ExactVerifier,
-    FunctionVerifier,
-    JudgeVerifier,
-    ReasoningVerifier,
-    RewardVerifier,
-)
+from trivium.recipe.verifiers import JudgeVerifier, VerifierBase
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.teachers import Request, Teacher, open_teacher
 from trivium.verify import VERIFIERS
-from trivium.verify.function import Function
 from trivium.verify.judge import LLMJudge
 
 Rows = Sequence[tuple[Mapping[str, Any], str]]
@@ -41,33 +34,31 @@ class Scorer:
     closing: AbstractContextManager[Any] = field(default_factory=nullcontext)
 
 
-def open_scorer(
-    config: Any, recipe_folder: Path, inputs: Mapping[str, tuple[Path, str]], journal: Journal
-) -> Scorer:
-    """From a verifier of `recipe.synthesis`. `inputs`: stage -> (its artifact's folder, its fingerprint)."""
-    if isinstance(config, ReasoningVerifier | ExactVerifier):
-        verifier = VERIFIERS[config.kind]
-        return Scorer(lambda rows: [verifier(record, reply) for record, reply in rows])
-    if isinstance(config, FunctionVerifier):
-        function = Function(
-            recipe_folder / config.path, config.name, seconds=config.seconds, memory=config.memory
-        )
-        return Scorer(
-            lambda rows: [function(record, reply) for record, reply in rows],
-            counts=function.failures,
-            closing=function,
-        )
-    if isinstance(config, JudgeVerifier):
-        teacher = open_teacher(config.teacher, inputs, journal)
-        sampling = SamplingParams(max_new_tokens=JUDGE_TOKENS)
-        judge = LLMJudge(
-            lambda asked: [a.text for a in teacher.answers([Request(m) for m in asked], sampling)],
-            config.criterion,
-        )
-        return Scorer(judge.many, judge, teacher, judge.counts)
-    if isinstance(config, RewardVerifier):
-        return Scorer(_reward(inputs[config.reward_model][0]))
-    raise TypeError(f"no such verifier: {type(config).__name__}")
+Inputs = Mapping[str, tuple[Path, str]]
+"""Stage -> (its artifact's folder, its fingerprint)."""
+
+
+def open_scorer(config: VerifierBase, recipe_folder: Path, inputs: Inputs, journal: Journal) -> Scorer:
+    """From a verifier of the recipe."""
+    if config.kind in MODELS:
+        return MODELS[config.kind](config, inputs, journal)
+    verifier = VERIFIERS[config.kind].open(config, recipe_folder)
+    failures: Any = getattr(verifier, "failures", Counter())
+    return Scorer(
+        lambda rows: [verifier(record, reply) for record, reply in rows],
+        counts=failures,
+        closing=verifier if isinstance(verifier, AbstractContextManager) else nullcontext(),
+    )
+
+
+def _judge(config: JudgeVerifier, inputs: Inputs, journal: Journal) -> Scorer:
+    teacher = open_teacher(config.teacher, inputs, journal)
+    sampling = SamplingParams(max_new_tokens=JUDGE_TOKENS)
+    judge = LLMJudge(
+        lambda asked: [a.text for a in teacher.answers([Request(m) for m in asked], sampling)],
+        config.criterion,
+    )
+    return Scorer(judge.many, judge, teacher, judge.counts)
 
 
 def _reward(folder: Path) -> Callable[[Rows], list[float]]:
@@ -95,3 +86,10 @@ def _reward(folder: Path) -> Callable[[Rows], list[float]]:
         return scores
 
     return many
+
+
+MODELS: dict[str, Callable[[Any, Inputs, Journal], Scorer]] = {
+    "judge": _judge,
+    "reward_model": lambda config, inputs, journal: Scorer(_reward(inputs[config.reward_model][0])),
+}
+"""Kind -> how it is opened, of the verifiers that ask a model; all others are in `verify.VERIFIERS`."""

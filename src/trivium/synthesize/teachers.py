@@ -15,7 +15,7 @@ from trivium.generate.remote import Answer, Endpoint, Meter, Remote
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete, cut_text
 from trivium.model import hf
-from trivium.recipe.synthesis import CheckpointTeacher, OpenaiTeacher
+from trivium.recipe.teachers import CheckpointTeacher, OpenaiTeacher
 from trivium.seeds import derive
 from trivium.synthesize.journal import Journal, key_of
 from trivium.text.chat import ChatTokenizer

@@ -1,15 +1,19 @@
 """Functions that say how good a reply is: (data record, reply) -> number.
 
-`VERIFIERS` holds those that need nothing else. `function.Function` runs a function of the user's, `judge.LLMJudge` asks a model.
+`VERIFIERS` holds the kinds that need no model. `judge.LLMJudge` asks one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from trivium.demo.reasoning import correct
+from trivium.recipe.kinds import plugins
+from trivium.recipe.verifiers import NAMED, FunctionVerifier
 from trivium.verify.answers import same_answer
+from trivium.verify.function import Function, identity
 
 Verifier = Callable[[Mapping[str, Any], str], float]
 
@@ -25,4 +29,31 @@ def exact(record: Mapping[str, Any], reply: str) -> float:
     return float(same_answer(record, reply))
 
 
-VERIFIERS: dict[str, Verifier] = {"reasoning": reasoning, "exact": exact}
+def _function(config: FunctionVerifier, folder: Path) -> Verifier:
+    return Function(folder / config.path, config.name, seconds=config.seconds, memory=config.memory)
+
+
+class VerifierKind(NamedTuple):
+    """How a kind of verifier is opened, and what its scores depend on beyond the recipe.
+
+    What `open` gives may be a context manager, which is then closed when all is scored, and may count in `failures` (a Counter)
+    the replies that it could not score.
+    """
+
+    open: Callable[[Any, Path], Verifier]
+    """(the verifier as the recipe has it, the recipe's folder) -> what scores."""
+    identity: Callable[[Any, Path], dict[str, Any]] = lambda config, folder: {}
+
+
+VERIFIERS: dict[str, VerifierKind] = {
+    "reasoning": VerifierKind(lambda config, folder: reasoning),
+    "exact": VerifierKind(lambda config, folder: exact),
+    "function": VerifierKind(_function, lambda config, folder: {"function": identity(folder / config.path)}),
+    **{kind: plugin.implementation() for kind, plugin in plugins("trivium.verifiers").items()},
+}
+"""Kind -> how it is opened, of those that need no model; packages of others add theirs."""
+
+
+def named(kind: str) -> Verifier:
+    """The verifier of a kind that needs no setting (`recipe.verifiers.NAMED`)."""
+    return VERIFIERS[kind].open(NAMED[kind].model_validate({"kind": kind}), Path())
