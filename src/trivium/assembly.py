@@ -41,7 +41,10 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     pipeline = _lay_out(ctx, items, objective, sharding)
     run = _run(ctx, items, objective, pipeline, sharding, steps, tokens_per_step)
     before = _once(ctx, "before", items.measure)
-    result = train(run)
+    try:
+        result = train(run)
+    finally:
+        items.close()
     if before is not None:
         result |= {"before": before, "after": items.measure()}
         ctx.emit({"event": "validation", **result["after"]})

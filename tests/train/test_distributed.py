@@ -12,8 +12,9 @@ import tiny
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
+from test_signal import indifferent
 
-from trivium.errors import Interrupted, Preempted
+from trivium.errors import Interrupted, Preempted, TrainingError
 from trivium.files import write_json
 from trivium.train import checkpoint
 
@@ -39,6 +40,11 @@ def worker(rank: int, world: int, folder: Path) -> None:
         weights, metrics = tiny.phase(kind, folder / f"{kind}-epoch", **ONE_EPOCH)
         save_file(weights, folder / f"{kind}-epoch" / f"weights-{rank}.safetensors")
         write_json(folder / f"{kind}-epoch" / f"metrics-{rank}.json", {"curve": metrics["curve"]})
+
+    try:
+        indifferent("grpo", folder / "indifferent", stop_without_signal=2)
+    except TrainingError as error:
+        write_json(folder / f"indifferent-{rank}.json", error.what)
 
     def stop_one(event):
         if rank == 1 and event["event"] == "step" and event["step"] == 2:
@@ -82,6 +88,7 @@ def ranks(tmp_path_factory) -> Path:
     for kind in EPOCH:
         tiny.data(kind, folder / f"{kind}-epoch" / "data")
         tiny.others(kind, folder / f"{kind}-epoch", chat)
+    tiny.data("grpo", folder / "indifferent" / "data")
     mp.spawn(worker, args=(2, folder), nprocs=2)
     return folder
 
@@ -111,6 +118,11 @@ def test_the_last_step_of_an_epoch_is_the_same_on_two_ranks(ranks, kind, tmp_pat
     both = [load_file(ranks / f"{kind}-epoch" / f"weights-{rank}.safetensors") for rank in range(2)]
     assert tiny.same(*both)
     assert max(float((both[0][name] - alone[name]).abs().max()) for name in alone) < 2e-5
+
+
+def test_ranks_agree_that_nothing_is_learned(ranks):
+    said = [json.loads((ranks / f"indifferent-{rank}.json").read_text()) for rank in range(2)]
+    assert said[0] == said[1] and "in the last 2 sets" in said[0]
 
 
 def test_one_rank_asked_to_stop_stops_all_at_the_same_step(ranks):

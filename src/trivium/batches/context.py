@@ -101,6 +101,9 @@ class Items:
             return self.live(Fixed(count, held.item, micro), held), ()
         return self.live(Fixed(count, with_sources(held.item, origins), micro), held), names
 
+    def close(self) -> None:
+        """Ends what batches have left running, when training is over or has failed."""
+
     def measure(self) -> dict[str, float] | None:
         """What a loss cannot say (rewards on held-out prompts), asked before training and after it."""
         return None

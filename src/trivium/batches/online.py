@@ -98,7 +98,7 @@ class GroupValue:
         assert self.rollouts is not None
         rewards = self.reward(rollout, self.rollouts.scored)
         worth = group_advantages(rewards, self.group, scale=self.scale)
-        made = {"advantage": worth[:, None] * tensors["loss_mask"]}
+        made = {"advantage": worth[:, None] * tensors["loss_mask"], "reward": rewards}
         known = None
         if self.reference is not None:
             known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
@@ -144,6 +144,7 @@ class CriticValue:
             "returns": returns,
             "old_values": values,
             "ref_token_logp": known,
+            "reward": rewards,
             "log/explained_variance": 1 - noise / spread.clamp_min(1e-8),
             **drift(rollout, rewards, tensors, known),
         }
@@ -177,8 +178,12 @@ class Asked(Items):
 
     def ordered(self, sharding: BatchSharding, steps: int) -> Rollouts:
         assert isinstance(self.train, Prompts)
-        self.value.rollouts = self._rollouts(self.train, sharding, "rollouts")
+        self.value.rollouts = self._rollouts(self.train, sharding, "rollouts", steps)
         return self.value.rollouts
+
+    def close(self) -> None:
+        if self.value.rollouts is not None:
+            self.value.rollouts.close()
 
     def measure(self) -> dict[str, float] | None:
         """Reward, length, drift on held-out prompts; None where none are held out."""
@@ -189,7 +194,9 @@ class Asked(Items):
         rollouts = self._rollouts(asked, BatchSharding(ctx.seed, size * self.group, size), "measured")
         return measured(rollouts, self.value.reward, self.value.reference, range(min(asked.count, HELDOUT)))
 
-    def _rollouts(self, asked: Prompts, sharding: BatchSharding, folder: str) -> Rollouts:
+    def _rollouts(
+        self, asked: Prompts, sharding: BatchSharding, folder: str, steps: int | None = None
+    ) -> Rollouts:
         ctx, config = self.ctx, self.ctx.config
         return Rollouts(
             prompts=asked,
@@ -210,6 +217,8 @@ class Asked(Items):
             ahead_on=_usable(config.rollout_device),
             writer=Served.open(ctx, config.rollout_server) if config.rollout_server else None,
             passes=self.value.passes,
+            steps=steps,
+            stop_without_signal=config.stop_without_signal,
         )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from trivium.batches.chat import NAMED, at_row, named
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import BatchSharding, collate, sequence_row
+from trivium.batches.signal import Signal
 from trivium.corpus.records import prompt_of
 from trivium.errors import DataError
 from trivium.files import atomic_path
@@ -162,6 +163,8 @@ class Rollouts:
     )
     writer: Writer | None = None  # None: the policy
     passes: int = 0  # forward passes of models of this size that `value` makes over a reply
+    steps: int | None = None  # of the run: no set is made ahead that it will not use
+    stop_without_signal: int | None = None
 
     @property
     def live_flops(self) -> float:
@@ -182,6 +185,8 @@ class Rollouts:
         self._thread = ThreadPoolExecutor(1) if self.ahead_on or self.writer else None
         self._asked_for: dict[int, Future[list[Completion]]] = {}  # sets that the writer is writing
         self._under_way: dict[int, Future[None]] = {}
+        self._sets = None if self.steps is None else -(-self.steps // self.period)
+        self._signal = Signal(self.group, self.stop_without_signal, self._sets, self.emit, self._earlier)
 
     def batch(self, step: int) -> list[Batch]:
         number, inside = divmod(step, self.period)
@@ -203,7 +208,10 @@ class Rollouts:
             self.settle()
             if number in self._asked_for:  # no new weights while the server is writing this one
                 self._asked_for[number].result()
-            for ahead in range(number, number + self.staleness + 1):
+            end = number + self.staleness + 1
+            if self._sets is not None:  # a batch that was left out may have moved the run past its last set
+                end = max(number + 1, min(end, self._sets))
+            for ahead in range(number, end):
                 if not any_rank(not self._parts(ahead), self.machine.device):
                     continue
                 if self.writer is not None:
@@ -217,10 +225,24 @@ class Rollouts:
             if number in self._asked_for:
                 self._make(number, self.network, self._asked_for.pop(number).result())
                 any_rank(False, self.machine.device)
-            parts = [load_file(path) for path in self._parts(number)]
-            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            whole = self._read(number)
+            self._signal.look(number, whole)
+            whole.pop("reward", None)
             self._held = (number, self.finish(whole))
         return self._held[1]
+
+    def _read(self, number: int) -> dict[str, Tensor]:
+        """The tensors of a set that is whole, of all ranks."""
+        parts = [load_file(path) for path in self._parts(number)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _earlier(self, number: int) -> dict[str, Tensor] | None:
+        return self._read(number) if self._parts(number) else None
+
+    def close(self) -> None:
+        """Ends the thread: what it has not begun is left, what it is making is waited for."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
 
     def _ask(self, number: int) -> None:
         """Has the writer begin set `number`, with the weights of now. What it says is scored when the set is needed."""

@@ -135,6 +135,9 @@ class OnlineStage(PreferenceStage):
     """Taken off the reward of a reply that ran into `max_new_tokens`."""
     staleness: Annotated[int, Field(ge=0)] = 0
     """Sets are made from the weights of this many sets ago, so that generating and training can overlap."""
+    stop_without_signal: Annotated[int, Field(gt=0)] | None = how(None)
+    """So many sets in a row in which no reply is worth more than another (to its prompt, with groups) end the stage with an
+    error: nothing is learned from them. None: a warning after the first three."""
     rollout_device: str | None = how(None)
     """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
     importance_weight_cap: Annotated[float, Field(gt=0)] = 2.0
