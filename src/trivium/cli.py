@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from trivium import commands, rollout_commands
+from trivium import commands, evaluate_commands, rollout_commands
 from trivium.cores import wait_asleep
+from trivium.evaluate_commands import OrRecipe
 
 DATA = ("data", "tokenizer")
 SYNTHESIZE = ("synthesize",)
@@ -141,17 +141,9 @@ def train(
     commands.step(recipe, override, store, runs, stages, commands.training())
 
 
-class _OrRecipe(TyperGroup):
-    """A group whose first word may also be a recipe: `trivium data RECIPE` runs `trivium data run RECIPE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 app.add_typer(rollout_commands.app, name="rollout")
-data_app = typer.Typer(cls=_OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(evaluate_commands.app, name="evaluate")
+data_app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 quality_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 data_app.add_typer(quality_app, name="quality", help="The model that scores the quality of documents.")
@@ -245,7 +237,7 @@ def synthesize(
     commands.step(recipe, override, store, runs, stages, SYNTHESIZE)
 
 
-@app.command()
+@evaluate_commands.app.command("run")
 def evaluate(
     recipe: Recipe,
     stages: Stages = None,

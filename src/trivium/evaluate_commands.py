@@ -1,0 +1,120 @@
+"""`trivium evaluate`: beside the stages of a recipe, what is made from the tables of rows that they left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from trivium import commands
+
+if TYPE_CHECKING:
+    from trivium.evaluate.compare import Change, Comparison
+
+
+class OrRecipe(TyperGroup):
+    """A group whose first word may also be a recipe: `trivium data RECIPE` runs `trivium data run RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.callback()
+def options() -> None:
+    """Run the evaluate stages of a recipe, and compare what they found.
+
+    `trivium evaluate RECIPE [STAGE]...` is short for `trivium evaluate run RECIPE [STAGE]...`.
+    """
+
+
+Artifact = Annotated[Path, typer.Argument(help="An evaluate stage's folder or link.", show_default=False)]
+
+
+@app.command()
+def compare(
+    a: Artifact,
+    b: Artifact,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    most: Annotated[
+        int, typer.Option("--changes", min=0, help="Print so many of the items that changed.")
+    ] = 20,
+) -> None:
+    """What changed between the models that two evaluations tested, item by item, both ways.
+
+    Items are paired; intervals are by cluster, p-values McNemar's exact ones where items are independent.
+
+    Example:
+
+      trivium evaluate compare runs/quickstart/safety runs/quickstart/int8_safety
+    """
+    raise typer.Exit(commands.guarded(lambda: _compare(a, b, as_json, most)))
+
+
+def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
+    from trivium.evaluate.compare import compare, tested
+
+    (first, before), (second, after) = tested(a), tested(b)
+    comparison = compare(before, after, (first, second))
+    if as_json:
+        print(json.dumps(comparison.as_dict(), ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    console.print(_table(comparison))
+    if comparison.one_sided or comparison.reworded:
+        console.print(
+            f"not compared: {comparison.one_sided} rows of items that only one of the two was asked, "
+            f"{comparison.reworded} of items asked in other words"
+        )
+    for change in comparison.changes[:most]:
+        console.print(_shown(change))
+    if (rest := len(comparison.changes) - most) > 0:
+        console.print(f"{rest} more changes: --changes {len(comparison.changes)}, or all with --json")
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(
+        "suite", "judge", comparison.before, comparison.after, "difference", "p", "up", "down", "undecided",
+        title="what changed, on the same items", title_justify="left",
+    )  # fmt: skip
+    for shift in comparison.shifts:
+        ends = "" if shift.low is None or shift.high is None else f" [{shift.low:+.3g}, {shift.high:+.3g}]"
+        cells = [
+            f"{shift.suite} {shift.category}".strip(),
+            shift.judge,
+            _number(shift.before),
+            _number(shift.after),
+            "?" if shift.difference is None else f"{shift.difference:+.3g}{ends}",
+            _number(shift.p),
+            *map(str, (shift.gained, shift.lost, shift.undecided)),
+        ]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"
+
+
+def _shown(change: Change) -> Text:
+    """An item on four lines. What a model wrote cannot move the cursor."""
+    head = f"{change.suite} {change.category} {change.judge}: {change.before} -> {change.after}\n"
+    texts = (("asked ", change.prompt), ("before", change.reply_before), ("after ", change.reply_after))
+    lines = [f"  {name}  {_line(text)}" for name, text in texts if text is not None]
+    return Text.assemble((head, "bold"), "\n".join(lines))
+
+
+def _line(text: str, most: int = 160) -> str:
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
