@@ -51,7 +51,7 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     seconds = result["seconds_per_step"]
     return result | {
         "tokens_per_second": tokens_per_step / seconds if seconds else None,
-        "tokens": round(length.items * each),
+        "tokens": round(min(length.items, result["steps"] * ctx.config.batch) * each),
         "data": items.account,
         "precision": ctx.machine.precision,
     }

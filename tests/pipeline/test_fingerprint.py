@@ -9,6 +9,8 @@ from pipeline_fakes import KINDS, Fake, recipe, stages
 
 from trivium.pipeline.fingerprint import differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import build
+from trivium.pipeline.stages import STAGES
+from trivium.recipe.load import loads
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -146,3 +148,21 @@ def test_a_seed_of_its_own_reaches_a_stage_and_what_hangs_on_it():
     assert stage_seed(recipe(values), "aligned") == stage_seed(recipe(seed=3), "aligned")
     values["aligned"]["seed"] = recipe().seed
     assert changed(values) == set()
+
+
+def test_how_often_is_looked_is_identity_only_where_looks_choose():
+    text = """\
+name: chosen
+stages:
+  corpus: {kind: data, sources: [{kind: python-docs}]}
+  vocab: {kind: tokenizer, data: corpus}
+  base: {kind: pretrain, data: corpus, tokenizer: vocab, steps: 9, validate_every: 3}
+"""
+
+    def print_of(*overrides: str) -> str:
+        asked = loads(text, overrides)
+        return fingerprint(identify(asked, build(asked), STAGES, Path())["base"])
+
+    assert print_of() == print_of("base.validate_every=2")
+    for chosen in ("base.keep_best=loss", "base.patience=2"):
+        assert len({print_of(), print_of(chosen), print_of(chosen, "base.validate_every=2")}) == 3

@@ -82,6 +82,11 @@ MISTAKES = {
     "grpo_without_reward": [
         (changed("kind: dpo", "kind: grpo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned", "nothing that scores replies", "reward: reasoning"),
     ],
+    "best_of_what_is_not_looked_at": [
+        (changed("    steps: 100\n", "    steps: 100\n    keep_best: loss\n"), "15, stage base, field keep_best", "there are none before the last step", "validate_every: 100"),
+        (changed("    steps: 100\n", "    steps: 100\n    patience: 3\n"), "15, stage base, field patience", "there are none before the last step", "validate_every: 100"),
+        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    validate_every: 5\n    keep_best: loss", "data: pairs\n    steps", "data: talks\n    steps"), "24, stage aligned, field keep_best", "grpo measures rewards", "leave it out"),
+    ],
     "replies_of_a_reward_model": [
         (changed("kind: dpo", "kind: reward\n    generation: {temperature: 0}", "    model: aligned\n    baseline: chat", "    model: chat\n    baseline: base", "    model: aligned\n    requires", "    model: chat\n    requires"), "22, stage aligned, field generation", "writes no replies", "leave it out"),
     ],

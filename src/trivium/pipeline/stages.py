@@ -93,6 +93,12 @@ def _train(ctx: Context) -> dict[str, Any]:
     return train(ctx)
 
 
+def _train_identity(config: Any, folder: Path) -> dict[str, Any]:
+    # how often is looked decides which weights are the best and when patience is over
+    chooses = config.keep_best is not None or config.patience is not None
+    return {"validate_every": config.validate_every} if chooses else {}
+
+
 def _import(ctx: Context) -> dict[str, Any]:
     from trivium.imports import import_checkpoint
 
@@ -174,7 +180,7 @@ STAGES: Registry = {
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(3, _import, _import_identity),
-    **{kind: Kind(stage.version, _train) for kind, stage in TRAINING.items()},
+    **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(4, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "release": Kind(1, _release, _release_identity),

@@ -167,6 +167,11 @@ class TrainingStage(StageBase):
     """Steps between progress lines."""
     validate_every: Annotated[int, Field(gt=0)] | None = how(None)
     """Steps between looks at the held-out set; None: only before the first step and after the last."""
+    keep_best: Literal["loss", "accuracy", "margin", "divergence", "next_token"] | None = None
+    """The stage leaves the weights of its best look at the held-out set by this metric, not its last ones. With it (or
+    `patience`) `validate_every` decides what is made, and is part of what the stage is known by."""
+    patience: Annotated[int, Field(gt=0)] | None = None
+    """Training ends early once so many looks in a row were no better than the best, by `keep_best` or else by the loss."""
 
     samples: Samples | None = how(Samples())
     """What the model writes while it trains, in events.jsonl, on the terminal and in the report; None: nothing."""

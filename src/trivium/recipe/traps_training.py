@@ -221,6 +221,27 @@ def rising_and_falling_at_once(look: Look) -> Found:
             )
 
 
+def best_of_what_is_not_looked_at(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        field = "keep_best" if stage.keep_best is not None else "patience"
+        if stage.keep_best is None and stage.patience is None:
+            continue
+        if stage.rows == "rollouts":
+            yield look.error(
+                f"`{field}` goes by the held-out loss, and {stage.kind} measures rewards before and after only",
+                name,
+                field,
+                fix="leave it out; `keep_every` keeps checkpoints to compare",
+            )
+        elif stage.validate_every is None:
+            yield look.error(
+                f"`{field}` chooses among looks at the held-out set, and there are none before the last step",
+                name,
+                field,
+                fix="write `validate_every: 100`, steps between two looks",
+            )
+
+
 def replies_of_a_reward_model(look: Look) -> Found:
     for name, stage in look.each(RewardStage):
         if stage.generation is not None:
@@ -246,5 +267,6 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     muon_on_split_matrices,
     float8_where_it_cannot_be,
     rising_and_falling_at_once,
+    best_of_what_is_not_looked_at,
     replies_of_a_reward_model,
 )

@@ -7,6 +7,7 @@ is found by the manifest, and the one before it is used instead. Tensors are who
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trivium.errors import ArtifactError
-from trivium.files import TEMPORARY, atomic_folder, sha256, verify, write_json, write_tensors
+from trivium.files import TEMPORARY, atomic_folder, read_json, sha256, verify, write_json, write_tensors
 from trivium.train.distributed import rank
 from trivium.train.parallel.state import load_optimizer, optimizer_tensors, place, trained, whole
 from trivium.types import Emit
@@ -129,7 +130,7 @@ def write(
     folder: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: dict[str, Any]
 ) -> Path:
     """Writes `folder/step-N` (N from `state`). OSError if the disk is full."""
-    target = folder / f"step-{state['step']:08d}"
+    target = place_of(folder, state["step"])
     for left in folder.glob(f"{TEMPORARY}*"):  # by a save that was killed: the folder has one writer
         shutil.rmtree(left, ignore_errors=True)
     for later in steps(folder):
@@ -147,7 +148,7 @@ def write(
 
 
 def drop_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
-    """Leaves the newest `keep_last` checkpoints and, of every `keep_every` steps, the first one."""
+    """Leaves the newest `keep_last` checkpoints, of every `keep_every` steps the first one, and the best ones that these know."""
     found = steps(folder)
     kept = set(found[-keep_last:])
     if keep_every is not None:
@@ -156,9 +157,17 @@ def drop_old(folder: Path, keep_last: int, keep_every: int | None) -> None:
             first.setdefault(int(path.name.removeprefix("step-")) // keep_every, path)
         first.pop(0, None)  # before the first `keep_every` steps
         kept |= set(first.values())
+    for path in list(kept):
+        with contextlib.suppress(OSError, ValueError):  # damaged: whoever reads it is told
+            if best := read_json(path / "state.json").get("best"):
+                kept.add(place_of(folder, best["step"]))
     for old in found:
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def place_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def steps(folder: Path) -> list[Path]:
@@ -168,14 +177,17 @@ def steps(folder: Path) -> list[Path]:
 
 def newest(folder: Path, emit: Emit) -> Path | None:
     """The newest whole checkpoint, or None. A damaged one is named in an event and passed over."""
-    for path in reversed(steps(folder)):
-        try:
-            verify(path, json.loads((path / "manifest.json").read_text(encoding="utf-8")))
-        except (ArtifactError, OSError, ValueError) as error:
-            emit({"event": "warning", "message": f"checkpoint {path.name} is passed over: {error}"})
-            continue
-        return path
-    return None
+    return next((path for path in reversed(steps(folder)) if is_whole(path, emit)), None)
+
+
+def is_whole(path: Path, emit: Emit) -> bool:
+    """Whether a checkpoint is there and undamaged; if not, an event says why."""
+    try:
+        verify(path, json.loads((path / "manifest.json").read_text(encoding="utf-8")))
+    except (ArtifactError, OSError, ValueError) as error:
+        emit({"event": "warning", "message": f"checkpoint {path.name} is passed over: {error}"})
+        return False
+    return True
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trivium.errors import Interrupted, Preempted
 from trivium.model.moe import balance
-from trivium.train import checkpoint, recover, schedule
+from trivium.train import best, checkpoint, recover, schedule
 from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
 from trivium.train.guard import Guard, StopRequest, stop_on_signal
 from trivium.train.optim import build
@@ -40,7 +40,8 @@ def train(run: Run) -> dict[str, Any]:
         forward: Callable[..., Output] = torch.compile(model) if state["compiled"] else model
         if "before" not in state and run.validation is not None:
             state["before"] = validate(run)
-        while state["step"] < run.steps:
+        best.check(run, state.get("before"))
+        while state["step"] < run.steps and not best.ended(run, state):
             step = state["step"]
             micro = [moved(b, run.machine.device) for b in run.batches.batch(state["position"])]  # LOAD
             progress.sees(micro)
@@ -82,10 +83,7 @@ def train(run: Run) -> dict[str, Any]:
                 writer.save(model, optimizer, state, urgent=stopping)
                 if stopping:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())
-    result = progress.summary()
-    if run.validation is not None:
-        result |= {"before": state["before"], "after": validate(run)}
-    return result
+        return progress.summary() | best.last_look(run, state, optimizer, writer)
 
 
 def _stopped(stop: StopRequest, step: int, steps: int, kept: str) -> Interrupted:
@@ -107,6 +105,8 @@ class Due:
             return True
         if state["step"] == self.run.steps:
             return False
+        if best.is_new(self.run, state):
+            return True
         interval = self.run.config.checkpoint_every
         if interval.unit == "steps":
             return bool(state["step"] % int(interval.every) == 0)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trivium.train import best
 from trivium.train.distributed import any_rank, global_sum, rank, world
 from trivium.train.run import Run, State
 from trivium.train.validation import validate
@@ -50,7 +51,7 @@ class Progress:
         seconds = time.monotonic() - self.clock
         look = self.run.config.validate_every
         if look and self.run.validation is not None and not (step + 1) % look:
-            validate(self.run, step + 1)
+            best.sees(self.run, self.state, validate(self.run, step + 1), step + 1)
         self.samples(step + 1)
         self.clock = time.monotonic()  # looks are no part of a step
         if step > self.first:  # the first step pays for compiling and for warm caches
@@ -90,7 +91,7 @@ class Progress:
         typical = self.typical()
         curve = self.state["curve"]
         return {
-            "steps": self.run.steps,
+            "steps": self.state["step"],
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
             "mfu": self.utilisation(),

@@ -19,7 +19,7 @@ from trivium.types import Batch, Batches, Emit, Objective, Output
 
 State = dict[str, Any]
 """What a checkpoint holds beside tensors: `step` (optimizer steps taken), `position` (the batch that comes next; ahead of
-`step` by the batches that were left out), `guard`, `curve`, `samples`, `compiled`, `before`."""
+`step` by the batches that were left out), `guard`, `curve`, `samples`, `compiled`, `before`, `best`."""
 
 
 class Passes(Protocol):
