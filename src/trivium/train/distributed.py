@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from trivium.errors import RecipeError
@@ -85,13 +86,26 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
         return ALONE
     if not dist.is_initialized():
         backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        store, rank, world = _store(timedelta(seconds=timeout_s))
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout_s)
+        )
     if device == "cuda":
         # modulo: Ray shows each of its tasks only the GPU that it gave it
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     grid = init_device_mesh(device, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
     _current = Mesh(sizes, grid)
     return _current
+
+
+def _store(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Where the ranks find each other, this rank's number and how many there are, from torchrun's environment.
+
+    torchrun keeps one store over all restarts. Each start has its own part of it: a rank that found the addresses of those
+    before would wait for ranks that are dead.
+    """
+    store, rank, world = next(rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, world
 
 
 def stop() -> None:

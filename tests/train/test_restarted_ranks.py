@@ -1,0 +1,54 @@
+"""Ranks that are started again under torchrun, whose store still holds what those before them left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+from torch.distributed import TCPStore
+
+RANK = """
+import os, sys
+import torch
+from trivium.train import distributed
+print("here", flush=True)
+sys.stdin.readline()
+distributed.start({"data": 2}, "cpu", timeout_s=20)
+total = torch.ones(())
+torch.distributed.all_reduce(total)
+print(int(total), flush=True)
+os._exit(0)  # as one that is killed: nothing is tidied up
+"""
+
+
+def test_ranks_that_start_again_do_not_look_for_those_before_them():
+    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=20), wait_for_workers=False)
+    for attempt in range(2):
+        ranks = [rank(number, attempt, store.port) for number in range(2)]
+        for process in ranks:
+            assert process.stdout.readline() == "here\n"
+        for process in ranks:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in ranks:
+            said, error = process.communicate()
+            assert said == "2\n", error
+
+
+def rank(number: int, attempt: int, port: int) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "RANK": str(number),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        "OMP_NUM_THREADS": "1",
+    }
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", RANK], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
