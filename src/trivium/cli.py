@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium import commands, evaluate_commands, rollout_commands
+from trivium import commands, evaluate_commands, rollout_commands, serve_commands
 from trivium.cores import wait_asleep
 from trivium.evaluate_commands import OrRecipe
 
@@ -143,6 +143,7 @@ def train(
 
 app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(evaluate_commands.app, name="evaluate")
+app.command()(serve_commands.serve)
 data_app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data_app, name="data")
 quality_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

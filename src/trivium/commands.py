@@ -247,16 +247,20 @@ def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) 
     )
 
 
-def chat(
-    checkpoint: Path, prompt: str | None, system: str | None, seed: int, explicit: Mapping[str, float | None]
-) -> None:
-    """`explicit`: fields of `Generation` by name; what is None there is as the checkpoint's generation_config.json says."""
+def check_checkpoint(checkpoint: Path) -> None:
     if checkpoint.suffix != ".gguf" and not (checkpoint / "config.json").is_file():
         raise ArtifactError(
             f"there is no checkpoint at {checkpoint}",
             where=str(checkpoint),
             fix="give the folder or link of a trained stage, such as runs/quickstart/aligned",
         )
+
+
+def chat(
+    checkpoint: Path, prompt: str | None, system: str | None, seed: int, explicit: Mapping[str, float | None]
+) -> None:
+    """`explicit`: fields of `Generation` by name; what is None there is as the checkpoint's generation_config.json says."""
+    check_checkpoint(checkpoint)
     from trivium import talk
     from trivium.imports import open_checkpoint
     from trivium.model import generation

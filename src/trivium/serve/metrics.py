@@ -1,0 +1,71 @@
+"""Prometheus metrics under the names that dashboards for vLLM read."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from trivium.generate.batcher import Batcher, Counters
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+
+
+class Metrics:
+    """All metrics of one server; every one has the label `model_name`."""
+
+    def __init__(self, model: str) -> None:
+        self.registry, self.model = CollectorRegistry(), model
+        self.running = self._gauge("num_requests_running", "Sequences in the batch.")
+        self.waiting = self._gauge("num_requests_waiting", "Sequences that wait for room.")
+        self.usage = self._gauge(
+            "kv_cache_usage_perc", "Share of the memory for keys and values in use, 0 to 1."
+        )
+        names = {
+            "prompt_tokens": "Tokens of prompts.",
+            "generation_tokens": "Tokens of replies.",
+            "prefix_cache_queries": "Tokens of prompts that were looked up.",
+            "prefix_cache_hits": "Tokens of prompts that had been read before.",
+            "num_preemptions": "Sequences that gave their memory away and were read again.",
+        }
+        self.sums = {name: self._counter(name, what) for name, what in names.items()}
+        self.ended = self._counter("request_success", "Sequences that ended.", "finished_reason")
+        self.refused = self._counter("request_refused", "Requests without a reply, by HTTP status.", "status")
+        self.first = self._seconds("time_to_first_token_seconds", "From a request to its first token.")
+        self.between = self._seconds("inter_token_latency_seconds", "From a token to the next one.")
+        self.whole = self._seconds("e2e_request_latency_seconds", "From a request to its end.")
+        self.prompts = self._histogram("request_prompt_tokens", "Tokens of a prompt.", TOKENS)
+        self.replies = self._histogram("request_generation_tokens", "Tokens of a reply.", TOKENS)
+        self._seen = Counters()
+
+    def _gauge(self, name: str, what: str) -> Gauge:
+        return Gauge(f"vllm:{name}", what, ["model_name"], registry=self.registry).labels(self.model)
+
+    def _counter(self, name: str, what: str, *more: str) -> Counter:
+        counter = Counter(f"vllm:{name}", what, ["model_name", *more], registry=self.registry)
+        return counter if more else counter.labels(self.model)
+
+    def _seconds(self, name: str, what: str) -> Histogram:
+        return self._histogram(name, what, SECONDS)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        histogram = Histogram(f"vllm:{name}", what, ["model_name"], registry=self.registry, buckets=buckets)
+        return histogram.labels(self.model)
+
+    def after_step(self, batcher: Batcher) -> None:
+        """Takes over what the engine counted."""
+        now, seen = batcher.counters, self._seen
+        for name, more in {
+            "prompt_tokens": now.prompt_tokens - seen.prompt_tokens,
+            "generation_tokens": now.reply_tokens - seen.reply_tokens,
+            "prefix_cache_queries": now.prefix_queries - seen.prefix_queries,
+            "prefix_cache_hits": now.prefix_hits - seen.prefix_hits,
+            "num_preemptions": now.preemptions - seen.preemptions,
+        }.items():
+            self.sums[name].inc(more)
+        self._seen = Counters(**vars(now))
+        self.running.set(len(batcher.running))
+        self.waiting.set(len(batcher.waiting))
+        self.usage.set(len(batcher.blocks.users) / batcher.blocks.total)
+
+    def page(self) -> bytes:
+        return generate_latest(self.registry)
