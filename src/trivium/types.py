@@ -39,7 +39,7 @@ class Batch(TypedDict, total=False):
         Tensor  # (B, T) int64: what is dropped at each token is a function of this, the same in every pass
     )
     source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
-    teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits at each place
+    teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits of each token at each place
 
 
 class Output(NamedTuple):

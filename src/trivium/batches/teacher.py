@@ -12,24 +12,28 @@ from trivium.batches.context import Items, PhaseContext, Rows, both_splits
 from trivium.batches.rollouts import Prompts, Rollouts
 from trivium.batches.rows import BatchSharding
 from trivium.corpus.records import read
-from trivium.errors import ArtifactError
 from trivium.generate.sampling import SamplingParams
 from trivium.model import hf
 from trivium.model.transformer import Transformer
 from trivium.plan import flops
 from trivium.recipe.alignment import DistillStage
 from trivium.seeds import unit
+from trivium.text.tokenizer import check_same
 from trivium.train.machine import Machine
 from trivium.types import Batch, Batches, LiveBatches
 
 
 @dataclass
 class WithTeacher:
-    """Adds `teacher_logits` (B, T, V) to every batch: one forward pass of the frozen teacher, without gradient."""
+    """Adds `teacher_logits` (B, T, V) to every batch: one forward pass of the frozen teacher, without gradient.
+
+    `ids`: V, the tokens that there are; rows of embeddings beyond them belong to no token.
+    """
 
     inner: Batches
     teacher: Transformer
     machine: Machine
+    ids: int
     period: int = 1
     live_flops: float = 0.0
 
@@ -41,7 +45,7 @@ class WithTeacher:
             with self.machine.autocast():
                 logits = self.teacher(moved, {"logits"}).logits
             assert logits is not None
-            batch["teacher_logits"] = logits
+            batch["teacher_logits"] = logits[..., : self.ids]
         return micro
 
 
@@ -84,7 +88,7 @@ class Taught(Items):
         work = flops.forward(self.teacher.config, rows.length) * rows.tokens_per_item * self.ctx.config.batch
         if isinstance(batches, LiveBatches):
             work += batches.live_flops
-        return WithTeacher(batches, self.teacher, self.ctx.machine, live_flops=work)
+        return WithTeacher(batches, self.teacher, self.ctx.machine, self.ctx.chat.vocab_size, live_flops=work)
 
     def _own(self, sharding: BatchSharding) -> Rollouts:
         ctx, longest = self.ctx, self.ctx.config.max_new_tokens
@@ -105,12 +109,9 @@ class Taught(Items):
 
 
 def taught(ctx: PhaseContext[DistillStage]) -> Items:
-    """Conversations with a teacher's logits. ArtifactError where the teacher counts other tokens than the student."""
-    teacher = hf.load(ctx.others["teacher"], device=ctx.machine.device).eval().requires_grad_(False)
-    if teacher.config.vocab_size != ctx.model.config.vocab_size:
-        raise ArtifactError(
-            f"the teacher has {teacher.config.vocab_size:,} tokens and the student {ctx.model.config.vocab_size:,}",
-            fix="distil between models with the same tokenizer",
-        )
+    """Conversations with a teacher's logits. ArtifactError where the teacher gives the student's tokens other ids."""
+    folder = ctx.others["teacher"]
+    teacher = hf.load(folder, device=ctx.machine.device).eval().requires_grad_(False)
+    check_same(ctx.chat.tokenizer, folder, "the teacher", rows=teacher.config.vocab_size)
     items = both_splits(lambda split: Conversations.build(read(ctx.data / split), ctx.chat, ctx.length), ctx)
     return Taught(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher)

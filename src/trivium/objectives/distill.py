@@ -48,7 +48,8 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 class Distill:
     """Sum over tokens of `share` x `distill_loss` + (1 - share) x -log p(target); the unit of weight is one token.
 
-    Wants `logits` and `logp`; reads `teacher_logits` (B, T, V), which `batches.annotate` computes.
+    Wants `logits` and `logp`; reads `teacher_logits` (B, T, V), which `batches.teacher` computes for
+    the V tokens that there are: logits of the student beyond those belong to padding of its embeddings and have no part.
     """
 
     wants = frozenset({"logits", "logp"})
@@ -64,9 +65,10 @@ class Distill:
         assert out.logits is not None and out.logp is not None
         on = batch["loss_mask"] > 0
         weights = batch["loss_mask"][on]
+        teacher = batch["teacher_logits"][on]
         apart = distill_loss(
-            out.logits[on],
-            batch["teacher_logits"][on],
+            out.logits[on][..., : teacher.shape[-1]],
+            teacher,
             divergence=self.divergence,
             temperature=self.temperature,
             mix=self.mix,

@@ -206,7 +206,8 @@ class DistillStage(TrainingStage):
     needs_init: ClassVar[bool] = False
     references: ClassVar[tuple[str, ...]] = ("init", "data", "teacher")
     teacher: Name
-    """The checkpoint that is learned from; it has the student's tokenizer."""
+    """The checkpoint that is learned from. It gives the student's tokens the same ids; how many rows its embeddings have beyond
+    them does not matter."""
     init: Name | None = None
     """The student to start from: weights only. Without it a new one of the shape `model`."""
     model: ModelShape = ModelShape()
