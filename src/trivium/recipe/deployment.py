@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trivium.recipe.base import Name, StageBase
 from trivium.recipe.network import Generation
 
+GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "q4_0"]
 
-class QuantizeStage(StageBase):
+
+class SmallerStage(StageBase):
+    """What makes a model smaller, and measures what that costs."""
+
+    references: ClassVar[tuple[str, ...]] = ("model", "data")
+    model: Name
+    data: Name | None = None
+    """A data stage: its training split shows which inputs matter, where a scheme asks; on its held-out split the smaller model is
+    measured against `model`, token by token. None: neither."""
+    items: Annotated[int, Field(ge=1)] = 64
+    """Records of `data` that are read for each of the two."""
+    max_kl: Annotated[float, Field(gt=0)] | None = None
+    """The stage fails where the next token's mean KL(model || smaller), in nats, is more than this."""
+    max_bits_per_byte_increase: Annotated[float, Field(gt=0)] | None = None
+    """The stage fails where held-out text takes more than this many bits per byte more than with `model`."""
+
+    @model_validator(mode="after")
+    def _bounds_need_data(self) -> Self:
+        bounds = [
+            name for name in ("max_kl", "max_bits_per_byte_increase") if getattr(self, name) is not None
+        ]
+        if bounds and self.data is None:
+            raise ValueError(f"`{bounds[0]}` bounds what is measured on `data`, which names no stage")
+        return self
+
+
+class QuantizeStage(SmallerStage):
     """Shrinks a checkpoint's weights."""
 
     kind: Literal["quantize"]
-    references: ClassVar[tuple[str, ...]] = ("model",)
-    model: Name
     scheme: Literal["int8", "bf16"] = "int8"
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
     experts or a GPT-2, which transformers would not read. bf16: every weight rounded to bfloat16, half the size of float32."""
     generation: Generation | None = None
     """How replies are drawn where nobody says otherwise; None: as those of `model`."""
+
+
+class ExportStage(SmallerStage):
+    """Writes a checkpoint as GGUF files, for llama.cpp, Ollama, LM Studio and others, and a Modelfile for Ollama."""
+
+    kind: Literal["export"]
+    types: Annotated[list[GgufType], Field(min_length=1)] = ["q8_0"]
+    """A file of each; with `data`, quantized ones go by an importance matrix. A k-quant (q4_K_M, q5_K_M, q6_K) needs rows of a
+    multiple of 256 weights: other rows get a wider format, and the mix that a file really has is told with its bits a weight."""
 
 
 class ReleaseStage(StageBase):

@@ -53,9 +53,7 @@ def wrong_kind_of_stage(look: Look) -> Found:
                 continue
             fitting = [n for n, s in look.recipe.stages.items() if s.kind in kinds and n != name]
             if other.kind == "quantize" and kinds == CHECKPOINTS:
-                said = (
-                    f"`{target}` is quantized, and quantized weights cannot be trained on or quantized again"
-                )
+                said = f"`{target}` is quantized, and quantized weights cannot be trained on, quantized again or exported"
             else:
                 said = f"`{target}` is a {other.kind} stage, and this field needs {_a(kinds)}"
             yield look.error(said, name, *place, fix=f"name one of: {listed(fitting)}")

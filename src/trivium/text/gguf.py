@@ -130,14 +130,19 @@ def _byte_level(meta: dict[str, Any], tokens: list[str], where: Path) -> Tokeniz
     made = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut.keeps_words))
     if cut.composes:
         made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    made.pre_tokenizer = pre_tokenizer(cut)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def pre_tokenizer(cut: Cut) -> Any:
+    """What cuts text into words by a rule, each byte as a letter."""
+    return pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in cut.patterns),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
-    return made
 
 
 def _sentencepiece(meta: dict[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
