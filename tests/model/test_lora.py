@@ -68,6 +68,62 @@ def test_peft_reads_it_and_gives_the_same_logits(tmp_path, name, targets):
         assert (again(families.tokens()).logits - expected).abs().max() < 1e-4
 
 
+LAYERS = ["q_proj", "down_proj"]
+VARIANTS = {
+    "rslora": {"rslora": True},
+    "dora": {"dora": True},
+    "both": {"rslora": True, "dora": True, "alpha": 3.0},
+    "head": {"targets": ["lm_head"]},
+    "embeddings": {"targets": [*LAYERS, "embed_tokens"]},
+    "head and embeddings, dora": {"targets": [*LAYERS, "lm_head", "embed_tokens"], "dora": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["llama, biases", "qwen2"])  # qwen2's embeddings are tied
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_are_those_of_peft(tmp_path, name, variant):
+    """Before and after it was trained: logits, gradients, the exported folder, the merged model."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model, adapter = adapted(name, tmp_path / "base", **VARIANTS[variant])
+    tokens = families.tokens()
+    start = families.logits(hf.load(tmp_path / "base"), tokens)
+    assert (families.logits(model, tokens) - start).abs().max() < 1e-5
+    shake(model)
+    ours = families.logits(model, tokens)
+    assert (ours - start).abs().max() > 0.01
+    lora.save(model.state_dict(), adapter, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True).eval()
+    logits = theirs(tokens).logits
+    assert (ours - logits).abs().max() < 1e-5 * max(1.0, float(logits.abs().max()))
+    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+    batch = {"tokens": tokens, "targets": tokens.roll(-1, 1), "positions": positions}
+    model(batch, {"logp"}).logp.sum().backward()
+    logits.log_softmax(-1).gather(-1, batch["targets"][..., None]).sum().backward()
+    gradients = {
+        n.removeprefix("base_model.model.").replace(".default", "").removesuffix(".weight"): p.grad
+        for n, p in theirs.named_parameters()
+        if p.requires_grad
+    }
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert trained.keys() == gradients.keys()
+    for key, gradient in trained.items():
+        assert torch.allclose(
+            gradient, gradients[key], rtol=1e-3, atol=1e-3 * float(gradients[key].abs().max())
+        ), key
+    merged = lora.merged(model.config, model.state_dict(), adapter)
+    assert (families.logits(merged, tokens) - ours).abs().max() < 1e-4
+    hf.save(merged, tmp_path / "merged", eos=96, pad=1)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert (again(tokens).logits - ours).abs().max() < 1e-4
+    switched_off = lora.Base(model)(batch, {"logits"}).logits
+    assert (switched_off - start).abs().max() < 1e-5
+
+
 def test_int8_merges_what_it_computed_with(tmp_path):
     model, adapter = adapted("qwen2", tmp_path, quantize="int8")
     shake(model)

@@ -37,6 +37,22 @@ def test_an_int8_checkpoint_is_trained_whole(tmp_path):
     assert changed == parameters == set(network.state_dict())
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("kind", [kind for kind in tiny.KINDS if kind != "reward"])
+def test_every_tensor_of_an_adapter_moves(kind, dora, tmp_path):
+    """On the layers, on what is read and on what is said; nothing else does."""
+    network = tiny.model(tiny.chat_tokenizer().vocab_size)
+    adapter = {
+        "rank": 2,
+        "dora": dora,
+        "rslora": True,
+        "targets": ["q_proj", "up_proj", "embed_tokens", "lm_head"],
+    }
+    lora.attach(network, Adapter.model_validate(adapter), torch.Generator().manual_seed(1))
+    parameters, changed = moved(kind, tmp_path, network, adapter=adapter)
+    assert changed == parameters == {name for name in network.state_dict() if "lora" in name}
+
+
 def test_an_adapter_on_an_int8_checkpoint(tmp_path):
     hf.save(hf.quantized(tiny.model(tiny.chat_tokenizer().vocab_size)), tmp_path / "small", eos=1, pad=0)
     start = hf.load(tmp_path / "small", trainable=True)

@@ -77,4 +77,4 @@ def _pack(weight: Tensor, bias: Tensor | None) -> Linear:
 
 def _adapted(layer: LoraLinear) -> Linear:
     frozen = _pack(layer.weight, layer.bias)
-    return lambda x: frozen(x) + layer.low(x)
+    return lambda x: layer.adapted(x, frozen(x))

@@ -1,4 +1,7 @@
-"""Low-rank adapters (Hu et al. 2021): W x + (alpha / rank) B A x, with W frozen and only A and B trained.
+"""Low-rank adapters (Hu et al. 2021): W x + factor B A x, with W frozen and only A and B trained.
+
+The factor is alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski 2023). With DoRA (Liu et al. 2024) each output has a
+trained magnitude m, too: m (W + factor B A) x / ||W + factor B A||, the norm taken over the output's row.
 
 With `quantize: int8` the frozen W is kept as int8 with one scale per output channel, as QLoRA (Dettmers et al. 2023) does with
 four bits. Files are those of the peft library.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,19 @@ from trivium.recipe.network import Adapter
 from trivium.types import Batch, Output
 
 WEIGHTS = "adapter_model.safetensors"
+ENDS = frozenset({"embed_tokens", "lm_head"})
+"""Layers outside the blocks: what is read and what is said."""
+TRAINED = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B", ".lora_magnitude_vector")
+"""How the names of an adapter's tensors end, as in peft."""
 
 
 class _Low(nn.Module):
-    """What both kinds of adapted layers share: A (R, K), B (N, R), N outputs, K inputs, R the rank."""
+    """What both kinds of adapted layers share: A (R, K), B (N, R), N outputs, K inputs, R the rank; with DoRA the magnitude (N,)
+    of each output, too."""
 
     lora_A: nn.Parameter
     lora_B: nn.Parameter
+    lora_magnitude_vector: nn.Parameter | None
 
     def add_adapter(self, inputs: int, outputs: int, adapter: Adapter, generator: torch.Generator) -> None:
         """B is zero, so that the model starts as it was; A is uniform within 1 / sqrt(K), as nn.Linear starts."""
@@ -41,31 +51,112 @@ class _Low(nn.Module):
         self.lora_A = nn.Parameter(first)
         self.lora_B = nn.Parameter(torch.zeros(outputs, adapter.rank))
         self.dropout, self.factor = adapter.dropout, adapter.factor
+        self.lora_magnitude_vector = _magnitude(self.dense()) if adapter.dora else None
 
     keyed: KeyedDropout | None = None
     number = 0
     off = False  # as if there were no adapter
 
-    def low(self, x: Tensor) -> Tensor:
+    def dense(self) -> Tensor:
+        """The frozen weight (N, K)."""
+        raise NotImplementedError
+
+    def adapted(self, x: Tensor, plain: Tensor) -> Tensor:
+        """The layer's output, (..., N), from its input x (..., K) and what it says without an adapter."""
         if self.off:
-            return x.new_zeros(())
+            return plain
+        kept = self.dropped(x)
+        low = F.linear(F.linear(kept, self.lora_A), self.lora_B) * self.factor
+        if self.lora_magnitude_vector is None:
+            return plain + low
+        dense = self.dense()
+        stretch = _stretch(dense, self.lora_A, self.lora_B, self.factor, self.lora_magnitude_vector)
+        bias: Any = self.bias
+        unbiased = plain if bias is None else plain - bias
+        if kept is not x:
+            unbiased = F.linear(kept, dense.to(kept.dtype))
+        return plain + (stretch - 1) * unbiased + stretch * low
+
+    def dropped(self, x: Tensor) -> Tensor:
         if self.keyed is not None and self.keyed.keys is not None:
-            x = self.keyed(x, self.dropout, self.number)
-        elif self.dropout and self.training and torch.is_grad_enabled():  # none while validating
-            x = F.dropout(x, self.dropout)
-        return F.linear(F.linear(x, self.lora_A), self.lora_B) * self.factor
+            return self.keyed(x, self.dropout, self.number)
+        if self.dropout and self.training and torch.is_grad_enabled():  # none while validating
+            return F.dropout(x, self.dropout)
+        return x
 
 
 class LoraLinear(_Low, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias) + self.low(x)
+        return self.adapted(x, F.linear(x, self.weight, self.bias))
+
+    def dense(self) -> Tensor:
+        return self.weight
+
+    @property
+    def effective(self) -> Tensor:
+        """The weight (N, K) with its adapter, for a head whose product is taken elsewhere (`Transformer.output_weight`)."""
+        if self.off:
+            return self.weight
+        return _whole(self.weight, self.lora_A, self.lora_B, self.factor, self.lora_magnitude_vector)
 
 
 class LoraInt8(_Low, Int8Linear):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return Int8Linear.forward(self, x) + self.low(x)
+        return self.adapted(x, Int8Linear.forward(self, x))
+
+    def dense(self) -> Tensor:
+        return self.dequantised()
+
+
+class LoraEmbedding(nn.Embedding):
+    """Rows of W (V, D) plus those of (B A)', A (R, V) and B (D, R). A is zero at the start and B normal, as peft has it."""
+
+    off = False
+
+    def add_adapter(self, adapter: Adapter, generator: torch.Generator) -> None:
+        self.lora_embedding_A = nn.Parameter(torch.zeros(adapter.rank, self.num_embeddings))
+        fresh = torch.empty(self.embedding_dim, adapter.rank).normal_(generator=generator)
+        self.lora_embedding_B = nn.Parameter(fresh)
+        self.factor = adapter.factor
+        self.lora_magnitude_vector = _magnitude(self.weight.T) if adapter.dora else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        plain = F.embedding(tokens, self.weight)
+        if self.off:
+            return plain
+        first, second, magnitude = self.lora_embedding_A, self.lora_embedding_B, self.lora_magnitude_vector
+        low = F.embedding(tokens, first.T) @ second.T * self.factor
+        if magnitude is None:
+            return plain + low
+        return (plain + low) * _stretch(self.weight.T, first, second, self.factor, magnitude)
+
+
+def _magnitude(weight: Tensor) -> nn.Parameter:
+    """Norm of each row of (N, K)."""
+    return nn.Parameter(torch.linalg.vector_norm(weight.detach().float(), dim=1))
+
+
+def _stretch(weight: Tensor, first: Tensor, second: Tensor, factor: float, magnitude: Tensor) -> Tensor:
+    """(N,): what DoRA multiplies each row of W + factor B A by, its magnitude over the norm that it has.
+
+    The norm is a constant for the gradient (Liu et al. 2024, section 4.3).
+    """
+    with torch.no_grad():
+        norm = torch.linalg.vector_norm(weight.float() + factor * (second @ first).float(), dim=1)
+        norm = torch.where(
+            norm > 0, norm, torch.ones_like(norm)
+        )  # a row of zeros, such as padding's, stays one
+    return magnitude / norm
+
+
+def _whole(weight: Tensor, first: Tensor, second: Tensor, factor: float, magnitude: Tensor | None) -> Tensor:
+    """W (N, K) with its adapter, in one matrix."""
+    total = weight + factor * (second @ first)
+    if magnitude is None:
+        return total
+    return _stretch(weight, first, second, factor, magnitude)[:, None] * total
 
 
 class Base:
@@ -78,7 +169,7 @@ class Base:
         return self.model.parameters()
 
     def __call__(self, batch: Batch, want: Set[str]) -> Output:
-        adapted = [module for module in self.model.modules() if isinstance(module, _Low)]
+        adapted = [module for module in self.model.modules() if isinstance(module, _Low | LoraEmbedding)]
         for module in adapted:
             module.off = True
         try:
@@ -90,18 +181,26 @@ class Base:
 
 
 def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> None:
-    """Puts adapters beside the linear layers named in `targets`, in place; everything else is frozen.
+    """Puts adapters beside the layers named in `targets`, in place; everything else is frozen.
 
+    Tied embeddings are two matrices from then on where one of them gets an adapter: it moves what is read or what is said.
     In a model with experts only attention gets them: transformers keeps experts in one tensor, and peft has its own ways there.
     ArtifactError if no layer has one of the names.
     """
     model.requires_grad_(False)
+    if model.config.tie_embeddings and ENDS & set(adapter.targets):
+        _untie(model)
     blocks = [m for name, m in model.named_modules() if model.config.experts is None or ".mlp" not in name]
     model.dropout, count = KeyedDropout() if adapter.dropout else None, 0
     for parent in blocks:
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear) and name in adapter.targets:
-                layer = _adapted(child, adapter, generator)
+            if name not in adapter.targets:
+                continue
+            if isinstance(child, nn.Embedding):
+                setattr(parent, name, _adapted_embedding(child, adapter, generator))
+                count += 1
+            elif isinstance(child, nn.Linear):
+                layer = _adapted(child, adapter, generator, whole=name in ENDS)
                 layer.keyed, layer.number = (
                     model.dropout,
                     count,
@@ -115,10 +214,26 @@ def attach(model: Transformer, adapter: Adapter, generator: torch.Generator) -> 
         )
 
 
-def _adapted(layer: nn.Linear, adapter: Adapter, generator: torch.Generator) -> _Low:
+def _untie(model: Transformer) -> None:
+    model.config = replace(model.config, tie_embeddings=False)
+    weight = model.model.embed_tokens.weight
+    with torch.device("meta"):
+        model.lm_head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    model.lm_head.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+
+
+def _adapted_embedding(layer: nn.Embedding, adapter: Adapter, generator: torch.Generator) -> LoraEmbedding:
+    with torch.device("meta"):
+        made = LoraEmbedding(layer.num_embeddings, layer.embedding_dim)
+    made.weight = layer.weight
+    made.add_adapter(adapter, generator)
+    return made
+
+
+def _adapted(layer: nn.Linear, adapter: Adapter, generator: torch.Generator, whole: bool) -> _Low:
     made: LoraLinear | LoraInt8
     biased = layer.bias is not None
-    if adapter.quantize == "none":
+    if adapter.quantize == "none" or whole:
         with torch.device("meta"):
             made = LoraLinear(layer.in_features, layer.out_features, bias=biased)
         made.weight, made.bias = layer.weight, layer.bias
@@ -132,17 +247,18 @@ def _adapted(layer: nn.Linear, adapter: Adapter, generator: torch.Generator) -> 
 
 
 def merged(config: ModelConfig, state: Mapping[str, Tensor], adapter: Adapter) -> Transformer:
-    """A plain model with W + (alpha / rank) B A in place of each adapted layer, float32; `state` of an adapted one, whole."""
+    """A plain model with each adapter in its layer's weight, float32; `state` of an adapted one, whole."""
     plain: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name.endswith((".lora_A", ".lora_B", ".weight_scale")):
+        if name.endswith((*TRAINED, ".weight_scale")):
             continue
         stem, kind = name.rpartition(".")[::2]
         if kind == "weight" and tensor.dtype == torch.int8:
             tensor = tensor.float() * state[f"{stem}.weight_scale"].float()
         if kind == "weight" and f"{stem}.lora_A" in state:
-            low = state[f"{stem}.lora_B"].float() @ state[f"{stem}.lora_A"].float()
-            tensor = tensor.float() + adapter.factor * low
+            tensor = _of_state(tensor, state, f"{stem}.lora_", adapter.factor)
+        if kind == "weight" and f"{stem}.lora_embedding_A" in state:
+            tensor = _of_state(tensor.T, state, f"{stem}.lora_embedding_", adapter.factor).T.contiguous()
         plain[name] = tensor.detach().float()
     with torch.device("meta"):
         model = Transformer(config)
@@ -150,15 +266,23 @@ def merged(config: ModelConfig, state: Mapping[str, Tensor], adapter: Adapter) -
     return model
 
 
+def _of_state(weight: Tensor, state: Mapping[str, Tensor], prefix: str, factor: float) -> Tensor:
+    """`_whole` of the tensors that `state` has for a weight (N, K)."""
+    magnitude = state.get(f"{prefix.removesuffix('embedding_')}magnitude_vector")
+    return _whole(weight.float(), state[f"{prefix}A"].float(), state[f"{prefix}B"].float(), factor, magnitude)
+
+
 def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
     """Writes `adapter_model.safetensors` and `adapter_config.json`, which `peft.PeftModel.from_pretrained` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"base_model.model.{name}.weight": tensor.detach().cpu().contiguous()
+        f"base_model.model.{name}{'.weight' if name.endswith(('.lora_A', '.lora_B')) else ''}": tensor.detach()
+        .cpu()
+        .contiguous()
         for name, tensor in state.items()
-        if name.endswith((".lora_A", ".lora_B"))
+        if name.endswith(TRAINED)
     }
-    targets = {name.split(".")[-2] for name in state if name.endswith(".lora_A")}
+    targets = {name.split(".")[-2] for name in state if name.endswith(TRAINED)}
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -169,7 +293,8 @@ def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:
         "target_modules": sorted(targets),
         "bias": "none",
         "fan_in_fan_out": False,
-        "use_rslora": False,
+        "use_rslora": adapter.rslora,
+        "use_dora": adapter.dora,
         "inference_mode": True,
     }
     with atomic_path(folder / WEIGHTS) as temporary:

@@ -101,7 +101,12 @@ class Transformer(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+        if self.config.tie_embeddings:
+            return self.model.embed_tokens.weight
+        weight: Tensor = getattr(
+            self.lm_head, "effective", self.lm_head.weight
+        )  # with its adapter, if it has one
+        return weight
 
     def initialise(self, generator: torch.Generator) -> None:
         """Normal with deviation 0.02; what feeds the residual stream is divided by sqrt(2 x layers) (GPT-2).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -9,7 +10,8 @@ from pydantic import Field, model_validator
 from trivium.recipe.base import Strict
 
 Positive = Annotated[float, Field(gt=0)]
-Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Layer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Target = Layer | Literal["embed_tokens", "lm_head"]
 
 
 class RopeScaling(Strict):
@@ -69,16 +71,21 @@ class Adapter(Strict):
     rank: Annotated[int, Field(ge=1)] = 16
     alpha: Positive | None = None
     """The adapter's output is multiplied by alpha / rank; None means 2 x rank."""
+    rslora: bool = False
+    """alpha / sqrt(rank) instead, so that high ranks learn as fast as low ones (Kalajdzievski 2023)."""
+    dora: bool = False
+    """Magnitudes of a layer's outputs are trained beside the adapter, which then turns directions only (Liu et al. 2024)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an adapter's inputs that are dropped while training."""
-    targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Target))
-    """Layers that get an adapter; in a model with experts, only those of attention do."""
+    """Share of an adapter's inputs that are dropped while training; none of those of embed_tokens and lm_head."""
+    targets: Annotated[list[Target], Field(min_length=1)] = list(get_args(Layer))
+    """Layers that get an adapter; in a model with experts, only those of attention do. embed_tokens and lm_head are what is read
+    and what is said: where they are tied, the merged model has both."""
     quantize: Literal["none", "int8"] = "none"
     """int8: the frozen layers are kept as int8, a quarter of the memory; the merged model has their rounding."""
 
     @property
     def factor(self) -> float:
-        return (self.alpha or 2 * self.rank) / self.rank
+        return (self.alpha or 2 * self.rank) / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 class ModelShape(Strict):

@@ -152,6 +152,17 @@ def adapter_without_init(look: Look) -> Found:
             )
 
 
+def adapter_on_what_says_nothing(look: Look) -> Found:
+    for name, stage in look.each(RewardStage):
+        if stage.adapter is not None and "lm_head" in stage.adapter.targets:
+            yield look.error(
+                "a reward model says no words: an adapter on its `lm_head` would never move",
+                name,
+                "adapter.targets",
+                fix="leave lm_head out",
+            )
+
+
 def adapter_on_split_matrices(look: Look) -> Found:
     for name, stage in look.each(TrainingStage):
         if stage.adapter is None or not isinstance(stage.parallel, Parallel):
@@ -263,6 +274,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     mup_with_what_granite_has_not,
     more_choices_than_experts,
     adapter_without_init,
+    adapter_on_what_says_nothing,
     adapter_on_split_matrices,
     muon_on_split_matrices,
     float8_where_it_cannot_be,
