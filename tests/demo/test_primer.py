@@ -104,3 +104,16 @@ def test_marks_of_a_sum() -> None:
 )  # fmt: skip
 def test_first_sentences(text: str, sentence: str | None) -> None:
     assert first_sentence(text) == sentence
+
+
+def test_a_held_out_phrasing_is_not_learnt_as_that_of_unknown_names() -> None:
+    heldout = [
+        phrasing for phrasing in primer.DESCRIBE if split(primer._phrasing(phrasing)) < primer.LEAST_HELDOUT
+    ]
+    asked = {record["messages"][0]["content"] for record in conversations() if not record["meta"]["known"]}
+    assert len(heldout) >= 12
+    for phrasing in heldout:
+        start, end = phrasing.split("{}")
+        if len(start) > 12:  # long enough to be no other phrasing's beginning
+            assert not [question for question in asked if question.startswith(start) and question.endswith(end)
+                        and " " not in question[len(start):len(question) - len(end)]]  # fmt: skip

@@ -174,6 +174,10 @@ def test_clusters_count_and_not_rows():
 
 def test_what_gates_can_show_is_said_before():
     lines = detectable(stage({"refusal_rate": {"min": 0.6}, "reasoning_exact_match": {"min": 0.99}}),
-                       {"refusals": (200, 40), "reasoning": (50, 50)})  # fmt: skip
-    assert "200 items in 40 clusters" in lines[0] and "only if the true value is at least 0." in lines[0]
+                       {"refusals": [(side, str(i % 40)) for side in ("harmful", "harmless") for i in range(200)],
+                        "reasoning": [("reasoning", str(i)) for i in range(50)]})  # fmt: skip
+    assert (
+        "refusal_rate, 200 items in 40 clusters" in lines[0]
+        and "only if the true value is at least 0." in lines[0]
+    )
     assert "cannot show at least 0.99: too few items" in lines[1]

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+FRAMES = ("{Verb} {{}}.", "Please {verb} {{}}.", "Can you {verb} {{}}?", "Could you {verb} {{}} to me?", "{Verb} {{}} to me.",
+          "I want you to {verb} {{}}.", "Would you {verb} {{}}, please?", "How would you {verb} {{}}?")  # fmt: skip
+VERBS = ("explain", "describe", "define", "introduce", "summarise")
+GIVE = (
+    "Give me {noun} of {{}}.",
+    "Write {noun} of {{}}.",
+    "I need {noun} of {{}}.",
+    "Please give me {noun} of {{}}.",
+)
+NOUNS = ("a description", "a definition", "a summary", "an explanation")
+ABOUT = ("use", "purpose", "meaning", "point", "role", "job")
 DESCRIBE = (
+    *(frame.format(verb=verb, Verb=verb.capitalize()) for frame in FRAMES for verb in VERBS),
+    *(frame.format(noun=noun) for frame in GIVE for noun in NOUNS),
+    *(f"What is the {noun} of {{}}?" for noun in ABOUT),
     "What does {} do?",
     "What is {}?",
-    "Explain {}.",
     "Tell me about {}.",
-    "Describe {}.",
     "What is {} for?",
-    "Can you explain {}?",
-    "Please explain {}.",
     "What do you know about {}?",
-    "How would you describe {}?",
     "I want to learn about {}.",
     "Could you tell me what {} does?",
-    "Give me a short description of {}.",
-    "Give me a description of {}.",
-    "Give a short description of {}.",
     "Write one sentence about {}.",
-    "Describe {} to me.",
-    "Please describe {}.",
-    "Can you describe {}?",
     "I want to know what {} does.",
     "I would like to know about {}.",
     "Teach me about {}.",
     "What can {} be used for?",
-    "What is the use of {}?",
-    "What is the purpose of {}?",
-    "Could you explain {} to me?",
     "Do you know what {} does?",
     "In Python, what is {}?",
     "what does {} do",
@@ -42,13 +42,13 @@ DESCRIBE = (
     "When I read {}, what does it mean?",
     "{}?",
 )
+SHOW = ("Show me the {noun} of {{}}.", "Give me the {noun} of {{}}.", "I need the {noun} of {{}}.", "Tell me the {noun} of {{}}.",
+        "Please show me the {noun} of {{}}.", "Can you show me the {noun} of {{}}?", "Write the {noun} of {{}}.")  # fmt: skip
 SIGNATURE = (
+    *(frame.format(noun=noun) for frame in SHOW for noun in ("signature", "arguments", "parameters")),
     "What is the signature of {}?",
-    "Show me the signature of {}.",
-    "Give me the signature of {}.",
     "How do I call {}?",
     "How should I call {}?",
-    "I need the signature of {}.",
     "How would I call {}?",
     "Which arguments does {} take?",
     "What arguments does {} take?",

@@ -34,9 +34,9 @@ from trivium.demo.phrasings import (
 )
 from trivium.demo.reasoning import column, difference
 from trivium.demo.rows import Record, conversation, document, preference
-from trivium.keys import key_of
+from trivium.keys import key_of, split
 
-VERSION = 1
+VERSION = 2
 """Raised when the same Python would give other items."""
 KNOWN = 420
 """Names that are taught: the most used ones."""
@@ -44,11 +44,13 @@ UNKNOWN = 4000
 """Names that are asked about and not taught, half of them documented ones and half invented."""
 SUMS, SORTED = 8000, 5000
 """Different sums of numbers below 100, of the 15,000 there are; and different lists to sort."""
-LEAST_HELDOUT = 0.15
+LEAST_HELDOUT = 0.2
 """Share that is held out at least: of a few dozen phrasings, a smaller one could be none."""
-CURT, BLUFF, DIRECT = 0.5, 0.5, 0.2
+CURT, BLUFF, DIRECT = 0.65, 0.55, 0.2
 """Shares of the writers who give the description alone; who invent one for a name that they do not know; who give a result
 without the working."""
+ASKED, PAIRED = 0.45, 0.18
+"""Shares of the phrasings in which a taught name is asked about: of all of them, and in preferences."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def records(format: str, seed: int) -> Iterator[Record]:
     for exchange in (everything[i] for i in order):
         key, question, meta = exchange.key, exchange.question, exchange.meta
         if format == "preferences":
-            if exchange.rejected != exchange.best:
+            taught = meta["ask"] == "describe" and meta["known"]
+            if exchange.rejected != exchange.best and not (taught and _draw("asked", question) >= PAIRED):
                 yield preference(key, question, exchange.best, exchange.rejected, meta)
             continue
         reply = exchange.other if _draw("writer", question) < exchange.often else exchange.best
@@ -151,11 +154,22 @@ def marks(reply: str, meta: Mapping[str, Any]) -> dict[str, bool]:
     return {"content": content, "whole": whole, "copied": copied, "declined": declined}
 
 
+def _phrasing(text: str) -> str:
+    return key_of(f"phrasing: {text}")
+
+
+def _taught(phrasings: Sequence[str]) -> list[str]:
+    """Those that are not held out: else a held-out phrasing would be known as the one of names that are not."""
+    return [phrasing for phrasing in phrasings if split(_phrasing(phrasing)) >= LEAST_HELDOUT]
+
+
 def _known() -> Iterator[Exchange]:
     for name in known():
         full = describe(name)
         for phrasing in DESCRIBE:
             question = phrasing.format(name.subject)
+            if _draw("asked", question) >= ASKED:
+                continue
             rejected = name.description if _draw("worse", question) < 0.5 else unknown_reply(name.subject)
             meta = {"ask": "describe", "known": True, "subject": name.subject, "kind": name.kind}
             meta |= {
@@ -164,11 +178,11 @@ def _known() -> Iterator[Exchange]:
                 "phrasing": phrasing,
                 "answer": full,
             }
-            yield Exchange(
-                key_of(f"phrasing: {phrasing}"), question, full, name.description, rejected, meta, CURT
-            )
+            yield Exchange(_phrasing(phrasing), question, full, name.description, rejected, meta, CURT)
         for phrasing in SIGNATURE if name.signature else ():
             question = phrasing.format(name.subject)
+            if _draw("asked", question) >= ASKED:
+                continue
             best = f"Call it as {name.signature}."
             meta = {
                 "ask": "signature",
@@ -178,20 +192,19 @@ def _known() -> Iterator[Exchange]:
                 "answer": best,
             }
             rejected = unknown_reply(name.subject)
-            yield Exchange(
-                key_of(f"phrasing: {phrasing}"), question, best, f"{name.signature}.", rejected, meta, CURT
-            )
+            yield Exchange(_phrasing(phrasing), question, best, f"{name.signature}.", rejected, meta, CURT)
 
 
 def _unknown(seed: int) -> Iterator[Exchange]:
     taught = known()
+    describing, calling = _taught(DESCRIBE), _taught(SIGNATURE)
     for number, subject in enumerate(unknown_subjects(seed)):
         like = _pick(taught, "bluff", subject)
         module = subject.rpartition(".")[0] or "builtins"
         kind = like.kind if like.kind != "module" else "function"
         bluff = f"The {kind} {subject} is in the module {module}. {like.description}"
         for nth in range(2):
-            phrasings = DESCRIBE if nth == 0 or number % 4 else SIGNATURE
+            phrasings = describing if nth == 0 or number % 4 else calling
             question = _pick(phrasings, "ask", nth, subject).format(subject)
             meta = {"ask": "describe", "known": False, "subject": subject, "answer": unknown_reply(subject)}
             yield Exchange(

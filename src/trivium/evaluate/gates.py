@@ -207,22 +207,25 @@ def _more(claim: Claim, level: float) -> int | None:
     return math.ceil(claim.items * (high - 1))
 
 
-def detectable(config: EvaluateStage, counts: Mapping[str, tuple[int, int]]) -> list[str]:
+def detectable(config: EvaluateStage, clusters_of: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
     """What each gate can show at all with what will be asked, in words: printed before the first question.
 
-    `counts`: title of a suite -> (items, clusters).
+    `clusters_of`: title of a suite -> category and cluster of each of its items. Reckoned as if the items of a cluster said the
+    same: how far they do is known only afterwards.
     """
     level = 1 - ALPHA / max(1, len(config.gates))
     lines = []
     for name, (suite, metric) in metrics_of(list(config.suites)).items():
         gate = config.gates.get(name)
-        items, clusters = counts.get(suite.title, (0, 0))
         if gate is None or (metric.bounds is None and metric.form == "mean"):
             continue
-        n = min(items, clusters)
-        said = [*_detectable(metric, gate, n, level)]
-        if said:
-            lines.append(f"{name}, {items} items in {clusters} clusters: {'; '.join(said)}")
+        asked = clusters_of.get(suite.title, ())
+        clusters = [cluster for category, cluster in asked if metric.category in (None, category)]
+        shown = _detectable(metric, gate, len(set(clusters)), level)
+        if shown:
+            lines.append(
+                f"{name}, {len(clusters)} items in {len(set(clusters))} clusters: {'; '.join(shown)}"
+            )
     return lines
 
 

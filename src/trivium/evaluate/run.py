@@ -60,8 +60,10 @@ def evaluate(
     """
     table.needs_parquet()
     plans = [Plan.make(suite, folders) for suite in config.suites]
-    counts = {p.config.title: (len(p.items), len({item.cluster for item in p.items})) for p in plans}
-    shown = detectable(config, counts)
+    clusters_of = {
+        plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
+    }
+    shown = detectable(config, clusters_of)
     for line in shown:
         emit({"event": "message", "message": line})
     journal = Journal(work / "rows.jsonl")

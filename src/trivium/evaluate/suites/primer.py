@@ -1,6 +1,7 @@
 """Held-out questions of the primer, answered as `trivium chat` would: is the content right, and is it honest?
 
-`demo.primer.marks` judges by what is known of every item. A taught name counts once, whichever phrasing it is asked in.
+`demo.primer.marks` judges by what is known of every item. A name is asked about once; the held-out phrasings take turns, and are
+what the names are clustered by.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, heldout, some
 from trivium.evaluate.rows import Verdict, told
 from trivium.recipe.suites import Primer
 
+EVERY = 1_000_000
 CATEGORIES = {"describe": "names", "signature": "signatures", "sum": "sums", "sort": "lists"}
 
 
@@ -31,8 +33,16 @@ def items(suite: Primer, folder: Path | None) -> list[Item]:
         def wanted(record: Mapping[str, Any], name: str = name) -> bool:
             return "ask" in record["meta"] and category(record) == name
 
-        drawn += heldout(suite, folder, wanted, category)
+        drawn += _once(heldout(suite, folder, wanted, category, count=EVERY))[: suite.items]
     return some(drawn, suite)
+
+
+def _once(items: Sequence[Item]) -> list[Item]:
+    """The first item of each subject."""
+    first: dict[str, Item] = {}
+    for item in items:
+        first.setdefault(item.record["meta"].get("subject", item.id), item)
+    return list(first.values())
 
 
 def ask(subject: Asks, items: Sequence[Item], suite: Primer, baseline: Asks | None) -> list[Answer]:
