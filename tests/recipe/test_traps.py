@@ -100,8 +100,10 @@ MISTAKES = {
         (changed("format: conversations,", "format: conversations, rules: web,"), "6, stage talks, field rules", "`rules` is for documents", "stage of documents"),
         (changed("format: conversations,", "format: conversations, dedup: {lines: true},"), "6, stage talks, field dedup", "repeated lines", "leave `lines` out"),
     ],
-    "nothing_to_make_ahead": [
-        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "none can be made ahead", "staleness: 1"),
+    "without_effect": [
+        (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "`optimizer` is adamw", "only with `optimizer: muon`"),
+        (changed("", f"{ASKS}, method: critique, accept: 0.5}}\n"), "38, stage traces, field accept", "there is no `verifier`", "only with `verifier`"),
+        (changed("kind: dpo", "kind: grpo\n    reward: reasoning\n    rollout_device: cuda:1", "data: pairs\n    steps", "data: talks\n    steps"), "23, stage aligned, field rollout_device", "`staleness` is 0", "only with `staleness`"),
     ],
     "student_differs": [
         (changed("", "  words: {kind: tokenizer, data: corpus, vocab_size: 999}\n  other: {kind: pretrain, data: corpus, tokenizer: words, steps: 9}\n  small: {kind: distill, init: other, teacher: chat, data: talks, steps: 9}\n"), "40, stage small, field teacher", "different tokenizers", "same tokenizer"),
@@ -156,7 +158,6 @@ MISTAKES = {
     "unverified": [
         (changed("", f"{ASKS}, method: cot}}\n"), "38, stage traces, field method", "cot has no verifier", "kind: reasoning"),
         (changed("", f"{ASKS}, method: preferences}}\n"), "38, stage traces, field method", "nothing to choose", "kind: judge"),
-        (changed("", f"{ASKS}, method: critique, accept: 0.5}}\n"), "38, stage traces, field accept", "no verifier", "leave `accept`"),
         (changed("", f"{ASKS}, method: cot, verifier: {{kind: exact}}, temperature: 0}}\n"), "38, stage traces, field temperature", "4 times the same", "0.8"),
         (changed("", f"{ASKS}, method: preferences, verifier: {{kind: exact}}, samples: 1}}\n"), "38, stage traces, field samples", "needs two replies", "samples: 4"),
     ],
@@ -231,7 +232,6 @@ MISTAKES = {
         (changed("init: chat", "init: chat\n    precision: float8\n    adapter: {rank: 4}"), "23, stage aligned, field precision", "an adapter", "bf16"),
     ],
     "muon_on_split_matrices": [
-        (changed("steps: 100", "steps: 100\n    muon_lr: 0.02"), "15, stage base, field muon_lr", "the optimizer is adamw", "optimizer: muon"),
         (changed("steps: 100", "steps: 100\n    optimizer: muon\n    parallel: {shard: 2}"), "15, stage base, field optimizer", "whole matrices", "`data`"),
     ],
     "heads_do_not_divide": [

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, Strict, how
+from trivium.recipe.base import Name, Strict, how, only
 from trivium.recipe.kinds import Group
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import Aligned, Rows, TrainingStage
@@ -32,10 +32,10 @@ class DpoStage(PreferenceStage):
     """Strength of the pull towards the reference: larger stays closer."""
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     """sigmoid: the paper's; ipo: Azar et al. 2023; hinge: Zhao et al. 2023."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the pairs that are taken to be labelled the wrong way round (conservative DPO, Mitchell 2023); sigmoid only."""
-    length_normalised: bool = False
-    """Log-probabilities per token instead of per reply, so that length alone is no reward."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = only(0.0, {"loss": ["sigmoid"]})
+    """sigmoid only: share of the pairs that are taken to be labelled the wrong way round (conservative DPO, Mitchell 2023)."""
+    length_normalised: bool = only(False, {"loss": ["sigmoid", "hinge"]})
+    """sigmoid, hinge: log-probabilities per token instead of per reply, so that length alone is no reward; ipo always does."""
     nll: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the chosen reply's mean negative log-likelihood beside the DPO loss (Pang et al. 2024; 0 is plain DPO)."""
 
@@ -138,7 +138,7 @@ class OnlineStage(PreferenceStage):
     stop_without_signal: Annotated[int, Field(gt=0)] | None = how(None)
     """So many sets in a row in which no reply is worth more than another (to its prompt, with groups) end the stage with an
     error: nothing is learned from them. None: a warning after the first three."""
-    rollout_device: str | None = how(None)
+    rollout_device: str | None = only(None, {"staleness": "set"}, identity=False)
     """The device (`cuda:1`) on which sets are made ahead while training goes on; with `staleness` of 1 or more."""
     importance_weight_cap: Annotated[float, Field(gt=0)] = 2.0
     """Importance weights of the trainer's against the sampler's probabilities are cut at this."""
@@ -210,18 +210,18 @@ class DistillStage(TrainingStage):
     them does not matter."""
     init: Name | None = None
     """The student to start from: weights only. Without it a new one of the shape `model`."""
-    model: ModelShape = ModelShape()
+    model: ModelShape = only(ModelShape(), {"init": "unset"})
     """Shape of a new student; read where there is no `init`."""
     data: Name
     """Conversations: the assistant's tokens count."""
-    divergence: Literal["forward", "reverse", "js"] = "forward"
-    distill_temperature: Annotated[float, Field(gt=0)] = 1.0
+    divergence: Literal["forward", "reverse", "js"] = only("forward", {"share": "set"})
+    distill_temperature: Annotated[float, Field(gt=0)] = only(1.0, {"share": "set"})
     """Both distributions are softened by this."""
-    mix: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    mix: Annotated[float, Field(gt=0, lt=1)] = only(0.5, {"divergence": ["js"], "share": "set"})
     """js only: the teacher's share of the mixture."""
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the divergence in the loss; the rest is the likelihood of the data."""
     on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the steps that train on the student's own replies."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    max_new_tokens: Annotated[int, Field(gt=0)] = only(64, {"on_policy": "set"})
     """Longest of those replies."""

@@ -6,6 +6,7 @@ a stage's identity: changing it re-runs nothing. Everything else is identity.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,18 @@ class Strict(BaseModel):
 def how(default: Any) -> Any:
     """A field that says how to execute and is left out of the fingerprint."""
     return Field(default, json_schema_extra={"identity": False})
+
+
+def only(default: Any, *where: Mapping[str, str | list[str]], identity: bool = True) -> Any:
+    """A field that is read only where one of `where` holds: elsewhere a value that is not the default is refused.
+
+    A case is about fields beside it: `{"schedule": ["wsd"]}` names the values with which it is read, `{"init": "unset"}` and
+    `{"verifier": "set"}` ask whether there is anything (a number above 0, true, a list with something in it).
+
+    `identity`: False for a field that says only how to execute.
+    """
+    extra: dict[str, Any] = {"only": [dict(case) for case in where]}
+    return Field(default, json_schema_extra=extra if identity else {**extra, "identity": False})
 
 
 class StageBase(Strict):

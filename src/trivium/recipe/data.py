@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase, how
+from trivium.recipe.base import Fraction, Name, StageBase, how, only
 from trivium.recipe.dedup import Dedup
 from trivium.recipe.mix import Mix
 from trivium.recipe.sources import Source
@@ -47,9 +47,9 @@ class DataStage(StageBase):
     """Duplicates: equal texts (white space normalised) and URLs; `lines` and `fuzzy` are switched on inside."""
     decontaminate: list[Name] = []
     """Data stages whose held-out items must not be seen in this stage's training split."""
-    ngram: Annotated[int, Field(ge=3)] = 13
+    ngram: Annotated[int, Field(ge=3)] = only(13, {"decontaminate": "set"})
     """Words in a row that count as contamination."""
-    on_overlap: Literal["drop", "flag"] = "drop"
+    on_overlap: Literal["drop", "flag"] = only("drop", {"decontaminate": "set"})
     """Items that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
     evaluation refuses flagged items unless its suite says `contaminated: report`."""
     keep_rejects: bool = False

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from trivium.recipe.base import Strict
+from trivium.recipe.base import Strict, only
 
 Positive = Annotated[float, Field(gt=0)]
 Layer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -22,19 +22,19 @@ class RopeScaling(Strict):
     yarn: a ramp by turns within the old context, and attention made sharper (Peng et al. 2023)."""
     factor: Annotated[float, Field(ge=1)]
     """How many times longer the rows become."""
-    original: Annotated[int, Field(ge=8)] = 8192
+    original: Annotated[int, Field(ge=8)] = only(8192, {"kind": ["llama3", "yarn"]})
     """llama3, yarn: the context, in tokens, that the model was trained with before."""
-    low: Positive = 1.0
+    low: Positive = only(1.0, {"kind": ["llama3"]})
     """llama3: waves longer than original / low are slowed by the whole factor."""
-    high: Positive = 4.0
+    high: Positive = only(4.0, {"kind": ["llama3"]})
     """llama3: waves shorter than original / high stay as they are."""
-    beta_fast: Positive = 32.0
+    beta_fast: Positive = only(32.0, {"kind": ["yarn"]})
     """yarn: dimensions with more turns than this within `original` stay as they are."""
-    beta_slow: Positive = 1.0
+    beta_slow: Positive = only(1.0, {"kind": ["yarn"]})
     """yarn: dimensions with fewer turns than this are slowed by the whole factor."""
-    attention: Positive | None = None
+    attention: Positive | None = only(None, {"kind": ["yarn"]})
     """yarn: what cosines and sines are multiplied by; None means 0.1 ln(factor) + 1."""
-    truncate: bool = True
+    truncate: bool = only(True, {"kind": ["yarn"]})
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
 
     @model_validator(mode="after")
@@ -109,7 +109,7 @@ class ModelShape(Strict):
     """Mixture of experts (saved in the GLM-4-MoE layout)."""
     mup: bool = False
     """Width transfer (muP): the best learning rate at one width is the best at another (saved in the Granite layout)."""
-    mup_base: Annotated[int, Field(gt=0)] = 64
+    mup_base: Annotated[int, Field(gt=0)] = only(64, {"mup": "set"})
     """mup: the `dim` at which `lr` was found; there, all but attention's scale is as without mup."""
 
 
@@ -118,9 +118,9 @@ class Generation(Strict):
 
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """0 always takes the likeliest token."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = only(1.0, {"temperature": "set"})
     """Draw from the likeliest tokens that have this much probability together; 1: from all."""
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0)] = only(0, {"temperature": "set"})
     """Draw from so many of the likeliest tokens; 0: from all."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 200
     """Longest reply, in tokens."""

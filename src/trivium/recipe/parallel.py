@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Strict
+from trivium.recipe.base import Strict, only
 from trivium.recipe.units import Seconds
 
 
@@ -41,23 +41,23 @@ class Launch(Strict):
 
     kind: Literal["local", "slurm", "ray"] = "local"
     """local: this process, or torchrun's elastic agent for several; slurm: submitit; ray: tasks on a Ray cluster."""
-    restarts: Annotated[int, Field(ge=0)] = 3
-    """How often the processes are started again from the newest checkpoint after one of them died or hung."""
+    restarts: Annotated[int, Field(ge=0)] = only(3, {"kind": ["local", "ray"]})
+    """local and ray: how often the processes are started again from the newest checkpoint after one of them died or hung."""
     hang: Seconds = 600.0
     """A rank that is waited for longer than this counts as hung."""
-    nodes: Annotated[int, Field(gt=0)] = 1
+    nodes: Annotated[int, Field(gt=0)] = only(1, {"kind": ["slurm"]})
     """slurm: machines; the ranks are spread evenly over them."""
-    partition: str | None = None
+    partition: str | None = only(None, {"kind": ["slurm"]})
     """slurm: the partition to ask for."""
-    time: Seconds = 86400.0
+    time: Seconds = only(86400.0, {"kind": ["slurm"]})
     """slurm: limit of one job; at the limit it saves a checkpoint and is queued again."""
-    cpus: Annotated[int, Field(gt=0)] = 1
+    cpus: Annotated[int, Field(gt=0)] = only(1, {"kind": ["slurm", "ray"]})
     """slurm and ray: CPU cores for each rank."""
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0)] = only(0, {"kind": ["slurm", "ray"]})
     """slurm and ray: GPUs for each rank."""
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    memory_gb: Annotated[float, Field(gt=0)] | None = only(None, {"kind": ["slurm"]})
     """slurm: memory of each node in GiB; None is the cluster's default."""
-    setup: list[str] = []
+    setup: list[str] = only([], {"kind": ["slurm"]})
     """slurm: shell commands before the ranks start (modules, a virtual environment)."""
-    address: str | None = None
+    address: str | None = only(None, {"kind": ["ray"]})
     """ray: the cluster's address; None starts one on this machine or joins the one that RAY_ADDRESS names."""

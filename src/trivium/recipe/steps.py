@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny, model_validator
 
-from trivium.recipe.base import Fraction, Strict
+from trivium.recipe.base import Fraction, Strict, only
 from trivium.recipe.kinds import added
 
 Block = TypeVar("Block", bound=Strict)
@@ -54,7 +54,7 @@ class Language(Strict):
 
     keep: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] | None = None
     """ISO 639-1 codes (639-3 where there is none), such as [en, de]. null keeps all and only labels."""
-    min_score: Fraction = 0.65
+    min_score: Fraction = only(0.65, {"keep": "set"})
     """Probability that the language needs; FineWeb takes 0.65."""
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ class FineWeb(Strict):
     """Share of characters in lines that stood there before (the paper's; datatrove's default is 0.01)."""
     max_short_lines: Fraction | None = 0.67
     """Share of lines with at most `short_line` characters."""
-    short_line: Size = 30
+    short_line: Size = only(30, {"max_short_lines": "set"})
     """Characters of a short line, at most."""
     max_newlines_per_word: Ratio | None = 0.3
     """Line ends per word: lists have many (from the published code)."""
@@ -207,7 +207,7 @@ class Pii(Strict):
     """Public IPv4 and IPv6 addresses; private, loopback and documentation ranges identify nobody and stay."""
     phone: bool = True
     """Telephone numbers: with a country code, and written as in one of `regions`."""
-    regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["US"]
+    regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = only(["US"], {"phone": "set"})
     """Countries (ISO 3166) whose national way of writing telephone numbers is recognised."""
     iban: bool = True
     """International bank account numbers whose check digits are right."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, Strict
+from trivium.recipe.base import Name, Strict, only
 from trivium.recipe.kinds import added, kind_of, union
 from trivium.recipe.units import Count
 
@@ -70,7 +70,7 @@ class SuiteBase(Strict):
     """What the suite is called where a stage has two of a kind: its metrics are then NAME.METRIC."""
     items: Annotated[Count, Field(gt=0)] = 100
     """Items to measure on, at most."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 96
+    max_new_tokens: Annotated[int, Field(gt=0)] = only(96, {"writes": "set"})
     """Length limit of a generated reply."""
 
     @classmethod

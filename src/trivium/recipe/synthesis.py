@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase
+from trivium.recipe.base import Fraction, Name, StageBase, only
 from trivium.recipe.teachers import Teacher
 from trivium.recipe.units import Count
 from trivium.recipe.verifiers import VerifierConfig
@@ -33,23 +33,25 @@ class SynthesizeStage(StageBase):
     verifier: VerifierConfig | None = None
     prompts: Annotated[Count, Field(gt=0)] = 1000
     """Training prompts asked (self_instruct: instructions wanted). Held-out prompts come on top, by `heldout`."""
-    samples: Annotated[int, Field(gt=0)] = 4
-    """Replies asked for each prompt."""
-    keep: Annotated[int, Field(gt=0)] = 1
+    samples: Annotated[int, Field(gt=0)] = only(4, {"method": ["cot", "best_of_n", "preferences"]})
+    """cot, best_of_n and preferences: replies asked for each prompt."""
+    keep: Annotated[int, Field(gt=0)] = only(1, {"method": ["cot", "best_of_n"]})
     """cot and best_of_n: different replies kept of each prompt, the best first."""
-    accept: float | None = None
+    accept: float | None = only(
+        None, {"verifier": "set", "method": ["cot", "best_of_n", "self_instruct", "critique"]}
+    )
     """Least score of a reply that is kept; None: 1 for cot, and whatever is best otherwise."""
-    margin: Annotated[float, Field(ge=0)] = 0.0
+    margin: Annotated[float, Field(ge=0)] = only(0.0, {"method": ["preferences"]})
     """preferences: the best reply must score more than this above the worst."""
     instruction: str | None = None
     """A system message for the teacher alone; what is kept does not hold it. None: the method's own, if it has one;
     empty: none."""
-    principles: Annotated[list[str], Field(min_length=1)] = PRINCIPLES
+    principles: Annotated[list[str], Field(min_length=1)] = only(PRINCIPLES, {"method": ["critique"]})
     """critique: each item is critiqued by one of these, in turn."""
-    diversity: Annotated[float, Field(gt=0, le=1)] = 0.7
+    diversity: Annotated[float, Field(gt=0, le=1)] = only(0.7, {"method": ["self_instruct"]})
     """self_instruct: an instruction whose ROUGE-L with any other is at or above this is dropped."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = only(1.0, {"temperature": "set"})
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     heldout: Fraction = 0.05
     """Share of held-out items: prompts that `data` holds out stay held out here."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, Strict, how
+from trivium.recipe.base import Name, Strict, how, only
 
 
 class CheckpointTeacher(Strict):
@@ -35,11 +35,13 @@ class OpenaiTeacher(Strict):
     """Requests under way at once."""
     per_minute: Annotated[float, Field(gt=0)] | None = how(None)
     """Requests started in a minute, at most."""
-    price_in: Annotated[float, Field(ge=0)] = 0.0
+    price_in: Annotated[float, Field(ge=0)] = how(0.0)
     """Price of a million tokens of prompts, in any currency."""
-    price_out: Annotated[float, Field(ge=0)] = 0.0
+    price_out: Annotated[float, Field(ge=0)] = how(0.0)
     """Price of a million tokens of replies."""
-    budget: Annotated[float, Field(gt=0)] | None = how(None)
+    budget: Annotated[float, Field(gt=0)] | None = only(
+        None, {"price_in": "set"}, {"price_out": "set"}, identity=False
+    )
     """In that currency: the run stops where it is spent, and goes on from there with a larger one."""
 
 

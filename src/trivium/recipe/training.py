@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from trivium.recipe.base import Fraction, Name, StageBase, Strict, how
+from trivium.recipe.base import Fraction, Name, StageBase, Strict, how, only
 from trivium.recipe.network import Adapter, Generation, ModelShape
 from trivium.recipe.parallel import Launch, Parallel
 from trivium.recipe.units import Count, Every, Interval
@@ -22,10 +22,10 @@ class Guard(Strict):
     z: Annotated[float, Field(gt=0)] | None = None
     """A loss so many robust deviations above the median of the accepted ones is a spike (10 is a careful choice); None: only
     what is not finite is refused."""
-    window: Annotated[int, Field(ge=8)] = 128
+    window: Annotated[int, Field(ge=8)] = only(128, {"z": "set"}, {"on_bad": ["skip", "rewind"]})
     """Accepted losses that a new one is held against; judging begins when a quarter of them is there."""
-    max_skips: Annotated[int, Field(ge=0)] = 5
-    """More refused batches than this within `window` steps end the run."""
+    max_skips: Annotated[int, Field(ge=0)] = only(5, {"on_bad": ["skip", "rewind"]})
+    """skip, rewind: more refused batches than this within `window` steps end the run."""
 
 
 class Samples(Strict):
@@ -35,7 +35,7 @@ class Samples(Strict):
     """Time or steps between two looks: `5min`, `200 steps`. By time, they take at most a hundredth of it."""
     prompts: tuple[str, ...] = ()
     """Beginnings of documents for pre-training, else what a user says; none: taken from what is held out."""
-    count: Annotated[int, Field(gt=0)] = 2
+    count: Annotated[int, Field(gt=0)] = only(2, {"prompts": "unset"})
     """Held-out prompts, where `prompts` names none."""
     tokens: Annotated[int, Field(gt=0)] = 40
     """Longest sample."""
@@ -110,7 +110,7 @@ class TrainingStage(StageBase):
     """Length of training in optimizer steps."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Length of training in passes over the data. Each pass shows each item, so that the last step may hold less than `batch`."""
-    max_epochs: Annotated[float, Field(gt=0)] = how(1.0)
+    max_epochs: Annotated[float, Field(gt=0)] = only(1.0, {"tokens": "set"}, identity=False)
     """`tokens` that would read the data more often than this are refused. Up to four passes are worth about as much as new data,
     many more are worth little (Muennighoff et al. 2023): write `max_epochs: 4` if that is meant."""
     batch: Annotated[int, Field(gt=0)] = 32
@@ -123,14 +123,14 @@ class TrainingStage(StageBase):
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices inside the blocks, AdamW for all else."""
-    muon_lr: Annotated[float, Field(gt=0)] | None = None
+    muon_lr: Annotated[float, Field(gt=0)] | None = only(None, {"optimizer": ["muon"]})
     """muon only: peak learning rate of those matrices; None means `lr`, to which their updates are scaled."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""
-    decay: Fraction = 0.2
+    decay: Fraction = only(0.2, {"schedule": ["wsd"]})
     """wsd only: share of the steps in which the learning rate falls to `lr_end`."""
-    lr_end: Fraction = 0.1
+    lr_end: Fraction = only(0.1, {"schedule": ["cosine", "linear", "wsd"]})
     """Final learning rate as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled decay, on matrices only."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
-from trivium.recipe import traps_data, traps_evaluation, traps_parallel, traps_training
-from trivium.recipe.alignment import DistillStage, GrpoStage, OnlineStage, PpoStage, PreferenceStage
+from trivium.recipe import traps_data, traps_effect, traps_evaluation, traps_parallel, traps_training
+from trivium.recipe.alignment import DistillStage, GrpoStage, PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
 from trivium.recipe.models import CHECKPOINTS, Recipe
@@ -151,17 +151,6 @@ def groups_do_not_divide(look: Look) -> Found:
             )
 
 
-def nothing_to_make_ahead(look: Look) -> Found:
-    for name, stage in look.each(OnlineStage):
-        if stage.rollout_device is not None and stage.staleness == 0:
-            yield look.error(
-                "with `staleness: 0` every set is written by the newest weights, so none can be made ahead",
-                name,
-                "rollout_device",
-                fix="write `staleness: 1`, or leave `rollout_device` out",
-            )
-
-
 def student_differs(look: Look) -> Found:
     for name, stage in look.each(DistillStage):
         teacher, student = look.base(stage.teacher), look.base(stage.init)
@@ -238,11 +227,11 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     ppo_without_reward_model,
     grpo_without_reward,
     groups_do_not_divide,
-    nothing_to_make_ahead,
     student_differs,
     tokenizer_differs,
     tokenizer_not_imported,
     pretrain_init_differs,
+    *traps_effect.TRAPS,
     *traps_data.TRAPS,
     *traps_training.TRAPS,
     *traps_parallel.TRAPS,

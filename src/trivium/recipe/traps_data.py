@@ -122,7 +122,7 @@ def wrong_format(look: Look) -> Found:
 
 
 def unverified(look: Look) -> Found:
-    """Loops that have nothing to choose by, or thresholds that nothing is held against."""
+    """Loops that have nothing to choose by."""
     for name, stage in look.each(SynthesizeStage):
         if stage.verifier is None and stage.method in ("cot", "best_of_n", "preferences"):
             yield look.error(
@@ -131,13 +131,6 @@ def unverified(look: Look) -> Found:
                 "method",
                 fix="write `verifier: {kind: reasoning}` for reasoning-gym's tasks, `{kind: exact}` for known answers, "
                 "`{kind: function, path: ...}` for code of your own, or `{kind: judge, teacher: ...}`",
-            )
-        elif stage.verifier is None and stage.accept is not None:
-            yield look.error(
-                f"`accept: {stage.accept:g}` is held against no score: there is no verifier",
-                name,
-                "accept",
-                fix="add a `verifier`, or leave `accept` out",
             )
         if (
             stage.method in ("cot", "best_of_n", "preferences")

@@ -202,13 +202,6 @@ def float8_where_it_cannot_be(look: Look) -> Found:
 def muon_on_split_matrices(look: Look) -> Found:
     for name, stage in look.each(TrainingStage):
         if stage.optimizer != "muon":
-            if stage.muon_lr is not None:
-                yield look.error(
-                    "`muon_lr` is given, and the optimizer is adamw",
-                    name,
-                    "muon_lr",
-                    fix="write `optimizer: muon`, or leave `muon_lr` out",
-                )
             continue
         parallel = stage.parallel
         if isinstance(parallel, Parallel) and parallel.tensor * parallel.shard > 1:

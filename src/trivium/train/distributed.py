@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
@@ -98,14 +99,14 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
     return _current
 
 
-def _store(timeout: timedelta) -> tuple[dist.Store, int, int]:
+def _store(timeout: timedelta) -> tuple[Store, int, int]:
     """Where the ranks find each other, this rank's number and how many there are, from torchrun's environment.
 
     torchrun keeps one store over all restarts. Each start has its own part of it: a rank that found the addresses of those
     before would wait for ranks that are dead.
     """
     store, rank, world = next(rendezvous("env://", timeout=timeout))
-    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, world
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, world
 
 
 def stop() -> None:
