@@ -1,0 +1,107 @@
+"""The chat page in Chromium: it streams, stops and retries, and runs nothing that a model writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from served import Served
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+HOSTILE = """<script>window.ran = "script"</script>
+<img src=x onerror="window.ran = 'image'">
+[a link](javascript:window.ran='link') and [another](https://example.org/)
+<a href="javascript:window.ran='anchor'">text</a>
+```html
+<script>window.ran = "fence"</script>
+```
+<iframe srcdoc="<script>parent.ran = 'frame'</script>"></iframe> **bold** `<svg onload=window.ran=1>`"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, served: Served) -> Iterator[Any]:
+    page = browser.new_page(bypass_csp=True)  # what the policy would stop must not be there to be stopped
+    response = page.goto(served.root)
+    assert "script-src 'self';" in response.headers["content-security-policy"]
+    page.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+    yield page
+    page.close()
+
+
+def idle(page: Any) -> None:
+    page.wait_for_function("document.getElementById('stop').disabled")
+
+
+def test_a_question_is_answered_and_asked_again(page: Any, served: Served) -> None:
+    page.fill("#text", "the cat sees the red ball")
+    page.press("#text", "Enter")
+    page.wait_for_selector("article.assistant")
+    idle(page)
+    first = page.inner_text("article.assistant")
+    assert len(first) > len("tiny")
+    page.click("#retry")
+    idle(page)
+    assert page.inner_text("article.assistant") == first
+    assert page.locator("article").count() == 2
+
+
+def test_a_reply_is_stopped_and_its_server_is_told(page: Any, served: Served) -> None:
+    page.route("**/v1/chat/completions", lambda route: route.continue_(
+        post_data=json.dumps({**json.loads(route.request.post_data), "max_tokens": 400, "logit_bias": {"40": 100}})
+    ))  # fmt: skip
+    page.fill("#text", "the cat")
+    page.press("#text", "Enter")
+    page.wait_for_function("document.querySelector('article.assistant div')?.textContent.length > 2")
+    page.click("#stop")
+    idle(page)
+    assert page.inner_text("#note") in (
+        "stopped",
+        "cut: the longest reply, or the end of the context",
+        "400 tokens",
+    )
+    page.wait_for_function("fetch('ready').then(r => r.json()).then(r => r.sequences === 0)")
+
+
+def test_nothing_that_a_model_writes_runs(page: Any) -> None:
+    chunks = [HOSTILE[start : start + 7] for start in range(0, len(HOSTILE), 7)]
+    lines = [
+        {"choices": [{"index": 0, "delta": {"content": chunk}, "finish_reason": None}]} for chunk in chunks
+    ]
+    body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(
+        status=200, body=body, headers={"Content-Type": "text/event-stream"}
+    ))  # fmt: skip
+    page.fill("#text", "<script>window.ran = 'asked'</script>")
+    page.press("#text", "Enter")
+    page.wait_for_selector("article.assistant strong")
+    idle(page)
+    for link in page.locator("article a").all():
+        assert link.get_attribute("href") == "https://example.org/"
+    assert page.locator("article a").count() == 1
+    assert page.locator("article script, article img, article iframe, article svg").count() == 0
+    assert "<script>" in page.inner_text("article.assistant")
+    assert "javascript:" in page.inner_text("article.assistant")
+    assert page.evaluate("window.ran") is None
+
+
+def test_what_went_wrong_is_told(page: Any) -> None:
+    page.fill("#temperature", "9")
+    page.fill("#text", "the cat")
+    page.press("#text", "Enter")
+    page.wait_for_selector(".error")
+    assert "temperature" in page.inner_text(".error")
