@@ -258,8 +258,9 @@ def evaluate(
 @app.command()
 def chat(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder or link.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder or link.", show_default=False),
+    ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
     temperature: Annotated[
@@ -274,14 +275,21 @@ def chat(
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same replies.")] = 0,
+    url: Annotated[str | None, typer.Option(help="A server that speaks OpenAI's protocol, instead.")] = None,
+    model: Annotated[str | None, typer.Option(help="--url: which of its models; else its first.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="--url: the variable with its key.")
+    ] = None,
 ) -> None:
-    """Talk to a checkpoint: replies stream as they are written, drawn as its generation_config.json says.
+    """Talk to a checkpoint or a server: replies stream as they are written, drawn as its generation_config.json says.
 
     /help lists what else can be typed. Ctrl-C stops a reply; at the prompt it leaves, as an empty line and Ctrl-D do.
 
     Examples:
 
       trivium chat runs/quickstart/aligned
+
+      trivium chat --url http://127.0.0.1:8000
 
       trivium chat runs/quickstart/int8 -p "What does os.path.join do?" --temperature 0
     """
@@ -291,7 +299,7 @@ def chat(
         "top_k": top_k,
         "max_new_tokens": max_new_tokens,
     }
-    commands.chat(checkpoint, prompt, system, seed, explicit)
+    commands.chat(checkpoint, prompt, system, seed, explicit, (url, model, key))
 
 
 @app.command()

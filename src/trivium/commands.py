@@ -257,18 +257,40 @@ def check_checkpoint(checkpoint: Path) -> None:
 
 
 def chat(
-    checkpoint: Path, prompt: str | None, system: str | None, seed: int, explicit: Mapping[str, float | None]
+    checkpoint: Path | None,
+    prompt: str | None,
+    system: str | None,
+    seed: int,
+    explicit: Mapping[str, float | None],
+    server: tuple[str | None, str | None, str | None],
 ) -> None:
-    """`explicit`: fields of `Generation` by name; what is None there is as the checkpoint's generation_config.json says."""
-    check_checkpoint(checkpoint)
+    """`explicit`: fields of `Generation` by name; what is None there is as the checkpoint's generation_config.json, or the
+    server, says. `server`: its address, its name of the model, the environment variable with its key."""
+    url, named, key = server
+    if (checkpoint is None) == (url is None):
+        raise RecipeError(
+            "there has to be a checkpoint or a server, and one of them", fix="trivium chat CHECKPOINT"
+        )
+    given: dict[str, Any] = {name: value for name, value in explicit.items() if value is not None}
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
     from trivium import talk
-    from trivium.imports import open_checkpoint
-    from trivium.model import generation
-    from trivium.recipe.network import Generation
 
-    given = {name: value for name, value in explicit.items() if value is not None}
-    drawn = (generation.read(checkpoint) or Generation()).model_copy(update=given)
-    session = talk.Session(*open_checkpoint(checkpoint), drawn, system=system, seed=seed)
+    session: talk.Talk
+    if checkpoint is None:
+        from trivium.generate.streaming import Streaming
+
+        assert url is not None
+        if "max_new_tokens" in given:
+            given["max_tokens"] = given.pop("max_new_tokens")
+        session = talk.RemoteSession(Streaming(url, named, key), given, system=system, seed=seed)
+    else:
+        from trivium.imports import open_checkpoint
+        from trivium.model import generation
+        from trivium.recipe.network import Generation
+
+        drawn = (generation.read(checkpoint) or Generation()).model_copy(update=given)
+        session = talk.Session(*open_checkpoint(checkpoint), drawn, system=system, seed=seed)
     if prompt is None:
         session.run(input)
     else:

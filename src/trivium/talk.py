@@ -1,4 +1,4 @@
-"""A conversation with a checkpoint on the terminal: `trivium chat`.
+"""A conversation with a checkpoint or a server on the terminal: `trivium chat`.
 
 The whole conversation is kept; what is sent to the model is as much of its end as leaves the reply room.
 """
@@ -10,13 +10,15 @@ import re
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trivium.errors import DataError
 from trivium.files import append
 from trivium.generate.engine import stream
 from trivium.generate.sampling import SamplingParams
+from trivium.generate.streaming import Streaming
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
 from trivium.seeds import derive
@@ -67,19 +69,14 @@ def fitted(
     return kept(left_out), left_out
 
 
-class Session:
-    """What was said, and how to go on. Replies go to stdout, everything else to stderr."""
+class Talk:
+    """What was said, and how to go on. Replies go to stdout, everything else to stderr. Who speaks is the subclass's affair."""
 
-    def __init__(
-        self,
-        model: Transformer,
-        tokenizer: ChatTokenizer,
-        generation: Generation,
-        *,
-        system: str | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.model, self.tokenizer, self.generation, self.seed = model, tokenizer, generation, seed
+    temperature: float | None
+    """Of the replies; None where the other side decides."""
+
+    def __init__(self, *, system: str | None = None, seed: int = 0) -> None:
+        self.seed = seed
         self.start: Messages = [{"role": "system", "content": system}] if system else []
         self.speed = False
         self.asked = 0
@@ -124,7 +121,7 @@ class Session:
         if self.question is None:
             tell("there is no question yet")
             return
-        if self.generation.temperature == 0:
+        if self.temperature == 0:
             tell("at temperature 0 a whole reply is always the same: `--temperature 0.7` gives others")
         self.answer(self.before, self.question)
 
@@ -172,8 +169,43 @@ class Session:
         """Writes the reply to one question. DataError if it does not fit."""
         self._write([*self.messages, {"role": "user", "content": question}], [])
 
+    def stream(self, asked: Messages, seed: int, ids: list[int]) -> Iterator[str]:
+        """The reply to `asked` in pieces; its tokens are put into `ids` as they come."""
+        raise NotImplementedError
+
     def _write(self, asked: Messages, pieces: list[str]) -> None:
         """Writes the reply to `asked` on stdout, and adds its pieces to `pieces` as they come."""
+        # Another seed each time: the same words drawn again would repeat the last reply's luck.
+        seed = derive(self.seed, "chat", self.asked)
+        self.asked += 1
+        ids: list[int] = []
+        times = [(0, time.perf_counter())]
+        for piece in self.stream(asked, seed, ids):
+            pieces.append(piece)
+            times.append((len(ids), time.perf_counter()))
+            print(piece, end="", flush=True)
+        print(flush=True)
+        if self.speed:
+            tell(speed(times))
+
+
+class Session(Talk):
+    """With a model that is here."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: ChatTokenizer,
+        generation: Generation,
+        *,
+        system: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.tokenizer, self.generation = model, tokenizer, generation
+        self.temperature = generation.temperature
+        super().__init__(system=system, seed=seed)
+
+    def stream(self, asked: Messages, seed: int, ids: list[int]) -> Iterator[str]:
         drawn = self.generation
         messages, left_out = fitted(self.tokenizer, asked, self.model.config.context, drawn.max_new_tokens)
         if left_out > self.left_out:
@@ -182,18 +214,23 @@ class Session:
                 + ("question and its reply" if left_out == 1 else f"{left_out} questions and their replies")
             )
         self.left_out = left_out
-        # Another seed each time: the same words drawn again would repeat the last reply's luck.
-        sampling = SamplingParams(**drawn.model_dump(), seed=derive(self.seed, "chat", self.asked))
-        self.asked += 1
-        ids: list[int] = []
-        times = [(0, time.perf_counter())]
-        for piece in stream(self.model, self.tokenizer, messages, sampling, ids):
-            pieces.append(piece)
-            times.append((len(ids), time.perf_counter()))
-            print(piece, end="", flush=True)
-        print(flush=True)
-        if self.speed:
-            tell(speed(times))
+        sampling = SamplingParams(**drawn.model_dump(), seed=seed)
+        yield from stream(self.model, self.tokenizer, messages, sampling, ids)
+
+
+class RemoteSession(Talk):
+    """With a model behind OpenAI's protocol, ours or any other; `explicit`: how replies are drawn, as the command line says."""
+
+    def __init__(
+        self, server: Streaming, explicit: Mapping[str, Any], *, system: str | None = None, seed: int = 0
+    ) -> None:
+        self.server, self.explicit, self.temperature = server, explicit, explicit.get("temperature")
+        super().__init__(system=system, seed=seed)
+
+    def stream(self, asked: Messages, seed: int, ids: list[int]) -> Iterator[str]:
+        for piece in self.server.chat(asked, {**self.explicit, "seed": seed % 2**31}):
+            ids.append(-1)  # servers tell no ids; a piece is a token, as far as can be seen from here
+            yield piece
 
 
 def speed(times: Sequence[tuple[int, float]]) -> str:
