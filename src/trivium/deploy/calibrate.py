@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,30 +26,23 @@ def importance(model: Transformer, rows: Sequence[TokenRow]) -> dict[str, Tensor
 
 
 def run(model: Transformer, rows: Sequence[TokenRow], see: Callable[[str, Tensor], None]) -> None:
-    """Reads `rows` and shows `see` the inputs (T, K) float64 of each linear layer, with its name."""
-    with _watched(model, see), torch.no_grad():
+    """Reads `rows` and shows `see` the inputs (T, K) float64 of each linear layer, with its name; of the output matrix, too."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
+    with watched(layers, see), torch.no_grad():
         for row in rows:
-            model(
-                {"tokens": torch.tensor([row.ids]), "positions": torch.arange(len(row.ids))[None]}, {"logits"}
-            )
+            states = model.hidden(torch.tensor([row.ids]), torch.arange(len(row.ids))[None], None)
+            if not model.config.tie_embeddings:
+                see("lm_head", states[0].double())
 
 
 @contextmanager
-def _watched(model: Transformer, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+def watched(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Shows `see` what each of the layers is given, (tokens, K) float64, while they are called."""
+
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, inputs: see(name, inputs[0].detach().flatten(0, -2).double())
 
-    handles = [
-        module.register_forward_pre_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name != "lm_head"
-    ]
-    if not model.config.tie_embeddings:  # whose weight is read without calling the layer
-        handles.append(
-            model.model.norm.register_forward_hook(
-                lambda module, inputs, output: see("lm_head", output.detach().flatten(0, -2).double())
-            )
-        )
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in layers.items()]
     try:
         yield
     finally:

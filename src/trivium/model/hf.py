@@ -230,6 +230,13 @@ def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], p
         )
 
 
+class Quantisation(NamedTuple):
+    """Quantised matrices: `quantization_config`, and tensors under names of their own (`layer.weight_packed`)."""
+
+    scheme: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
 def save(
     model: Transformer,
     folder: Path,
@@ -239,11 +246,12 @@ def save(
     bos: int | None = None,
     dtype: torch.dtype | None = None,
     generation: Generation | None = None,
+    quantisation: Quantisation | None = None,
 ) -> None:
     """Writes the three files: weights as they are, or in the compressed-tensors layout where the layers are int8.
 
     `eos`: the ids that end a reply, the usual one first. `dtype`: what float weights are rounded to; None leaves them.
-    `generation`: how replies are drawn where nobody says otherwise.
+    `generation`: how replies are drawn where nobody says otherwise. `quantisation`: what stands in place of matrices.
     """
     int8 = any(isinstance(module, Int8Linear) for module in model.modules())
     if int8:
@@ -251,14 +259,22 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     ends = eos if isinstance(eos, int) else eos[0] if len(eos) == 1 else list(eos)
     config = to_huggingface(model.config, bos=bos, eos=ends, pad=pad)
-    if int8:
+    state = model.state_dict()
+    if quantisation is not None:
+        replaced = {f"{name.rpartition('.')[0]}.weight" for name in quantisation.tensors}
+        state = {
+            name: tensor for name, tensor in state.items() if name not in replaced
+        } | quantisation.tensors
+        dtype = torch.bfloat16
+        config |= {"quantization_config": quantisation.scheme, "dtype": "bfloat16"}
+    elif int8:
         config |= {"quantization_config": QUANTIZATION, "dtype": "bfloat16"}
     elif dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)
     ids = {"eos_token_id": ends, "pad_token_id": pad}
     write_json(folder / generation_config.FILE, ids | generation_config.entries(generation))
-    save_weights(model.config, model.state_dict(), folder, dtype=dtype)
+    save_weights(model.config, state, folder, dtype=dtype)
 
 
 def save_weights(

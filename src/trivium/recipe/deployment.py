@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from trivium.recipe.base import Name, StageBase
 from trivium.recipe.network import Generation
 
+GROUP = 32
+"""Weights that share a scale where nobody says otherwise."""
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "q4_0"]
 
 
@@ -41,11 +43,31 @@ class QuantizeStage(SmallerStage):
     """Shrinks a checkpoint's weights."""
 
     kind: Literal["quantize"]
-    scheme: Literal["int8", "bf16"] = "int8"
+    scheme: Literal["int8", "int4", "bf16"] = "int8"
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
-    experts or a GPT-2, which transformers would not read. bf16: every weight rounded to bfloat16, half the size of float32."""
+    experts or a GPT-2, which transformers would not read. int4: the same with 4 bits and a scale for each group of inputs
+    (pack-quantized). bf16: every weight rounded to bfloat16, half the size of float32."""
+    method: Literal["nearest", "gptq"] | None = None
+    """int4: how weights are rounded. gptq: so that later ones make up for earlier ones, by the inputs that `data` brings (Frantar
+    et al. 2023). None: gptq where there is `data`, else nearest."""
+    group_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = None
+    """int4: weights of a row that share a scale, 16 bits for each group; None: 32."""
     generation: Generation | None = None
     """How replies are drawn where nobody says otherwise; None: as those of `model`."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the training split of `data` decides how weights are rounded."""
+        return self.scheme == "int4" and self.data is not None and self.method != "nearest"
+
+    @model_validator(mode="after")
+    def _int4_alone(self) -> Self:
+        for name in ("method", "group_size"):
+            if self.scheme != "int4" and getattr(self, name) is not None:
+                raise ValueError(f"`{name}` is for `scheme: int4`")
+        if self.method == "gptq" and self.data is None:
+            raise ValueError("gptq goes by the inputs that `data` brings, which names no stage")
+        return self
 
 
 class ExportStage(SmallerStage):

@@ -1,0 +1,178 @@
+"""Matrices as integers of 4 bits with a scale for each group of inputs: rounded to the nearest, or one column after the other so
+that later columns make up for the rounding of earlier ones (GPTQ, Frantar et al. 2023).
+
+    w_nk = s_ng q_nk,   q in -8 .. 7,   s_ng = max |w_ng| / 7.5 rounded to bf16, g = k // group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trivium.deploy.calibrate import watched
+from trivium.deploy.rows import TokenRow
+from trivium.errors import ArtifactError
+from trivium.model.config import ModelConfig
+from trivium.model.families import family
+from trivium.model.transformer import Transformer
+
+DAMPING = 0.01
+"""Of the mean of the Hessian's diagonal, added to it (GPTQ, section 3.3)."""
+BLOCK = 128
+"""Columns after which the rest of a row is made up for at once."""
+_LAYOUTS = ("gpt2", "phi3", "deepseek_v3")
+"""Families whose files have no matrix of their own for each of ours."""
+
+
+class Rounded(NamedTuple):
+    """integers (N, K) int8 from -8 to 7, and scales (N, K / group) bf16."""
+
+    integers: Tensor
+    scales: Tensor
+
+    def floats(self) -> Tensor:
+        """The weight (N, K) float32 that they stand for."""
+        each = self.integers.shape[1] // self.scales.shape[1]
+        return self.integers.float() * self.scales.float().repeat_interleave(each, 1)
+
+    def tensors(self, layer: str) -> dict[str, Tensor]:
+        """Under the names of compressed-tensors: eight integers in each int32, the first one lowest."""
+        unsigned = (self.integers.to(torch.int32) + 8).reshape(len(self.integers), -1, 8)
+        packed = (unsigned << torch.arange(0, 32, 4, dtype=torch.int32)).sum(-1, dtype=torch.int32)
+        return {
+            f"{layer}.weight_packed": packed,
+            f"{layer}.weight_scale": self.scales,
+            f"{layer}.weight_shape": torch.tensor(self.integers.shape),
+        }
+
+
+def nearest(weight: Tensor, group: int) -> Rounded:
+    """Each weight (N, K) on its own."""
+    scales = _scales(weight.float().reshape(len(weight), -1, group))
+    return Rounded(_integers(weight.float(), scales.float().repeat_interleave(group, 1)), scales)
+
+
+def gptq(weight: Tensor, hessian: Tensor, group: int) -> Rounded:
+    """The integers that change weight (N, K) times inputs the least; `hessian` (K, K): sum of x x' over inputs x.
+
+    Columns go in their order: the error of each is taken off the columns to come, by Cholesky's factor of the inverse Hessian.
+    """
+    left, hessian = weight.double().clone(), hessian.double().clone()
+    diagonal = hessian.diagonal()
+    dead = diagonal == 0  # an input that was never there: its column costs nothing
+    diagonal[dead] = 1
+    left[:, dead] = 0
+    diagonal += DAMPING * diagonal.mean()
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    integers = torch.zeros_like(weight, dtype=torch.int8)
+    scales = torch.zeros(len(weight), weight.shape[1] // group, dtype=torch.bfloat16)
+    for start in range(0, weight.shape[1], BLOCK):
+        end = min(start + BLOCK, weight.shape[1])
+        errors = torch.zeros(len(weight), end - start, dtype=torch.float64)
+        for k in range(start, end):
+            if k % group == 0:  # as the columns are by now
+                reach = min(k + group, weight.shape[1])
+                ahead = left[:, k:reach].clone()
+                if reach > end:
+                    ahead[:, end - k :] -= errors @ upper[start:end, end:reach]
+                scales[:, k // group] = _scales(ahead)
+            scale = scales[:, k // group].double()
+            integers[:, k] = _integers(left[:, k], scale)
+            errors[:, k - start] = (left[:, k] - integers[:, k] * scale) / upper[k, k]
+            left[:, k + 1 : end] -= errors[:, k - start, None] * upper[k, k + 1 : end]
+        left[:, end:] -= errors @ upper[start:end, end:]
+    return Rounded(integers, scales)
+
+
+def _scales(groups: Tensor) -> Tensor:
+    """(..., group) -> (...) bf16."""
+    return (groups.abs().amax(-1) / 7.5).clamp_min(1e-12).to(torch.bfloat16)
+
+
+def _integers(weight: Tensor, scale: Tensor) -> Tensor:
+    return (weight / scale).round().clamp(-8, 7).to(torch.int8)
+
+
+def check(config: ModelConfig, group: int) -> None:
+    """ArtifactError where no other program could load the layout, or groups do not fill the rows."""
+    name, fix = family(config), "quantize it with `scheme: bf16`, or export it as GGUF"
+    if config.experts is not None or name in _LAYOUTS:
+        kind = "a mixture of experts" if config.experts is not None else f"a {name}"
+        raise ArtifactError(f"{kind} keeps its matrices in a layout that has no int4", fix=fix)
+    for width in (config.dim, config.heads * config.head_dim, config.hidden):
+        if width % group or width % 8:
+            raise ArtifactError(
+                f"rows of {width} weights are no multiple of the group of {group}",
+                fix="set `group_size` to a divisor of the model's widths that is a multiple of 8",
+            )
+
+
+@torch.no_grad()
+def quantized(model: Transformer, group: int, rows: Sequence[TokenRow] | None) -> dict[str, Rounded]:
+    """Layer -> its integers, for every linear layer of the blocks; `model` keeps what they stand for.
+
+    `rows` calibrate GPTQ, each block on what the rounded blocks before it give; None: the nearest integers. ArtifactError as in
+    `check`.
+    """
+    check(model.config, group)
+    done: dict[str, Rounded] = {}
+    streams, contexts = ([], []) if rows is None else _entering(model, rows)
+    for number, block in enumerate(model.model.layers):
+        layers = {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+        hessians: dict[str, Tensor] = {}
+
+        def add(name: str, inputs: Tensor, hessians: dict[str, Tensor] = hessians) -> None:
+            square = inputs.T @ inputs
+            hessians[name] = hessians[name] + square if name in hessians else square
+
+        with watched(layers, add):
+            for x, context in zip(streams, contexts, strict=True):
+                block(x, *context[number])
+        for name, layer in layers.items():
+            weight = layer.weight
+            rounded = nearest(weight, group) if rows is None else gptq(weight, hessians[name], group)
+            weight.copy_(rounded.floats())
+            done[f"model.layers.{number}.{name}"] = rounded
+        streams = [block(x, *context[number]) for x, context in zip(streams, contexts, strict=True)]
+    return done
+
+
+def _entering(
+    model: Transformer, rows: Sequence[TokenRow]
+) -> tuple[list[Tensor], list[list[tuple[object, ...]]]]:
+    """What the first block reads of each row, and what each block is given beside that."""
+    streams: list[Tensor] = []
+    contexts: list[list[tuple[object, ...]]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module is model.model.layers[0]:
+            streams.append(inputs[0])
+            contexts.append([])
+        contexts[-1].append(inputs[1:])
+
+    handles = [block.register_forward_pre_hook(keep) for block in model.model.layers]
+    try:
+        for row in rows:
+            model.hidden(torch.tensor([row.ids]), torch.arange(len(row.ids))[None], None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return streams, contexts
+
+
+def scheme(group: int) -> dict[str, object]:
+    """`quantization_config` of config.json."""
+    weights = {
+        "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": group, "dynamic": False,
+    }  # fmt: skip
+    entry = {"targets": ["Linear"], "format": "pack-quantized", "weights": weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": entry},
+    }
