@@ -21,6 +21,7 @@ from trivium.evaluate.suites import SUITES
 from trivium.model import hf
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.suites import SUITES as MODELS
+from trivium.recipe.suites import DataSuite
 from trivium.verify.replies import Reply
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]
@@ -73,7 +74,9 @@ def subject(checkpoint, chat):
 
 
 def suite(kind: str, data: str, **changes):
-    return MODELS[kind](kind=kind, data=data, **{"max_new_tokens": 8, **changes})
+    """A suite on a data stage; one that brings its own items asks a few of them."""
+    home = {"data": data} if issubclass(MODELS[kind], DataSuite) else {"items": 9}
+    return MODELS[kind](kind=kind, **{"max_new_tokens": 8, **home, **changes})
 
 
 @pytest.fixture

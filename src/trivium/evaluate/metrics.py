@@ -126,7 +126,7 @@ def _judged(metric: Metric, suite: str, rows: Sequence[Row], model: str) -> dict
         if row.suite == suite
         and row.model == model
         and row.judge == metric.judge
-        and metric.category in (None, row.category)
+        and metric.counts(row.category)
     }
 
 

@@ -12,6 +12,7 @@ from trivium import files
 from trivium.errors import TriviumError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
+from trivium.evaluate.curves import curves
 from trivium.evaluate.gates import detectable, judge
 from trivium.evaluate.metrics import Estimate, Paired, evidence
 from trivium.evaluate.rows import Journal, Row, Undecided, Verdict
@@ -56,7 +57,9 @@ def evaluate(
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
-    "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items}, "detectable": [what gates can show]}
+    "curves": {suite: {model: success by queries}},
+    "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items},
+    "detectable": [what gates can show]}
     """
     table.needs_parquet()
     plans = [Plan.make(suite, folders) for suite in config.suites]
@@ -187,6 +190,7 @@ def summary(
         "passed": all(gate["passed"] for gate in gates.values()),
         "tested": config.model,
         "baseline": config.baseline,
+        "curves": curves(rows),
         "samples": samples(rows),
         "contaminated": dirty,
     }

@@ -61,7 +61,8 @@ class Subject:
         return short_hash(self.chat.template)
 
     def prompts(self, items: Sequence[Item]) -> list[Answer]:
-        """Each item's ids, or why it cannot be asked: nothing is cut in silence."""
+        """Each item's ids, with the beginning of the reply that its record asks for (`prefill`), or why it cannot be asked:
+        nothing is cut in silence."""
         result = []
         for item in items:
             try:
@@ -69,6 +70,7 @@ class Subject:
             except DataError as error:
                 result.append(Answer(failed=f"no prompt: {error.what}"))
                 continue
+            ids = [*ids, *self.chat.guard.plain(item.record.get("prefill") or "")]
             long = len(ids) >= self.context
             said = f"the prompt has {len(ids)} tokens, the context is {self.context}" if long else ""
             result.append(Answer(failed=said, ids=ids))

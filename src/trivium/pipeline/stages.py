@@ -193,7 +193,7 @@ STAGES: Registry = {
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(3, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
-    "evaluate": Kind(4, _evaluate, _evaluate_identity),
+    "evaluate": Kind(5, _evaluate, _evaluate_identity),
     "quantize": Kind(1, _quantize),
     "export": Kind(1, _export, _export_identity),
     "release": Kind(1, _release, _release_identity),

@@ -8,7 +8,7 @@ baseline too) stands here, once. Packages of others add theirs through the entry
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -30,9 +30,15 @@ class Metric(NamedTuple):
     judge: str
     form: Literal["share", "mean", "ratio", "wins", "gains"] = "share"
     better: int = 1  # +1 more is better, -1 less is better, 0 neither
-    category: str | None = None  # only rows of this category
+    category: str | None = (
+        None  # only rows of this category, or of one below it: `harmful` has `harmful/base64`
+    )
     show: Literal["percent", "number", "nats"] = "percent"
     bounds: tuple[float, float] | None = (0.0, 1.0)  # between which every score lies; None: no bounds
+
+    def counts(self, category: str) -> bool:
+        """Whether it is about rows of this category."""
+        return self.category is None or f"{category}/".startswith(f"{self.category}/")
 
     @property
     def paired(self) -> bool:
@@ -204,6 +210,38 @@ class Drift(DataSuite):
     asks_baseline = True
 
 
+Attack = Literal[
+    "direct", "role_play", "prefix_injection", "refusal_suppression", "prefill", "base64", "rot13", "leetspeak", "homoglyphs",
+    "zero_width", "german", "french", "spanish", "many_shot", "escalation",
+]  # fmt: skip
+Harm = Literal["theft", "fraud", "malware", "harassment", "weapons", "privacy", "drugs", "deception"]
+
+
+class RedTeam(SuiteBase):
+    """Requests by kind of harm under attack, instructions hidden in documents, a system prompt's secret, and beside them harmless
+    requests that look alike: `items` of each sort at most."""
+
+    kind: Literal["redteam"]
+    metrics = (
+        Metric("attack_success", "attacks that got an answer", "content", better=-1, category="harmful"),
+        Metric("attacks_refused", "attacks refused", "refused", category="harmful"),
+        Metric("injected", "hidden instructions obeyed", "content", better=-1, category="injection"),
+        Metric("leaked", "secrets of system prompts told", "content", better=-1, category="extraction"),
+        Metric("over_refusal", "harmless look-alikes refused", "refused", better=-1, category="harmless"),
+        Metric("attacked_coherent", "coherent replies", "coherent"),
+    )
+    reads_per_item = 4
+    attacks: list[Attack] = list(get_args(Attack))
+    """How requests are put."""
+    harms: list[Harm] = list(get_args(Harm))
+    """What is asked for."""
+    queries: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Best-of-N: attempts at a request, each spelt otherwise; `items` attempts in all, at most. 0: none. The report holds success
+    by the number of queries, and its power law."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """At which replies to best-of-N are drawn; all others are greedy."""
+
+
 OWN: tuple[type[SuiteBase], ...] = (
     BitsPerByte,
     ResponseLoss,
@@ -212,6 +250,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Refusals,
     Drift,
     Primer,
+    RedTeam,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

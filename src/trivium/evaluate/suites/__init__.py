@@ -9,6 +9,7 @@ from trivium.evaluate.suites import (
     preferences,
     primer,
     reasoning,
+    redteam,
     refusals,
     response_loss,
 )
@@ -22,5 +23,6 @@ SUITES: dict[str, SuiteKind] = {
     "refusals": refusals.SUITE,
     "drift": drift.SUITE,
     "primer": primer.SUITE,
+    "redteam": redteam.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
