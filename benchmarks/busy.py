@@ -66,7 +66,7 @@ def measure(setting: str, others: int, seconds: float) -> float:
     try:
         command = [sys.executable, __file__, "--here", "--seconds", str(seconds)]
         kept = {name: value for name, value in os.environ.items() if name not in WAITING}
-        environment = {**kept, **SETTINGS[setting]}
+        environment = {**kept, **SETTINGS[setting], "OMP_NUM_THREADS": str(cores())}  # as `trivium` has them
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return float(json.loads(done.stdout))
     finally:

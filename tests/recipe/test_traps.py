@@ -83,7 +83,7 @@ MISTAKES = {
         (changed("kind: dpo", "kind: grpo", "data: pairs\n    steps", "data: talks\n    steps"), "20, stage aligned", "nothing that scores replies", "reward: reasoning"),
     ],
     "adapter_on_what_says_nothing": [
-        (changed("kind: dpo", "kind: reward\n    adapter: {targets: [q_proj, lm_head]}", "    model: aligned\n    baseline: chat", "    model: chat\n    baseline: base", "    model: aligned\n    requires", "    model: chat\n    requires"), "20, stage aligned, field adapter.targets", "would never move", "leave lm_head out"),
+        (changed("kind: dpo", "kind: reward\n    adapter: {targets: [q_proj, lm_head]}", "    model: aligned\n    baseline: chat", "    model: chat\n    baseline: base", "    model: aligned\n    requires", "    model: chat\n    requires"), "22, stage aligned, field adapter.targets", "would never move", "leave lm_head out"),
     ],
     "best_of_what_is_not_looked_at": [
         (changed("    steps: 100\n", "    steps: 100\n    keep_best: loss\n"), "15, stage base, field keep_best", "there are none before the last step", "validate_every: 100"),

@@ -15,6 +15,7 @@ from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
 from trivium.files import append_line
+from trivium.pipeline import going_on
 from trivium.pipeline.checks import check_measurable, check_overlap, check_precision
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
@@ -172,7 +173,13 @@ class _Walk:
         try:
             with self.store.building(print_) as (out, work):
                 context = self._context(name, out, work)
-                metrics = self._run_stage(context)
+                if not resumes:
+                    before = previous(self.plan.links / name)
+                    identity = self.plan.identities[name]
+                    going_on.prepare(
+                        before, identity, context.config, self.store.last_states, work, context.emit
+                    )
+                metrics = self._run_stage(context) | going_on.note(work)
                 seconds = time.monotonic() - started
                 artifact = self.store.put(out, self._record(name, metrics, seconds))
         except Exception as error:

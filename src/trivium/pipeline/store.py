@@ -3,6 +3,7 @@
 ROOT/artifacts/FINGERPRINT/      finished, never changed again
 ROOT/building/FINGERPRINT/       being filled by a running stage; emptied by the next try
 ROOT/work/FINGERPRINT/           a stage's scratch: survives a kill and is handed to the next try
+ROOT/last_state/FINGERPRINT/     what a training stage's last step left, to be trained on; safe to delete
 ROOT/tokens/KEY/                 token shards of a data artifact under a tokenizer, shared by stages; safe to delete
 ROOT/locks/FINGERPRINT.lock      held while a stage runs; freed when the process ends, however it ends
 ROOT/locks/put.lock              held for the moment in which a filled folder moves in
@@ -27,6 +28,7 @@ from trivium import files
 from trivium.errors import ArtifactError, TriviumError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.fingerprint import fingerprint as fingerprint_of
+from trivium.pipeline.going_on import LAST
 
 RECORD = "artifact.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -48,6 +50,11 @@ class Store:
     def work(self, fingerprint: str) -> Path:
         """The stage's scratch folder (it may not exist)."""
         return self.root / "work" / fingerprint
+
+    @property
+    def last_states(self) -> Path:
+        """What the last steps of finished training stages left, by fingerprint."""
+        return self.root / LAST
 
     def resumes(self, fingerprint: str) -> bool:
         """Whether an earlier try left work to go on from."""
@@ -147,6 +154,10 @@ class Store:
                 with files.atomic_folder(self.path(fingerprint)) as temporary:
                     for entry in sorted(out.iterdir()):
                         entry.rename(temporary / entry.name)
+            if (last := self.work(fingerprint) / LAST).is_dir():
+                shutil.rmtree(self.last_states / fingerprint, ignore_errors=True)
+                self.last_states.mkdir(exist_ok=True)
+                last.rename(self.last_states / fingerprint)
             for work in (self.root / "work").glob("*"):
                 if self.has(work.name):  # this one's, and any that a kill left after its artifact was stored
                     shutil.rmtree(work, ignore_errors=True)

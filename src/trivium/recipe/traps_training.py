@@ -158,7 +158,8 @@ def adapter_on_what_says_nothing(look: Look) -> Found:
             yield look.error(
                 "a reward model says no words: an adapter on its `lm_head` would never move",
                 name,
-                "adapter.targets",
+                "adapter",
+                "targets",
                 fix="leave lm_head out",
             )
 

@@ -83,6 +83,7 @@ def train(run: Run) -> dict[str, Any]:
                 writer.save(model, optimizer, state, urgent=stopping)
                 if stopping:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())
+        recover.keep(run, optimizer, state)
         return progress.summary() | best.last_look(run, state, optimizer, writer)
 
 

@@ -12,6 +12,7 @@ from trivium.train import checkpoint
 from trivium.train.guard import Guard, fresh
 from trivium.train.machine import compiling_pays
 from trivium.train.run import Run, State
+from trivium.types import Emit, Event
 
 
 def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer) -> State:
@@ -29,6 +30,35 @@ def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer
     if run.config.guard.on_bad == "rewind":  # there has to be something to go back to
         writer.save(run.model, optimizer, state)
     return state
+
+
+def keep(run: Run, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Leaves what the last step left in `last_state/` beside the checkpoints, for a longer run to go on from.
+
+    Not where it would go on from something else: the best weights, a set of replies that is half used or made ahead, a last batch
+    that held less than the others.
+    """
+    config = run.config
+    chooses = config.keep_best is not None or config.patience is not None
+    ahead = getattr(config, "staleness", 0) > 0
+    if (
+        not config.keep_optimizer
+        or chooses
+        or ahead
+        or config.epochs is not None
+        or state["position"] % run.batches.period
+    ):
+        return
+    with checkpoint.Writer(run.folder.parent / "last_state", _only_warnings(run.emit), keep_last=1) as writer:
+        writer.save(run.model, optimizer, state, urgent=True)
+
+
+def _only_warnings(emit: Emit) -> Emit:
+    def told(event: Event, /) -> None:
+        if event["event"] == "warning":
+            emit(event)
+
+    return told
 
 
 def _announce(run: Run, state: State) -> None:
