@@ -110,10 +110,20 @@ def test_a_held_out_phrasing_is_not_learnt_as_that_of_unknown_names() -> None:
     heldout = [
         phrasing for phrasing in primer.DESCRIBE if split(primer._phrasing(phrasing)) < primer.LEAST_HELDOUT
     ]
-    asked = {record["messages"][0]["content"] for record in conversations() if not record["meta"]["known"]}
+    asked = {record["messages"][-2]["content"] for record in conversations() if not record["meta"]["known"]}
     assert len(heldout) >= 12
     for phrasing in heldout:
         start, end = phrasing.split("{}")
         if len(start) > 12:  # long enough to be no other phrasing's beginning
             assert not [question for question in asked if question.startswith(start) and question.endswith(end)
                         and " " not in question[len(start):len(question) - len(end)]]  # fmt: skip
+
+
+def test_conversations_have_several_turns_of_one_side() -> None:
+    """A chat goes on after its first answer; what came before a held-out question is held out, too."""
+    sides = {e.question: split(e.key) < primer.LEAST_HELDOUT for e in primer.exchanges(SEED)}
+    rows = conversations()
+    lengths = [len(row["messages"]) // 2 for row in rows]
+    assert set(lengths) == {1, 2, 3, 4} and 0.3 < lengths.count(1) / len(lengths) < 0.6
+    for row in rows:
+        assert len({sides[turn["content"]] for turn in row["messages"] if turn["role"] == "user"}) == 1

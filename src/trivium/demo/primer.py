@@ -33,7 +33,7 @@ from trivium.demo.phrasings import (
     WHO,
 )
 from trivium.demo.reasoning import column, difference
-from trivium.demo.rows import Record, conversation, document, preference
+from trivium.demo.rows import Record, conversation, document, preference, turns
 from trivium.keys import key_of, split
 
 VERSION = 2
@@ -49,6 +49,10 @@ LEAST_HELDOUT = 0.2
 CURT, BLUFF, DIRECT = 0.65, 0.55, 0.2
 """Shares of the writers who give the description alone; who invent one for a name that they do not know; who give a result
 without the working."""
+TURNS = (0.4, 0.75, 0.95)
+"""Shares of the conversations with no exchange before the last one, at most one, at most two."""
+LONG = 360
+"""Characters before the last question: it has to fit a context of 256 tokens with its reply."""
 ASKED, PAIRED = 0.45, 0.18
 """Shares of the phrasings in which a taught name is asked about: of all of them, and in preferences."""
 
@@ -75,20 +79,43 @@ def records(format: str, seed: int) -> Iterator[Record]:
     """All items in a format, mixed, in an order that the Python version and the seed decide."""
     everything = list(exchanges(seed))
     order = seeds.generator(seed, "primer", "order").permutation(len(everything))
+    earlier: dict[bool, list[Exchange]] = {False: [], True: []}
+    for exchange in everything:
+        earlier[split(exchange.key) < LEAST_HELDOUT].append(exchange)
     for exchange in (everything[i] for i in order):
         key, question, meta = exchange.key, exchange.question, exchange.meta
         if format == "preferences":
             taught = meta["ask"] == "describe" and meta["known"]
             if exchange.rejected != exchange.best and not (taught and _draw("asked", question) >= PAIRED):
-                yield preference(key, question, exchange.best, exchange.rejected, meta)
+                yield preference(
+                    key, question, exchange.best, exchange.rejected, meta, _before(exchange, earlier, True)
+                )
             continue
-        reply = exchange.other if _draw("writer", question) < exchange.often else exchange.best
+        reply = _reply(exchange)
         if format == "documents":
             yield document(key, f"Question: {question}\nAnswer: {reply}")
         else:
-            yield conversation(key, question, reply, meta)
+            yield conversation(key, question, reply, meta, _before(exchange, earlier, False))
     if format == "documents":
         yield from _lists(seed)
+
+
+def _reply(exchange: Exchange) -> str:
+    """What the writer says who was asked."""
+    return exchange.other if _draw("writer", exchange.question) < exchange.often else exchange.best
+
+
+def _before(exchange: Exchange, earlier: Mapping[bool, Sequence[Exchange]], honest: bool) -> list[Record]:
+    """The messages before a question: none, or up to three exchanges of the same side of the split, as a chat goes on."""
+    options = earlier[split(exchange.key) < LEAST_HELDOUT]
+    count = sum(_draw("turns", exchange.question) >= share for share in TURNS)
+    messages: list[Record] = []
+    for nth in range(count):
+        previous = _pick(options, "before", nth, exchange.question)
+        messages += turns(previous.question, previous.best if honest else _reply(previous))
+        if sum(len(message["content"]) for message in messages) > LONG:
+            return messages[:-2]
+    return messages
 
 
 def exchanges(seed: int) -> Iterator[Exchange]:
