@@ -12,6 +12,7 @@ from trivium.batches.feedback import Feedback, WithBaseline
 from trivium.batches.rows import Fixed
 from trivium.errors import DataError
 from trivium.objectives.sequence import row_log_probs
+from trivium.text.chat import ChatTokenizer
 
 
 def ask(question: str) -> list[dict[str, str]]:
@@ -38,6 +39,24 @@ def test_every_reply_is_held_against_another_prompt(chat, records):
     assert [label for _, label in made.replies] == ([1, 0] * 3 if records is PAIRS else [0, 1, 0, 1, 0])
     alone = Feedback.build(PAIRS[:1], chat, 64)  # there is no other prompt
     assert [e.ids for e, _ in alone.replies] == [e.ids for e in alone.mismatched]
+
+
+TOOLS = (
+    "{%- for t in tools or [] -%}<|system|>{{ t['name'] }}<|end|>{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}<|assistant|>{% generation %}{{ m['content'] }}<|end|>"
+    "{% endgeneration %}{%- else -%}<|user|>{{ m['content'] }}<|end|>{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+
+
+def test_a_mismatched_prompt_is_the_other_prompt_with_its_own_tools(chat):
+    """The other question as its own row asks it: with what may be called there."""
+    knowing = ChatTokenizer(chat.tokenizer, TOOLS)
+    records = [{**row, "tools": [{"name": f"dog {n}"}]} for n, row in enumerate(MARKED)]
+    made = Feedback.build(records, knowing, 64)
+    prompts = [encoded.ids[: encoded.mask.index(True)] for encoded, _ in made.replies]
+    heads = [other.ids[: list(other.mask).index(True)] for other in made.mismatched]
+    assert heads == [*prompts[1:], prompts[0]]
 
 
 def test_one_kind_of_label_cannot_be_trained_on(chat):

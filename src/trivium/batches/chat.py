@@ -17,14 +17,37 @@ NAMED = 10
 """Rows that an account names; the others are counted."""
 
 
-@contextmanager
-def at_row(number: int) -> Iterator[None]:
-    """Says of a DataError which record of the split it comes from, counted from 1."""
-    try:
-        yield
-    except DataError as error:
-        error.where = error.where or f"row {number}"
-        raise
+@dataclass
+class Refused:
+    """Rows of a split that the chat template, or the rules of a conversation, do not take. One bad row costs one row."""
+
+    refused: int = 0
+    rows_refused: list[int] = field(default_factory=list)
+    first_refusal: dict[str, Any] = field(default_factory=dict)
+    """`what`, `where` and `fix` of the first of them."""
+
+    @contextmanager
+    def row(self, number: int) -> Iterator[None]:
+        """Ends its block at a DataError and counts record `number` of the split, from 1."""
+        try:
+            yield
+        except DataError as error:
+            self.refused += 1
+            _name(self.rows_refused, number)
+            if not self.first_refusal:
+                where = error.where or f"row {number}"
+                self.first_refusal = {"what": error.what, "where": where, "fix": error.fix}
+
+    def raise_first(self) -> None:
+        """DataError of the first refused row, where there is one: for a split of which nothing is left."""
+        if self.first_refusal:
+            raise DataError(**self.first_refusal)
+
+    def reason(self) -> str | None:
+        """What is to be said of the refused rows; None where there are none."""
+        if not self.refused:
+            return None
+        return f"{self.refused} rows are left out ({named(self.rows_refused, self.refused)}): {self.first_refusal['what']}"
 
 
 def named(rows: Sequence[int], count: int) -> str:
@@ -33,9 +56,9 @@ def named(rows: Sequence[int], count: int) -> str:
 
 
 @dataclass
-class Account:
-    """What did not fit: conversations dropped because they hold no reply or because the prompt alone fills the
-    context, replies cut short, and pairs left out because a reply would be cut or both are the same tokens. Preference pairs
+class Account(Refused):
+    """What was refused and what did not fit: conversations dropped because they hold no reply or because the prompt alone
+    fills the context, replies cut short, and pairs left out because a reply would be cut or both are the same tokens. Preference pairs
     count their two replies in `kept`, and everything else once. `rows_*` name the first by their place in the split, from 1.
     """
 
@@ -117,9 +140,9 @@ class Account:
             (self.reply_cut, self.rows_cut, "replies are cut: nobody learns from them where to stop"),
         )
         reasons = [f"{count} {what} ({named(rows, count)})" for count, rows, what in cases if count]
-        if not reasons:
-            return None
-        return f"the {split} split in a context of {length} tokens: {'; '.join(reasons)}; raise `context`, or shorten the rows"
+        size = f"in a context of {length} tokens: {'; '.join(reasons)}; raise `context`, or shorten the rows"
+        messages = [self.reason(), size if reasons else None]
+        return f"the {split} split: {'. '.join(filter(None, messages))}" if any(messages) else None
 
 
 def _name(rows: list[int], number: int) -> None:
@@ -161,9 +184,10 @@ class Conversations:
         self = cls(length, chat.pad)
         room: list[int] = []
         for number, record in enumerate(records, start=1):
-            with at_row(number):
-                said = chat.encode(record["messages"], tools=record.get("tools"), learn=learn)
-                encoded = self.account.fit(said, length, number)
+            encoded = None
+            with self.account.row(number):
+                whole = chat.encode(record["messages"], tools=record.get("tools"), learn=learn)
+                encoded = self.account.fit(whole, length, number)
             if encoded is None:
                 continue
             size = len(encoded.ids)
@@ -178,6 +202,7 @@ class Conversations:
             self.bins[place].append(encoded)
             self._origins[place].append(number_of(record, self.names))
         if not self.bins:
+            self.account.raise_first()
             raise DataError(
                 f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of "
                 f"{length} tokens, {self.account.no_reply} conversations have no reply",

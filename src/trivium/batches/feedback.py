@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, at_row, number_of
+from trivium.batches.chat import Account, number_of
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Row, collate, sequence_row
 from trivium.errors import DataError
 from trivium.objectives.sequence import row_log_probs
 from trivium.text.chat import ChatTokenizer, Encoded, Message
+from trivium.text.turns import Tools
 from trivium.train.distributed import global_sum
 from trivium.train.machine import Machine
 from trivium.types import Batch, Batches
+
+Prompt = tuple[Sequence[Message], Tools]
+"""What is asked, and the functions that the assistant may call."""
 
 
 @dataclass
@@ -50,10 +54,11 @@ class Feedback:
         DataError if no reply fits, and where `both` labels are needed and one of them is missing.
         """
         self = cls(context, chat.pad)
-        prompts: list[Sequence[Message]] = []
+        prompts: list[Prompt] = []
         texts: list[str] = []
         for number, record in enumerate(records, start=1):
-            with at_row(number):
+            encoded: list[tuple[Encoded, str, int]] = []
+            with self.account.row(number):
                 tools = record.get("tools")
                 encoded = [
                     (chat.response(record["prompt"], text, tools), text, label)
@@ -67,10 +72,11 @@ class Feedback:
                 if fitted is not None:
                     self.replies.append((fitted, label))
                     self._origins.append(number_of(record, self.names))
-                    prompts.append(record["prompt"])
+                    prompts.append((record["prompt"], record.get("tools")))
                     texts.append(text)
         labels = {label for _, label in self.replies}
         if not self.replies:
+            self.account.raise_first()
             raise DataError(
                 f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens, of "
                 f"{self.account.pair_alike} pairs both replies are the same tokens",
@@ -81,8 +87,8 @@ class Feedback:
             raise DataError(
                 f"all {len(self.replies)} replies are {kind}", fix="KTO needs both kinds of label"
             )
-        for text, other_prompt in zip(texts, _others(prompts), strict=True):
-            other = chat.response(other_prompt, text)
+        for text, (other_prompt, other_tools) in zip(texts, _others(prompts), strict=True):
+            other = chat.response(other_prompt, text, other_tools)
             self.mismatched.append(Encoded(other.ids[:context], other.mask[:context]))
         longest = max(len(e.ids) for e in [*(e for e, _ in self.replies), *self.mismatched])
         self.length = min(context, -(-longest // STEP) * STEP)
@@ -113,10 +119,10 @@ class Feedback:
         return [sequence_row([self.mismatched[index]], self.length, self.pad)]
 
 
-def _others(prompts: Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
+def _others(prompts: Sequence[Prompt]) -> list[Prompt]:
     """For each prompt the next one that is another: the replies of a pair, side by side, share theirs."""
     found = list(prompts)
-    after: Sequence[Message] | None = None
+    after: Prompt | None = None
     for index in range(2 * len(prompts) - 1, -1, -1):
         here, following = prompts[index % len(prompts)], prompts[(index + 1) % len(prompts)]
         if here != following:

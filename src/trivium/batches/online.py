@@ -243,6 +243,7 @@ def _account(ctx: PhaseContext[OnlineStage], prompts: Prompts, held: Mapping[str
         "prompts": prompts.count,
         "prompts_too_long": prompts.dropped,
         "prompts_unasked": len(prompts.unasked),
+        "prompts_refused": prompts.refused.refused,
         "rows_too_long": prompts.rows_too_long,
         "row_tokens": prompts.length,
         "memory": dict(held),

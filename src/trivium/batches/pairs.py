@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, at_row, number_of
+from trivium.batches.chat import Account, number_of
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -43,11 +43,15 @@ class Pairs:
         """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
         self = cls(length or context, chat.pad)
         for number, record in enumerate(records, start=1):
-            with at_row(number):
-                chosen, rejected = (
+            sides: list[Encoded] = []
+            with self.account.row(number):
+                sides = [
                     chat.response(record["prompt"], record[side], record.get("tools"))
                     for side in ("chosen", "rejected")
-                )
+                ]
+            if not sides:
+                continue
+            chosen, rejected = sides
             if not any(chosen.mask[: self.length]) or not any(rejected.mask[: self.length]):
                 self.account.too_long(number)
             elif self.account.whole_pair(chosen, rejected, self.length, number):
@@ -56,6 +60,7 @@ class Pairs:
                 self.pairs.append((chosen, rejected))
                 self._origins.append(number_of(record, self.names))
         if not self.pairs:
+            self.account.raise_first()
             raise DataError(
                 f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than the context of "
                 f"{self.length} tokens, of {self.account.pair_cut} pairs a reply is, and of {self.account.pair_alike} both "

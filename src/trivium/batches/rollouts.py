@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trivium.batches.chat import NAMED, at_row, named
+from trivium.batches.chat import NAMED, Refused, named
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import BatchSharding, collate, sequence_row
 from trivium.batches.signal import Signal
@@ -53,6 +53,8 @@ class Prompts:
     """The first of those left out, by their place in the split, counted from 1."""
     unasked: list[int] = field(default_factory=list)
     """Records in which nobody but the assistant speaks, by their places."""
+    refused: Refused = field(default_factory=Refused)
+    """Records whose prompts the chat template does not take."""
 
     @classmethod
     def build(
@@ -62,18 +64,24 @@ class Prompts:
         ids: list[list[int]] = []
         too_long: list[int] = []
         unasked: list[int] = []
+        refused = Refused()
         for number, record in enumerate(records, start=1):
             turns = prompt_of(record)
             if not turns:
                 unasked.append(number)
                 continue
-            with at_row(number):
+            encoded: list[int] = []
+            with refused.row(number):
                 encoded = chat.prompt(turns, record.get("tools"))
+            if not encoded:
+                continue
             if len(encoded) + max_new_tokens <= context:
                 kept.append(record)
                 ids.append(encoded)
             else:
                 too_long.append(number)
+        if not kept:
+            refused.raise_first()
         if not kept and not too_long:
             raise DataError(
                 f"nothing is asked: nobody but the assistant speaks in all {len(unasked)} conversations",
@@ -87,7 +95,7 @@ class Prompts:
         longest = max(map(len, ids)) + max_new_tokens
         length = min(context, -(-longest // STEP) * STEP)
         each = sum(map(len, ids)) / len(ids) + max_new_tokens
-        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED], unasked)
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED], unasked, refused)
 
     @property
     def count(self) -> int:
@@ -106,6 +114,8 @@ class Prompts:
                 f"{len(self.unasked)} conversations of the train split are left out: nobody but the assistant speaks in "
                 f"them ({named(self.unasked[:NAMED], len(self.unasked))})"
             )
+        if reason := self.refused.reason():
+            reasons.append(f"of the train split, {reason}")
         return "; ".join(reasons) or None
 
     def item(self, index: int) -> Any:
