@@ -58,8 +58,9 @@ def named(rows: Sequence[int], count: int) -> str:
 @dataclass
 class Account(Refused):
     """What was refused and what did not fit: conversations dropped because they hold no reply or because the prompt alone
-    fills the context, replies cut short, and pairs left out because a reply would be cut or both are the same tokens. Preference pairs
-    count their two replies in `kept`, and everything else once. `rows_*` name the first by their place in the split, from 1.
+    fills the context, replies cut short, and pairs left out because a reply would be cut or both are the same tokens.
+    Preference pairs count their two replies in `kept`, and everything else once. `rows_*` name the first by their place in
+    the split, from 1.
     """
 
     kept: int = 0
