@@ -10,7 +10,7 @@ import pytest
 from trivium.batches.chat import Conversations
 from trivium.batches.feedback import Feedback
 from trivium.batches.pairs import Pairs
-from trivium.batches.rollouts import Prompts
+from trivium.batches.prompts import Prompts
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer
 

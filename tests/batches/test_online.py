@@ -8,7 +8,8 @@ from random_models import random_model
 
 from trivium.batches.context import PhaseContext
 from trivium.batches.online import RewardFunction, critic_rollouts, drift, group_rollouts
-from trivium.batches.rollouts import Prompts, Rollout
+from trivium.batches.prompts import Prompts
+from trivium.batches.rollouts import Rollout
 from trivium.batches.rows import BatchSharding
 from trivium.errors import ArtifactError, DataError
 from trivium.generate.slots import Completion

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.batches.rollouts import Prompts
+from trivium.batches.prompts import Prompts
 from trivium.corpus.records import prompt_of
 from trivium.corpus.statistics import statistics
 from trivium.errors import DataError

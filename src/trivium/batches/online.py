@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trivium.batches.advantages import group_advantages, token_rewards, whiten
 from trivium.batches.context import Items, PhaseContext
-from trivium.batches.rollouts import Prompts, Rollout, Rollouts, policy_of
+from trivium.batches.prompts import Prompts
+from trivium.batches.rollouts import Rollout, Rollouts, policy_of
 from trivium.batches.rows import BatchSharding
 from trivium.batches.served import Served
 from trivium.corpus.records import read

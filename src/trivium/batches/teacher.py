@@ -9,7 +9,8 @@ import torch
 
 from trivium.batches.chat import Conversations
 from trivium.batches.context import Items, PhaseContext, Rows, both_splits
-from trivium.batches.rollouts import Prompts, Rollouts
+from trivium.batches.prompts import Prompts
+from trivium.batches.rollouts import Rollouts
 from trivium.batches.rows import BatchSharding
 from trivium.corpus.records import read
 from trivium.generate.sampling import SamplingParams
