@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from trivium import seeds
+from trivium.answers import marked_answer
 from trivium.demo.rows import Record, conversation, document, preference
 from trivium.errors import DataError
 from trivium.keys import key_of
@@ -57,8 +58,8 @@ def records(format: str, tasks: list[str], seed: int, style: str = "worked") -> 
 
 def extract_answer(reply: str, task: str) -> str | None:
     """The answer in a reply, in the form that `task`'s scorer takes; None if the reply gives none."""
-    found = _ANSWER.findall(reply)
-    return TASKS[task].answer(found[-1].strip().rstrip(".")) if found else None
+    answer = marked_answer(reply)
+    return None if answer is None else TASKS[task].answer(answer.strip("* ").rstrip("."))
 
 
 def correct(reply: str, meta: Mapping[str, Any]) -> bool:

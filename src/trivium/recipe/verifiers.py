@@ -31,7 +31,7 @@ class ReasoningVerifier(VerifierBase):
 
 
 class ExactVerifier(VerifierBase):
-    """1 where the reply's final answer (after `Answer:`, `####` or in `\\boxed{}`) is the record's own, else 0."""
+    """1 where the reply's final answer (after `Answer:`, `the answer is`, `####` or in `\\boxed{}`) is the record's, else 0."""
 
     kind: Literal["exact"]
 
