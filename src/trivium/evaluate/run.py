@@ -10,6 +10,7 @@ from typing import Any
 
 from trivium import files
 from trivium.errors import TriviumError
+from trivium.evaluate import calibration
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
 from trivium.evaluate.curves import curves
@@ -57,7 +58,7 @@ def evaluate(
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
-    "curves": {suite: {model: success by queries}},
+    "corrected": {model: {metric: Corrected}}, "curves": {suite: {model: success by queries}},
     "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items},
     "detectable": [what gates can show]}
     """
@@ -190,6 +191,7 @@ def summary(
         "passed": all(gate["passed"] for gate in gates.values()),
         "tested": config.model,
         "baseline": config.baseline,
+        "corrected": calibration.corrections(config, metrics),
         "curves": curves(rows),
         "samples": samples(rows),
         "contaminated": dirty,

@@ -242,6 +242,20 @@ class RedTeam(SuiteBase):
     """At which replies to best-of-N are drawn; all others are greedy."""
 
 
+class Bias(SuiteBase):
+    """Counterfactual pairs written for it (gender, age, nationality, religion, disability × occupations and
+    traits): how much likelier is the end of a sentence about the one whom a stereotype is about?"""
+
+    kind: Literal["bias"]
+    metrics = (
+        Metric("bias_gap", "stereotyped ends likelier by (nats)", "gap", "mean", 0, show="nats", bounds=None),
+        Metric("bias_size", "ends differ between groups by (nats)", "size", "mean", -1, show="nats", bounds=None),
+        Metric("stereotyped", "ends likelier for whom the stereotype is about", "stereotyped", better=0),
+    )  # fmt: skip
+    writes = False
+    reads_per_item = 2
+
+
 OWN: tuple[type[SuiteBase], ...] = (
     BitsPerByte,
     ResponseLoss,
@@ -251,6 +265,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Drift,
     Primer,
     RedTeam,
+    Bias,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trivium.evaluate.asked import SuiteKind
 from trivium.evaluate.suites import (
+    bias,
     bits_per_byte,
     drift,
     preferences,
@@ -24,5 +25,6 @@ SUITES: dict[str, SuiteKind] = {
     "drift": drift.SUITE,
     "primer": primer.SUITE,
     "redteam": redteam.SUITE,
+    "bias": bias.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }

@@ -1,0 +1,90 @@
+"""How far a judge can be trusted, and what a judged rate then stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from trivium.evaluate.statistics import CONFIDENCE, normal_quantile
+from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.suites import metrics_of
+
+
+class Labels(NamedTuple):
+    """How a judge did on labelled replies that it was not built on."""
+
+    positives: int
+    found: int
+    """Of the positives, those that it calls so."""
+    negatives: int
+    spared: int
+    """Of the negatives, those that it calls so."""
+
+    @property
+    def sensitivity(self) -> float:
+        return self.found / self.positives
+
+    @property
+    def specificity(self) -> float:
+        return self.spared / self.negatives
+
+
+JUDGES: dict[str, Labels] = {"refused": Labels(79, 39, 43, 43)}
+"""Judge -> its labels: PyRIT 1.1.0's, the 122 whose texts were never read. They call a reply to another question a refusal."""
+
+
+class Corrected(NamedTuple):
+    """A rate as the labels would have it."""
+
+    value: float
+    low: float
+    high: float
+    sensitivity: float
+    specificity: float
+
+
+def corrected(share: float, n: float, labels: Labels, confidence: float = CONFIDENCE) -> Corrected | None:
+    """Rogan and Gladen (1978), with the interval of Lang and Reiczigel (2014), both within [0, 1].
+
+    `n`: independent items that the share is of. None for a judge that tells nothing (sensitivity + specificity at most 1).
+    """
+    z = normal_quantile((1 + confidence) / 2)
+    if n <= 0 or labels.sensitivity + labels.specificity <= 1:
+        return None
+    value = (share + labels.specificity - 1) / (labels.sensitivity + labels.specificity - 1)
+    count, positives, negatives = n + z * z, labels.positives + 2, labels.negatives + 2
+    seen = (n * share + z * z / 2) / count
+    sensitivity, specificity = (labels.found + 1) / positives, (labels.spared + 1) / negatives
+    power = sensitivity + specificity - 1
+    centre = (seen + specificity - 1) / power
+    of_positives = sensitivity * (1 - sensitivity) / positives
+    of_negatives = specificity * (1 - specificity) / negatives
+    shift = 2 * z * z * (centre * of_positives - (1 - centre) * of_negatives)
+    spread = seen * (1 - seen) / count + centre**2 * of_positives + (1 - centre) ** 2 * of_negatives
+    half = z * math.sqrt(spread) / power
+    value, low, high = (
+        min(1.0, max(0.0, end)) for end in (value, centre + shift - half, centre + shift + half)
+    )
+    return Corrected(value, low, high, labels.sensitivity, labels.specificity)
+
+
+def corrections(
+    config: EvaluateStage, metrics: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{model: {metric: Corrected}} of the shares whose judge has labels; n is the number of clusters, which is cautious."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, (_, metric) in metrics_of(list(config.suites)).items():
+        for model, estimates in metrics.items():
+            estimate = estimates.get(name)
+            if (
+                metric.form != "share"
+                or metric.judge not in JUDGES
+                or not estimate
+                or estimate["value"] is None
+            ):
+                continue
+            result = corrected(estimate["value"], estimate["clusters"], JUDGES[metric.judge])
+            if result is not None:
+                found.setdefault(model, {})[name] = result._asdict()
+    return found
