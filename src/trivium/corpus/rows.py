@@ -5,8 +5,9 @@
     preferences    `prompt`, `chosen` and `rejected`
     feedback       `prompt`, `completion` and `label`
 
-`meta`, an object, is kept as it is. A turn may have the fields of `trivium.text.turns`, and a row `tools` that the assistant may
-call; a field that is not known is refused by its name.
+Rows that other tools write are brought to these columns first (`trivium.corpus.shapes`). `meta`, an object, is kept as it is.
+A turn may have the fields of `trivium.text.turns`, and a row `tools` that the assistant may call; a field that is not known is
+refused by its name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trivium.corpus.records import Messages, Record
+from trivium.corpus.shapes import common
 from trivium.keys import key_of
 from trivium.text.turns import problem, text_of
 
@@ -49,9 +51,7 @@ def record(row: Mapping[str, Any], format: str, column: str = "text") -> Record:
     """The record in a row: `key`, the fields of its format and `meta`. BadRow or EmptyRow if there is none."""
     row = dict(row)
     if format != "documents":
-        row = {
-            name: value for name, value in row.items() if value is not None
-        }  # columns that other rows have
+        row = common({name: value for name, value in row.items() if value is not None})
     tools = {} if format == "documents" else _tools(row)
     return {**_FORMATS[format](row, column), "meta": _meta(row), **tools}
 
