@@ -17,6 +17,7 @@ from trivium.batches.teacher import taught
 from trivium.model.scalar import ActorCritic, Scalar
 from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.objectives.simpo import Simpo
+from trivium.objectives.uld import Uld
 from trivium.recipe import alignment as align
 from trivium.recipe.kinds import kind_of, plugins
 from trivium.recipe.training import PretrainStage, SftStage
@@ -44,7 +45,11 @@ ROWS = (
         group_rollouts,
         lambda c: Grpo(c.loss, c.max_new_tokens, c.clip_epsilon, c.clip_epsilon_high, c.kl),
     ),
-    Phase(align.DistillStage, taught, lambda c: Distill(c.divergence, c.distill_temperature, c.mix, c.share)),
+    Phase(
+        align.DistillStage,
+        taught,
+        lambda c: (Distill if c.match == "ids" else Uld)(c.divergence, c.distill_temperature, c.mix, c.share),
+    ),
 )
 
 PHASES: dict[str, Phase[Any]] = {

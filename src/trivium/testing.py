@@ -76,8 +76,16 @@ def rollouts(rng: Generator, units: int) -> Batch:
 
 
 def taught(rng: Generator, units: int) -> Batch:
-    logits = rng.normal(0, 2, (units, TIME, VOCABULARY)).astype(np.float32)
-    return replies(rng, units) | {"teacher_logits": torch.from_numpy(logits)}
+    """With a teacher's logits, and what one with other tokens says: some are shared, a few are its own."""
+    logits = torch.from_numpy(rng.normal(0, 2, (units, TIME, VOCABULARY)).astype(np.float32))
+    shared = torch.from_numpy(rng.random(VOCABULARY) < 0.5)
+    rest = torch.from_numpy(rng.random((units, TIME, 3)).astype(np.float32))
+    return replies(rng, units) | {
+        "teacher_logits": logits,
+        "span": torch.from_numpy(rng.integers(0, 2, (units, TIME)).cumsum(1)),
+        "teacher_logp": logits.log_softmax(-1).masked_fill(~shared, -torch.inf),
+        "teacher_rest": rest.sort(-1, descending=True).values / 3,
+    }
 
 
 BATCHES: dict[str, Callable[[Generator, int], Batch]] = {

@@ -7,6 +7,8 @@ import json
 import pytest
 import tiny
 import torch
+from pydantic import ValidationError
+from random_models import random_model
 
 from trivium import imports
 from trivium.errors import ArtifactError
@@ -55,3 +57,19 @@ def test_another_vocabulary_of_the_same_size_is_refused(tmp_path):
     assert hf.read_config(tmp_path / "teacher").config.vocab_size == tiny.chat_tokenizer().vocab_size
     with pytest.raises(ArtifactError, match="the teacher has another vocabulary"):
         tiny.phase("distill", tmp_path, steps=STEPS)
+
+
+def test_a_student_learns_from_a_teacher_with_another_tokenizer(tmp_path):
+    them = ChatTokenizer(train([json.dumps(record) for record in tiny.records("dpo")] * 2, 290))
+    imports.save(random_model(them.vocab_size), them, tmp_path / "teacher")
+    events: list[dict[str, object]] = []
+    tiny.phase("distill", tmp_path, match="text", on_policy=0.0, lr=1e-2, steps=30, emit=events.append)
+    steps = [event for event in events if event["event"] == "step"]
+    assert sum(event["loss"] for event in steps[-5:]) < 0.9 * sum(event["loss"] for event in steps[:5])
+    assert all(event["aligned"] > 0.9 for event in steps)
+
+
+def test_own_replies_and_cut_rows_need_the_same_tokens():
+    for other in ({"on_policy": 0.5}, {"on_policy": 0.0, "parallel": {"context": 2}}):
+        with pytest.raises(ValidationError, match="`match: "):
+            tiny.config("distill", match="text", **other)

@@ -12,6 +12,7 @@ from trivium.batches.context import Items, PhaseContext, Rows, both_splits
 from trivium.batches.prompts import Prompts
 from trivium.batches.rollouts import Rollouts
 from trivium.batches.rows import BatchSharding
+from trivium.batches.translated import Translated, Translator
 from trivium.corpus.records import read
 from trivium.generate.sampling import SamplingParams
 from trivium.model import hf
@@ -19,6 +20,8 @@ from trivium.model.transformer import Transformer
 from trivium.plan import flops
 from trivium.recipe.alignment import DistillStage
 from trivium.seeds import unit
+from trivium.text.chat import ChatTokenizer
+from trivium.text.spans import shared
 from trivium.text.tokenizer import check_same
 from trivium.train.machine import Machine
 from trivium.types import Batch, Batches, LiveBatches
@@ -110,9 +113,41 @@ class Taught(Items):
 
 
 def taught(ctx: PhaseContext[DistillStage]) -> Items:
-    """Conversations with a teacher's logits. ArtifactError where the teacher gives the student's tokens other ids."""
+    """Conversations with a teacher's logits. ArtifactError where `match` is `ids` and the teacher's are others."""
     folder = ctx.others["teacher"]
     teacher = hf.load(folder, device=ctx.machine.device).eval().requires_grad_(False)
-    check_same(ctx.chat.tokenizer, folder, "the teacher", rows=teacher.config.vocab_size)
+    if ctx.config.match == "text":
+        return _translated(ctx, teacher)
+    other = ", or write `match: text`"
+    check_same(ctx.chat.tokenizer, folder, "the teacher", rows=teacher.config.vocab_size, else_=other)
     items = both_splits(lambda split: Conversations.build(read(ctx.data / split), ctx.chat, ctx.length), ctx)
     return Taught(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher)
+
+
+@dataclass(kw_only=True)
+class TaughtByText(Items):
+    """Conversations with what a teacher of another tokenizer says of the same text."""
+
+    ctx: PhaseContext[DistillStage]
+    teacher: Transformer
+    chat: ChatTokenizer
+    """The teacher's."""
+
+    def live(self, batches: Batches, rows: Rows) -> Batches:
+        assert isinstance(rows, Translated)
+        ctx, them = self.ctx, self.chat
+        work = flops.forward(self.teacher.config, rows.other_length) * rows.other_length * ctx.config.batch
+        both, sizes = shared(ctx.chat, them), (ctx.chat.vocab_size, them.vocab_size)
+        temperature = ctx.config.distill_temperature
+        return Translator(batches, self.teacher, ctx.machine, both, sizes, temperature, live_flops=work)
+
+
+def _translated(ctx: PhaseContext[DistillStage], teacher: Transformer) -> Items:
+    them = ChatTokenizer.load(ctx.others["teacher"])
+    longest = min(teacher.config.context, 2 * ctx.length)  # another tokenizer may need more tokens
+
+    def build(split: str) -> Translated:
+        return Translated.build(read(ctx.data / split), ctx.chat, them, ctx.length, longest)
+
+    items = both_splits(build, ctx)
+    return TaughtByText(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher, chat=them)

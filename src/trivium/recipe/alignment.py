@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trivium.recipe.base import Name, Strict, how, only
 from trivium.recipe.kinds import Group
 from trivium.recipe.network import ModelShape
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import Aligned, Rows, TrainingStage
 from trivium.recipe.verifiers import VerifierName
 
@@ -206,8 +207,11 @@ class DistillStage(TrainingStage):
     needs_init: ClassVar[bool] = False
     references: ClassVar[tuple[str, ...]] = ("init", "data", "teacher")
     teacher: Name
-    """The checkpoint that is learned from. It gives the student's tokens the same ids; how many rows its embeddings have beyond
-    them does not matter."""
+    """The checkpoint that is learned from."""
+    match: Literal["ids", "text"] = "ids"
+    """ids: the teacher gives the student's tokens the same ids; rows of embeddings beyond them do not matter. text: it may have
+    another tokenizer. The replies' text is compared, span by span where tokens of both begin and end alike, with the
+    probabilities of a span's pieces multiplied: tokens that both have by name, the others by size (Boizard et al. 2024)."""
     init: Name | None = None
     """The student to start from: weights only. Without it a new one of the shape `model`."""
     model: ModelShape = only(ModelShape(), {"init": "unset"})
@@ -225,3 +229,13 @@ class DistillStage(TrainingStage):
     """Share of the steps that train on the student's own replies."""
     max_new_tokens: Annotated[int, Field(gt=0)] = only(64, {"on_policy": "set"})
     """Longest of those replies."""
+
+    @model_validator(mode="after")
+    def _whole_texts(self) -> Self:
+        if self.match == "text" and self.on_policy:
+            raise ValueError("the student's own replies (`on_policy`) are compared with `match: ids` only")
+        if self.match == "text" and isinstance(self.parallel, Parallel) and self.parallel.context > 1:
+            raise ValueError(
+                "`match: text` compares whole spans of a row, which `parallel.context` would cut"
+            )
+        return self

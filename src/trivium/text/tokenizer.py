@@ -97,11 +97,12 @@ def load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def check_same(ours: Tokenizer, folder: Path, what: str, *, rows: int) -> None:
+def check_same(ours: Tokenizer, folder: Path, what: str, *, rows: int, else_: str = "") -> None:
     """Whether the tokenizer of the checkpoint in `folder` gives every token of ours the same id; rows of embeddings that no
-    token has do not matter. ArtifactError if not, or if `folder` holds no tokenizer and its model's `rows` are not our tokens.
+    token has do not matter. ArtifactError if not, or if `folder` holds no tokenizer and its model's `rows` are not our tokens;
+    `else_`: what else may be done.
     """
-    fix = f"train {what} from a checkpoint with this tokenizer"
+    fix = f"train {what} from a checkpoint with this tokenizer{else_}"
     wanted = ours.get_vocab()
     if not (folder / "tokenizer.json").is_file():
         if rows != len(wanted):
