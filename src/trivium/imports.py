@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from trivium.errors import ArtifactError
 from trivium.model import generation as generation_config
-from trivium.model import gguf, hf, scalar
+from trivium.model import gguf, hf, peft, scalar
 from trivium.model.scalar import Scalar
 from trivium.model.source import sources
 from trivium.model.transformer import Transformer
@@ -23,14 +24,18 @@ from trivium.text.special import Special, read_json
 from trivium.types import Emit
 
 
-def open_checkpoint(path: Path) -> tuple[Transformer, ChatTokenizer]:
-    """The model (float32) and the tokenizer at `path`.
+def open_checkpoint(path: Path, base: Path | None = None) -> tuple[Transformer, ChatTokenizer]:
+    """The model (float32) and the tokenizer at `path`; with a `base`, that with the adapter at `path` in it.
 
     ArtifactError for what is no checkpoint, is damaged, or whose vocabulary and tokenizer do not belong together.
     """
     path = Path(path)
-    sources(path)
-    if path.is_file():
+    sources(path, base)
+    if base is not None:
+        header, state = hf.read(base, trainable=True, adapted=partial(peft.merged, path))
+        model = hf.build(header.config, state, path)
+        chat = ChatTokenizer.load(path if (path / "tokenizer.json").is_file() else base)
+    elif path.is_file():
         readers = gguf.open_parts(path)
         meta = gguf.metadata(readers[0])
         config, state = gguf.read(readers, meta, path)
@@ -139,16 +144,18 @@ def import_checkpoint(
     out: Path,
     template: Path | None = None,
     *,
+    base: Path | None = None,
     add_tokens: Sequence[str] = (),
     eos: str | None = None,
     emit: Emit = lambda event: None,
 ) -> dict[str, Any]:
     """Copies the checkpoint at `path` to the folder `out`, in our layout and float32. `template` replaces its chat template,
-    `eos` its end token; `add_tokens` become special tokens with embeddings of their own.
+    `eos` its end token; `add_tokens` become special tokens with embeddings of their own. `base` is the checkpoint that an adapter
+    at `path` changes.
 
     ArtifactError for a template whose end of a turn the tokenizer cuts into pieces; a template that writes no end is warned of.
     """
-    model, chat = open_checkpoint(path)
+    model, chat = open_checkpoint(path, base)
     if template is not None:
         try:
             text = template.read_text(encoding="utf-8")
@@ -164,7 +171,7 @@ def import_checkpoint(
     if bad := [name for name, tensor in model.state_dict().items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:5])
         raise ArtifactError(f"{len(bad)} weights hold NaN or infinity: {shown}", where=str(path))
-    save(model, chat, out, generation_config.read(path))
+    save(model, chat, out, generation_config.read(base or path))
     config = read_json(out / "config.json")
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

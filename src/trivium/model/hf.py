@@ -4,7 +4,7 @@ an index). Nothing is unpickled."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from trivium.recipe.network import Generation
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+Adapted = Callable[[ModelConfig, dict[str, Tensor]], tuple[ModelConfig, dict[str, Tensor]]]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -91,9 +92,11 @@ def load(
     return build(header.config, state, folder, dtype=dtype, device=device, int8=header.int8)
 
 
-def read(folder: Path, *, trainable: bool = False) -> tuple[Header, dict[str, Tensor]]:
+def read(
+    folder: Path, *, trainable: bool = False, adapted: Adapted | None = None
+) -> tuple[Header, dict[str, Tensor]]:
     """The header and the tensors of a checkpoint, under the names of `transformer`; quantised ones as floats, but int8 with a
-    scale a row stays as it is unless it is to be `trainable`."""
+    scale a row stays as it is unless it is to be `trainable`. `adapted` changes both while the names are still the file's."""
     header = read_config(folder)
     manifest = folder / "artifact.json"
     if manifest.exists():
@@ -102,6 +105,9 @@ def read(folder: Path, *, trainable: bool = False) -> tuple[Header, dict[str, Te
     if trainable or not header.int8:
         state = quantised.floats(header.scheme, state, folder)
         header = header._replace(int8=False)
+    if adapted is not None:
+        config, state = adapted(header.config, state)
+        header = header._replace(config=config)
     return header, incoming(header.family, header.config, state)
 
 
@@ -152,7 +158,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder, from one file or from the shards of its index. ArtifactError for what cannot be read."""
     index = folder / INDEX
     if (folder / WEIGHTS).exists() or not index.exists():
-        return _read_file(folder / WEIGHTS)
+        return read_file(folder / WEIGHTS)
     try:
         places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(places.values()))
@@ -169,14 +175,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         )
     state: dict[str, Tensor] = {}
     for shard in shards:
-        state |= _read_file(folder / shard)
+        state |= read_file(folder / shard)
     if lacking := [name for name in places if name not in state]:
         shown = ", ".join(lacking[:5])
         raise ArtifactError(f"{len(lacking)} tensors of {INDEX} are in no shard: {shown}", where=str(folder))
     return state
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. ArtifactError where there is none, or one that cannot be read."""
     try:
         return load_file(path)
     except FileNotFoundError:

@@ -97,7 +97,7 @@ class LoraLinear(_Low, nn.Linear):
         """The weight (N, K) with its adapter, for a head whose product is taken elsewhere (`Transformer.output_weight`)."""
         if self.off:
             return self.weight
-        return _whole(self.weight, self.lora_A, self.lora_B, self.factor, self.lora_magnitude_vector)
+        return whole(self.weight, self.lora_A, self.lora_B, self.factor, self.lora_magnitude_vector)
 
 
 class LoraInt8(_Low, Int8Linear):
@@ -151,7 +151,7 @@ def _stretch(weight: Tensor, first: Tensor, second: Tensor, factor: float, magni
     return magnitude / norm
 
 
-def _whole(weight: Tensor, first: Tensor, second: Tensor, factor: float, magnitude: Tensor | None) -> Tensor:
+def whole(weight: Tensor, first: Tensor, second: Tensor, factor: float, magnitude: Tensor | None) -> Tensor:
     """W (N, K) with its adapter, in one matrix."""
     total = weight + factor * (second @ first)
     if magnitude is None:
@@ -269,7 +269,7 @@ def merged(config: ModelConfig, state: Mapping[str, Tensor], adapter: Adapter) -
 def _of_state(weight: Tensor, state: Mapping[str, Tensor], prefix: str, factor: float) -> Tensor:
     """`_whole` of the tensors that `state` has for a weight (N, K)."""
     magnitude = state.get(f"{prefix.removesuffix('embedding_')}magnitude_vector")
-    return _whole(weight.float(), state[f"{prefix}A"].float(), state[f"{prefix}B"].float(), factor, magnitude)
+    return whole(weight.float(), state[f"{prefix}A"].float(), state[f"{prefix}B"].float(), factor, magnitude)
 
 
 def save(state: Mapping[str, Tensor], adapter: Adapter, folder: Path) -> None:

@@ -23,8 +23,23 @@ READ = (
 """The files of a folder that decide what is imported."""
 
 
-def sources(path: Path) -> list[Path]:
-    """The files that an import reads. ArtifactError if there is no checkpoint at `path`."""
+ADAPTER = "adapter_config.json"
+
+
+def sources(path: Path, base: Path | None = None) -> list[Path]:
+    """The files that an import reads; `base`: the checkpoint that the adapter at `path` changes. ArtifactError if there is no
+    checkpoint at `path`, or no adapter."""
+    if base is not None:
+        if not (path / ADAPTER).is_file():
+            raise ArtifactError(
+                f"{path} is no adapter: it has no {ADAPTER}",
+                where=str(path),
+                fix="leave `base` out, or name the adapter's folder",
+            )
+        return [
+            *sorted(found for pattern in (ADAPTER, *READ) for found in path.glob(pattern)),
+            *sources(base),
+        ]
     fix = "give a folder in the Hugging Face layout, or a .gguf file"
     if path.is_file():
         if path.suffix != ".gguf":
@@ -32,6 +47,12 @@ def sources(path: Path) -> list[Path]:
         return parts(path)
     if not path.is_dir():
         raise ArtifactError(f"there is no checkpoint at {path}", where=str(path), fix=fix)
+    if (path / ADAPTER).is_file() and not (path / "config.json").is_file():
+        raise ArtifactError(
+            f"{path} is an adapter and no whole checkpoint",
+            where=str(path),
+            fix="name the checkpoint that it changes as `base`",
+        )
     if not (path / "config.json").is_file():
         inside = ", ".join(sorted(found.name for found in path.iterdir())[:5]) or "nothing"
         raise ArtifactError(
@@ -58,8 +79,8 @@ def parts(path: Path) -> list[Path]:
     return files
 
 
-def identity(path: Path, template: Path | None) -> dict[str, Any]:
-    """SHA-256 of each file that an import reads, by name, and of a chat template of its own.
+def identity(path: Path, template: Path | None, base: Path | None = None) -> dict[str, Any]:
+    """SHA-256 of each file that an import reads, by name, of an adapter's base, and of a chat template of its own.
 
     ArtifactError where there is none.
     """
@@ -67,6 +88,9 @@ def identity(path: Path, template: Path | None) -> dict[str, Any]:
         raise ArtifactError(
             f"there is no chat template at {template}", where=str(template), fix="name a jinja file"
         )
+    if base is not None:
+        mine = {found.name: sha256(found) for found in sources(path, base) if found.parent == path}
+        return mine | {"base": identity(base, template)}
     read = sources(path)
     prints = {found.name: sha256(found) for found in read}
     if path.is_file():  # a file may have any name, and its parts have numbers

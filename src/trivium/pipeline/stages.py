@@ -105,17 +105,17 @@ def _import(ctx: Context) -> dict[str, Any]:
     template = ctx.config.chat_template
     own = None if template is None else ctx.recipe_folder / template
     source = ctx.recipe_folder / ctx.config.path
+    base = None if ctx.config.base is None else ctx.recipe_folder / ctx.config.base
     return import_checkpoint(
-        source, ctx.out, own, add_tokens=ctx.config.add_tokens, eos=ctx.config.eos, emit=ctx.emit
+        source, ctx.out, own, base=base, add_tokens=ctx.config.add_tokens, eos=ctx.config.eos, emit=ctx.emit
     )
 
 
 def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
     from trivium.model.source import identity
 
-    return identity(
-        folder / config.path, None if config.chat_template is None else folder / config.chat_template
-    )
+    template, base = (None if name is None else folder / name for name in (config.chat_template, config.base))
+    return identity(folder / config.path, template, base)
 
 
 def _evaluate(ctx: Context) -> dict[str, Any]:

@@ -186,6 +186,9 @@ class ImportStage(StageBase):
     kind: Literal["import"]
     path: str = Field(json_schema_extra={"identity": False})
     """The folder or the .gguf file; what counts is the bytes of its files, not where they lie."""
+    base: str | None = Field(default=None, json_schema_extra={"identity": False})
+    """The checkpoint that an adapter of the peft library changes, where `path` is the adapter's folder: what is imported is both
+    in one. A tokenizer beside the adapter is the one that is used."""
     chat_template: str | None = how(None)
     """A jinja file to use instead of the checkpoint's own template; its bytes count, too."""
     add_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
