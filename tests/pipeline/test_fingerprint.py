@@ -166,3 +166,43 @@ stages:
     assert print_of() == print_of("base.validate_every=2")
     for chosen in ("base.keep_best=loss", "base.patience=2"):
         assert len({print_of(), print_of(chosen), print_of(chosen, "base.validate_every=2")}) == 3
+
+
+TALK = """\
+name: talk
+stages:
+  corpus: {kind: data, sources: [{kind: jsonl, path: own.jsonl}]}
+  seeds: {kind: data, format: conversations, sources: [{kind: reasoning}], size: 9}
+  written: {kind: synthesize, data: seeds, method: critique, teacher: {kind: openai, url: "http://a/v1", model: b}}
+  vocab: {kind: tokenizer, data: corpus}
+  base: {kind: pretrain, data: corpus, tokenizer: vocab, tokens: 9K}
+  talks: {kind: data, format: conversations, sources: [{kind: synthetic, stage: written}]}
+  sft: {kind: sft, init: base, data: talks, steps: 9}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "anew"),
+    [
+        ("written.teacher.price_in=3", set()),
+        ("written.teacher.price_out=9.5", set()),
+        ("written.teacher.timeout=9", set()),
+        ("corpus.max_dead=5", set()),
+        ("corpus.keep_rejects=true", set()),
+        ("corpus.workers=1", set()),
+        ("base.max_epochs=9", set()),
+        ("written.teacher.model=c", {"written", "talks", "sft"}),
+        ("corpus.heldout=0.2", {"corpus", "vocab", "base", "sft"}),
+        ("base.lr=0.1", {"base", "sft"}),
+    ],
+)
+def test_identity_is_what_changes_the_bytes(tmp_path, override, anew):
+    (tmp_path / "own.jsonl").write_text('{"text": "a"}\n')
+
+    def prints_of(*overrides: str) -> dict[str, str]:
+        asked = loads(TALK, overrides)
+        identities = identify(asked, build(asked), STAGES, tmp_path)
+        return {name: fingerprint(identity) for name, identity in identities.items()}
+
+    before, after = prints_of(), prints_of(override)
+    assert {name for name in before if before[name] != after[name]} == anew

@@ -62,6 +62,13 @@ def kind_of(record: Mapping[str, Any]) -> str:
     return str(record.get("kind") or record["source"])
 
 
+def meta_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What else is known of a record: documents hold it as JSON, all others as it is."""
+    meta = record.get("meta") or {}
+    known: Mapping[str, Any] = json.loads(meta) if isinstance(meta, str) else meta
+    return known
+
+
 def prompt_of(record: Mapping[str, Any]) -> Messages:
     """What is asked: the record's turns up to the assistant turns at its end, which answer. Empty if nothing is asked."""
     turns: Messages = record["prompt"] if "prompt" in record else record["messages"]

@@ -76,9 +76,7 @@ def check_measurable(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> None:
         for suite in config.suites if isinstance(config, EvaluateStage) else ():
             if not isinstance(suite, DataSuite) or not suite.needs or suite.data not in artifacts:
                 continue
-            metas = [
-                record.get("meta") or {} for record in records.read(artifacts[suite.data].path / "heldout")
-            ]
+            metas = list(map(records.meta_of, records.read(artifacts[suite.data].path / "heldout")))
             for needed in suite.needs:
                 if not any(map(needed.fits, metas)):
                     raise DataError(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, how, only
 from trivium.recipe.dedup import Dedup
 from trivium.recipe.mix import Mix
-from trivium.recipe.sources import Source
 from trivium.recipe.steps import Extract, Language, Normalise, Pii, PlugInStep, Quality, RulesBlock, Switch
 from trivium.recipe.units import Count
+
+if TYPE_CHECKING:
+    from trivium.recipe.sources import SourceBase as Source  # `recipe.models` says which there are
 
 
 class DataStage(StageBase):
@@ -52,9 +54,9 @@ class DataStage(StageBase):
     on_overlap: Literal["drop", "flag"] = only("drop", {"decontaminate": "set"})
     """Items that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
     evaluation refuses flagged items unless its suite says `contaminated: report`."""
-    keep_rejects: bool = False
-    """Keep what is dropped, with step and reason, in the folder `rejects`."""
-    max_dead: Annotated[int, Field(ge=0)] = 1000
+    keep_rejects: bool = how(False)
+    """Keep what is dropped, with step and reason, in the folder `rejects`. Data that is there already is not made anew for it."""
+    max_dead: Annotated[int, Field(ge=0)] = how(1000)
     """Inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
     runner: Literal["native", "ray"] = how("native")
     """Daft's engine: all cores of this machine, or the Ray cluster of RAY_ADDRESS. The artifact is the same."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from trivium.recipe.base import Name, StageBase, Strict, how
-from trivium.recipe.suites import Suite
+
+if TYPE_CHECKING:
+    from trivium.recipe.suites import SuiteBase as Suite  # `recipe.models` says which there are
 
 
 class Gate(Strict):

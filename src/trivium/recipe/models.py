@@ -9,10 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_origin
 
 from pydantic import Field
 
-from trivium.recipe import alignment, data, deployment, evaluation, synthesis, training
+from trivium.recipe import (
+    alignment,
+    data,
+    deployment,
+    evaluation,
+    sources,
+    suites,
+    synthesis,
+    training,
+    verifiers,
+)
 from trivium.recipe.base import Name, StageBase, Strict
 from trivium.recipe.kinds import added, kind_of, union
 from trivium.recipe.training import ImportStage, TrainingStage
+
+# Other packages are looked up from here on, when all that they may build on is there.
+SOURCE = union("trivium.sources", sources.SourceBase, *sources.OWN)
+SUITE = union("trivium.suites", suites.SuiteBase, *suites.OWN)
+VERIFIER = union("trivium.verifiers", verifiers.VerifierBase, *verifiers.OWN)
+suites.SUITES.update(added("trivium.suites", suites.SuiteBase))
+verifiers.VERIFIERS.update(added("trivium.verifiers", verifiers.VerifierBase))
+data.DataStage.model_rebuild(_types_namespace={"Source": SOURCE})
+evaluation.EvaluateStage.model_rebuild(_types_namespace={"Suite": SUITE})
+synthesis.SynthesizeStage.model_rebuild(_types_namespace={"VerifierConfig": VERIFIER})
 
 _OWN: list[type[StageBase]] = [
     model

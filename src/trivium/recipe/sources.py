@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from trivium.recipe.base import Name, Strict, how
-from trivium.recipe.kinds import union
 from trivium.recipe.units import Count, Seconds
 
 ANY = frozenset({"documents", "conversations", "preferences", "feedback"})
@@ -85,7 +84,7 @@ class Jsonl(SourceBase):
     path: str
     """A file, a folder or a glob, relative to the recipe, or any fsspec URL. Of a folder: .jsonl, .ndjson and .json, plain or
     packed (.gz, .zst, .bz2, .xz, .br), in upper or lower case."""
-    max_bad_lines: Annotated[int, Field(ge=0)] | None = None
+    max_bad_lines: Annotated[int, Field(ge=0)] | None = how(None)
     """Malformed lines that are counted, told and left out before the stage stops. null: the stage's `max_dead`."""
 
 
@@ -226,11 +225,11 @@ class Table(SourceBase):
     path: str
     """A file, a folder or a glob, relative to the recipe; or one split of what `save_to_disk` wrote. Of a folder: .jsonl, .ndjson
     and .json, plain or packed (.gz, .zst, .bz2, .xz, .br), .parquet and .pq, in upper or lower case."""
-    max_bad_lines: Annotated[int, Field(ge=0)] = 10
+    max_bad_lines: Annotated[int, Field(ge=0)] = how(10)
     """Malformed rows that are counted, told and left out before the stage stops."""
 
 
-OWN = (
+OWN: tuple[type[SourceBase], ...] = (
     *(
         PythonDocs,
         Primer,
@@ -249,7 +248,3 @@ OWN = (
     *(Synthetic, Crawl),
 )
 """A new kind is one more here, and one row in `corpus/readers`."""
-if TYPE_CHECKING:
-    Source = SourceBase
-else:
-    Source = union("trivium.sources", SourceBase, *OWN)

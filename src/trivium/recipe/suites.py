@@ -8,12 +8,12 @@ baseline too) stands here, once. Packages of others add theirs through the entry
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
 from trivium.recipe.base import Name, Strict, only
-from trivium.recipe.kinds import added, kind_of, union
+from trivium.recipe.kinds import kind_of
 from trivium.recipe.units import Count
 
 
@@ -269,12 +269,7 @@ OWN: tuple[type[SuiteBase], ...] = (
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}
-SUITES |= added("trivium.suites", SuiteBase, SUITES)
-"""Kind -> its model, those of other packages last."""
-if TYPE_CHECKING:
-    Suite = SuiteBase
-else:
-    Suite = union("trivium.suites", SuiteBase, *OWN)
+"""Kind -> its model; `recipe.models` adds those of other packages."""
 
 ALWAYS_MEASURED: dict[str, Metric] = {
     "file_bytes": Metric("file_bytes", "weights on disk", "", "mean", -1, bounds=None),

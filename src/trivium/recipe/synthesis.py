@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, only
 from trivium.recipe.teachers import Teacher
 from trivium.recipe.units import Count
-from trivium.recipe.verifiers import VerifierConfig
+
+if TYPE_CHECKING:
+    from trivium.recipe.verifiers import (
+        VerifierBase as VerifierConfig,  # `recipe.models` says which there are
+    )
 
 PRINCIPLES = [
     "Point out where the reply is wrong, unclear or does not answer what was asked.",

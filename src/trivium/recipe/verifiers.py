@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from trivium.recipe.base import Name, Strict
-from trivium.recipe.kinds import added, kind_of, union
+from trivium.recipe.kinds import kind_of
 from trivium.recipe.lines import listed, nearest
 from trivium.recipe.teachers import Teacher
 from trivium.recipe.units import Count
@@ -74,27 +74,28 @@ OWN: tuple[type[VerifierBase], ...] = (
 )
 """A new kind is one more here, and one row in `verify` (or, if it asks a model, in `synthesize/scoring.py`)."""
 VERIFIERS: dict[str, type[VerifierBase]] = {kind_of(model): model for model in OWN}
-VERIFIERS |= added("trivium.verifiers", VerifierBase, VERIFIERS)
-"""Kind -> its model, those of other packages last."""
-if TYPE_CHECKING:
-    VerifierConfig = VerifierBase
-else:
-    VerifierConfig = union("trivium.verifiers", VerifierBase, *OWN)
+"""Kind -> its model; `recipe.models` adds those of other packages."""
 
-NAMED: dict[str, type[VerifierBase]] = {
-    kind: model
-    for kind, model in VERIFIERS.items()
-    if all(name == "kind" or not field.is_required() for name, field in model.model_fields.items())
-}
-"""Those that need no setting, so that their kind says it all."""
+
+def without_settings() -> dict[str, type[VerifierBase]]:
+    """Those that need no setting, so that their kind says it all."""
+    return {
+        kind: model
+        for kind, model in VERIFIERS.items()
+        if all(name == "kind" or not field.is_required() for name, field in model.model_fields.items())
+    }
 
 
 def _named(kind: str) -> str:
-    if kind not in NAMED:
+    if kind not in (known := without_settings()):
         said = f"no verifier that needs no setting is called `{kind}`"
-        raise ValueError(f"{said}; {nearest(kind, NAMED)}there are: {listed(NAMED)}")
+        raise ValueError(f"{said}; {nearest(kind, known)}there are: {listed(known)}")
     return kind
 
 
-VerifierName = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"enum": list(NAMED)})]
+def _listed(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(without_settings())
+
+
+VerifierName = Annotated[str, AfterValidator(_named), Field(json_schema_extra=_listed)]
 """The kind of a verifier that needs no setting."""

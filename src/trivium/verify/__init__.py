@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from trivium.demo.reasoning import correct
 from trivium.recipe.kinds import plugins
-from trivium.recipe.verifiers import NAMED, FunctionVerifier
+from trivium.recipe.verifiers import FunctionVerifier, without_settings
 from trivium.verify.answers import same_answer
 from trivium.verify.function import Function, identity
 
@@ -55,5 +55,5 @@ VERIFIERS: dict[str, VerifierKind] = {
 
 
 def named(kind: str) -> Verifier:
-    """The verifier of a kind that needs no setting (`recipe.verifiers.NAMED`)."""
-    return VERIFIERS[kind].open(NAMED[kind].model_validate({"kind": kind}), Path())
+    """The verifier of a kind that needs no setting (`recipe.verifiers.without_settings`)."""
+    return VERIFIERS[kind].open(without_settings()[kind].model_validate({"kind": kind}), Path())

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import Document, Setting, open_source
-from trivium.recipe.sources import Source
+from trivium.recipe.models import SOURCE
 
-MODELS: TypeAdapter[Any] = TypeAdapter(Source)
+MODELS: TypeAdapter[Any] = TypeAdapter(SOURCE)
 
 
 def opened(
