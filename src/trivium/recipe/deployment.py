@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trivium.recipe.base import Name, StageBase
+from trivium.recipe.base import Name, StageBase, only
 from trivium.recipe.network import Generation
 
 GROUP = 32
@@ -22,7 +22,7 @@ class SmallerStage(StageBase):
     data: Name | None = None
     """A data stage: its training split shows which inputs matter, where a scheme asks; on its held-out split the smaller model is
     measured against `model`, token by token. None: neither."""
-    items: Annotated[int, Field(ge=1)] = 64
+    items: Annotated[int, Field(ge=1)] = only(64, {"data": "set"})
     """Records of `data` that are read for each of the two."""
     max_kl: Annotated[float, Field(gt=0)] | None = None
     """The stage fails where the next token's mean KL(model || smaller), in nats, is more than this."""
@@ -47,10 +47,10 @@ class QuantizeStage(SmallerStage):
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
     experts or a GPT-2, which transformers would not read. int4: the same with 4 bits and a scale for each group of inputs
     (pack-quantized). bf16: every weight rounded to bfloat16, half the size of float32."""
-    method: Literal["nearest", "gptq"] | None = None
+    method: Literal["nearest", "gptq"] | None = only(None, {"scheme": ["int4"]})
     """int4: how weights are rounded. gptq: so that later ones make up for earlier ones, by the inputs that `data` brings (Frantar
     et al. 2023). None: gptq where there is `data`, else nearest."""
-    group_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = None
+    group_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = only(None, {"scheme": ["int4"]})
     """int4: weights of a row that share a scale, 16 bits for each group; None: 32."""
     generation: Generation | None = None
     """How replies are drawn where nobody says otherwise; None: as those of `model`."""
