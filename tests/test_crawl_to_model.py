@@ -50,7 +50,7 @@ def site() -> Iterator[str]:
 
 def test_a_site_becomes_a_model(site, tmp_path):
     source = {
-        "kind": "crawl", "start": [site], "delay": "0.01s", "agent": "trivium-test (+https://example.org/bot)",
+        "kind": "crawl", "private": True, "start": [site], "delay": "0.01s", "agent": "trivium-test (+https://example.org/bot)",
         "folder": str(tmp_path / "pages"), "license": "CC0-1.0", "origin": "a test site",
     }  # fmt: skip
     stages = {

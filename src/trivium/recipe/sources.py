@@ -213,6 +213,8 @@ class Crawl(SourceBase):
     `mybot (+https://my.site/bot)`. robots.txt is read for the name."""
     folder: str = how("crawls")
     """Folder, relative to the recipe, in which the pages are kept as WARC files."""
+    private: bool = False
+    """Visits addresses that are not public too (loopback, private networks, link-local), by number or by name."""
     round: Annotated[int, Field(ge=1)] = 1
     """Part of the crawl's identity: another number fetches everything again."""
 

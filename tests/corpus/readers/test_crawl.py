@@ -92,6 +92,7 @@ def crawl(folder: Path, url: str, **block: Any) -> Any:
         "delay": "0.02s",
         "depth": 20,
         "agent": AGENT,
+        "private": True,
         **block,
     }
     return opened(folder, **block)
@@ -195,3 +196,13 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the crawl fetched no page") as caught:
         everything(crawl(tmp_path, "http://127.0.0.1:9"))
     assert "refused" in caught.value.what.lower()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433"])
+def test_addresses_that_are_not_public_are_asked_for_only_when_told(
+    tmp_path: Path, site: tuple[str, type[Site]], host: str
+) -> None:
+    url, server = site
+    with pytest.raises(DataError, match="the crawl fetched no page") as caught:
+        everything(crawl(tmp_path, url.replace("127.0.0.1", host), private=False))
+    assert "private: true" in str(caught.value.fix) and server.asked == []

@@ -91,7 +91,7 @@ class Crawl(Warc):
             raise DataError(
                 "the crawl fetched no page" + (f" ({'; '.join(failed[:3])})" if failed else ""),
                 where=f"sources: crawl, {self.config.start[0]}",
-                fix="check `start`, and whether robots.txt allows it",
+                fix="check `start`, and whether robots.txt allows it; addresses that are not public need `private: true`",
             )
 
 
@@ -107,4 +107,5 @@ def job(config: Any) -> dict[str, Any]:
         "delay": config.delay,
         "agent": config.agent,
         "round": config.round,
+        "private": config.private,
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import ipaddress
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from scrapy.crawler import CrawlerProcess
 from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.linkextractors import LinkExtractor
+from scrapy.resolver import CachingThreadedResolver
 
 from trivium.corpus.readers import crawl_log
 from trivium.files import write_json
@@ -34,6 +36,39 @@ ERRORS = list(range(400, 600))
 """Answers that are kept too (and not asked for again); redirects are followed."""
 FILE = 2**30
 """Bytes after which another WARC file is begun."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet; IPv6 forms of private IPv4 addresses are not."""
+    parsed = ipaddress.ip_address(address)
+    inner = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None) or parsed
+    return bool(inner.is_global and not inner.is_multicast)
+
+
+class PublicResolver(CachingThreadedResolver):
+    """Names that lead to private addresses lead nowhere. The address that is looked at is the one that is asked."""
+
+    def getHostByName(self, name: str, timeout: Sequence[int] = ()) -> Any:
+        return super().getHostByName(name, timeout).addCallback(self._checked, name)
+
+    @staticmethod
+    def _checked(address: str, name: str) -> str:
+        if not is_public(address):
+            raise OSError(f"{name} is at {address}, which is no public address")
+        return address
+
+
+class PublicOnly:
+    """Refuses requests to private addresses by number, those after a redirect and those for robots.txt too."""
+
+    def process_request(self, request: Any) -> None:
+        host = urlsplit(request.url).hostname or ""
+        try:
+            public = is_public(host)
+        except ValueError:
+            return  # a name: the resolver looks at where it leads
+        if not public:
+            raise IgnoreRequest(f"{host} is no public address")
 
 
 class Robots(RobotsTxtMiddleware):
@@ -122,7 +157,12 @@ class Spider(scrapy.Spider):
         """What could not be fetched is a dead letter later on; what robots.txt forbids is only left out."""
         url = failure.request.url
         if failure.check(IgnoreRequest):
-            self._note({"url": url, "refused": "forbidden by robots.txt, or outside the allowed domains"})
+            self._note(
+                {
+                    "url": url,
+                    "refused": "forbidden by robots.txt, outside the allowed domains, or no public address",
+                }
+            )
         else:
             self._note({"url": url, "failed": f"{failure.type.__name__}: {failure.getErrorMessage()}"[:300]})
 
@@ -193,7 +233,11 @@ def main(folder: Path) -> None:
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
             Robots: 100,
+            **({} if job["private"] else {PublicOnly: 50}),
         },
+        **(
+            {} if job["private"] else {"DNS_RESOLVER": PublicResolver, "TWISTED_DNS_RESOLVER": PublicResolver}
+        ),
         "DOWNLOAD_DELAY": job["delay"],
         "RANDOMIZE_DOWNLOAD_DELAY": False,
         "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
