@@ -55,6 +55,16 @@ class Reader:
     def __init__(self, names: frozenset[str]) -> None:
         self.names, self.called = names, 0
         self._held = ""
+        self._gap: str | None = None  # white space since a call: it counts only where content follows
+
+    def _content(self, text: str) -> str:
+        if self._gap is None:
+            return text
+        self._gap += text
+        if not self._gap.strip():
+            return ""
+        text, self._gap = self._gap, None
+        return text
 
     def push(self, text: str) -> tuple[str, list[Call]]:
         """(content, calls) that are whole with this piece."""
@@ -65,27 +75,28 @@ class Reader:
             if start < 0:
                 keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
                 cut = len(self._held) - keep
-                content, self._held = content + self._held[:cut], self._held[cut:]
+                content, self._held = content + self._content(self._held[:cut]), self._held[cut:]
                 break
             end = self._held.find(CLOSE, start)
             if end < 0:
-                content, self._held = content + self._held[:start], self._held[start:]
+                content, self._held = content + self._content(self._held[:start]), self._held[start:]
                 break
             body, after = self._held[start + len(OPEN) : end], end + len(CLOSE)
             call = _call(body, self.names)
-            content += self._held[: start if call else after]
+            content += self._content(self._held[: start if call else after])
             self._held = self._held[after:]
             if call:
                 calls.append(call)
+                self._gap = ""
         self.called += len(calls)
-        return content if content.strip() or not self.called else "", calls
+        return content, calls
 
     def rest(self) -> tuple[str, list[Call]]:
         """What is left when the reply has ended; a last call whose closing tag is missing counts."""
         held, self._held = self._held, ""
         call = _call(held.removeprefix(OPEN), self.names) if held.startswith(OPEN) else None
         self.called += call is not None
-        return ("", [call]) if call else (held, [])
+        return ("", [call]) if call else (self._content(held), [])
 
 
 def _call(body: str, names: frozenset[str]) -> Call | None:
