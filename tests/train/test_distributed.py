@@ -12,7 +12,7 @@ import tiny
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from test_signal import indifferent
+from test_signal import impartial, indifferent
 
 from trivium.errors import Interrupted, Preempted, TrainingError
 from trivium.files import write_json
@@ -89,6 +89,7 @@ def ranks(tmp_path_factory) -> Path:
         tiny.data(kind, folder / f"{kind}-epoch" / "data")
         tiny.others(kind, folder / f"{kind}-epoch", chat)
     tiny.data("grpo", folder / "indifferent" / "data")
+    impartial(folder / "indifferent")
     mp.spawn(worker, args=(2, folder), nprocs=2)
     return folder
 

@@ -20,12 +20,17 @@ from trivium.train import checkpoint
 
 def indifferent(kind: str, folder: Path, emit=lambda event: None, **changes):
     """A phase whose reward model gives every reply the same."""
+    impartial(folder)
+    return tiny.phase(kind, folder, emit=emit, **changes)
+
+
+def impartial(folder: Path) -> None:
+    """The reward model, unless it is there: ranks that share a folder find it."""
     chat = tiny.chat_tokenizer()
     judge = scalar.Scalar(tiny.model(chat.vocab_size, seed=1))
     torch.nn.init.zeros_(judge.score.weight)
     if not (folder / "reward_model").exists():
         scalar.save(judge, folder / "reward_model", eos=chat.end, pad=chat.pad)
-    return tiny.phase(kind, folder, emit=emit, **changes)
 
 
 @given(
