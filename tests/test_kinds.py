@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from trivium.pipeline.stages import STAGES
 from trivium.recipe import models
 from trivium.recipe.models import CHECKPOINTS, TRAINING
 from trivium.recipe.suites import SUITES
+from trivium.recipe.training import TrainingStage
 from trivium.recipe.verifiers import VERIFIERS
 from trivium.synthesize import scoring
 
@@ -57,3 +59,20 @@ def test_the_table_and_what_a_newcomer_reads_are_short():
     lines = [len((SRC / name).read_text().splitlines()) for name in PATH]
     assert lines[0] <= 120
     assert sum(lines) <= 500
+
+
+def starts_from(stage: type[TrainingStage]) -> str:
+    if not stage.needs_init:
+        return "nothing, or a checkpoint"
+    allowed = stage.model_fields.get("allow_base")
+    return "a base" if allowed is None else "a base will do" if allowed.default else "a fine-tuned model"
+
+
+def test_the_table_of_the_readme_is_that_of_the_stages():
+    readme = (SRC.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| (.+) \|$", readme, re.M)}
+    assert {kind: table[kind][2] for kind in TRAINING} == {
+        kind: starts_from(stage) for kind, stage in TRAINING.items()
+    }
+    for kind in ("dpo", "orpo", "simpo", "kto", "reward"):  # on-line, the reference is asked while training
+        assert ("the reference's" in table[kind][0]) is TRAINING[kind].frozen_reference

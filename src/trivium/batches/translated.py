@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trivium.batches.chat import Account, at_row, number_of
+from trivium.batches.chat import Account, number_of
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.model.transformer import Transformer
@@ -68,7 +68,8 @@ class Translated:
         """DataError if nothing in the conversations can be compared."""
         self = cls(length, other_length, (us.pad, them.pad))
         for number, record in enumerate(records, start=1):
-            with at_row(number):
+            fitting = None
+            with self.account.row(number):
                 ours, theirs = (
                     chat.encode(record["messages"], tools=record.get("tools")) for chat in (us, them)
                 )
