@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,37 @@ def test_the_quickstart_needs_no_more_than_make_quickstart_installs(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "runs" / "quickstart" / "int8" / "model.safetensors").is_file()
+
+
+FIVE = {
+    "What does os.path.join do?": r"Join two or more pathname components",
+    "Tell me about list.append": r"Append object to the end of the list",
+    "What is 12 + 30?": r"Answer: 42\b",
+    "Sort 3, 1, 2": r"Answer: 1, 2, 3\b",
+    "Who are you?": r"I am a small language model",
+}
+
+
+@pytest.mark.slow
+def test_the_quickstart_answers_five_questions(tmp_path):
+    """Trains the whole recipe (a quarter of an hour on two cores) and asks as a newcomer would, each question in a chat of its
+    own and all of them in one, at the temperature of a chat."""
+    trivium = [sys.executable, "-c", "from trivium.cli import main; import sys; main(sys.argv[1:])"]
+    runs = tmp_path / "runs"
+    made = subprocess.run(
+        [*trivium, "run", "recipes/quickstart.yaml", "--only", "int8",
+         "--store", str(tmp_path / "store"), "--runs", str(runs)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout[-3000:] + made.stderr[-3000:]
+    chat = [*trivium, "chat", str(runs / "quickstart" / "int8")]
+    alone = [
+        subprocess.run([*chat, "-p", question], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for question in FIVE
+    ]
+    together = subprocess.run(
+        chat, input="\n".join([*FIVE, "/quit", ""]), cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for expected, reply in zip(FIVE.values(), alone, strict=True):
+        assert re.search(expected, reply), (expected, reply)
+    assert sum(bool(re.search(expected, together)) for expected in FIVE.values()) >= 4, together
