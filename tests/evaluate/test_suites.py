@@ -21,7 +21,7 @@ from trivium.evaluate.suites import SUITES
 from trivium.model import hf
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.suites import SUITES as MODELS
-from trivium.recipe.suites import DataSuite
+from trivium.recipe.suites import DataSuite, FileSuite
 from trivium.verify.replies import Reply
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]
@@ -43,8 +43,9 @@ def pair(number: int) -> dict:
 
 
 @pytest.fixture
-def data(tmp_path, write_lines):
-    """One data artifact of each format."""
+def data(tmp_path, write_lines, monkeypatch):
+    """One data artifact of each format, in the folder that paths of suites begin in."""
+    monkeypatch.chdir(tmp_path)
     drawn = islice(reasoning.records("conversations", ["spell_backward"], 1), 4)
     tasks = list(drawn)
     asked = list(refusals.records("conversations"))
@@ -56,6 +57,10 @@ def data(tmp_path, write_lines):
         + asked,
         "lessons": list(islice(primer.records("conversations", 7), 8)),
         "pairs": [pair(number) for number in range(5)],
+        "questions": [
+            {"question": f"what is {n}?", "choices": ["a red ball", str(n), "nothing"], "answer": 1}
+            for n in range(5)
+        ],
     }
     for name, values in records.items():
         write_lines(tmp_path / name / "heldout.jsonl", values)
@@ -74,8 +79,12 @@ def subject(checkpoint, chat):
 
 
 def suite(kind: str, data: str, **changes):
-    """A suite on a data stage; one that brings its own items asks a few of them."""
-    home = {"data": data} if issubclass(MODELS[kind], DataSuite) else {"items": 9}
+    """A suite on a data stage or a file; one that brings its own items asks a few of them."""
+    home = {"items": 9}
+    if issubclass(MODELS[kind], DataSuite):
+        home = {"data": data}
+    elif issubclass(MODELS[kind], FileSuite):
+        home = {"path": f"{data}/heldout.jsonl"}
     return MODELS[kind](kind=kind, **{"max_new_tokens": 8, **home, **changes})
 
 
@@ -251,7 +260,7 @@ def test_what_is_no_reply_is_undecided(reply, why):
 
 
 WRITING = [kind for kind, model in MODELS.items() if model.writes]
-HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons"}
+HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons", "choice": "questions"}
 
 
 @pytest.mark.parametrize("kind", SUITES)

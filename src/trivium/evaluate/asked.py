@@ -63,7 +63,7 @@ class SuiteKind(NamedTuple):
     """items -> ask -> judge. Nothing here counts, averages or compares: that is done with the table."""
 
     items: Callable[[Any, Path | None], list[Item]]
-    """(the suite as the recipe has it, the artifact of its data stage) -> what to ask."""
+    """(the suite as the recipe has it, the artifact of its data stage or the user's file) -> what to ask."""
     ask: Callable[[Any, Sequence[Item], Any, Any], list[Answer]]
     """(subject, items, the suite, the baseline's subject or None) -> an answer to each."""
     judge: Callable[[Item, Answer], list[Verdict]]

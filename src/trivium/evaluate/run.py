@@ -20,7 +20,7 @@ from trivium.evaluate.rows import Journal, Row, Undecided, Verdict
 from trivium.evaluate.subject import FIRST_IDS, Subject
 from trivium.evaluate.suites import SUITES
 from trivium.recipe.evaluation import EvaluateStage
-from trivium.recipe.suites import DataSuite, SuiteBase, metrics_of
+from trivium.recipe.suites import DataSuite, FileSuite, SuiteBase, metrics_of
 from trivium.types import Emit
 
 BATCH = 64
@@ -37,9 +37,13 @@ class Plan:
     items: list[Item]
 
     @classmethod
-    def make(cls, config: SuiteBase, folders: Mapping[str, Path]) -> Plan:
-        kind = SUITES[config.kind]
-        found = kind.items(config, folders[config.data] if isinstance(config, DataSuite) else None)
+    def make(cls, config: SuiteBase, folders: Mapping[str, Path], recipe_folder: Path = Path()) -> Plan:
+        kind, source = SUITES[config.kind], None
+        if isinstance(config, DataSuite):
+            source = folders[config.data]
+        elif isinstance(config, FileSuite):
+            source = recipe_folder / config.path
+        found = kind.items(config, source)
         ordered = sorted(found, key=lambda item: (item.id, item.attempt))
         return cls(config, kind, [replace(item, number=number) for number, item in enumerate(ordered)])
 
@@ -52,10 +56,12 @@ def evaluate(
     *,
     work: Path,
     out: Path,
+    recipe_folder: Path = Path(),
 ) -> dict[str, Any]:
     """Asks, writes `rows.parquet` and `results.json` to `out`, and returns the results.
 
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
+    `recipe_folder`: where the paths of suites begin.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
     "corrected": {model: {metric: Corrected}}, "curves": {suite: {model: success by queries}},
@@ -63,7 +69,7 @@ def evaluate(
     "detectable": [what gates can show]}
     """
     table.needs_parquet()
-    plans = [Plan.make(suite, folders) for suite in config.suites]
+    plans = [Plan.make(suite, folders, recipe_folder) for suite in config.suites]
     clusters_of = {
         plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
     }
@@ -97,6 +103,20 @@ def evaluate(
     results = summary(config, journal.rows, constants, contaminated or {}) | {"detectable": shown}
     files.write_json(out / "results.json", results)
     return results
+
+
+def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
+    """What results depend on beyond the recipe and the inputs: names, which stand in them, and the users' files.
+
+    DataError for a file that cannot be asked: it is read here, before any stage has run.
+    """
+    found: dict[str, Any] = {"names": [config.model, config.baseline, *config.compare]}
+    given = [suite for suite in config.suites if isinstance(suite, FileSuite)]
+    for suite in given:
+        Plan.make(suite, {}, recipe_folder)
+    if given:
+        found["files"] = [files.sha256(recipe_folder / suite.path) for suite in given]
+    return found
 
 
 def fill(

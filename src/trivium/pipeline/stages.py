@@ -133,14 +133,28 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
         if isinstance(suite, DataSuite)
     }
     folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
-    results = evaluate(ctx.config, folders, ctx.emit, contaminated, work=ctx.work, out=ctx.out)
+    results = evaluate(
+        ctx.config,
+        folders,
+        ctx.emit,
+        contaminated,
+        work=ctx.work,
+        out=ctx.out,
+        recipe_folder=ctx.recipe_folder,
+    )
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**{name: found["value"] for name, found in tested.items()}, "passed": results["passed"]}
 
 
 def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
-    # results.json names the models, so their names are part of what is made
-    return {"names": [config.model, config.baseline, *config.compare]}
+    from trivium.recipe.suites import FileSuite
+
+    if not any(isinstance(suite, FileSuite) for suite in config.suites):  # without loading what asks
+        # results.json names the models, so their names are part of what is made
+        return {"names": [config.model, config.baseline, *config.compare]}
+    from trivium.evaluate.run import identity
+
+    return identity(config, folder)
 
 
 def _quantize(ctx: Context) -> dict[str, Any]:

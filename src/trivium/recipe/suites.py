@@ -104,6 +104,13 @@ class DataSuite(SuiteBase):
     measure, or measure, say how many there are, and let the gates on this suite's metrics fail."""
 
 
+class FileSuite(SuiteBase):
+    """Measured on a file of the user, whose content is part of what the stage's artifact is known by."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """The file, from the recipe's folder."""
+
+
 class BitsPerByte(DataSuite):
     """Held-out documents: -log2 p(text) per UTF-8 byte, each from its own beginning, cut at the context."""
 
@@ -256,6 +263,25 @@ class Bias(SuiteBase):
     reads_per_item = 2
 
 
+class Choice(FileSuite):
+    """Multiple choice from JSON lines {question, choices, answer, category}: the likeliest choice is the model's answer.
+
+    `answer` is the place of the right choice, from 0, or its text; `category` may be left out. As in
+    lm-evaluation-harness, acc takes the choice of the highest log-likelihood, acc_norm that of the highest per character of it.
+    """
+
+    kind: Literal["choice"]
+    metrics = (
+        Metric("acc", "multiple choice: likeliest choice right", "likeliest"),
+        Metric("acc_norm", "multiple choice: likeliest per character right", "likeliest_per_character"),
+    )
+    writes = False
+    reads_per_item = 4
+    prompt: Literal["document", "chat"] = "document"
+    """document: `Question: ...`, and on the next line `Answer:` with the choice behind it, for models without dialogue. chat: the
+    question as the user's turn and the choice as the reply."""
+
+
 OWN: tuple[type[SuiteBase], ...] = (
     BitsPerByte,
     ResponseLoss,
@@ -266,6 +292,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Primer,
     RedTeam,
     Bias,
+    Choice,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

@@ -10,7 +10,7 @@ from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
 from trivium.recipe.names import meant
-from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, DataSuite, metrics_of
+from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metrics_of
 
 Found = Iterator[RecipeError]
 
@@ -35,8 +35,9 @@ def gate_on_nothing(look: Look) -> Found:
             if metric in measured:
                 continue
             if metric in owner:
-                data = ", data: ..." if issubclass(SUITES[owner[metric]], DataSuite) else ""
-                fix = f"add the suite that measures it: `{{kind: {owner[metric]}{data}}}`"
+                required = [n for n, f in SUITES[owner[metric]].model_fields.items() if f.is_required()]
+                more = "".join(f", {field}: ..." for field in required if field != "kind")
+                fix = f"add the suite that measures it: `{{kind: {owner[metric]}{more}}}`"
             else:
                 fix = f"{meant(metric, [*owner, *ALWAYS_MEASURED])}measured in this stage: {listed(measured)}"
             yield look.error(f"no suite of this stage measures `{metric}`", name, "gates", metric, fix=fix)

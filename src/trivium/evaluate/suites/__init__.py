@@ -6,6 +6,7 @@ from trivium.evaluate.asked import SuiteKind
 from trivium.evaluate.suites import (
     bias,
     bits_per_byte,
+    choice,
     drift,
     preferences,
     primer,
@@ -26,5 +27,6 @@ SUITES: dict[str, SuiteKind] = {
     "primer": primer.SUITE,
     "redteam": redteam.SUITE,
     "bias": bias.SUITE,
+    "choice": choice.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
