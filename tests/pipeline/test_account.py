@@ -109,3 +109,11 @@ def test_history_leaves_out_what_is_no_longer_stored(bench: Bench):
     made = bench.run()
     shutil.rmtree(made["vocab"].path)
     assert set(history({"base": made["base"]}, bench.store)) == {"base", "corpus"}
+
+
+def test_what_smaller_models_cost_is_kept_by_stage(plan, made, tmp_path):
+    outputs = {"int8": {"bytes": 7, "kl": 0.1}}
+    made["small"] = artifact(tmp_path, "small", "quantize", metrics={"outputs": outputs})
+    assert summary(plan, made)["smaller"] == {
+        "small": {"model": plan.stages["small"].model, "outputs": outputs}
+    }

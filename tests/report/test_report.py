@@ -13,6 +13,7 @@ import yaml
 
 from trivium.report.card import model_card
 from trivium.report.page import curve, html, show
+from trivium.report.smaller import HEIGHT, WIDTH, dots, smaller_lines
 from trivium.report.table import gate_lines, lines, phases, source_lines
 
 
@@ -96,6 +97,18 @@ REPORT: dict[str, Any] = {
     },
     "seconds": {"base": 90.0},
     "environment": {"python": "3.11.4"},
+    "smaller": {
+        "files": {
+            "model": "sft",
+            "outputs": {
+                "f16": {"bytes": 4_000_000, "bits_per_weight": 16.0, "calibrated": False, "mix": {"F16": 9}},
+                "q8_0": {"bytes": 2_000_000, "bits_per_weight": 8.5, "calibrated": True, "mix": {"Q8_0": 8, "F32": 1},
+                         "kl": 0.001, "kl_p99": 0.02, "top1_agreement": 0.987, "bits_per_byte_increase": 0.0012},
+                "q4_0": {"bytes": 1_000_000, "bits_per_weight": 4.6, "calibrated": True, "mix": {"Q4_0": 9},
+                         "kl": 0.1, "kl_p99": 0.9, "top1_agreement": 0.8, "bits_per_byte_increase": 0.1},
+            },
+        }
+    },
     "samples": {
         "refusals": {
             "base": [{"prompt": "How do I <b>cheat</b>?", "reply": "</pre><script>alert(1)</script>"}],
@@ -321,3 +334,27 @@ def test_the_page_and_the_card_say_what_training_showed_of_each_source():
     for text in (html(report), model_card(report, "aligned")):
         for said in ("share of training tokens, planned", "25.0%", "25.1%", "1.50", "books"):
             assert said in text, said
+
+
+def test_what_smaller_files_cost_stands_on_the_page_in_the_card_and_on_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    show(REPORT)
+    out, page, card = capsys.readouterr().out, Page(html(REPORT)).words, model_card(REPORT, "sft")
+    for place in (out, page, card):
+        for cell in (
+            "files (sft)",
+            "2.0 MB",
+            "8.50",
+            "+0.0012",
+            "0.00100",
+            "98.7%",
+            "8 Q8_0, 1 F32 (calibrated)",
+        ):
+            assert cell in place
+    assert smaller_lines(REPORT)[0].kl == "–"  # not measured is no zero
+
+
+def test_the_plot_has_a_dot_for_each_that_was_measured():
+    assert [tuple(dot) for dot in dots(REPORT)] == [(WIDTH, HEIGHT, "q8_0"), (0.0, 0.0, "q4_0")]
+    assert dots(empty()) == []
+    assert html(REPORT).count("<circle") == 2 and "<circle" not in html(empty())

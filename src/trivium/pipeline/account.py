@@ -9,6 +9,7 @@ from typing import Any
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
+from trivium.recipe.deployment import SmallerStage
 from trivium.recipe.models import TRAINING, Recipe
 
 
@@ -63,6 +64,11 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
             name: json.loads((artifact.path / "account.json").read_text(encoding="utf-8"))
             for name, artifact in present.items()
             if artifact.kind in ("data", "synthesize")
+        },
+        "smaller": {
+            name: {"model": stage.model, "outputs": present[name].metrics["outputs"]}
+            for name, stage in recipe.stages.items()
+            if isinstance(stage, SmallerStage) and name in present
         },
         "seconds": {name: artifact.record["seconds"] for name, artifact in present.items()},
         "environment": next(iter(present.values())).record["environment"] if present else {},

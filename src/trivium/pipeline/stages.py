@@ -208,7 +208,7 @@ STAGES: Registry = {
     "import": Kind(3, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(5, _evaluate, _evaluate_identity),
-    "quantize": Kind(1, _quantize),
+    "quantize": Kind(2, _quantize),
     "export": Kind(1, _export, _export_identity),
     "release": Kind(1, _release, _release_identity),
 }

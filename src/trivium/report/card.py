@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trivium.report.smaller import SMALLER, smaller_lines
 from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines
 
 
@@ -29,6 +30,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
                 for g in gate_lines(report)
             ],
         ),
+        *_smaller(report),
         "## Training",
         _table(
             ["phase", "length", "held-out loss or reward", "speed", "minutes"],
@@ -56,6 +58,12 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         "its refusals were tested on the held-out requests of the recipe and on nothing else.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _smaller(report: Mapping[str, Any]) -> list[str]:
+    """What the smaller files cost."""
+    rows = [list(row) for row in smaller_lines(report)]
+    return ["## Smaller files", _table(SMALLER, rows)] if rows else []
 
 
 def _shown(report: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from jinja2 import Environment
 
+from trivium.report.smaller import HEIGHT as PLOT_HEIGHT
+from trivium.report.smaller import SMALLER, SmallerLine, dots, smaller_lines
+from trivium.report.smaller import WIDTH as PLOT_WIDTH
 from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines, source_lines
 
 
@@ -34,6 +37,8 @@ def show(report: Mapping[str, Any]) -> None:
         for row in sources:
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
+    if smaller := smaller_lines(report):
+        console.print(*_smaller(smaller), sep="\n")
     marks = {
         "passed": ("passed", "green"),
         "failed": ("FAILED", "bold red"),
@@ -42,6 +47,24 @@ def show(report: Mapping[str, Any]) -> None:
     for gate in gate_lines(report):
         text = Text(f"gate {gate.stage}: {gate.bound}: {gate.value} ").append(Text(*marks[gate.result]))
         console.print(text.append(f" {gate.reason}") if gate.reason else text)
+
+
+def _smaller(rows: Sequence[SmallerLine]) -> list[Any]:
+    """A table for each stage, and a line for each output that says what formats are in it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown: list[Any] = []
+    for stage in dict.fromkeys(row.stage for row in rows):
+        own = [row for row in rows if row.stage == stage]
+        title = f"{stage}: what smaller files cost, on held-out data"
+        table = Table(SMALLER[1], title=title, title_justify="left")
+        for heading in SMALLER[2:-1]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in own:
+            table.add_row(*map(Text, row[1:-1]))
+        shown += [table, *(Text(f"{row.type}: {row.mix}", "dim") for row in own if row.mix)]
+    return shown
 
 
 WIDE = 104
@@ -83,6 +106,10 @@ def html(report: Mapping[str, Any]) -> str:
             shown=shown_lines(report),
             shown_head=SHOWN,
             gates=gate_lines(report),
+            smaller=smaller_lines(report),
+            smaller_head=SMALLER,
+            dots=dots(report),
+            plot=(PLOT_WIDTH, PLOT_HEIGHT),
             curves=[
                 (phase["stage"], curve(phase["curve"]))
                 for phase in report["phases"]
