@@ -282,6 +282,19 @@ class Choice(FileSuite):
     question as the user's turn and the choice as the reply."""
 
 
+class Instructions(SuiteBase):
+    """Requests written for it, with rules for the reply's form that a program checks (after IFEval): lengths, words to use and to
+    leave out, bullets, JSON, capital letters and others, alone and together."""
+
+    kind: Literal["instructions"]
+    metrics = (
+        Metric("prompts_followed", "all instructions of a prompt followed", "followed"),
+        Metric("instructions_followed", "instructions followed", "instructions", "ratio"),
+    )
+    max_new_tokens: Annotated[int, Field(gt=0)] = only(512, {"writes": "set"})
+    """Length limit of a generated reply."""
+
+
 OWN: tuple[type[SuiteBase], ...] = (
     BitsPerByte,
     ResponseLoss,
@@ -293,6 +306,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     RedTeam,
     Bias,
     Choice,
+    Instructions,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

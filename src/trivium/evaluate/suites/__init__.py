@@ -8,6 +8,7 @@ from trivium.evaluate.suites import (
     bits_per_byte,
     choice,
     drift,
+    instructions,
     preferences,
     primer,
     reasoning,
@@ -28,5 +29,6 @@ SUITES: dict[str, SuiteKind] = {
     "redteam": redteam.SUITE,
     "bias": bias.SUITE,
     "choice": choice.SUITE,
+    "instructions": instructions.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
