@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from trivium.corpus import records
 from trivium.corpus.records import Record
-from trivium.corpus.words import plain
+from trivium.corpus.words import plain_keys
 from trivium.files import atomic_path
 
 MADE_UP = frozenset({"reasoning", "refusals", "primer"})
@@ -35,21 +34,6 @@ def sayings(record: Record) -> list[str]:
         if turn["role"] == "assistant" or records.kind_of(record) != "python-docs"
     ]
     return [*said, *(record[name] for name in ("chosen", "completion") if name in record)]
-
-
-def gram_hashes(text: str, n: int) -> np.ndarray:
-    """(words - n + 1,) uint64: a hash of each n words in a row, the same in every process; empty for shorter texts."""
-    found = plain(text).split()
-    if len(found) < n:
-        return np.zeros(0, np.uint64)
-    distinct = {word: zlib.crc32(word.encode("utf-8", "replace")) for word in set(found)}
-    mixed = np.fromiter(map(distinct.__getitem__, found), np.uint64, len(found))
-    mixed = (mixed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    key = mixed[: len(mixed) - n + 1].copy()
-    for shift in range(1, n):
-        key = key * np.uint64(0xFF51AFD7ED558CCD) + mixed[shift : len(mixed) - n + 1 + shift]
-    return key
 
 
 class Evaluated:
@@ -79,7 +63,7 @@ class Evaluated:
         items: list[np.ndarray] = [np.zeros(0, np.int64)]
         for stage, name in enumerate(names):
             for record in records.read(against[name] / "heldout"):
-                found = [gram_hashes(text, n) for text in sayings(record)]
+                found = [plain_keys(text, n) for text in sayings(record)]
                 grams += found
                 items += [np.full(len(hashes), len(keys), np.int64) for hashes in found]
                 keys.append(record["key"])
@@ -105,7 +89,7 @@ class Evaluated:
         hit = list(self._of_key.get(key, ()))
         if len(self.grams):
             for text in texts:
-                hashes = np.unique(gram_hashes(text, self.n))
+                hashes = np.unique(plain_keys(text, self.n))
                 low = np.searchsorted(self.grams, hashes, "left")
                 high = np.searchsorted(self.grams, hashes, "right")
                 for start, stop in zip(low[high > low].tolist(), high[high > low].tolist(), strict=True):

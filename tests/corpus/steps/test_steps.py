@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trivium.corpus.steps import build_steps
-from trivium.corpus.words import UNSPACED, Words, plain, word_hash
+from trivium.corpus.words import UNSPACED, Words, plain, plain_keys, word_hash
 from trivium.errors import DataError
 from trivium.recipe.data import DataStage
 from trivium.recipe.steps import C4, Gopher, GopherRepetition
@@ -97,6 +97,22 @@ def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
 def test_plain_is_the_words_in_lower_case(text: str) -> None:
     spaced = re.sub(f"([{UNSPACED}])", r" \1 ", text.lower())
     assert plain(text) == " ".join(re.findall(r"\w+", spaced))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(alphabet=st.sampled_from("abAB 中!İ\n")),
+    st.text(alphabet=st.sampled_from("ab 中")),
+    st.integers(1, 4),
+)
+def test_keys_of_plain_words_are_equal_where_the_words_are(left: str, right: str, n: int) -> None:
+    rows, keys = [], []
+    for text in (left, right):
+        words = plain(text).split()
+        rows += [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
+        keys += plain_keys(text, n).tolist()
+    assert len(keys) == len(rows)
+    assert len(set(keys)) == len(set(rows)) == len(set(zip(keys, rows, strict=True)))
 
 
 def test_code_is_left_as_it_is_and_keeps_its_language() -> None:

@@ -226,7 +226,7 @@ def _robots(response: Any) -> str:
 
 def main(folder: Path) -> None:
     job = json.loads((folder / crawl_log.JOB).read_text(encoding="utf-8"))
-    settings = {
+    settings: dict[str, Any] = {
         "USER_AGENT": job["agent"],
         "ROBOTSTXT_OBEY": True,
         "ROBOTSTXT_USER_AGENT": job["agent"].split("/")[0].split(" ")[0],

@@ -60,16 +60,16 @@ class C4Step:
     def _line(self, line: str) -> str | None:
         """The line as it is kept, None if a rule about its shape drops it."""
         limit = self.config
-        words = line.split()
         longest = limit.max_word_length
-        if longest is not None and len(line) > longest and max(map(len, words)) > longest:
+        if longest is not None and len(line) > longest and max(map(len, line.split())) > longest:
             return None
+        least = limit.min_words_per_line or 0
+        enough = len(line.split(None, least)) >= least
         if limit.citations and "[" in line:
             line = _CITATION.sub("", line)
         if limit.terminal_punctuation and (not line.endswith(TERMINAL) or line.endswith("...")):
             return None
-        least = limit.min_words_per_line or 0
-        enough = len(words) >= least or (unspaced(line) and len(plain(line).split()) >= least)
+        enough = enough or (unspaced(line) and len(plain(line).split()) >= least)
         return line if enough else None
 
 

@@ -127,7 +127,7 @@ class NormaliseStep:
 
     def _unicode(self, text: str) -> str:
         points = codepoints(text)
-        classes = _classes()[points]
+        classes = _classes().take(points)
         flags = int(np.bitwise_or.reduce(classes))
         if flags & _LINE_FLAG:
             text = _LINE_END.sub("\n", text)
@@ -158,7 +158,7 @@ def _suspicious(points: np.ndarray, classes: np.ndarray) -> list[int]:
 
 def _visible(text: str) -> str:
     """Without what nobody sees. Only lines that have some are looked at closely: that is slow."""
-    places = np.flatnonzero(_classes()[codepoints(text)] & _ODD_FLAG).tolist()
+    places = np.flatnonzero(_classes().take(codepoints(text)) & _ODD_FLAG).tolist()
     return on_lines(text, places, lambda line: _REMOVE.sub(lambda found: found[1] or "", line))
 
 
