@@ -226,15 +226,17 @@ def _robots(response: Any) -> str:
 
 def main(folder: Path) -> None:
     job = json.loads((folder / crawl_log.JOB).read_text(encoding="utf-8"))
-    settings: dict[str, Any] = {
+    middlewares: dict[str | type, int | None] = {
+        "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+        Robots: 100,
+    }
+    if not job["private"]:
+        middlewares[PublicOnly] = 50
+    settings = {
         "USER_AGENT": job["agent"],
         "ROBOTSTXT_OBEY": True,
         "ROBOTSTXT_USER_AGENT": job["agent"].split("/")[0].split(" ")[0],
-        "DOWNLOADER_MIDDLEWARES": {
-            "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-            Robots: 100,
-            **({} if job["private"] else {PublicOnly: 50}),
-        },
+        "DOWNLOADER_MIDDLEWARES": middlewares,
         **(
             {} if job["private"] else {"DNS_RESOLVER": PublicResolver, "TWISTED_DNS_RESOLVER": PublicResolver}
         ),
