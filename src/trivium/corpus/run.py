@@ -106,10 +106,12 @@ def _opened(
     weights = [source.weight or 1.0 for source in config.sources]
     opened = [
         open_source(
-            source, Setting(**{**vars(setting), "index": place, "seed": seeds.derive(seed, "source", place)})
+            block, Setting(**{**vars(setting), "index": place, "seed": seeds.derive(seed, "source", place)})
         )
-        for place, source in enumerate(config.sources)
+        for place, block in enumerate(config.sources)
     ]
+    for source in opened:
+        source.emit = emit
     work.mkdir(parents=True, exist_ok=True)
     return Corpus(config, seed, setting, work, emit, opened, [weight / sum(weights) for weight in weights])
 

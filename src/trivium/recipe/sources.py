@@ -199,7 +199,7 @@ class Crawl(SourceBase):
 
     kind: Literal["crawl"]
     start: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/]+")]], Field(min_length=1)]
-    """URLs to begin with."""
+    """URLs to begin with. Only their ports are visited (80 and 443 count as one)."""
     domains: list[str] = []
     """Hosts that may be visited, with their subdomains. Empty: the hosts of `start`, without subdomains."""
     depth: Annotated[int, Field(ge=0)] = 3

@@ -206,3 +206,91 @@ def test_addresses_that_are_not_public_are_asked_for_only_when_told(
     with pytest.raises(DataError, match="the crawl fetched no page") as caught:
         everything(crawl(tmp_path, url.replace("127.0.0.1", host), private=False))
     assert "private: true" in str(caught.value.fix) and server.asked == []
+
+
+def test_only_the_ports_of_the_start_are_asked(tmp_path: Path, site: tuple[str, type[Site]]) -> None:
+    """Another port is another server: by link and by redirect it is left alone, unless a start URL names it."""
+    url, _ = site
+    other = type("Other", (Site,), {"asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), other)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    foreign = f"http://127.0.0.1:{server.server_address[1]}"
+    answer = Site.answer
+
+    def leading_out(self: Site) -> tuple[int, str, str]:
+        if self.path == "/page/0":
+            return 200, "text/html", f'<a href="{foreign}/page/9">linked</a><a href="/moved">redirected</a>'
+        return (302, "text/html", f"{foreign}/page/10") if self.path == "/moved" else answer(self)
+
+    site[1].answer = leading_out  # type: ignore[method-assign]
+    try:
+        documents, _ = everything(crawl(tmp_path, url))
+        assert other.asked == []
+        assert {d["url"]: d["reason"] for d in documents}[f"{foreign}/page/10"].count("ports") == 1
+        start = [f"{url}/page/0", f"{foreign}/page/11"]
+        everything(crawl(tmp_path, url, start=start))
+        assert {"/page/9", "/page/10", "/page/11"} <= {path for _, path in other.asked}
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("http://a.org/", "https://a.org/", True),
+        ("http://a.org:80/", "https://a.org:443/", True),
+        ("http://a.org/", "http://a.org:8080/", False),
+        ("http://a.org/", "http://a.org:443/", False),
+        ("http://a.org/", "http://a.org:99999/", False),
+    ],
+)
+def test_the_usual_ports_of_http_and_https_count_as_one(first: str, second: str, same: bool) -> None:
+    from trivium.corpus.readers.crawler import port
+
+    assert (port(first) == port(second)) is same
+
+
+INWARD = """
+import sys
+from pathlib import Path
+from trivium.corpus.readers import crawler
+crawler.is_public = lambda address: address == "127.0.0.1"
+crawler.main(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_public_page_that_redirects_to_a_private_address_is_refused(
+    tmp_path: Path, site: tuple[str, type[Site]], private: bool
+) -> None:
+    """127.0.0.1 stands in for a public address; the private one is within the domains, so nothing else refuses it."""
+    from trivium.corpus.readers.crawl import job
+    from trivium.files import write_json
+
+    url, server = site
+    inward = url.replace("127.0.0.1", "127.0.0.2") + "/page/1"
+    server.answer = lambda self: (  # type: ignore[method-assign, assignment]
+        (302, "text/html", inward) if self.path == "/page/0" else (404, "text/html", "")
+    )
+    source = crawl(tmp_path, url, domains=["127.0.0.1", "127.0.0.2"], private=private)
+    source.folder.mkdir(parents=True)
+    write_json(source.folder / crawl_log.JOB, job(source.config))
+    subprocess.run([sys.executable, "-c", INWARD, str(source.folder)], check=True, capture_output=True)
+    last = {entry["url"]: entry for entry in crawl_log.missed(source.folder)}[inward]
+    assert ("no public address" in last.get("refused", "")) is not private
+    assert ("failed" in last) is private  # asked for, and nobody is there
+
+
+def test_a_crawl_tells_how_far_it_is(tmp_path: Path, site: tuple[str, type[Site]]) -> None:
+    source = crawl(tmp_path, site[0])
+    events: list[dict[str, Any]] = []
+    source.emit = events.append
+    everything(source)
+    refused = sum("refused" in entry for entry in crawl_log.entries(source.folder))
+    assert refused
+    said = [event["message"].split(": ")[-1] for event in events if event["event"] == "message"]
+    assert said[0].startswith("1 fetched, ") or said[0].startswith("0 fetched, ")
+    assert said[-1] == f"12 fetched, 0 queued, {refused} refused"

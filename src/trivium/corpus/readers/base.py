@@ -12,6 +12,7 @@ from trivium.corpus.caps import Caps
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.records import Record, text_of
 from trivium.recipe.sources import SourceBase
+from trivium.types import Emit
 
 Document = dict[str, Any]
 """One document on its way to a row of the artifact, as `Source.document` makes it:
@@ -86,6 +87,9 @@ class Source:
     declared_origin = ""
     endings: tuple[str, ...] | None = None
     """Which files of a folder are read, for kinds that read files under `path`: () all of them."""
+
+    emit: Emit = staticmethod(lambda event: None)
+    """Where `parts` tells its progress: the stage's events, in the process that opens its sources."""
 
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config, self.setting = config, setting

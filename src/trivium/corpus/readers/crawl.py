@@ -6,10 +6,12 @@ again because a threshold has changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,11 +78,21 @@ class Crawl(Warc):
     def _run(self) -> None:
         write_json(self.folder / crawl_log.JOB, job(self.config))
         command = [sys.executable, "-m", "trivium.corpus.readers.crawler", str(self.folder)]
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+            try:
+                for line in process.stdout or ():
+                    self._tell(line)
+                process.wait()
+            finally:
+                process.kill()  # nothing, if it has ended
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["no word from it"]
         if not (self.folder / crawl_log.DONE).is_file():
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no word from it"]
             raise DataError(
-                f"the crawl stopped early (exit code {done.returncode}): {last[0]}"[:500],
+                f"the crawl stopped early (exit code {process.returncode}): {last[0]}"[:500],
                 where=f"sources: crawl, {self.config.start[0]}",
                 fix="run again: it goes on where it stopped",
             )
@@ -93,6 +105,13 @@ class Crawl(Warc):
                 where=f"sources: crawl, {self.config.start[0]}",
                 fix="check `start`, and whether robots.txt allows it; addresses that are not public need `private: true`",
             )
+
+    def _tell(self, line: str) -> None:
+        """A line of the crawler's progress, as a message of the stage."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # what a library prints is no progress
+            state = json.loads(line)
+            counts = ", ".join(f"{state[name]} {name}" for name in ("fetched", "queued", "refused"))
+            self.emit({"event": "message", "message": f"crawl of {self.config.start[0]}: {counts}"})
 
 
 def job(config: Any) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import gzip
 import io
 import ipaddress
 import json
+import math
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +36,8 @@ LARGEST = 16 * 2**20
 """Bytes of an answer that are fetched at most."""
 ERRORS = list(range(400, 600))
 """Answers that are kept too (and not asked for again); redirects are followed."""
+EVERY = 10.0
+"""Seconds between two lines of progress."""
 FILE = 2**30
 """Bytes after which another WARC file is begun."""
 
@@ -71,6 +75,31 @@ class PublicOnly:
             raise IgnoreRequest(f"{host} is no public address")
 
 
+def port(url: str) -> int | None:
+    """The port that a URL names; None for the usual one of its scheme, so that http may lead to https."""
+    parts = urlsplit(url)
+    try:
+        return None if parts.port == {"http": 80, "https": 443}.get(parts.scheme) else parts.port
+    except ValueError:  # none between 0 and 65535
+        return -1
+
+
+class OwnPorts:
+    """Refuses requests to other ports than those of the start URLs, those after a redirect too: another port of a host is
+    another server, and often not meant for the public."""
+
+    def __init__(self, ports: set[int | None]) -> None:
+        self.ports = ports
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> OwnPorts:
+        return cls(set(map(port, crawler.spider.job["start"])))
+
+    def process_request(self, request: Any) -> None:
+        if port(request.url) not in self.ports:
+            raise IgnoreRequest("another port than those of the start URLs")
+
+
 class Robots(RobotsTxtMiddleware):
     """robots.txt with its Crawl-delay, which Scrapy reads but does not obey."""
 
@@ -91,10 +120,13 @@ class Spider(scrapy.Spider):
         super().__init__()
         self.folder, self.job = folder, job
         self.allowed_domains = list(job["domains"])
+        self.ports = set(map(port, job["start"]))
         self.links = LinkExtractor()
         self.fetched: set[str] = set()
         """URLs with an answer, and those that were redirected to them."""
-        self.pages = 0
+        self.pages = self.refused = 0
+        self.told = -math.inf
+        """When the last line of progress was written."""
         self.warc: Any = None
         self.journal = (folder / crawl_log.LOG).open("a", encoding="utf-8")
 
@@ -118,7 +150,7 @@ class Spider(scrapy.Spider):
     def _ours(self, url: str) -> bool:
         host = (urlsplit(url).hostname or "").lower()
         below = self.job["subdomains"]
-        return any(
+        return port(url) in self.ports and any(
             host == d.lower() or (below and host.endswith(f".{d.lower()}")) for d in self.job["domains"]
         )
 
@@ -127,7 +159,9 @@ class Spider(scrapy.Spider):
             raise CloseSpider("max_pages")
         depth: int = response.meta["level"]
         if not self._ours(response.url):  # redirected away
-            self._note({"url": response.request.url, "refused": "redirected out of the allowed domains"})
+            self._note(
+                {"url": response.request.url, "refused": "redirected out of the allowed domains and ports"}
+            )
             return
         before = response.meta.get("redirect_urls", [])
         if response.url in self.fetched:  # several addresses of one page
@@ -160,7 +194,7 @@ class Spider(scrapy.Spider):
             self._note(
                 {
                     "url": url,
-                    "refused": "forbidden by robots.txt, outside the allowed domains, or no public address",
+                    "refused": "forbidden by robots.txt, outside the allowed domains and ports, or no public address",
                 }
             )
         else:
@@ -169,6 +203,16 @@ class Spider(scrapy.Spider):
     def _note(self, entry: dict[str, Any]) -> None:
         self.journal.write(json.dumps(entry, ensure_ascii=False) + "\n")
         self.journal.flush()
+        self.refused += "refused" in entry
+        if time.monotonic() - self.told >= EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        """A line of progress for the process that waits. Queued: what the scheduler holds, redirects included."""
+        self.told = time.monotonic()
+        counts = [self.crawler.stats.get_value(f"scheduler/{way}", 0) for way in ("enqueued", "dequeued")]
+        state = {"fetched": self.pages, "queued": counts[0] - counts[1], "refused": self.refused}
+        print(json.dumps(state), flush=True)
 
     def _store(self, response: Any) -> None:
         """One gzip member, written in one go: the page as it was answered."""
@@ -203,6 +247,7 @@ class Spider(scrapy.Spider):
         self.warc = (self.folder / f"pages-{number:05d}.warc.gz").open("xb")
 
     def closed(self, reason: str) -> None:
+        self._tell()
         self.journal.close()
         if self.warc is not None:
             self.warc.close()
@@ -229,6 +274,7 @@ def main(folder: Path) -> None:
     middlewares: dict[str | type, int | None] = {
         "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
         Robots: 100,
+        OwnPorts: 40,
     }
     if not job["private"]:
         middlewares[PublicOnly] = 50
