@@ -21,7 +21,7 @@ from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.model import hf, lora
 from trivium.recipe.alignment import GrpoStage
-from trivium.verify import VERIFIERS
+from trivium.verify import VERIFIERS, VerifierKind
 
 
 class Sampler(Server):
@@ -66,7 +66,9 @@ def make(chat, tmp_path, write_lines, server, monkeypatch):
         model, events = random_model(), []
         if config.adapter is not None:
             lora.attach(model, config.adapter, torch.Generator().manual_seed(7))
-        monkeypatch.setitem(VERIFIERS, "exact", lambda record, text: float(len(text) % 3))
+        monkeypatch.setitem(
+            VERIFIERS, "exact", VerifierKind(lambda config, folder: lambda record, text: len(text) % 3)
+        )
         context = PhaseContext(
             config=config, model=model, network=model, chat=chat, data=tmp_path / "data", work=tmp_path / "work", seed=3,
             emit=events.append,
