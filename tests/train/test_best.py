@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import tiny
 import torch
@@ -107,7 +109,11 @@ def test_best_weights_that_are_gone_are_told(last, tmp_path):
     def emit(event):
         events.append(event)
         if event["event"] == "step" and event["step"] == 19:
-            (checkpoint.place_of(folder, step) / "model.safetensors").write_bytes(b"")
+            weights = checkpoint.place_of(folder, step) / "model.safetensors"
+            until = time.monotonic() + 60  # it is written by a thread of its own
+            while not weights.exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            weights.write_bytes(b"")
 
     weights, metrics = tiny.phase("sft", tmp_path, emit=emit, keep_best="loss", **WILD)
     assert same(weights, last[1]) and metrics["best"]["lost"]
