@@ -22,7 +22,8 @@ class Served:
         self.port = listener.getsockname()[1]
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
-        config = uvicorn.Config(Web(service, **web).app(), log_level="warning", access_log=False)
+        config = uvicorn.Config(Web(service, **web).app(), log_level="warning", access_log=False,
+                                timeout_graceful_shutdown=2)  # fmt: skip
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
         self.thread.start()
@@ -33,5 +34,6 @@ class Served:
 
     def close(self) -> None:
         self.server.should_exit = True
-        self.thread.join()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
         self._listener.close()

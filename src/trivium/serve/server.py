@@ -24,6 +24,8 @@ from trivium.text.chat import ChatTokenizer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CONNECTIONS = 1000
 """Connections at once; uvicorn answers more with 503."""
+LEAVING = 5
+"""Seconds that connections get after the drain: one of a client that says nothing would hold the process for ever."""
 
 
 class _Server(uvicorn.Server):
@@ -70,7 +72,7 @@ def serve(
     server = _Server(
         uvicorn.Config(
             web.app(), host=host, port=port, log_level="warning", access_log=False, server_header=False,
-            limit_concurrency=CONNECTIONS, timeout_keep_alive=75,
+            limit_concurrency=CONNECTIONS, timeout_keep_alive=75, timeout_graceful_shutdown=LEAVING,
         )
     )  # fmt: skip
     shown = f"[{host}]" if ":" in host else host
