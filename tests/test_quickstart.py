@@ -77,7 +77,7 @@ FIVE = {
 @pytest.mark.slow
 def test_the_quickstart_answers_five_questions(tmp_path):
     """Trains the whole recipe (a quarter of an hour on two cores) and asks as a newcomer would, each question in a chat of its
-    own and all of them in one, at the temperature of a chat. Another processor rounds otherwise and trains another model: of five,
+    own and all of them in one, at the temperature of a chat. Another processor trains another model: of five,
     one may be missed alone and two in a row."""
     trivium = [sys.executable, "-c", "from trivium.cli import main; import sys; main(sys.argv[1:])"]
     runs = tmp_path / "runs"
