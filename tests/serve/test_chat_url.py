@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
 import pytest
 from served import Served
 
@@ -41,3 +45,31 @@ def test_what_goes_wrong_is_told(
     code = chat(*(served.root if a == "SERVER" else a for a in arguments), "-p", "the cat")
     assert code in (2, 3)
     assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Sends everybody to another host, and another path for those who follow."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_redirect_is_not_followed_with_the_key(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert chat("--url", url, "--key", "SOME_KEY", "-p", "the cat") == 3
+        server.shutdown()
+    assert Elsewhere.asked == ["/v1/models"]
+    assert "refuses (302)" in capsys.readouterr().err

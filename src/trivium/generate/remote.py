@@ -92,6 +92,25 @@ class _Again(Exception):
         self.after = after
 
 
+def opener() -> urllib.request.OpenerDirector:
+    """Opens addresses, and follows no redirect."""
+    return urllib.request.build_opener(_NoRedirect)
+
+
+def headers(key: str | None, url: str) -> dict[str, str]:
+    """Of a request; `key`: the environment variable with the API key. DataError if it is not set."""
+    lines = {"Content-Type": "application/json"}
+    if key is not None:
+        if not (secret := os.environ.get(key)):
+            raise DataError(
+                f"the environment variable {key} is not set",
+                where=url,
+                fix=f"export {key}=... with the server's API key",
+            )
+        lines["Authorization"] = f"Bearer {secret}"
+    return lines
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to another host."""
 
@@ -111,7 +130,7 @@ class Remote:
             )
         self.endpoint, self.sleep = endpoint, sleep
         self.meter = meter or Meter(endpoint.price_in, endpoint.price_out, endpoint.budget)
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = opener()
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -210,16 +229,7 @@ class Remote:
 
     def _post(self, address: str, data: bytes) -> Any:
         endpoint = self.endpoint
-        headers = {"Content-Type": "application/json"}
-        if endpoint.key is not None:
-            if not (key := os.environ.get(endpoint.key)):
-                raise DataError(
-                    f"the environment variable {endpoint.key} is not set",
-                    where=endpoint.url,
-                    fix=f"export {endpoint.key}=... with the server's API key",
-                )
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(address, data, headers)
+        request = urllib.request.Request(address, data, headers(endpoint.key, endpoint.url))
         deadline = time.monotonic() + endpoint.timeout
         try:
             with self._opener.open(request, timeout=endpoint.timeout) as response:

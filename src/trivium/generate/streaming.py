@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trivium.errors import DataError
+from trivium.generate.remote import headers, opener
 
 TIMEOUT = 600.0
 """Seconds without a word of the server."""
@@ -26,11 +26,7 @@ class Streaming:
         if not url.startswith(("http://", "https://")):
             raise DataError(f"no http or https address: {url}", fix="--url http://127.0.0.1:8000")
         self.url = url.rstrip("/") if url.rstrip("/").endswith("/v1") else url.rstrip("/") + "/v1"
-        self.headers = {"Content-Type": "application/json"}
-        if key is not None:
-            if not (secret := os.environ.get(key)):
-                raise DataError(f"the environment variable {key} is not set", fix=f"export {key}=...")
-            self.headers["Authorization"] = f"Bearer {secret}"
+        self.headers, self._opener = headers(key, self.url), opener()
         self.model = model or self._first()
 
     def _first(self) -> str:
@@ -66,7 +62,7 @@ class Streaming:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, self.headers)
         try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+            response: http.client.HTTPResponse = self._opener.open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(2000).decode(errors="replace")
