@@ -17,6 +17,7 @@ from trivium.model.heads import capped
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
 from trivium.text.chat import ChatTokenizer, Message
+from trivium.text.detokenize import Detokenizer
 
 
 @torch.no_grad()
@@ -107,16 +108,12 @@ def stream(
     `ids`: an empty list that the reply's tokens are put into as they come, for those who count them.
     """
     ids = [] if ids is None else ids
-    sent = ""
-    stop = tokenizer.stops
+    text, stop = Detokenizer(tokenizer.decode), tokenizer.stops
     for step in decode(model, [tokenizer.prompt(messages)], sampling, stop):
         if step[0][1] in stop:
             break
         ids.append(step[0][1])
-        text = tokenizer.decode(ids)
-        if not text.endswith("\ufffd"):
-            yield text[len(sent) :]
-            sent = text
-    rest = tokenizer.decode(ids)
-    if len(rest) > len(sent):
-        yield rest[len(sent) :]
+        if piece := text.push(ids[-1]):
+            yield piece
+    if piece := text.rest():
+        yield piece

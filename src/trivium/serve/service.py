@@ -15,6 +15,7 @@ import torch
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
 from trivium.generate.packed import packed
+from trivium.generate.paged import BLOCK
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
 from trivium.serve.metrics import Metrics
@@ -97,7 +98,7 @@ class Service:
         self.metrics = Metrics(name)
         self.grammars = Grammars(chat, model.config.vocab_size)
         self.started = int(time.time())
-        self.room = min(model.config.context, self.limits.tokens // 16 * 16)
+        self.room = min(model.config.context, self.limits.tokens // BLOCK * BLOCK)
         self.draining = False
         self.broken: str | None = None
         self.batcher: Batcher | None = None

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from trivium.serve.words import overlap
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 MOST = 16
 """Calls in one reply that is forced to call."""
@@ -73,7 +75,7 @@ class Reader:
         while True:
             start = self._held.find(OPEN)
             if start < 0:
-                keep = next((n for n in range(len(OPEN) - 1, 0, -1) if self._held.endswith(OPEN[:n])), 0)
+                keep = overlap(self._held, OPEN)
                 cut = len(self._held) - keep
                 content, self._held = content + self._content(self._held[:cut]), self._held[cut:]
                 break

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from trivium.generate.batcher import Token
+from trivium.text.detokenize import Detokenizer
 
 
 class Delta(NamedTuple):
@@ -15,34 +16,6 @@ class Delta(NamedTuple):
     text: str
     tokens: list[Token]
     finish: str | None = None
-
-
-class Text:
-    """Ids to text, piece by piece: the pieces joined are the decoded whole."""
-
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        self.decode = decode
-        self.ids: list[int] = []
-        self.start = self.shown = (
-            0  # ids before `shown` are shown; those from `start` give the next ones their context
-        )
-
-    def push(self, token: int) -> str:
-        """The text that one more id makes whole; empty while a character is not."""
-        self.ids.append(token)
-        return self._new(final=False)
-
-    def rest(self) -> str:
-        """What is left of a character that never became whole."""
-        return self._new(final=True)
-
-    def _new(self, final: bool) -> str:
-        before = self.decode(self.ids[self.start : self.shown])
-        text = self.decode(self.ids[self.start :])
-        if len(text) <= len(before) or (text.endswith("�") and not final):
-            return ""
-        self.start, self.shown = self.shown, len(self.ids)
-        return text[len(before) :]
 
 
 class Choice:
@@ -63,7 +36,7 @@ class Choice:
     ) -> None:
         self.index, self.send, self.stop, self.endings = index, send, stop, endings
         self.matched: str | None = None  # the stop string that ended it
-        self._text = Text(decode)
+        self._text = Detokenizer(decode)
         self._held = ""
         self._sent = self._made = 0  # characters
         self._tokens: list[tuple[int, Token]] = []  # where each begins
@@ -84,7 +57,7 @@ class Choice:
             self._emit(self._held[:place])
             self._held = ""
             return "stop"
-        keep = max((_overlap(self._held, text) for text in self.stop), default=0)
+        keep = max((overlap(self._held, text) for text in self.stop), default=0)
         self._emit(self._held[: len(self._held) - keep])
         self._held = self._held[len(self._held) - keep :]
         return None
@@ -107,6 +80,6 @@ class Choice:
         self._emit("", finish)
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
