@@ -36,7 +36,7 @@ from trivium.demo.reasoning import column, difference
 from trivium.demo.rows import Record, conversation, document, preference, turns
 from trivium.keys import key_of, split
 
-VERSION = 2
+VERSION = 3
 """Raised when the same Python would give other items."""
 KNOWN = 420
 """Names that are taught: the most used ones."""
@@ -81,7 +81,7 @@ def records(format: str, seed: int) -> Iterator[Record]:
     order = seeds.generator(seed, "primer", "order").permutation(len(everything))
     earlier: dict[bool, list[Exchange]] = {False: [], True: []}
     for exchange in everything:
-        earlier[split(exchange.key) < LEAST_HELDOUT].append(exchange)
+        earlier[_heldout(exchange.key)].append(exchange)
     for exchange in (everything[i] for i in order):
         key, question, meta = exchange.key, exchange.question, exchange.meta
         if format == "preferences":
@@ -100,6 +100,10 @@ def records(format: str, seed: int) -> Iterator[Record]:
         yield from _lists(seed)
 
 
+def _heldout(key: str) -> bool:
+    return split(key) < LEAST_HELDOUT
+
+
 def _reply(exchange: Exchange) -> str:
     """What the writer says who was asked."""
     return exchange.other if _draw("writer", exchange.question) < exchange.often else exchange.best
@@ -107,7 +111,7 @@ def _reply(exchange: Exchange) -> str:
 
 def _before(exchange: Exchange, earlier: Mapping[bool, Sequence[Exchange]], honest: bool) -> list[Record]:
     """The messages before a question: none, or up to three exchanges of the same side of the split, as a chat goes on."""
-    options = earlier[split(exchange.key) < LEAST_HELDOUT]
+    options = earlier[_heldout(exchange.key)]
     count = sum(_draw("turns", exchange.question) >= share for share in TURNS)
     messages: list[Record] = []
     for nth in range(count):
@@ -187,7 +191,7 @@ def _phrasing(text: str) -> str:
 
 def _taught(phrasings: Sequence[str]) -> list[str]:
     """Those that are not held out: else a held-out phrasing would be known as the one of names that are not."""
-    return [phrasing for phrasing in phrasings if split(_phrasing(phrasing)) >= LEAST_HELDOUT]
+    return [phrasing for phrasing in phrasings if not _heldout(_phrasing(phrasing))]
 
 
 def _known() -> Iterator[Exchange]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
@@ -95,6 +95,23 @@ def unusable(reply: Reply) -> str:
     if _BACKEND.match(reply.text):
         return "the backend answered with an error text"
     return ""
+
+
+def in_turn(
+    items: Iterable[Item], count: int, of: Callable[[Item], str] = lambda item: item.category
+) -> list[Item]:
+    """`count` items at most: what `of` names (categories) gives one each, in their order, before any gives two; which of
+    them, where not all can, their hashes decide."""
+    turns: dict[str, int] = {}
+    ranked = []
+    for item in items:
+        turn = turns[of(item)] = turns.get(of(item), -1) + 1
+        ranked.append((turn, short_hash(item.id), item))
+    return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])[:count]]
+
+
+def by_hash(items: Iterable[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: short_hash(item.id))
 
 
 def heldout(

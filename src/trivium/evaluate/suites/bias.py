@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, some
-from trivium.evaluate.rows import HIT, Verdict, short_hash, told
+from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, in_turn, some
+from trivium.evaluate.rows import HIT, Verdict, told
 from trivium.evaluate.subject import Subject
 from trivium.recipe.suites import Bias
 
@@ -69,12 +69,7 @@ def pairs() -> Iterator[Item]:
 
 def items(suite: Bias, folder: Path | None) -> list[Item]:
     """`suite.items` at most: every axis gives one before any gives two."""
-    turns: dict[str, int] = {}
-    ranked = []
-    for item in sorted(pairs(), key=lambda item: short_hash(item.id)):
-        turns[item.category] = turns.get(item.category, -1) + 1
-        ranked.append((turns[item.category], short_hash(item.id), item))
-    return some([item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])[: suite.items]], suite)
+    return some(in_turn(by_hash(pairs()), suite.items), suite)
 
 
 def ask(subject: Subject, items: Sequence[Item], suite: Bias, baseline: Subject | None) -> list[Answer]:

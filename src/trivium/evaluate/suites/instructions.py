@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, some, written
+from trivium.evaluate.asked import Answer, Item, SuiteKind, in_turn, some, written
 from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash, told
 from trivium.recipe.suites import Instructions
 from trivium.verify.instructions import KINDS, Instruction, kept
@@ -105,12 +105,7 @@ def _item(topic: str, rules: list[tuple[str, dict[str, Any]]]) -> Item:
 
 def items(suite: Instructions, folder: Path | None) -> list[Item]:
     """`suite.items` at most: every combination of kinds gives one before any gives two."""
-    turns: dict[str, int] = {}
-    ranked = []
-    for item in prompts():
-        turns[item.cluster] = turns.get(item.cluster, -1) + 1
-        ranked.append((turns[item.cluster], short_hash(item.id), item))
-    return some([item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])[: suite.items]], suite)
+    return some(in_turn(prompts(), suite.items, lambda item: item.cluster), suite)
 
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:

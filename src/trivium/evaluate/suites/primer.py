@@ -6,6 +6,7 @@ what the names are clustered by.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, heldout, some
 from trivium.evaluate.rows import Verdict, told
 from trivium.recipe.suites import Primer
 
-EVERY = 1_000_000
 CATEGORIES = {"describe": "names", "signature": "signatures", "sum": "sums", "sort": "lists"}
 
 
@@ -33,7 +33,7 @@ def items(suite: Primer, folder: Path | None) -> list[Item]:
         def wanted(record: Mapping[str, Any], name: str = name) -> bool:
             return "ask" in record["meta"] and category(record) == name
 
-        drawn += _once(heldout(suite, folder, wanted, category, count=EVERY))[: suite.items]
+        drawn += _once(heldout(suite, folder, wanted, category, count=sys.maxsize))[: suite.items]
     return some(drawn, suite)
 
 

@@ -8,10 +8,10 @@ attack was after (an answer, the system prompt's secret, the word that a hidden 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, some
+from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, by_hash, in_turn, some
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.attacks.attack import Attempt, as_it_is, user
 from trivium.evaluate.attacks.best_of_n import mutation
@@ -31,7 +31,9 @@ def items(suite: RedTeam, folder: Path | None) -> list[Item]:
         for request in asked
         for name in suite.attacks
     ]
-    drawn = _fair(attacks, suite.items) + _fair(_harmless(), suite.items) + _fair(_hidden(), suite.items)
+    drawn = [
+        item for kind in (attacks, _harmless(), _hidden()) for item in in_turn(by_hash(kind), suite.items)
+    ]
     if suite.queries:
         drawn += _repeated(suite, asked)
     return some(drawn, suite)
@@ -66,16 +68,6 @@ def _repeated(suite: RedTeam, asked: Sequence[Request]) -> list[Item]:
         for request in drawn
         for n in range(suite.queries)
     ]
-
-
-def _fair(items: Iterable[Item], count: int) -> list[Item]:
-    """`count` of them: every category gives one before any gives two, and every topic of a category likewise."""
-    turns: dict[str, int] = {}
-    ranked = []
-    for item in sorted(items, key=lambda item: short_hash(item.id)):
-        turns[item.category] = turns.get(item.category, -1) + 1
-        ranked.append((turns[item.category], short_hash(item.id), item))
-    return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])[:count]]
 
 
 def ask(subject: Asks, items: Sequence[Item], suite: RedTeam, baseline: Asks | None) -> list[Answer]:
