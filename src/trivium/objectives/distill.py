@@ -73,8 +73,10 @@ class Distill:
             temperature=self.temperature,
             mix=self.mix,
         )
-        apart = (apart * weights).sum()
-        likelihood = -(out.logp[on] * weights).sum()
+        return self._mixed((apart * weights).sum(), -(out.logp[on] * weights).sum(), batch)
+
+    def _mixed(self, apart: Tensor, likelihood: Tensor, batch: Batch) -> Loss:
+        """The two sums, each by its share."""
         total = self.share * apart + (1 - self.share) * likelihood
         count = self.weight(batch)
         metrics = {

@@ -4,12 +4,12 @@ spans of text on which both agree, and with the tokens that both have compared b
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trivium.objectives.distill import Divergence
+from trivium.objectives.distill import Distill, Divergence
 from trivium.types import Batch, Loss, Output
 
 
@@ -77,21 +77,12 @@ def uld_loss(
     return part * matched + (1 - part) * (others - rest).abs().sum(-1)
 
 
-class Uld:
+class Uld(Distill):
     """Sum over spans of their tokens x (`share` x `uld_loss` + (1 - share) x -log p(target)); the unit of weight is one token.
 
     Reads `span` (B, T), and where the last piece of a span is predicted `teacher_logp` (B, T, V) and `teacher_rest` (B, T, K),
     which `batches.translated` computes. A token in no span has its likelihood only.
     """
-
-    wants = frozenset({"logits", "logp"})
-    unit: Final = "token"
-
-    def __init__(self, divergence: Divergence, temperature: float, mix: float, share: float = 1.0) -> None:
-        self.divergence, self.temperature, self.mix, self.share = divergence, temperature, mix, share
-
-    def weight(self, batch: Batch) -> Tensor:
-        return batch["loss_mask"].sum()
 
     def __call__(self, out: Output, batch: Batch) -> Loss:
         assert out.logits is not None and out.logp is not None
@@ -105,15 +96,6 @@ class Uld:
             divergence=self.divergence,
             mix=self.mix,
         )
-        apart = (apart * spans.weight).sum()
         on = mask > 0
-        likelihood = -(out.logp[on] * mask[on]).sum()
-        total = self.share * apart + (1 - self.share) * likelihood
-        count = self.weight(batch)
-        metrics = {
-            "loss": (total.detach(), count),
-            "divergence": (apart.detach(), count),
-            "next_token": (likelihood.detach(), count),
-            "aligned": (spans.weight.sum(), count),
-        }
-        return Loss(total, metrics)
+        loss = self._mixed((apart * spans.weight).sum(), -(out.logp[on] * mask[on]).sum(), batch)
+        return Loss(loss.total, {**loss.metrics, "aligned": (spans.weight.sum(), self.weight(batch))})
