@@ -84,19 +84,24 @@ def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
 
 def _table(comparison: Comparison) -> Table:
     table = Table(
-        "suite", "judge", comparison.before, comparison.after, "difference", "p", "up", "down", "undecided",
-        title="what changed, on the same items", title_justify="left",
-    )  # fmt: skip
+        title="what changed, on the same items (?: undecided on one side)", title_justify="left", box=None
+    )
+    widths = {"judge": 18, "difference": 10}  # these two wrap at 80 columns, into pieces that can be read
+    for name in ("judge", comparison.before, comparison.after, "difference", "p", "up/down/?"):
+        table.add_column(name, no_wrap=name not in widths, min_width=widths.get(name))
+    group = ""
     for shift in comparison.shifts:
         ends = "" if shift.low is None or shift.high is None else f" [{shift.low:+.3g}, {shift.high:+.3g}]"
+        if (title := f"{shift.suite} {shift.category}".strip()) != group:
+            group = title
+            table.add_row(Text(title, "bold"))
         cells = [
-            f"{shift.suite} {shift.category}".strip(),
-            shift.judge,
+            f"  {shift.judge}",
             _number(shift.before),
             _number(shift.after),
             "?" if shift.difference is None else f"{shift.difference:+.3g}{ends}",
             _number(shift.p),
-            *map(str, (shift.gained, shift.lost, shift.undecided)),
+            f"{shift.gained}/{shift.lost}/{shift.undecided}",
         ]
         table.add_row(*map(Text, cells))
     return table
