@@ -17,7 +17,7 @@ from trivium.text import gguf as gguf_text
 from trivium.text.chat import ChatTokenizer
 
 writer = pytest.importorskip("gguf")
-NAMES = {theirs: name for name, theirs in {**gguf._OUTER, **gguf._INNER}.items()}
+NAMES = {theirs: name for name, theirs in {**gguf.OUTER, **gguf.INNER}.items()}
 BYTES = sorted(__import__("tokenizers").pre_tokenizers.ByteLevel.alphabet())
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
 

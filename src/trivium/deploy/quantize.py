@@ -65,15 +65,16 @@ def quantize(
 
 def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit: Emit) -> dict[str, Any]:
     """The stage: writes the smaller checkpoint, loads it again and measures it. GateError where a bound of it does not hold."""
-    rows, heldout = None, None
+    rows, heldout, chat = None, None, ChatTokenizer.load(source)
     if data is not None:
-        chat, context = ChatTokenizer.load(source), read_config(source).config.context
+        context = read_config(source).config.context
         heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
         if config.calibrated:
             rows = token_rows(data / "train", chat, context=context, count=config.items)
     group = config.group_size or GROUP
     sizes = quantize(source, out, config.scheme, config.generation, group=group, rows=rows)
-    parameters = sum(tensor.numel() for tensor in load(source).parameters())
+    full = load(source)
+    parameters = sum(tensor.numel() for tensor in full.parameters())
     entry: dict[str, Any] = {
         "file": WEIGHTS,
         "bytes": int(sizes["bytes_after"]),
@@ -81,7 +82,7 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         "calibrated": rows is not None,
     }
     if heldout is not None:
-        comparison = compare(load(source), load(out, trainable=True), ChatTokenizer.load(source), heldout)
+        comparison = compare(full, load(out, trainable=True), chat, heldout)
         entry |= comparison.as_dict()
         check(config, {config.scheme: comparison})
     emit({"event": "quantized", "type": config.scheme, **entry})

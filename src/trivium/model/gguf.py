@@ -23,15 +23,15 @@ from trivium.recipe.network import RopeScaling
 
 FAMILIES = ("llama", "qwen2", "qwen3", "smollm3", "granite")
 """`general.architecture` of the files that can be read."""
-_PERMUTED = frozenset({"llama", "smollm3", "granite"})
+PERMUTED = frozenset({"llama", "smollm3", "granite"})
 """Families whose rows of Q and K stand in the order of interleaved rotary pairs."""
 
-_OUTER = {
+OUTER = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-_INNER = {
+INNER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -120,7 +120,7 @@ def read(readers: Sequence[Any], meta: dict[str, Any], path: Path) -> tuple[Mode
     factors = state.pop("rope_freqs", None)
     if factors is not None:
         object.__setattr__(config, "rope_scaling", _llama3(config, factors, path))
-    if family in _PERMUTED:
+    if family in PERMUTED:
         for name, tensor in state.items():
             if (found := re.search(r"\.([qk])_proj\.", name)) is not None:
                 state[name] = unpermute(tensor, config.heads if found[1] == "q" else config.kv_heads)
@@ -142,9 +142,9 @@ def _name(name: str) -> str:
     if name == "rope_freqs.weight":
         return "rope_freqs"
     if found := re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name):
-        return f"model.layers.{found[1]}.{_INNER.get(found[2], found[2])}.{found[3]}"
+        return f"model.layers.{found[1]}.{INNER.get(found[2], found[2])}.{found[3]}"
     stem, _, kind = name.rpartition(".")
-    return f"{_OUTER.get(stem, stem)}.{kind}"
+    return f"{OUTER.get(stem, stem)}.{kind}"
 
 
 def unpermute(rows: Tensor, heads: int) -> Tensor:

@@ -13,12 +13,12 @@ from trivium.errors import ArtifactError, TriviumError
 from trivium.model import ggml
 from trivium.model.config import ModelConfig
 from trivium.model.families import family
-from trivium.model.gguf import _INNER, _OUTER, _PERMUTED, FAMILIES, permute
+from trivium.model.gguf import FAMILIES, INNER, OUTER, PERMUTED, permute
 from trivium.model.rope import frequencies, yarn_factor
 from trivium.model.transformer import Transformer
 from trivium.recipe.deployment import GgufType
 
-_NAMES = {ours: theirs for theirs, ours in {**_OUTER, **_INNER}.items()}
+_NAMES = {ours: theirs for theirs, ours in {**OUTER, **INNER}.items()}
 
 
 class Written(NamedTuple):
@@ -92,7 +92,7 @@ def _add_scaling(made: Any, config: ModelConfig) -> None:
 def tensors(model: Transformer) -> dict[str, Tensor]:
     """The weights under GGUF's names and in its orders."""
     config = model.config
-    permuted = family(config) in _PERMUTED
+    permuted = family(config) in PERMUTED
     state = {}
     for name, tensor in model.state_dict().items():
         stem, _, kind = name.rpartition(".")

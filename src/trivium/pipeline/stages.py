@@ -95,8 +95,7 @@ def _train(ctx: Context) -> dict[str, Any]:
 
 def _train_identity(config: Any, folder: Path) -> dict[str, Any]:
     # how often is looked decides which weights are the best and when patience is over
-    chooses = config.keep_best is not None or config.patience is not None
-    return {"validate_every": config.validate_every} if chooses else {}
+    return {"validate_every": config.validate_every} if config.chooses else {}
 
 
 def _import(ctx: Context) -> dict[str, Any]:

@@ -176,6 +176,11 @@ class TrainingStage(StageBase):
     patience: Annotated[int, Field(gt=0)] | None = None
     """Training ends early once so many looks in a row were no better than the best, by `keep_best` or else by the loss."""
 
+    @property
+    def chooses(self) -> bool:
+        """Whether looks at the held-out set decide what the stage leaves."""
+        return self.keep_best is not None or self.patience is not None
+
     samples: Samples | None = how(Samples())
     """What the model writes while it trains, in events.jsonl, on the terminal and in the report; None: nothing."""
 

@@ -228,9 +228,9 @@ def rising_and_falling_at_once(look: Look) -> Found:
 
 def best_of_what_is_not_looked_at(look: Look) -> Found:
     for name, stage in look.each(TrainingStage):
-        field = "keep_best" if stage.keep_best is not None else "patience"
-        if stage.keep_best is None and stage.patience is None:
+        if not stage.chooses:
             continue
+        field = "keep_best" if stage.keep_best is not None else "patience"
         if stage.rows == "rollouts":
             yield look.error(
                 f"`{field}` goes by the held-out loss, and {stage.kind} measures rewards before and after only",

@@ -20,7 +20,7 @@ LARGER = frozenset({"accuracy", "margin"})
 
 def check(run: Run, before: Mapping[str, Any] | None) -> None:
     """RecipeError, before the first step, where there is nothing to choose by. `before`: the look at the start."""
-    if not wanted(run):
+    if not run.config.chooses:
         return
     metric = watched(run)
     if before is None:
@@ -33,17 +33,13 @@ def check(run: Run, before: Mapping[str, Any] | None) -> None:
         raise RecipeError(f"this phase measures no {metric!r}", fix=f"choose from {', '.join(known)}")
 
 
-def wanted(run: Run) -> bool:
-    return run.config.keep_best is not None or run.config.patience is not None
-
-
 def watched(run: Run) -> str:
     return run.config.keep_best or "loss"
 
 
 def sees(run: Run, state: State, values: Mapping[str, Any], step: int) -> None:
     """Takes note of a look after `step` steps: `best` in the state is its step, its value, and the looks since then."""
-    if not wanted(run):
+    if not run.config.chooses:
         return
     value = float(values[watched(run)])
     best = state.get("best")

@@ -39,11 +39,10 @@ def keep(run: Run, optimizer: torch.optim.Optimizer, state: State) -> None:
     that held less than the others.
     """
     config = run.config
-    chooses = config.keep_best is not None or config.patience is not None
     ahead = getattr(config, "staleness", 0) > 0
     if (
         not config.keep_optimizer
-        or chooses
+        or config.chooses
         or ahead
         or config.epochs is not None
         or state["position"] % run.batches.period
