@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium import commands, evaluate_commands, rollout_commands, serve_commands
+from trivium import commands, evaluate_commands, plan_commands, rollout_commands, serve_commands
 from trivium.cores import wait_asleep
 from trivium.evaluate_commands import OrRecipe
 
@@ -109,17 +109,31 @@ def run(
 
 @app.command()
 def plan(
-    recipe: Recipe, override: Override = None, store: StoreFolder = STORE, runs: RunsFolder = RUNS
+    recipe: Recipe,
+    override: Override = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="CLUSTER", help="On these devices instead: 8xH100, or a YAML file."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="--on: plain values for programs.")] = False,
+    store: StoreFolder = STORE,
+    runs: RunsFolder = RUNS,
 ) -> None:
     """Show what a run would do: stages, what is cached or why not, parameters, tokens, FLOPs, minutes.
 
-    Runs nothing but a matrix product for about a second, to measure this machine (once).
+    Runs nothing but a matrix product for about a second, to measure this machine (once). With --on: whether it fits there and in
+    which layout, memory by cause, and time, cost and energy as low, expected and high.
 
-    Example:
+    Examples:
 
       trivium plan mine.yaml -o base.tokens=10M
+
+      trivium plan mine.yaml --on 8xH100
     """
-    commands.plan(recipe, override, store, runs)
+    if on is None:
+        plan_commands.here(recipe, override, store, runs)
+    else:
+        plan_commands.elsewhere(recipe, override, store, runs, on, as_json)
 
 
 @app.command()

@@ -19,11 +19,7 @@ from trivium import files
 from trivium.errors import ArtifactError, GateError, Interrupted, RecipeError, TriviumError
 
 if TYPE_CHECKING:
-    from trivium.pipeline.run import StageStatus
-    from trivium.plan.cost import Cost
     from trivium.recipe.models import Recipe
-
-MACHINE = "machine.json"
 
 
 def guarded(action: Callable[[], object]) -> int:
@@ -48,13 +44,13 @@ def guarded(action: Callable[[], object]) -> int:
     return 0
 
 
-def _load(path: Path, overrides: Sequence[str] | None) -> Recipe:
+def load(path: Path, overrides: Sequence[str] | None) -> Recipe:
     from trivium.recipe.load import load
 
     return load(path, overrides or ())
 
 
-def _places(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
+def places_of(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
     from trivium.pipeline.stages import STAGES
     from trivium.pipeline.store import Store
 
@@ -69,11 +65,11 @@ def _places(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
 def run(
     path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, only: Sequence[str] | None
 ) -> None:
-    recipe = _load(path, overrides)
+    recipe = load(path, overrides)
     from trivium.console import Progress
     from trivium.pipeline import run as pipeline
 
-    places = _places(path, store, runs)
+    places = places_of(path, store, runs)
     try:
         with Progress() as progress:
             pipeline.run(recipe, **places, emit=progress, only=only)
@@ -115,7 +111,7 @@ def step(
     kinds: Sequence[str],
 ) -> None:
     """`run` for the named stages, which must be of `kinds`, or for every stage of those kinds."""
-    recipe = _load(path, overrides)
+    recipe = load(path, overrides)
     fitting = [name for name, stage in recipe.stages.items() if stage.kind in kinds]
     wrong = [name for name in stages or () if name not in fitting]
     if wrong or not fitting:
@@ -151,100 +147,6 @@ def inspect(artifact: Path, page: Path | None) -> None:
     if page is not None:
         files.write_text(page, data.html(account))
         print(f"saved: {page}")
-
-
-def plan(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
-    recipe = _load(path, overrides)
-    from trivium.pipeline.account import current
-    from trivium.pipeline.checks import check_precision
-    from trivium.pipeline.run import status
-    from trivium.plan.cost import estimate
-    from trivium.plan.machine import measured_peak
-
-    places = _places(path, store, runs)
-    statuses = status(recipe, **places)
-    check_precision(recipe, [status.name for status in statuses if not status.cached])
-    peak = measured_peak(cache=store / MACHINE, tell=lambda message: print(message, file=sys.stderr))
-    data = current(places["store"], [one for one in statuses if one.kind == "data"])
-    size = "train_characters"
-    costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
-    console = Console(highlight=False)
-    table = plan_table(recipe, statuses, costs, console.width)
-    console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
-
-
-WIDE = 110
-"""Columns of a terminal from which on tables show everything."""
-
-
-def plan_table(
-    recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost], width: int = WIDE
-) -> Table:
-    """Stage by stage: kind, cached or why not, parameters, tokens, minutes; where there is room, inputs and FLOPs too."""
-    from trivium.recipe.references import references
-    from trivium.recipe.units import show_count
-
-    cost_of = {cost.stage: cost for cost in costs}
-    wide = width >= WIDE
-    table = Table(title=f"{recipe.name}, seed {recipe.seed}", title_justify="left")
-    table.add_column("stage", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    if wide:
-        table.add_column("from")
-    table.add_column("state", overflow="fold", min_width=10)
-    for heading in ("parameters", "tokens", *(["FLOPs"] if wide else []), "minutes"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for status in statuses:
-        cost = cost_of[status.name]
-        inputs = dict.fromkeys(name for _, name in references(recipe.stages[status.name]))
-        why = "will go on where it stopped" if status.resumes else "; ".join(status.reasons)
-        state = Text("cached", "green") if status.cached else Text(f"run: {why}", "yellow")
-        counts = (cost.parameters, cost.tokens, *([cost.flops] if wide else []))
-        numbers = ["" if value is None else show_count(value) for value in counts]
-        minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
-        made_of = [Text(", ".join(inputs))] if wide else []
-        table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes)
-    return table
-
-
-def _notes(costs: Sequence[Cost]) -> list[Text]:
-    """What to know about the numbers, each note once: `sft, aligned: at most: rows end with their reply`."""
-    stages: dict[str, list[str]] = {}
-    for cost in costs:
-        if cost.note:
-            stages.setdefault(cost.note, []).append(cost.stage)
-    return [Text(f"{', '.join(names)}: {note}", "dim") for note, names in stages.items()]
-
-
-def _memory(costs: Sequence[Cost]) -> Text:
-    """What each training stage takes: `memory, at most: base 8 x 2.10 GiB (data 2 x shard 4), chat 1.20 GiB`."""
-    said = []
-    for cost in costs:
-        if cost.memory is None or cost.parallel is None:
-            continue
-        size = f"{cost.memory / 2**30:.2f} GiB"
-        several = cost.parallel.ranks > 1
-        said.append(
-            f"{cost.stage} {cost.parallel.ranks} x {size} ({cost.parallel})"
-            if several
-            else f"{cost.stage} {size}"
-        )
-    return Text(
-        "memory in training, at most: " + ", ".join(said) if said else "no stage trains a whole model"
-    )
-
-
-def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:
-    due = {status.name for status in statuses if not status.cached}
-    minutes = sum(cost.minutes or 0 for cost in costs if cost.stage in due)
-    unknown = [cost.stage for cost in costs if cost.stage in due and "unknown" in cost.note]
-    said = (
-        f"{len(due)} of {len(statuses)} stages to run, about {minutes:.1f} minutes of training and evaluating"
-    )
-    said += f" and what {', '.join(unknown)} will take" if unknown else ""
-    return Text(
-        f"{said} (measured matmul peak: {peak / 1e9:,.0f} GFLOP/s)" if due else "nothing to do: all is cached"
-    )
 
 
 def check_checkpoint(checkpoint: Path) -> None:

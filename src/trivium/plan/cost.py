@@ -147,12 +147,13 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
             return Cost(name, stage.kind, note="unknown: no base model")
         per_token = flops.forward(config, config.context)
         for suite in stage.suites:
-            rows = suite.items * suite.reads_per_item
+            requests = suite.items * suite.asked
+            rows = requests * suite.reads_per_item
             read += rows * config.context
             reading += rows * config.context * per_token
             if suite.writes:
-                written += suite.items * suite.max_new_tokens
-                writing += suite.items * suite.max_new_tokens * per_token
+                written += requests * suite.max_new_tokens
+                writing += requests * suite.max_new_tokens * per_token
     minutes = _minutes(reading, peak, TRAINING_UTILISATION)
     minutes = None if minutes is None else minutes + (_minutes(writing, peak, GENERATION_UTILISATION) or 0)
     tested = model_of(look, stage.model)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from trivium.model.config import ModelConfig
 
 
-def _attention_matrices(config: ModelConfig) -> int:
+def attention_matrices(config: ModelConfig) -> int:
     latent = config.latent
     if latent is not None:
         queries = config.heads * config.head_dim * (latent.q_rank or config.dim) + config.dim * (
@@ -36,9 +36,9 @@ def layer_matrices(config: ModelConfig, layer: int = 0, *, active: bool = False)
     """
     experts = config.experts
     if experts is None or layer < experts.dense:
-        return _attention_matrices(config) + (3 if config.gated else 2) * config.dim * config.hidden
+        return attention_matrices(config) + (3 if config.gated else 2) * config.dim * config.hidden
     used = (experts.top_k if active else experts.count) + experts.shared
-    return _attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
+    return attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
 
 
 def layer_vectors(config: ModelConfig, layer: int = 0) -> int:
@@ -71,7 +71,7 @@ def embeddings(config: ModelConfig, *, tied: bool | None = None) -> int:
     return config.vocab_size * config.dim * (1 if tied else 2) + places
 
 
-def _square(config: ModelConfig) -> int:
+def square(config: ModelConfig) -> int:
     """FLOPs of attention's two products for one token that looks at one place."""
     value = config.head_dim if config.latent is None else config.latent.value
     return 2 * config.layers * config.heads * (config.head_dim + value)
@@ -90,7 +90,7 @@ def parameters(config: ModelConfig) -> int:
 def forward(config: ModelConfig, context: int) -> int:
     """FLOPs of one token in the forward pass, in rows of `context` tokens."""
     matrices = _layers(config, active=True) + config.vocab_size * config.dim
-    return 2 * matrices + _square(config) * context
+    return 2 * matrices + square(config) * context
 
 
 def training(config: ModelConfig, context: int) -> int:
@@ -100,7 +100,7 @@ def training(config: ModelConfig, context: int) -> int:
 
 def adapting(config: ModelConfig, context: int) -> int:
     """FLOPs of one token where only adapters are trained: frozen weights need no product for their own gradient."""
-    return 2 * forward(config, context) + _square(config) * context
+    return 2 * forward(config, context) + square(config) * context
 
 
 def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False) -> float:
@@ -109,7 +109,7 @@ def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False
     `frozen`: only adapters are trained. Equals `training` (or `adapting`) times the tokens where each row is one document.
     """
     per_token = forward(config, 0)
-    return (2 if frozen else 3) * per_token * tokens + 3 * _square(config) * squares
+    return (2 if frozen else 3) * per_token * tokens + 3 * square(config) * squares
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float) -> float:

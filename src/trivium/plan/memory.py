@@ -1,4 +1,4 @@
-"""Bytes that training takes on each rank of a layout: weights, gradients, the optimizer's state and activations (no torch).
+"""Bytes that training takes on each rank of a layout, by cause (no torch).
 
 Master weights, gradients and moments are float32. Activations are what the backward pass of an eager block needs, counted
 operation by operation (as Korthikanti et al. 2022, section 4, count GPT's); compiled blocks keep less, so this is a bound.
@@ -26,10 +26,22 @@ class Memory:
     gradients: float
     optimizer: float
     activations: float
+    logits: float
+    buffers: float = 0.0
+    """Weights in 16 bits beside the float32 ones, or gathered from the shards; what is sent and received."""
+    frozen: float = 0.0
+    """Models that are only read: a reference, a teacher, a reward model."""
+    cache: float = 0.0
+    """Keys and values of replies that are being written. Nothing is trained meanwhile: it takes the place of activations."""
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        held = self.weights + self.gradients + self.optimizer + self.buffers + self.frozen
+        return held + max(self.activations + self.logits, self.cache)
+
+    def parts(self) -> dict[str, float]:
+        """Cause -> bytes, without what is not there."""
+        return {cause: size for cause, size in vars(self).items() if size}
 
 
 def training(
@@ -43,18 +55,47 @@ def training(
     trained: int | None = None,
 ) -> Memory:
     """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all."""
-    held = _parameters(config, parallel)
+    held = parameters(config, parallel)
     learnt = held if trained is None else float(trained)
+    tokens = rows * context / parallel.context
     return Memory(
         weights=FLOAT * held,
         gradients=FLOAT * learnt,
         optimizer=2 * FLOAT * learnt,
-        activations=_activations(config, parallel, rows * context / parallel.context, bf16, recompute),
+        activations=_activations(config, parallel, tokens, bf16, recompute),
+        logits=FLOAT * 2 * min(tokens * config.vocab_size, LOGITS),  # and their gradient
+        buffers=_buffers(config, parallel, tokens, bf16),
     )
 
 
-def _parameters(config: ModelConfig, parallel: Parallel) -> float:
-    """Of the first stage of a pipeline, which holds the embeddings beside its layers."""
+def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool) -> float:
+    """Shards: the block at work and the next one, whole, with the gradient of one, beside embeddings and head, which stay whole
+    from the first pass to the last. Otherwise autocast's copies of the matrices. Tensor and expert ranks: what they exchange."""
+    size = 2 if bf16 else FLOAT
+    whole = parallel.model_copy(update={"shard": 1})
+    outside = flops.embeddings(config, tied=config.tie_embeddings or parallel.pipeline > 1)
+    layers = -(-config.layers // parallel.pipeline)
+    inside = parameters(config, whole) - outside
+    total = 0.0
+    if parallel.shard > 1:
+        total += (2 * size + FLOAT) * inside / layers + (size + FLOAT) * outside
+    elif bf16:
+        total += size * parameters(config, whole)
+    if parallel.tensor > 1:
+        total += 2 * size * tokens * config.dim
+    if parallel.expert > 1 and config.experts is not None:
+        total += 2 * size * tokens * config.experts.top_k * config.dim
+    return total
+
+
+def cache(config: ModelConfig, rows: int, places: int, bf16: bool = False) -> float:
+    """Bytes of the keys and values of `rows` rows of `places` tokens that a model is writing."""
+    widths = sum(heads * width for heads, width in config.cached)
+    return float((2 if bf16 else FLOAT) * config.layers * rows * places * widths)
+
+
+def parameters(config: ModelConfig, parallel: Parallel) -> float:
+    """Numbers on a rank: of the first stage of a pipeline, which holds the embeddings beside its layers."""
     layers = -(-config.layers // parallel.pipeline)
     dim, inside = config.dim, 0.0
     for layer in range(config.layers - layers, config.layers):  # dense layers come first and are smaller
@@ -83,9 +124,7 @@ def _activations(
     block = tokens * size * _kept(config, parallel)
     between = tokens * size * config.dim
     blocks = in_flight * layers * between + block if recompute else in_flight * layers * block
-    logits = min(tokens * config.vocab_size, LOGITS)
-    last = FLOAT * 2 * logits + FLOAT * 3 * tokens * config.dim  # logits and their gradient; the last norm
-    return blocks + last
+    return blocks + FLOAT * 3 * tokens * config.dim  # the last norm
 
 
 def _kept(config: ModelConfig, parallel: Parallel) -> float:

@@ -85,6 +85,11 @@ class SuiteBase(Strict):
         raise NotImplementedError
 
     @property
+    def asked(self) -> int:
+        """Requests for each of `items`."""
+        return 1
+
+    @property
     def title(self) -> str:
         return self.name or self.kind
 
@@ -237,7 +242,6 @@ class RedTeam(SuiteBase):
         Metric("over_refusal", "harmless look-alikes refused", "refused", better=-1, category="harmless"),
         Metric("attacked_coherent", "coherent replies", "coherent"),
     )
-    reads_per_item = 4
     attacks: list[Attack] = list(get_args(Attack))
     """How requests are put."""
     harms: list[Harm] = list(get_args(Harm))
@@ -247,6 +251,11 @@ class RedTeam(SuiteBase):
     by the number of queries, and its power law."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """At which replies to best-of-N are drawn; all others are greedy."""
+
+    @property
+    def asked(self) -> int:
+        """Attacks, look-alikes and hidden instructions, so many of each, and best-of-N's attempts."""
+        return 3 + (self.queries > 0)
 
 
 class Bias(SuiteBase):

@@ -1,0 +1,203 @@
+"""A recipe on a cluster: for each stage whether it fits, in which layout, and its time, cost and energy as bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trivium.errors import RecipeError
+from trivium.model.config import ModelConfig
+from trivium.plan import flops, memory, roofline, search
+from trivium.plan.bands import NONE, Band, exactly, total
+from trivium.plan.cost import Cost, estimate, model_of
+from trivium.plan.doubts import Doubt, doubts
+from trivium.plan.hardware import Cluster
+from trivium.recipe.alignment import DistillStage, OnlineStage, PpoStage, RewardStage
+from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.lines import Lines
+from trivium.recipe.look import Look
+from trivium.recipe.models import Recipe
+from trivium.recipe.parallel import Parallel
+from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
+
+SHORT = 1000.0
+"""Device-hours below which a run is rarely interrupted."""
+LARGEST_STEP = 2**28
+"""Tokens of an optimizer step: no published run comes near it (the largest has 64M)."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage on the cluster. Bands are of hours, US dollars and kWh; `devices` are those it uses and pays for."""
+
+    stage: str
+    kind: str
+    devices: int = 0
+    cost: Cost | None = None
+    found: search.Found | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of the whole stage by cause, at the roofline."""
+    doubts: tuple[Doubt, ...] = ()
+    hours: Band = NONE
+    dollars: Band | None = None
+    energy: Band | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Project:
+    """All stages, and what they come to."""
+
+    recipe: str
+    cluster: Cluster
+    phases: tuple[Phase, ...]
+
+    @property
+    def hours(self) -> Band:
+        return total(phase.hours for phase in self.phases)
+
+    @property
+    def dollars(self) -> Band | None:
+        found = [phase.dollars for phase in self.phases if phase.dollars is not None]
+        return total(found) if found else None
+
+    @property
+    def energy(self) -> Band | None:
+        found = [phase.energy for phase in self.phases if phase.energy is not None]
+        return total(found) if found else None
+
+    @property
+    def carbon(self) -> Band | None:
+        """kg of CO2."""
+        return None if self.energy is None else self.energy * doubts()["carbon"].band
+
+
+def project(recipe: Recipe, cluster: Cluster, characters: Mapping[str, int] | None = None) -> Project:
+    """Every stage of `recipe` on `cluster`. RecipeError where a stage has no legal layout, or fits in none."""
+    look = Look(recipe, Lines())
+    costs = {cost.stage: cost for cost in estimate(recipe, None, characters)}
+    phases = tuple(_phase(look, name, cluster, costs[name]) for name in recipe.stages)
+    return Project(recipe.name, cluster, phases)
+
+
+def _phase(look: Look, name: str, cluster: Cluster, cost: Cost) -> Phase:
+    stage = look.recipe.stages[name]
+    if isinstance(stage, TrainingStage):
+        return _training(look, name, stage, cluster, cost)
+    if isinstance(stage, EvaluateStage):
+        return _evaluation(look, name, stage, cluster, cost)
+    what = "on processors" if stage.kind in ("data", "tokenizer", "synthesize") else ""
+    return Phase(name, stage.kind, cost=cost, note=what)
+
+
+def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cost: Cost) -> Phase:
+    config, context = model_of(look, name), look.context(stage)
+    if config is None or context is None:
+        return Phase(name, stage.kind, cost=cost, note=cost.note)
+    asked = _asked(look, name, stage, config, context)
+    try:
+        found = _laid_out(stage, asked, cluster)
+    except RecipeError as error:
+        raise RecipeError(f"{name}: {error.what}", where=f"--on {cluster}", fix=error.fix) from None
+    if cost.tokens is None:
+        return Phase(name, stage.kind, found.cluster.count, cost, found, note=cost.note)
+    each = stage.batch * context * stage.rows_per_item()
+    steps = cost.tokens / each
+    seconds = {cause: steps * stage.rows_per_item() * one for cause, one in found.winner.step.parts.items()}
+    bands = [doubts()["practice"]]
+    if isinstance(stage, OnlineStage) and stage.rollout_server is None:
+        seconds["generation"] = _writing(
+            config,
+            found.cluster,
+            stage.batch // found.cluster.count or 1,
+            steps * stage.max_new_tokens / stage.updates,
+        )
+        bands.append(doubts()["decode"])
+    return _counted(
+        Phase(name, stage.kind, found.cluster.count, cost, found, seconds, note=cost.note), cluster
+    )
+
+
+def _asked(look: Look, name: str, stage: TrainingStage, config: ModelConfig, context: int) -> search.Asked:
+    """What the search is told of a stage."""
+    whole = isinstance(stage, OnlineStage | RewardStage)
+    frozen = 0.0
+    if isinstance(stage, OnlineStage):
+        scorer = model_of(look, stage.reward_model) if stage.reward_model else None
+        others = [config, *([scorer] if scorer else [])]
+        frozen += sum(memory.FLOAT * flops.parameters(one) for one in others)
+    if isinstance(stage, PpoStage) and not stage.share_trunk:  # the critic: weights, gradients, two moments
+        frozen += 4 * memory.FLOAT * flops.parameters(config)
+    if isinstance(stage, DistillStage) and (teacher := model_of(look, stage.teacher)):
+        frozen += memory.FLOAT * flops.parameters(teacher)
+    return search.Asked(
+        config,
+        stage.batch,
+        context,
+        micro=stage.micro_batch,
+        recompute=True if stage.recompute == "blocks" else None,
+        cut=isinstance(stage, PretrainStage | SftStage),
+        split=not whole,
+        forwards=stage.forwards,
+        fp8=stage.precision == "float8",
+        frozen=frozen,
+        rows_per_item=stage.rows_per_item(),
+    )
+
+
+def _laid_out(stage: TrainingStage, asked: search.Asked, cluster: Cluster) -> search.Found:
+    """The recipe's own layout where it names one with several ranks, else the best."""
+    parallel = stage.parallel
+    if asked.batch * asked.context * asked.rows_per_item > LARGEST_STEP:
+        rows = max(1, round(asked.batch / asked.context))
+        raise RecipeError(
+            f"a step of {asked.batch:,} rows of {asked.context:,} tokens is {asked.batch * asked.context:,} tokens",
+            fix=f"`batch` counts rows: {asked.batch:,} tokens a step are `batch: {rows}`",
+        )
+    if not isinstance(parallel, Parallel) or parallel.ranks == 1:
+        return search.search(asked, cluster)
+    if parallel.ranks > cluster.count:
+        raise RecipeError(
+            f"the layout {parallel} has {parallel.ranks} ranks, and the cluster {cluster.count} devices",
+            fix="write `parallel: auto`, or a layout of as many ranks",
+        )
+    return search.fixed(asked, Cluster(cluster.accelerator, parallel.ranks), parallel)
+
+
+def _writing(config: ModelConfig, cluster: Cluster, rows: int, tokens: float) -> float:
+    """Seconds in which `rows` rows at once get `tokens` tokens each: weights and the cache are read for each token of all."""
+    read = 2 * flops.parameters(config) + memory.cache(config, rows, config.context, bf16=True) / 2
+    return tokens * (read / cluster.accelerator.bandwidth + config.layers * 10 * roofline.START)
+
+
+def _evaluation(look: Look, name: str, stage: EvaluateStage, cluster: Cluster, cost: Cost) -> Phase:
+    """One process, one device: what is read in rows, what is written token by token, 32 replies at once."""
+    config = model_of(look, stage.model)
+    if config is None or cost.flops is None:
+        return Phase(name, stage.kind, cost=cost, note=cost.note)
+    device = cluster.accelerator
+    models = len(dict.fromkeys((stage.model, *stage.compare, *([stage.baseline] if stage.baseline else []))))
+    replies = sum(suite.items * suite.asked * suite.max_new_tokens for suite in stage.suites if suite.writes)
+    seconds = {
+        "reading": cost.flops / (device.peak * device.reach),
+        "writing": models * _writing(config, Cluster(device, 1), 32, replies / 32),
+    }
+    return _counted(Phase(name, stage.kind, 1, cost, None, seconds, note=cost.note), cluster)
+
+
+def _counted(phase: Phase, cluster: Cluster) -> Phase:
+    """`phase` with its bands: the roofline's seconds over each doubt."""
+    device, known = cluster.accelerator, doubts()
+    spent: dict[str, Band] = {}
+    for cause, seconds in phase.seconds.items():
+        doubt = known["decode" if cause in ("generation", "writing") else "practice"]
+        spent[doubt.name] = total([spent.get(doubt.name, NONE), exactly(seconds) * doubt.band.inverse()])
+    hours = total(spent.values()) * (1 / 3600)
+    goodput = known["goodput" if hours.expected * phase.devices > SHORT else "goodput_short"]
+    hours = hours * goodput.band.inverse()
+    used = (*(known[name] for name in spent), goodput)
+    dollars = None if device.price is None else hours * phase.devices * device.price
+    energy = None
+    if device.watts is not None:
+        energy = hours * (phase.devices * device.watts / 1000) * known["power"].band * known["site"].band
+    return Phase(**{**vars(phase), "hours": hours, "dollars": dollars, "energy": energy, "doubts": used})

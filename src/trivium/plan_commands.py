@@ -1,0 +1,256 @@
+"""`trivium plan`: what a run would do here, and what it would take on a cluster. Nothing runs but a product, for a second."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trivium import commands
+from trivium.errors import DataError
+
+if TYPE_CHECKING:
+    from trivium.pipeline.run import StageStatus
+    from trivium.plan.bands import Band
+    from trivium.plan.cost import Cost
+    from trivium.plan.project import Project
+    from trivium.recipe.models import Recipe
+
+MACHINE = "machine.json"
+GIB = 2**30
+
+
+def here(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
+    """What a run would do on this machine."""
+    recipe = commands.load(path, overrides)
+    from trivium.pipeline.account import current
+    from trivium.pipeline.checks import check_precision
+    from trivium.pipeline.run import status
+    from trivium.plan.cost import estimate
+    from trivium.plan.machine import measured_peak
+
+    places = commands.places_of(path, store, runs)
+    statuses = status(recipe, **places)
+    check_precision(recipe, [status.name for status in statuses if not status.cached])
+    peak = measured_peak(cache=store / MACHINE, tell=lambda message: print(message, file=sys.stderr))
+    data = current(places["store"], [one for one in statuses if one.kind == "data"])
+    size = "train_characters"
+    costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
+    console = Console(highlight=False)
+    table = plan_table(recipe, statuses, costs, console.width)
+    console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
+
+
+WIDE = 110
+"""Columns of a terminal from which on tables show everything."""
+
+
+def plan_table(
+    recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost], width: int = WIDE
+) -> Table:
+    """Stage by stage: kind, cached or why not, parameters, tokens, minutes; where there is room, inputs and FLOPs too."""
+    from trivium.recipe.references import references
+    from trivium.recipe.units import show_count
+
+    cost_of = {cost.stage: cost for cost in costs}
+    wide = width >= WIDE
+    table = Table(title=f"{recipe.name}, seed {recipe.seed}", title_justify="left")
+    table.add_column("stage", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    if wide:
+        table.add_column("from")
+    table.add_column("state", overflow="fold", min_width=10)
+    for heading in ("parameters", "tokens", *(["FLOPs"] if wide else []), "minutes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for status in statuses:
+        cost = cost_of[status.name]
+        inputs = dict.fromkeys(name for _, name in references(recipe.stages[status.name]))
+        why = "will go on where it stopped" if status.resumes else "; ".join(status.reasons)
+        state = Text("cached", "green") if status.cached else Text(f"run: {why}", "yellow")
+        counts = (cost.parameters, cost.tokens, *([cost.flops] if wide else []))
+        numbers = ["" if value is None else show_count(value) for value in counts]
+        minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
+        made_of = [Text(", ".join(inputs))] if wide else []
+        table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes)
+    return table
+
+
+def _notes(costs: Sequence[Cost]) -> list[Text]:
+    """What to know about the numbers, each note once: `sft, aligned: at most: rows end with their reply`."""
+    stages: dict[str, list[str]] = {}
+    for cost in costs:
+        if cost.note:
+            stages.setdefault(cost.note, []).append(cost.stage)
+    return [Text(f"{', '.join(names)}: {note}", "dim") for note, names in stages.items()]
+
+
+def _memory(costs: Sequence[Cost]) -> Text:
+    """What each training stage takes: `memory, at most: base 8 x 2.10 GiB (data 2 x shard 4), chat 1.20 GiB`."""
+    said = []
+    for cost in costs:
+        if cost.memory is None or cost.parallel is None:
+            continue
+        size = f"{cost.memory / 2**30:.2f} GiB"
+        several = cost.parallel.ranks > 1
+        said.append(
+            f"{cost.stage} {cost.parallel.ranks} x {size} ({cost.parallel})"
+            if several
+            else f"{cost.stage} {size}"
+        )
+    return Text(
+        "memory in training, at most: " + ", ".join(said) if said else "no stage trains a whole model"
+    )
+
+
+def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:
+    due = {status.name for status in statuses if not status.cached}
+    minutes = sum(cost.minutes or 0 for cost in costs if cost.stage in due)
+    unknown = [cost.stage for cost in costs if cost.stage in due and "unknown" in cost.note]
+    said = (
+        f"{len(due)} of {len(statuses)} stages to run, about {minutes:.1f} minutes of training and evaluating"
+    )
+    said += f" and what {', '.join(unknown)} will take" if unknown else ""
+    return Text(
+        f"{said} (measured matmul peak: {peak / 1e9:,.0f} GFLOP/s)" if due else "nothing to do: all is cached"
+    )
+
+
+def elsewhere(
+    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, on: str, as_json: bool
+) -> None:
+    """What the recipe takes on the cluster `on`."""
+    recipe = commands.load(path, overrides)
+    from trivium.plan.explain import as_plain
+    from trivium.plan.hardware import cluster
+    from trivium.plan.project import project
+
+    found = project(recipe, cluster(on), _characters(recipe, path, store, runs))
+    if as_json:
+        print(json.dumps(as_plain(found), indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(_phases(found), *_layouts(found), *_memories(found), *_doubts(found), sep="\n")
+
+
+def _characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str, int]:
+    """What the training splits of the data stages that have run hold, by stage."""
+    from trivium.pipeline.account import current
+    from trivium.pipeline.run import status
+
+    places = commands.places_of(path, store, runs)
+    try:
+        statuses = status(recipe, **places)
+    except DataError:  # a plan for a cluster can be made where its data is not
+        return {}
+    data = current(places["store"], [one for one in statuses if one.kind == "data"])
+    size = "train_characters"
+    return {name: a.metrics[size] for name, a in data.items() if size in a.metrics}
+
+
+def _phases(found: Project) -> Table:
+    """One row a stage: time, cost, energy, share of the total."""
+    table = Table(title=f"{found.recipe} on {found.cluster}", title_justify="left")
+    table.add_column("stage", overflow="fold")
+    for heading in ("time", "US dollars", "kWh", "share"):
+        table.add_column(heading, justify="right")
+    whole = found.hours.expected
+    counted = [phase for phase in found.phases if phase.hours.expected]
+    for phase in counted:
+        share = f"{phase.hours.expected / whole:.0%}"
+        money, energy = _amount(phase.dollars), _amount(phase.energy)
+        table.add_row(Text(phase.stage), _span(phase.hours), money, energy, share)
+    table.add_section()
+    table.add_row("all", _span(found.hours), _amount(found.dollars), _amount(found.energy), "")
+    return table
+
+
+def _layouts(found: Project) -> list[Text]:
+    """How each stage lies on the devices, and what is not counted."""
+    lines = []
+    for phase in found.phases:
+        if phase.found is None:
+            continue
+        layout, count = phase.found.winner, phase.found.cluster.count
+        held, there = layout.memory.total / GIB, found.cluster.accelerator.memory / GIB
+        few = (
+            f"; the batch feeds {count} of {found.cluster.count:,} devices"
+            if count < found.cluster.count
+            else ""
+        )
+        lines.append(f"{phase.stage} fits: {layout}; {_small(held)} of {there:.0f} GiB on each device{few}")
+    left: dict[str, list[str]] = {}
+    for phase in found.phases:
+        if not phase.hours.expected:
+            left.setdefault(phase.note or "no arithmetic to speak of", []).append(phase.stage)
+    lines += [f"not counted: {', '.join(stages)} ({why})" for why, stages in left.items()]
+    return [Text(line) for line in lines]
+
+
+def _small(gib: float) -> str:
+    return f"{gib:.1f}" if gib >= 1 else f"{gib:.2g}"
+
+
+def _span(hours: Band) -> str:
+    """`1.2 h (0.9 – 1.8)`, in the unit that fits."""
+    for unit, size in (("d", 24.0), ("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600)):
+        if hours.expected >= size * (2 if unit == "d" else 1) or unit == "s":
+            break
+    low, expected, high = (f"{value / size:,.3g}" for value in (hours.low, hours.expected, hours.high))
+    return f"{expected} {unit} ({low} – {high})"
+
+
+def _amount(band: Band | None) -> str:
+    if band is None:
+        return "not known"
+    low, expected, high = (_round(value) for value in (band.low, band.expected, band.high))
+    return f"{expected} ({low} – {high})"
+
+
+def _round(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _memories(found: Project) -> list[Table]:
+    """GiB on a device by cause, one row a training stage."""
+    trained = [phase for phase in found.phases if phase.found]
+    if not trained:
+        return []
+    causes = list(dict.fromkeys(cause for phase in trained for cause in phase.found.winner.memory.parts()))
+    table = Table(title="GiB on each device, by cause", title_justify="left")
+    table.add_column("stage")
+    for cause in causes:
+        table.add_column(cause, justify="right")
+    for phase in trained:
+        parts = phase.found.winner.memory.parts()
+        table.add_row(Text(phase.stage), *(_small(parts[c] / GIB) if c in parts else "" for c in causes))
+    return [table]
+
+
+def _doubts(found: Project) -> list[Text]:
+    """Where the bands come from, and what the numbers leave out."""
+    said = dict.fromkeys(str(doubt) for phase in found.phases for doubt in phase.doubts)
+    price = found.cluster.accelerator.price
+    lines = ["low – expected – high, from:", *(f"  {one}" for one in said)]
+    if price is None:
+        lines.append(
+            "  price: none is known for this accelerator; a cluster file can give `price_usd_per_hour`"
+        )
+    else:
+        basis = found.cluster.accelerator.price_basis
+        lines.append(
+            f"  price {price.low:.2f} – {price.expected:.2f} – {price.high:.2f} $ for an hour of one ({basis})"
+        )
+    carbon = found.carbon
+    if carbon is not None and carbon.expected:
+        lines.append(f"CO2, kg: {_amount(carbon)}")
+    lines.append(
+        "this run alone, without trials, storage and egress (whole projects took 1.6 to 3.4 times their final run)"
+    )
+    notes = {phase.note for phase in found.phases if phase.note and phase.hours.expected}
+    return [Text(line, "dim") for line in (*lines, *sorted(notes))]
