@@ -29,7 +29,7 @@ WRITERS = {
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
-# Keys of clients, names of replies, and the seed of a reply that asked for none.
+# Keys of clients, names of replies and requests, and the seed of a reply that asked for none.
 UNSEEDED = {
     "text/chat.py": {"secrets"},
     "text/guarded.py": {"secrets"},
@@ -37,6 +37,7 @@ UNSEEDED = {
     "serve/keys.py": {"secrets"},
     "serve/asked.py": {"secrets"},
     "serve/openai.py": {"secrets"},
+    "rollout/router.py": {"secrets"},
 }
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "demo" / "python_docs.py"}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium import commands, evaluate_commands, plan_commands, rollout_commands, serve_commands
+from trivium import commands, evaluate_commands, plan_commands, router_commands, serve_commands
 from trivium.cores import wait_asleep
 from trivium.evaluate_commands import OrRecipe
 
@@ -155,7 +155,7 @@ def train(
     commands.step(recipe, override, store, runs, stages, commands.training())
 
 
-app.add_typer(rollout_commands.app, name="rollout")
+app.add_typer(router_commands.app, name="rollout")
 app.add_typer(evaluate_commands.app, name="evaluate")
 app.command()(serve_commands.serve)
 data_app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")

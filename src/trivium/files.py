@@ -99,10 +99,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def append_line(path: Path, line: str) -> None:
-    """Adds a line to a log, whole or not at all, in one write: the lines of several processes do not mix.
+def append_line(path: Path, line: str, *, sync: bool = False) -> None:
+    """Adds a line (or several) to a log, whole or not at all, in one write: the lines of several processes do not mix.
 
-    OSError if there is no room for it; what a disk that filled up in the middle has taken of it is taken back.
+    `sync`: it is on the disk when this returns. OSError if there is no room for it; what a disk that filled up in the middle
+    has taken of it is taken back.
     """
     data = (line + "\n").encode()
     with path.open("ab", buffering=0) as file:
@@ -112,6 +113,25 @@ def append_line(path: Path, line: str) -> None:
             if end == file.seek(0, os.SEEK_END):  # nobody has written since
                 file.truncate(end - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if sync:
+            os.fsync(file.fileno())
+
+
+def cut_torn_line(path: Path) -> int:
+    """Takes away what a kill left of a log's last line; returns how many bytes that was. The log may not be there."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        end = keep = file.seek(0, os.SEEK_END)
+        while keep:
+            start = max(0, keep - 65536)
+            file.seek(start)
+            found = file.read(keep - start).rfind(b"\n")
+            keep = start + found + 1
+            if found >= 0:
+                break
+        file.truncate(keep)
+    return end - keep
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:

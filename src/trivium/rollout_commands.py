@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -165,31 +164,13 @@ def _simulate(
 
 
 def _replay(path: Path) -> None:
-    import json
-
     from rich.console import Console
 
-    from trivium.errors import ArtifactError
+    from trivium.rollout.journal import read
     from trivium.rollout.simulate import replay as again
 
-    def events() -> Iterator[dict[str, Any]]:
-        try:
-            with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        yield json.loads(line)
-                    except ValueError:
-                        where = f"{path}, line {number}"
-                        raise ArtifactError(
-                            "a line that is no JSON", where=where, fix="the log is damaged or cut"
-                        ) from None
-        except OSError as error:
-            raise ArtifactError(
-                f"the log cannot be read: {error.strerror}", where=str(path), fix="check the path"
-            ) from None
-
     count = 0
-    for event, decision in again(events()):
+    for event, decision in again(read(path)):
         count += 1
         who = "as the policy decides again" if decision else f"by {event['by']}"
         Console(highlight=False).print(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
-import os
 import threading
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from trivium import seeds
 from trivium.errors import DataError
+from trivium.generate.connect import headers, opener
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion
 
@@ -90,32 +90,6 @@ class _Again(Exception):
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
         self.after = after
-
-
-def opener() -> urllib.request.OpenerDirector:
-    """Opens addresses, and follows no redirect."""
-    return urllib.request.build_opener(_NoRedirect)
-
-
-def headers(key: str | None, url: str) -> dict[str, str]:
-    """Of a request; `key`: the environment variable with the API key. DataError if it is not set."""
-    lines = {"Content-Type": "application/json"}
-    if key is not None:
-        if not (secret := os.environ.get(key)):
-            raise DataError(
-                f"the environment variable {key} is not set",
-                where=url,
-                fix=f"export {key}=... with the server's API key",
-            )
-        lines["Authorization"] = f"Bearer {secret}"
-    return lines
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
 
 
 class Remote:

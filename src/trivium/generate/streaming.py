@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trivium.errors import DataError
-from trivium.generate.remote import headers, opener
+from trivium.generate.connect import headers, opener
 
 TIMEOUT = 600.0
 """Seconds without a word of the server."""

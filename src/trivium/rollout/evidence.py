@@ -67,6 +67,13 @@ class Moments:
     _squares: Numbers = 0.0
 
     def add(self, value: Numbers, happened: Numbers = True) -> None:
+        if isinstance(happened, bool) and isinstance(value, float):  # one rollout: a router's hot path
+            if happened:
+                self.count += 1
+                off = value - self.mean
+                self.mean += off / self.count
+                self._squares += off * (value - self.mean)
+            return
         seen = np.asarray(happened)
         self.count = self.count + seen
         off = np.where(seen, np.asarray(value, dtype=np.float64) - self.mean, 0.0)
@@ -94,8 +101,8 @@ class Means:
     stable: Moments = field(default_factory=Moments)
 
     def add(self, in_candidate: Numbers, value: Numbers, happened: Numbers = True) -> None:
-        self.candidate.add(value, np.asarray(happened) & np.asarray(in_candidate))
-        self.stable.add(value, np.asarray(happened) & ~np.asarray(in_candidate))
+        self.candidate.add(value, happened & in_candidate)
+        self.stable.add(value, happened & (in_candidate ^ True))
 
     @property
     def difference(self) -> Numbers:

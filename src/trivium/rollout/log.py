@@ -4,7 +4,9 @@ An event is a dict with `t` (seconds, of the router's clock) and `event`:
 
     started    plan, candidate (what it is known by), force (served without passed gates)
     request    id, unit, arm, metrics {name: number or null}: one answered request
+    mirrored   id, unit, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both arms
     feedback   id, metric, value: joins its request, once an (id, metric)
+    choice     id, over, unit: of two replies to the same words, the first was liked better; for `trivium rollout feedback`
     tick       nothing: time has passed
     verdict    action, reason, by ("policy" or who): what was decided; only these change stage and share
 """
@@ -29,6 +31,10 @@ RECENT = 100_000
 IDLE, RUNNING, HELD, PROMOTED, ROLLED_BACK = "idle", "running", "held", "promoted", "rolled back"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass
 class Watch:
     """The evidence on one guardrail: of all stages for events, of each stage and the product of earlier ones for means."""
@@ -49,18 +55,36 @@ class Watch:
         tau = (self.guardrail.within or 0.01) if self.guardrail.is_event else self.guardrail.tau
         return Means(tau)
 
-    def add(self, unit: str, arm: str, share: float, value: Any) -> None:
-        """One reply: a unit counts with its first value of a stage, and with its first bad event of the rollout."""
-        if not isinstance(value, int | float) or not math.isfinite(value):
+    def add(self, unit: str, arm: str, share: float, value: Any, here: bool = True) -> None:
+        """One reply: a unit counts with its first value of a stage, and with its first bad event of the rollout.
+
+        `here`: it was assigned in this stage. A reply that had begun in the one before says nothing about this one's means.
+        """
+        if not _is_number(value):
             self.absent[arm] += 1
             return
         candidate = arm == CANDIDATE
         if self.guardrail.is_event and value and unit not in self._failed:
             self._failed.add(unit)
             self.flips.add(candidate, share)
-        if unit not in self._counted:
+        if here and unit not in self._counted:
             self._counted.add(unit)
             self.means.add(candidate, float(value))
+
+    def pair(self, unit: str, candidate: Any, stable: Any) -> None:
+        """A request that both arms answered: where exactly one reply is bad, it is the candidate's with probability 1/2 if the
+        arms are alike (McNemar 1947), so that it is a flip at that share. Once a unit."""
+        for arm, value in ((CANDIDATE, candidate), (STABLE, stable)):
+            self.absent[arm] += not _is_number(value)
+        if not (_is_number(candidate) and _is_number(stable)):
+            return
+        if self.guardrail.is_event and bool(candidate) != bool(stable) and unit not in self._failed:
+            self._failed.add(unit)
+            self.flips.add(bool(candidate), 0.5)
+        if unit not in self._counted:
+            self._counted.add(unit)
+            self.means.add(True, float(candidate))
+            self.means.add(False, float(stable))
 
     @property
     def harm(self) -> float:
@@ -133,11 +157,13 @@ class State:
                 self._start(event)
             case "request":
                 self._request(event)
+            case "mirrored":
+                self._mirrored(event)
             case "feedback":
                 self._feedback(event)
             case "verdict":
                 self._verdict(event)
-            case "tick":
+            case "tick" | "choice":
                 pass
             case other:
                 raise ArtifactError(
@@ -159,40 +185,61 @@ class State:
         self.ratio = SampleRatio(share) if 0 < share < 1 else None
 
     def _request(self, event: Event) -> None:
-        if self.plan is None or self.status not in (RUNNING, HELD):
-            return  # a stream that had begun before the verdict
         unit, arm, share = event["unit"], event["arm"], float(event.get("share", self.share))
-        if unit in self.plan.excluded or arm not in (CANDIDATE, STABLE):
+        if self.plan is None or unit in self.plan.excluded or arm not in (CANDIDATE, STABLE):
             return
         self._requests[event["id"]] = (unit, arm, share)
         if len(self._requests) > RECENT:
             del self._requests[next(iter(self._requests))]
+        if self.status not in (RUNNING, HELD) or self.share == 0:
+            return  # it proves nothing: it is over, or a shadow, whose evidence are pairs. Feedback may join it
+        here = share == self.share
         if unit not in self._seen:
             self._seen.add(unit)
             self.units[arm] += 1
-            if self.ratio is not None and share == self.ratio.share:
+            if self.ratio is not None and here:
                 self.ratio.add(arm == CANDIDATE)
         metrics = event["metrics"]
         for watch in self.watches.values():
             if watch.guardrail.metric not in FEEDBACK or watch.guardrail.metric in metrics:
-                watch.add(unit, arm, share, metrics.get(watch.guardrail.metric))
+                watch.add(unit, arm, share, metrics.get(watch.guardrail.metric), here)
+
+    def _mirrored(self, event: Event) -> None:
+        if self.plan is None or self.status not in (RUNNING, HELD) or self.share > 0:
+            return
+        unit = event["unit"]
+        if unit not in self._seen:
+            self._seen.add(unit)
+            self.units[CANDIDATE] += 1
+            self.units[STABLE] += 1
+        for watch in self.watches.values():
+            metric = watch.guardrail.metric
+            if metric not in FEEDBACK:
+                watch.pair(unit, event["metrics"].get(metric), event["stable"].get(metric))
+
+    def fate(self, request: str, metric: str) -> str:
+        """What becomes of feedback on a request: `unknown`, `again`, `capped`, or `joins`."""
+        if request not in self._requests or self.plan is None:
+            return "unknown"
+        if (request, metric) in self._heard:
+            return "again"
+        unit = self._requests[request][0]
+        return "capped" if self._votes.get(unit, 0) >= self.plan.cap else "joins"
 
     def _feedback(self, event: Event) -> None:
-        known = self._requests.get(event["id"])
-        if known is None or self.plan is None:
-            self.unmatched += 1
+        fate = self.fate(event["id"], event["metric"])
+        self.unmatched += fate == "unknown"
+        self.capped += fate == "capped"
+        if fate != "joins":
             return
-        unit, arm, share = known
-        if (event["id"], event["metric"]) in self._heard:
-            return  # sent again
-        if self._votes.get(unit, 0) >= self.plan.cap:
-            self.capped += 1
-            return
+        unit, arm, share = self._requests[event["id"]]
         self._heard.add((event["id"], event["metric"]))
         self._votes[unit] = self._votes.get(unit, 0) + 1
+        if self.status not in (RUNNING, HELD):
+            return
         for watch in self.watches.values():
             if watch.guardrail.metric == event["metric"]:
-                watch.add(unit, arm, share, event["value"])
+                watch.add(unit, arm, share, event["value"], share == self.share)
 
     def _verdict(self, event: Event) -> None:
         self.verdicts.append(event)
@@ -209,6 +256,8 @@ class State:
                 self.status = ROLLED_BACK
             case "hold":
                 self.status = HELD
+            case "resume":  # the stage goes on, and its times begin anew
+                self.status, self.entered = RUNNING, self.now
 
 
 FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from trivium.errors import RecipeError
 from trivium.recipe import reader
@@ -52,12 +53,53 @@ class Guardrail(Strict):
         return self.metric in EVENTS
 
 
+class Arm(Strict):
+    """A server that answers in the words of OpenAI or Anthropic: `trivium serve`, or any other."""
+
+    url: str
+    """What stands in front of `/v1`, such as `http://127.0.0.1:8001`."""
+    model: str | None = None
+    """What this server calls its model; None: as the client calls it."""
+    key: Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]*$")] | None = None
+    """Environment variable that holds the server's API key; None: the client's own is passed on."""
+    patience: Seconds = 60.0
+    """Longest silence, before the first byte and between two; after it the reply has failed."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_base(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no address such as http://127.0.0.1:8001")
+        if parts.username or parts.query or parts.fragment:
+            raise ValueError(
+                "an address holds no key and no query: `key` names a variable of the environment"
+            )
+        return url.rstrip("/").removesuffix("/v1")
+
+
+class Candidate(Arm):
+    """The arm that is tried."""
+
+    artifact: str | None = None
+    """Folder of the release that it serves, from the plan's folder: taken only if its gates passed and its files are whole."""
+
+
+class Arms(Strict):
+    """Who answers."""
+
+    stable: Arm
+    candidate: Candidate
+
+
 class RolloutPlan(Strict):
     """A candidate's way from nothing to all of the traffic."""
 
     name: Name
     unit: Literal["user", "conversation", "request"] = "user"
     """What is assigned to an arm as a whole, and what counts once in every test: a user who always fails is one event."""
+    arms: Arms | None = None
+    """Who answers: for `trivium rollout serve` only."""
     salt: str | None = None
     """Of the assignment; None: the plan's name. Another salt shuffles the units anew."""
     excluded: tuple[str, ...] = ()

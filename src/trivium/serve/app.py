@@ -8,8 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +20,7 @@ from trivium.serve import anthropic, openai, responses, wire
 from trivium.serve import asked as asking
 from trivium.serve.keys import Keys
 from trivium.serve.problems import ApiError
+from trivium.serve.process import Gone, check_caller, given_key, until_gone
 from trivium.serve.service import Service
 
 log = logging.getLogger("trivium.serve")
@@ -33,13 +33,8 @@ SLOW = 30.0
 """Seconds that a body may take to arrive."""
 OPEN = ("/", "/page.js", "/health", "/ready")
 """What needs no key."""
-Result = TypeVar("Result")
 Whole = Callable[[Service, Any], Coroutine[Any, Any, dict[str, Any]]]
 Stream = Callable[[Service, Any], AsyncGenerator[str]]
-
-
-class Gone(Exception):
-    """The client has left."""
 
 
 class Events(Response):
@@ -71,25 +66,6 @@ class Events(Response):
 
     async def _body(self, send: Send, text: str) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, or Gone as soon as the client has left; `work` is cancelled then."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Gone
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 class Web:
@@ -169,15 +145,11 @@ class Web:
 
     def _known(self, request: Request) -> str | None:
         """The client's name. ApiError 401 without a valid key, 403 for pages of other sites and names that are not ours."""
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise ApiError(403, "pages of other sites may not ask this server", code="cross_origin")
-        if self.hosts is not None and _name(host) not in self.hosts:
-            raise ApiError(403, f"this server is not called {_name(host)!r:.80}", code="unknown_host")
+        headers = request.headers
+        check_caller(headers.get("host", ""), headers.get("origin"), self.hosts)
         if self.keys is None or request.url.path in OPEN:
             return None
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        key = request.headers.get("x-api-key") or (given.strip() if scheme.lower() == "bearer" else "")
+        key = given_key(headers.get("authorization", ""), headers.get("x-api-key", ""))
         owner = self.keys.owner(key)
         if owner is None:
             raise ApiError(401, "this server needs a valid API key", code="invalid_api_key")
@@ -283,10 +255,3 @@ async def _lost(request: Request, error: Exception) -> Response:
         else f"{request.url.path} does not take {request.method}"
     )
     return JSONResponse(ApiError(status, what, code="not_found").openai(), status)
-
-
-def _name(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""

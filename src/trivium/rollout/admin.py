@@ -1,0 +1,128 @@
+"""What is not proxied: the state of the rollout, what people do with it, and what users say of replies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from trivium.rollout.ledger import Ledger, Refused
+from trivium.rollout.log import FEEDBACK
+from trivium.rollout.status import status_of
+from trivium.rollout.upstream import Upstream
+from trivium.serve import wire
+from trivium.serve.keys import Keys
+from trivium.serve.problems import ApiError
+from trivium.serve.process import given_key
+
+PATHS = {
+    "/rollout/promote": "promote",
+    "/rollout/hold": "hold",
+    "/rollout/rollback": "roll back",
+    "/rollout/resume": "resume",
+}
+
+
+class Traffic(Protocol):
+    """What the status tells of the router."""
+
+    counts: dict[str, int]
+    arms: dict[str, Upstream]
+
+
+class ActionBody(wire.Wire):
+    """What a person does, why, and (where no key says it) who."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    who: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    stage: Annotated[int, Field(ge=0)] | None = None
+    """The stage that it is about, from 0: a promotion that is sent twice is then one."""
+
+
+class FeedbackBody(wire.Wire):
+    """What a user says of a reply, by the name in its header `x-trivium-request`."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{24}$")]
+    metric: Literal[*FEEDBACK]  # type: ignore[valid-type]
+    value: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass
+class Admin:
+    """`keys`: of those who may look and act. `near`: only this machine reaches the router, so that no key is needed."""
+
+    ledger: Ledger
+    keys: Keys | None
+    near: bool
+
+    async def answer(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, traffic: Traffic
+    ) -> tuple[int, Any]:
+        """(status, JSON) of a path that is not proxied. ApiError."""
+        wanted = "POST" if path in PATHS or path == "/v1/feedback" else "GET"
+        if path not in PATHS and path not in ("/v1/feedback", "/rollout/status"):
+            raise ApiError(404, f"there is no {path} here", code="not_found")
+        if method != wanted:
+            raise ApiError(405, f"{path} takes {wanted}", code="method_not_allowed")
+        if path == "/v1/feedback":
+            return await self._feedback(wire.read(FeedbackBody, body))
+        who = self._known(headers)
+        if path in PATHS:
+            return await self._act(PATHS[path], wire.read(ActionBody, body), who)
+        return 200, self._status(traffic)
+
+    def _known(self, headers: dict[str, str]) -> str | None:
+        """Whose key came. ApiError 401, 403."""
+        if self.keys is None:
+            if not self.near:
+                raise ApiError(403, "this router was started without --admin-keys", code="no_admin")
+            return None
+        owner = self.keys.owner(given_key(headers.get("authorization", ""), headers.get("x-api-key", "")))
+        if owner is None:
+            raise ApiError(401, "this needs a valid key of an administrator", code="invalid_api_key")
+        return owner
+
+    async def _act(self, action: str, body: ActionBody, owner: str | None) -> tuple[int, Any]:
+        who = owner or body.who
+        if who is None:
+            raise ApiError(400, "say who does this", param="who")
+        if who == "policy":
+            raise ApiError(400, "`policy` is what the log calls the plan's own verdicts", param="who")
+        try:
+            done = await self.ledger.act(action, body.reason, who, body.stage)
+        except Refused as refusal:
+            raise ApiError(409, str(refusal), code="not_defined") from None
+        except OSError as error:
+            holds = "it holds already" if action == "roll back" else "it waits until it can"
+            raise ApiError(503, f"the log cannot be written ({error}): {holds}", code="not_stored") from None
+        state = self.ledger.state
+        return 200, {
+            "status": state.status, "stage": state.stage, "share": self.ledger.share, "again": done.again,
+            "verdict": done.verdict,
+        }  # fmt: skip
+
+    async def _feedback(self, body: FeedbackBody) -> tuple[int, Any]:
+        try:
+            fate = await self.ledger.feedback(body.id, body.metric, body.value)
+        except OSError as error:
+            raise ApiError(503, f"the feedback could not be stored: {error}", code="not_stored") from None
+        if fate == "unknown":
+            raise ApiError(404, f"there is no request {body.id}", param="id", code="unknown_request")
+        if fate == "capped":
+            raise ApiError(
+                429, f"{self.ledger.plan.cap} votes of one {self.ledger.plan.unit} are taken", code="capped"
+            )
+        return 200, {"stored": True, "again": fate == "again"}
+
+    def _status(self, traffic: Traffic) -> dict[str, Any]:
+        ledger = self.ledger
+        arms = {
+            name: {"url": arm.arm.url, "resting": not arm.breaker.closed, "failures": arm.breaker.failures}
+            for name, arm in traffic.arms.items()
+        }
+        told = status_of(ledger.state, ledger.now)
+        return told | {
+            "share": ledger.share, "log": str(ledger.path), "stuck": ledger.stuck, "lost": ledger.lost, "arms": arms,
+            "traffic": traffic.counts,
+        }  # fmt: skip

@@ -1,0 +1,363 @@
+"""The one owner of a rollout's state: takes events, writes them in batches, decides, and says which share holds.
+
+A rollback holds from the moment it is decided; a promotion only once it is on the disk. So whatever a kill takes away, the
+candidate never keeps a share that the log does not give it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trivium import files
+from trivium.errors import ArtifactError
+from trivium.rollout import journal
+from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State
+from trivium.rollout.plan import RolloutPlan
+from trivium.rollout.policy import Decision, decide
+from trivium.rollout.replies import Limits, Seen, measure
+from trivium.rollout.simulate import verdict
+
+log = logging.getLogger("trivium.rollout")
+BATCH = 0.1
+"""Seconds between two writes."""
+WAITING = 100_000
+"""Events that are kept while the log cannot be written; more are lost, and counted."""
+ACTIONS = ("promote", "hold", "roll back", "resume")
+
+
+class Refused(Exception):
+    """An action that is not defined now; the text says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an action. `again`: it had been done before, and no second row was written."""
+
+    verdict: Event | None
+    again: bool
+
+
+@dataclass
+class _Exchange:
+    """A request that has ended and is not measured yet; `mirror`: the candidate's answer to the copy, in a shadow stage."""
+
+    event: Event
+    seen: Seen
+    mirror: Seen | None = None
+
+
+@dataclass
+class _Told:
+    """Feedback, and who waits to hear what became of it: `joins` once it is on the disk."""
+
+    event: Event
+    fate: asyncio.Future[str]
+
+
+@dataclass
+class _Asked:
+    """A person's action."""
+
+    action: str
+    reason: str
+    who: str
+    stage: int | None
+    answer: asyncio.Future[Answer]
+
+
+_Entry = _Exchange | _Told | _Asked
+
+
+@dataclass
+class Ledger:
+    """State, log and decisions of one router. `start` it in a running loop."""
+
+    path: Path
+    plan: RolloutPlan
+    pool: Executor | None = None
+    """Where replies are measured: another process keeps that away from the traffic. None: a thread."""
+    clock: Callable[[], float] = time.monotonic
+    state: State = field(default_factory=State)
+    stuck: str | None = None
+    """Why the log cannot be written: nothing is promoted meanwhile."""
+    lost: int = 0
+    """Events that were never written."""
+    share: float = 0.0
+    """The candidate's share of the units, now: what the router reads for every request."""
+    underway: dict[str, list[_Told]] = field(default_factory=dict)
+    """Requests that have not been written yet, each with the feedback that waits for it."""
+    _queue: list[_Entry] = field(default_factory=list)
+    _unwritten: list[Event] = field(default_factory=list)
+    _waiters: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
+    """Who is told what once all is on the disk."""
+    _killed: bool = False
+    """Rolled back by a person, though the log does not have it yet."""
+    _offset: float = 0.0
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _task: asyncio.Task[None] | None = None
+
+    def open(self, candidate: Mapping[str, Any], force: bool) -> None:
+        """Goes on with the log, or begins it. `force`: the candidate's gates did not pass, or have not been seen.
+
+        ArtifactError for a damaged log, and for one of another rollout that has not ended.
+        """
+        torn = files.cut_torn_line(self.path)
+        if torn:
+            log.warning("%d bytes of a line that a kill had cut were taken from %s", torn, self.path)
+        if self.path.exists():
+            for event in journal.read(self.path):
+                self.state.apply(event)
+        self._offset = self.state.now - self.clock()
+        same = self.state.plan == self.plan and dict(self.state.candidate) == dict(candidate)
+        if self.state.status in (RUNNING, HELD) and not same:
+            raise ArtifactError(
+                "the log is of another rollout, which has not ended",
+                where=str(self.path),
+                fix="go on with its plan and its candidate, roll it back first, or name another --log",
+            )
+        if self.state.plan is None or not same:
+            started = {
+                "t": self.now,
+                "event": "started",
+                "at": _today(),
+                "plan": self.plan.model_dump(mode="json"),
+            }
+            self._apply(started | {"candidate": dict(candidate), "force": force})
+            journal.write(self.path, self._unwritten)
+            self._unwritten.clear()
+        self.share = self.state.share
+
+    @property
+    def now(self) -> float:
+        """Seconds that routers have run on this log: clocks that jump do not move it, and a stop is no time."""
+        return round(self._offset + self.clock(), 4)
+
+    @property
+    def shadows(self) -> bool:
+        """Whether requests are mirrored to the candidate now."""
+        state = self.state
+        under = state.status in (RUNNING, HELD) and not self._killed and self.share == 0
+        return under and self.plan.stages[state.stage].shadow
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Writes what is left."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            await self._turn()
+
+    def begin(self, request: str) -> None:
+        """A request is under way: feedback on it will wait for it."""
+        self.underway[request] = []
+
+    def ended(self, event: Event, seen: Seen, mirror: Seen | None = None) -> None:
+        """An exchange is over; what its bytes amount to is found out aside."""
+        self._queue.append(_Exchange({"t": self.now, **event}, seen, mirror))
+
+    def forget(self, request: str) -> None:
+        """A request ended without anything to say about an arm."""
+        for told in self.underway.pop(request, ()):
+            _settle(told.fate, "unknown")
+
+    async def feedback(self, request: str, metric: str, value: float) -> str:
+        """`unknown`, `again`, `capped`, or `joins` once it is on the disk. OSError where it could not be written."""
+        told = _Told(
+            {"t": self.now, "event": "feedback", "id": request, "metric": metric, "value": value}, _future()
+        )
+        if request in self.underway:
+            self.underway[request].append(told)
+        else:
+            self._queue.append(told)
+        self._wake.set()
+        return await told.fate
+
+    async def act(self, action: str, reason: str, who: str, stage: int | None = None) -> Answer:
+        """A person's `promote`, `hold`, `roll back` or `resume`. `stage`: the one it is about, so that a promotion that is sent
+        twice is one. Refused where it is not defined; OSError where it is done and could not be written.
+        """
+        if action == "roll back" and self.state.status != IDLE:
+            self._killed, self.share = True, 0.0  # before anything else
+        asked = _Asked(action, reason, who, stage, _future())
+        self._queue.append(asked)
+        self._wake.set()
+        return await asked.answer
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BATCH):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._turn()
+            except Exception:  # the router outlives a mistake here; the share stays what it was
+                log.exception("a batch failed")
+
+    async def _turn(self) -> None:
+        """Takes what has come, decides, and writes."""
+        taken, self._queue = self._queue, []
+        measured = await self._measure([entry for entry in taken if isinstance(entry, _Exchange)])
+        for entry in taken:
+            if isinstance(entry, _Exchange):
+                self._record(entry.event | measured.pop(0))
+            elif isinstance(entry, _Told):
+                self._tell(entry)
+            else:
+                self._person(entry)
+        self._pass_time()
+        self._policy()
+        await self._write()
+
+    async def _measure(self, exchanges: list[_Exchange]) -> list[dict[str, Any]]:
+        if not exchanges:
+            return []
+        watched = frozenset(guardrail.metric for guardrail in self.plan.guardrails.values())
+        limits = Limits(self.plan.slow_after, self.plan.slow_start_after, watched)
+        pairs = [(exchange.seen, exchange.mirror) for exchange in exchanges]
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.pool, measure_all, pairs, limits)
+        except Exception:  # the process that measures has died
+            log.exception("%d replies could not be measured", len(pairs))
+            return [{"metrics": {}, "unmeasured": True} for _ in pairs]
+
+    def _record(self, event: Event) -> None:
+        waiting = self.underway.pop(event["id"], [])
+        if not self._apply(event):
+            for told in waiting:
+                _settle(told.fate, OSError(self.stuck or "the log is full"))
+            return
+        for told in waiting:
+            self._tell(told)
+
+    def _tell(self, told: _Told) -> None:
+        """Written only if it joins, so that a thousand votes fill no disk."""
+        fate = self.state.fate(told.event["id"], told.event["metric"])
+        if fate in ("unknown", "capped"):
+            _settle(told.fate, fate)
+        elif fate == "again" or self._apply(told.event):
+            self._waiters.append((told.fate, fate))
+        else:
+            _settle(told.fate, OSError(self.stuck or "the log is full"))
+
+    def _person(self, asked: _Asked) -> None:
+        try:
+            again = self._defined(asked.action, asked.stage)
+        except Refused as refusal:
+            _settle(asked.answer, refusal)
+            return
+        if not again:
+            decision = Decision(asked.action, asked.reason)
+            self._apply(
+                verdict(self.state, decision, asked.who) | {"t": self.now, "at": _today()}, always=True
+            )
+        last = next((row for row in reversed(self.state.verdicts) if row["action"] == asked.action), None)
+        self._waiters.append((asked.answer, Answer(last, again)))
+
+    def _defined(self, action: str, stage: int | None) -> bool:
+        """Whether the action has been done already. Refused where it makes no sense."""
+        status, here = self.state.status, self.state.stage
+        done = {"promote": (PROMOTED,), "roll back": (ROLLED_BACK,), "hold": (HELD,), "resume": (RUNNING,)}[
+            action
+        ]
+        if status in done or (action == "promote" and stage is not None and stage < here):
+            return True
+        if status == IDLE or (action != "roll back" and status not in (RUNNING, HELD)):
+            raise Refused(f"nothing can be done: the rollout is {status}")
+        if stage is not None and stage > here:
+            raise Refused(f"the rollout is in stage {here + 1}, not in {stage + 1}")
+        return False
+
+    def _pass_time(self) -> None:
+        """A tick where the plan waits for a time that has come; without one, an idle router writes nothing."""
+        state, now = self.state, self.now
+        if state.plan is None or state.status != RUNNING:
+            return
+        stage = state.plan.stages[state.stage]
+        due = [seconds for seconds in (stage.min_time, stage.max_time) if seconds]
+        if any(state.now <= state.entered + seconds < now for seconds in due):
+            self._apply({"t": now, "event": "tick"})
+
+    def _policy(self) -> None:
+        decision = decide(self.state)
+        if decision is None or (decision.action == "hold" and not decision.call):
+            return
+        if decision.action == "promote" and self.stuck is not None:
+            return
+        self._apply(verdict(self.state, decision) | {"at": _today()}, always=True)
+        log.warning("%s: %s", decision.action, decision.reason)
+        if decision.action == "roll back":
+            self.share = 0.0
+
+    def _apply(self, event: Event, always: bool = False) -> bool:
+        """Into the state and towards the disk: whatever the state has seen will be in the log, in this order."""
+        if len(self._unwritten) >= WAITING and not always:
+            self.lost += 1
+            return False
+        self.state.apply(event)
+        self._unwritten.append(event)
+        return True
+
+    async def _write(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        if self._unwritten:
+            lines = list(self._unwritten)
+            try:
+                await asyncio.to_thread(journal.write, self.path, lines)
+            except OSError as error:
+                if self.stuck is None:
+                    log.error("the log cannot be written (%s): routing goes on, nothing is promoted", error)
+                self.stuck = error.strerror or str(error)
+                for future, _ in waiters:
+                    _settle(future, error)
+                return
+            del self._unwritten[: len(lines)]
+        if self.stuck is not None:
+            log.warning("the log can be written again; %d events were lost", self.lost)
+        self.stuck = None
+        self.share = 0.0 if self._killed else self.state.share
+        for future, result in waiters:
+            _settle(future, result)
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # who waited has gone
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def measure_all(pairs: list[tuple[Seen, Seen | None]], limits: Limits) -> list[dict[str, Any]]:
+    """For each exchange what its event gains. Runs in another process."""
+    found = []
+    for seen, mirror in pairs:
+        metrics, why = measure(seen, limits)
+        gained: dict[str, Any] = {"metrics": metrics} | ({"why": why} if why else {})
+        if mirror is not None:
+            copy, failed = measure(mirror, limits)
+            gained = {"metrics": copy, "stable": metrics} | ({"why": failed} if failed else {})
+        found.append(gained)
+    return found
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _today() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

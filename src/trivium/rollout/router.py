@@ -1,0 +1,273 @@
+"""The router: bare ASGI in front of two arms. What it passes on are the arm's own bytes; what it learns goes to the ledger.
+
+A request that the candidate fails before its first byte is answered by stable and counted against the candidate: nobody loses a
+reply that stable could give. Requests that do not say whose they are go to stable and prove nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trivium.rollout import replies
+from trivium.rollout.admin import Admin
+from trivium.rollout.asked import Asked, asked, pseudonym
+from trivium.rollout.assign import STABLE, arm_of
+from trivium.rollout.ledger import Ledger
+from trivium.rollout.log import CANDIDATE
+from trivium.rollout.replies import Seen
+from trivium.rollout.upstream import Failed, Headers, Opened, Upstream
+from trivium.serve.keys import Keys
+from trivium.serve.problems import ApiError
+from trivium.serve.process import Gone, check_caller, given_key, until_gone
+
+log = logging.getLogger("trivium.rollout")
+ASIDE = ("/tokenize", "/detokenize", "/v1/messages/count_tokens")
+"""Routes that go to the unit's arm, too, and are not measured."""
+MODELS = "/v1/models"
+MOST = 32_000_000
+"""Bytes of a request."""
+SLOW = 30.0
+"""Seconds that a body may take to arrive."""
+MIRRORED = 64
+"""Copies under way at once in a shadow stage; more are not made, and counted."""
+REQUEST = b"x-trivium-request"
+"""Header of a reply: what feedback calls it."""
+Message = dict[str, Any]
+Send = Callable[[Message], Any]
+Receive = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a request goes, and what the log calls it."""
+
+    id: str
+    unit: str | None
+    """None: it is not counted."""
+    arm: str
+    share: float
+    shadow: bool
+
+
+@dataclass
+class Router:
+    """One rollout's traffic. `names`: what it may be called by where only this machine reaches it; `keys`: of clients."""
+
+    ledger: Ledger
+    arms: dict[str, Upstream]
+    admin: Admin
+    keys: Keys | None = None
+    names: frozenset[str] | None = None
+    draining: bool = False
+    counts: dict[str, int] = field(
+        default_factory=lambda: {"requests": 0, "unnamed": 0, "retried": 0, "unmirrored": 0}
+    )
+    """`unnamed` requests do not say whose they are; `retried` ones were answered by stable in the candidate's place."""
+    _active: int = 0
+    _mirrors: set[asyncio.Task[None]] = field(default_factory=set)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def active(self) -> int:
+        return self._active + len(self._mirrors)
+
+    def stop_soon(self) -> None:
+        for task in self._mirrors:
+            task.cancel()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path, headers = scope["path"], scope["headers"]
+        try:
+            named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+            check_caller(named.get("host", ""), named.get("origin"), self.names)
+            if path in ("/health", "/ready"):
+                await self._ready(path, send)
+            elif path in replies.REPLIES or path in ASIDE or path == MODELS or path.startswith(MODELS + "/"):
+                self._check_key(named)
+                await self._proxied(scope, named, receive, send)
+            else:
+                body = await _body(receive, 1_000_000)
+                await send_json(send, *await self.admin.answer(scope["method"], path, named, body, self))
+        except ApiError as error:
+            shape = error.anthropic() if path.startswith(replies.MESSAGES) else error.openai()
+            await send_json(send, error.status, shape, error.headers)
+        except Gone:
+            pass
+        except Exception:
+            log.exception("%s failed", path)
+            await send_json(send, 500, ApiError(500, "something went wrong here", code="internal").openai())
+
+    def _check_key(self, headers: dict[str, str]) -> None:
+        if self.keys is None:
+            return
+        key = given_key(headers.get("authorization", ""), headers.get("x-api-key", ""))
+        if self.keys.owner(key) is None:
+            raise ApiError(401, "this server needs a valid API key", code="invalid_api_key")
+
+    async def _ready(self, path: str, send: Send) -> None:
+        well = path == "/health" or not self.draining
+        await send_json(send, 200 if well else 503, {"status": "ok" if well else "draining"})
+
+    async def _proxied(self, scope: Message, named: dict[str, str], receive: Receive, send: Send) -> None:
+        if self.draining:
+            raise ApiError(503, "this router is about to end", code="draining", retry_after=1)
+        self._active += 1
+        try:
+            body = await _body(receive, MOST)
+            question = asked(scope["path"], named, body, self.ledger.plan)
+            await until_gone(receive, self._answer(question, scope, send))
+        finally:
+            self._active -= 1
+
+    def _place(self, question: Asked) -> _Place:
+        """The arm of a request: a pure function of the plan, the unit, and the share that holds now."""
+        plan, share, name = self.ledger.plan, self.ledger.share, secrets.token_hex(12)
+        unit = name if plan.unit == "request" else question.unit
+        counts = question.route in replies.REPLIES
+        self.counts["requests"] += counts
+        if unit is None or question.route.startswith(MODELS):
+            self.counts["unnamed"] += counts
+            return _Place(name, None, STABLE, share, False)
+        if unit in plan.excluded:
+            return _Place(name, None, STABLE, share, False)
+        salt = plan.salt or plan.name
+        arm = arm_of(salt, unit, {CANDIDATE: share})
+        known = name if plan.unit == "request" else pseudonym(salt, unit)
+        return _Place(name, known if counts else None, arm, share, self.ledger.shadows)
+
+    async def _answer(self, question: Asked, scope: Message, send: Send) -> None:
+        place = self._place(question)
+        path = scope["raw_path"].decode("latin-1") + ("?" + scope["query_string"].decode("latin-1")).rstrip(
+            "?"
+        )
+        if place.unit is not None:
+            self.ledger.begin(place.id)
+        failed, opened, left, noted = None, None, True, ""
+        try:
+            opened, failed = await self._open(place.arm, scope["method"], path, scope["headers"], question)
+            noted = await _passed_on(opened, place.id, send)
+            left = False
+        except Failed as error:
+            left, failed = False, failed or error
+            raise ApiError(error.status, error.why, code="no_reply", retry_after=1) from None
+        finally:
+            if opened is not None:
+                opened.close()
+            if place.unit is not None:
+                seen = _seen(question, None if failed else opened, failed.why if failed else noted, left)
+                self._note(place, seen, question, scope, path)
+
+    def _note(self, place: _Place, seen: Seen, question: Asked, scope: Message, path: str) -> None:
+        event: dict[str, Any] = {
+            "event": "request",
+            "id": place.id,
+            "unit": place.unit,
+            "arm": place.arm,
+            "share": place.share,
+        }
+        if seen.left:
+            event["left"] = True
+        self.ledger.ended(event, seen)
+        if not place.shadow or seen.left:
+            return
+        if len(self._mirrors) >= MIRRORED:
+            self.counts["unmirrored"] += 1
+            return
+        # Only now: the copy takes nothing from the one who waited for the reply.
+        copy = self._mirror(place, seen, question, scope["method"], path, scope["headers"])
+        task = asyncio.create_task(copy)
+        self._mirrors.add(task)
+        task.add_done_callback(self._mirrors.discard)
+
+    async def _open(
+        self, arm: str, method: str, path: str, headers: Headers, question: Asked
+    ) -> tuple[Opened, Failed | None]:
+        """A reply's beginning, and why the candidate gave none, where stable answers in its place. Failed: nobody does."""
+        if arm == STABLE:
+            return await self.arms[STABLE].ask(method, path, headers, question), None
+        try:
+            return await self.arms[arm].ask(method, path, headers, question, strict=True), None
+        except Failed as failed:
+            self.counts["retried"] += 1
+            try:
+                return await self.arms[STABLE].ask(method, path, headers, question), failed
+            except Failed as error:
+                error.why = f"{error.why}; before that, of the candidate: {failed.why}"
+                raise
+
+    async def _mirror(
+        self, place: _Place, stable: Seen, question: Asked, method: str, path: str, headers: Headers
+    ) -> None:
+        """The same request to the candidate; its answer is measured and thrown away."""
+        opened, why = None, ""
+        try:
+            opened = await self.arms[CANDIDATE].ask(method, path, headers, question)
+            async for _ in opened.rest():
+                pass
+        except Failed as failed:
+            why = failed.why
+        finally:
+            if opened is not None:
+                opened.close()
+        event = {"event": "mirrored", "id": place.id, "unit": place.unit}
+        self.ledger.ended(event, stable, _seen(question, opened, why, False))
+
+
+async def _passed_on(opened: Opened, request: str, send: Send) -> str:
+    """Sends a reply as it comes. Returns why it broke off, or nothing; the client's connection then breaks off, too."""
+    headers = [*opened.headers, (REQUEST, request.encode())]
+    await send({"type": "http.response.start", "status": opened.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"".join(opened.head), "more_body": not opened.ended})
+    if opened.ended:
+        return ""
+    try:
+        async for data in opened.rest():
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+    except Failed as failed:
+        return failed.why
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return ""
+
+
+def _seen(question: Asked, opened: Opened | None, why: str, left: bool) -> Seen:
+    if opened is None:
+        return Seen(question.route, question.streamed, 0, failed=why, left=left and not why)
+    words = question.words[-replies.JUDGED :]
+    return Seen(
+        question.route, opened.streamed, opened.status, opened.content_type, tuple(opened.chunks), opened.took, why, left,
+        opened.readable, words,
+    )  # fmt: skip
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    """A body of at most `most` bytes that comes in time. ApiError 413, 408; Gone."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(SLOW):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                data += message.get("body", b"")
+                if len(data) > most:
+                    raise ApiError(413, f"the body has more than {most:,} bytes", code="body_too_large")
+                if not message.get("more_body", False):
+                    return bytes(data)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {SLOW:g} s", code="slow_body") from None
+
+
+async def send_json(send: Send, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+    body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    head += [(name.lower().encode(), text.encode()) for name, text in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,117 @@
+"""`trivium rollout serve`: ledger, arms and router behind uvicorn, until what is under way has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from trivium.errors import DataError, RecipeError
+from trivium.rollout.admin import Admin
+from trivium.rollout.assign import STABLE
+from trivium.rollout.ledger import Ledger
+from trivium.rollout.log import CANDIDATE, FEEDBACK
+from trivium.rollout.plan import RolloutPlan
+from trivium.rollout.router import Router
+from trivium.rollout.upstream import Upstream
+from trivium.serve.keys import Keys
+from trivium.serve.process import configured, loopback, own_names, shown, until_drained
+
+MEASURED = (
+    "error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "log_latency", "log_first_token", *FEEDBACK,
+)  # fmt: skip
+"""Metrics that the router finds in replies, or that users send."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a router is run. `keys`: files of digests, as `trivium serve` has them."""
+
+    host: str = "127.0.0.1"
+    port: int = 8100
+    keys: Path | None = None
+    admin_keys: Path | None = None
+    drain: float = 30.0
+    """Seconds for replies under way after SIGTERM."""
+
+
+def serve(plan: RolloutPlan, log: Path, candidate: dict[str, Any], force: bool, options: Options) -> None:
+    """Serves until SIGTERM or SIGINT. `candidate`: what the log knows it by; `force`: without passed gates.
+
+    RecipeError for a plan without arms or with a metric that nobody measures; DataError for an address that others reach while an
+    arm's key would answer everybody; ArtifactError for another rollout's log.
+    """
+    check(plan, options)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # A reply that breaks off at the arm breaks off here, on purpose; the log says so already.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing" not in record.getMessage()
+    )
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        asyncio.run(_serve(Ledger(log, plan, pool), candidate, force, options))
+
+
+async def _serve(ledger: Ledger, candidate: dict[str, Any], force: bool, options: Options) -> None:
+    async with client() as session:
+        router = build(ledger, session, options)
+        ledger.open(candidate, force)
+        ledger.start()
+        url = shown(options.host, options.port)
+        state = ledger.state
+        print(
+            f"{ledger.plan.name} on {url}: {state.status}, stage {state.stage + 1}, {ledger.share:.0%} of the units",
+            flush=True,
+        )
+        try:
+            await until_drained(
+                configured(router, options.host, options.port, lifespan="off"), router, options.drain
+            )
+        finally:
+            await ledger.stop()
+
+
+def client() -> aiohttp.ClientSession:
+    """What asks the arms: as many connections as there are requests, bytes as they are, no cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+    )
+
+
+def build(ledger: Ledger, session: aiohttp.ClientSession, options: Options) -> Router:
+    arms = ledger.plan.arms
+    assert arms is not None
+    near = loopback(options.host)
+    upstreams = {
+        STABLE: Upstream(STABLE, arms.stable, session),
+        CANDIDATE: Upstream(CANDIDATE, arms.candidate, session),
+    }
+    admin = Admin(ledger, None if options.admin_keys is None else Keys(options.admin_keys), near)
+    keys = None if options.keys is None else Keys(options.keys)
+    return Router(ledger, upstreams, admin, keys, own_names(options.host) if near else None)
+
+
+def check(plan: RolloutPlan, options: Options) -> None:
+    """Whether the plan can be served at all; errors as of `serve`."""
+    if plan.arms is None:
+        fix = "add `arms: {stable: {url: ...}, candidate: {url: ...}}`"
+        raise RecipeError("the plan does not say who answers", where="arms", fix=fix)
+    unknown = {name: g.metric for name, g in plan.guardrails.items() if g.metric not in MEASURED}
+    if unknown:
+        what = ", ".join(f"{name} watches {metric}" for name, metric in unknown.items())
+        fix = f"the router measures {', '.join(MEASURED)}; without numbers the plan would never promote"
+        raise RecipeError(f"nobody measures this here: {what}", where="guardrails", fix=fix)
+    if (
+        not loopback(options.host)
+        and options.keys is None
+        and (plan.arms.stable.key or plan.arms.candidate.key)
+    ):
+        raise DataError(
+            f"{options.host} can be reached by others, who would be answered with the arms' own key",
+            fix="add --keys FILE (`trivium serve --new-key NAME --keys FILE` makes one), or serve on 127.0.0.1",
+        )

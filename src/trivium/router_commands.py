@@ -1,0 +1,167 @@
+"""`trivium rollout serve`, and what a person does with a rollout under way. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trivium import commands, rollout_commands
+from trivium.errors import DataError, RecipeError, TriviumError
+from trivium.rollout_commands import Plan
+
+app = rollout_commands.app
+
+Reason = Annotated[str, typer.Option(help="Why; it stands in the log.", show_default=False)]
+Who = Annotated[
+    str | None, typer.Option(help="Who does it; your login name if not given. A key says it better.")
+]
+Url = Annotated[str, typer.Option(help="Where the router is.")]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="VARIABLE", help="Environment variable that holds an administrator's key."),
+]
+Keys = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Digests of clients' keys: who has none is refused.")
+]
+AdminKeys = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The same of those who may promote, hold and roll back.")
+]
+HERE = "http://127.0.0.1:8100"
+
+
+@app.command()
+def serve(
+    plan: Plan,
+    log: Annotated[Path, typer.Option(metavar="FILE", help="The log: all that is kept. It is gone on with.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
+    keys: Keys = None,
+    admin_keys: AdminKeys = None,
+    drain: Annotated[
+        float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")
+    ] = 30.0,
+    without_gates: Annotated[
+        bool,
+        typer.Option(
+            "--without-gates", help="Take a candidate whose gates nobody has seen; the log keeps that."
+        ),
+    ] = False,
+) -> None:
+    """Put a router in front of two servers: it moves traffic to the candidate, step by step, and back where it does harm.
+
+    Examples:
+
+      trivium rollout serve plan.yaml --log rollout.jsonl
+
+      trivium rollout serve plan.yaml --log rollout.jsonl --host 0.0.0.0 --keys keys.txt --admin-keys admins.txt
+    """
+
+    def start() -> None:
+        from trivium.rollout.plan import load_plan
+
+        try:
+            from trivium.rollout.server import Options, serve
+        except ModuleNotFoundError as error:
+            raise TriviumError(
+                f"the router needs {error.name}", fix="pip install 'trivium[rollout]'"
+            ) from None
+        loaded = load_plan(plan)
+        options = Options(host, port, keys, admin_keys, drain)
+        serve(loaded, log, candidate_of(loaded, plan.parent, without_gates), without_gates, options)
+
+    raise typer.Exit(commands.guarded(start))
+
+
+def candidate_of(plan: Any, folder: Path, without_gates: bool) -> dict[str, Any]:
+    """What the log knows a candidate by. GateError where its gates have not passed, or nobody has seen them, unless allowed."""
+    from trivium.errors import GateError
+    from trivium.pipeline.released import check_release
+
+    if plan.arms is None:
+        return {}
+    arm = plan.arms.candidate
+    known = {"url": arm.url, "model": arm.model}
+    if arm.artifact is not None:
+        try:
+            return known | check_release(folder / arm.artifact)
+        except GateError:
+            if not without_gates:
+                raise
+    elif not without_gates:
+        raise GateError(
+            "nobody has seen the candidate's gates",
+            where="arms.candidate",
+            fix="name its release as `artifact`, or say --without-gates: the log keeps that",
+        )
+    return known
+
+
+def _action(name: str, does: str) -> None:
+    def command(reason: Reason, who: Who = None, url: Url = HERE, key: Key = None) -> None:
+        raise typer.Exit(commands.guarded(lambda: act(name, reason, who, url, key)))
+
+    command.__doc__ = f"{does}\n\nExample:\n\n  trivium rollout {name} --reason 'checked by hand'"
+    app.command(name)(command)
+
+
+_action(
+    "promote",
+    "Move on to the next stage, or to all of the traffic after the last one, without waiting for proof.",
+)
+_action(
+    "hold",
+    "Stay in this stage until somebody promotes, resumes or rolls back; harm still rolls back by itself.",
+)
+_action("rollback", "Take all traffic from the candidate, at once.")
+_action("resume", "Go on with a held stage; its times begin anew.")
+
+
+@app.command()
+def status(url: Url = HERE, key: Key = None) -> None:
+    """Stage, share, evidence and verdicts of a rollout under way, as JSON.
+
+    Example:
+
+      trivium rollout status
+    """
+    raise typer.Exit(
+        commands.guarded(lambda: print(json.dumps(_call(f"{url}/rollout/status", None, key), indent=2)))
+    )
+
+
+def act(name: str, reason: str, who: str | None, url: str, key: str | None) -> None:
+    """Does it once, whatever is sent twice: the stage that was seen goes with it."""
+    before = _call(f"{url}/rollout/status", None, key)
+    body = {"reason": reason, "who": who or getpass.getuser(), "stage": before["stage"]}
+    after = _call(f"{url}/rollout/{name}", body, key)
+    again = " (as it was before)" if after["again"] else ""
+    print(f"{after['status']}, stage {after['stage'] + 1}, {after['share']:.0%} of the units{again}")
+
+
+def _call(url: str, body: dict[str, Any] | None, key: str | None) -> Any:
+    from trivium.generate.connect import headers, opener
+
+    if not url.startswith(("http://", "https://")):
+        raise RecipeError(f"no http or https address: {url}", fix=f"--url {HERE}")
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with opener().open(urllib.request.Request(url, data, headers(key, url)), timeout=30) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise DataError(f"the router answers {error.code}: {_said(error)}", where=url) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"no router answers: {error}", where=url, fix="check --url") from None
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return str(error.reason)
