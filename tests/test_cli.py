@@ -255,7 +255,7 @@ def test_chat_and_report_say_what_is_missing(fake: Fake, capsys: pytest.CaptureF
 
 def test_control_c_ends_cleanly_with_130() -> None:
     code = (
-        "import os, signal, trivium.commands as c, trivium.cli\n"
+        "import os, signal, trivium.cli.commands as c, trivium.cli\n"
         "c.version = lambda: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)\n"
         "trivium.cli.main(['version'])"
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trivium import commands, verify
+from trivium import verify
+from trivium.cli import commands
 from trivium.evaluate import suites
 from trivium.phases import PHASES, ROWS
 from trivium.pipeline.stages import STAGES
@@ -18,7 +19,7 @@ from trivium.recipe.training import TrainingStage
 from trivium.recipe.verifiers import VERIFIERS
 from trivium.synthesize import scoring
 
-SRC = Path(commands.__file__).parent
+SRC = Path(verify.__file__).parent.parent
 PATH = ("phases.py", "train/loop.py", "objectives/dpo.py", "batches/pairs.py")
 """What a newcomer opens, in this order."""
 

@@ -24,6 +24,7 @@ NAMES = [str(path.relative_to(SRC)) for path in FILES]
 WRITERS = {
     "pipeline/launch.py": "the ranks' output goes to a log as it comes",
     "corpus/readers/crawler.py": "appends to WARC files and a log, one whole record per write, so that a kill costs one",
+    "pipeline/housekeeping.py": "renames what goes before it is deleted",
     "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
 }
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.

@@ -49,6 +49,15 @@ def verify(folder: Path, manifest: dict[str, str]) -> None:
             raise ArtifactError(what, where=str(path), fix=fix)
 
 
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder; those that go meanwhile count as nothing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size if file.is_file() else 0
+    return total
+
+
 def canonical_json(value: Any) -> str:
     """JSON with one spelling per value (sorted keys, no spaces, no NaN), for hashing. TypeError if it has none."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

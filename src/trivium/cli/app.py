@@ -9,46 +9,15 @@ from typing import Annotated
 
 import typer
 
-from trivium import commands, evaluate_commands, plan_commands, router_commands, serve_commands
+from trivium.cli import commands, data, router, serve
+from trivium.cli import evaluate as evaluations
+from trivium.cli import plan as plans
+from trivium.cli import store as stores
+from trivium.cli.options import RUNS, STORE, Override, Recipe, RunsFolder, Stages, StoreFolder
 from trivium.cores import wait_asleep
-from trivium.evaluate_commands import OrRecipe
 
-DATA = ("data", "tokenizer")
 SYNTHESIZE = ("synthesize",)
 EVALUATE = ("evaluate",)
-
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
-Stages = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[STAGE]...", help="Names of stages; none means all of this step.", show_default=False
-    ),
-]
-Override = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-o",
-        "--override",
-        metavar="STAGE.FIELD=VALUE",
-        help="Replace one value, such as -o aligned.beta=0.2. Repeat for more.",
-    ),
-]
-StoreFolder = Annotated[
-    Path,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        help="Where artifacts are kept, by what they are made from.",
-        envvar="TRIVIUM_STORE",
-    ),
-]
-RunsFolder = Annotated[
-    Path,
-    typer.Option(
-        "--runs", metavar="DIR", help="Where readable links to them are made.", envvar="TRIVIUM_RUNS"
-    ),
-]
-STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -131,9 +100,9 @@ def plan(
       trivium plan mine.yaml --on 8xH100
     """
     if on is None:
-        plan_commands.here(recipe, override, store, runs)
+        plans.here(recipe, override, store, runs)
     else:
-        plan_commands.elsewhere(recipe, override, store, runs, on, as_json)
+        plans.elsewhere(recipe, override, store, runs, on, as_json)
 
 
 @app.command()
@@ -155,82 +124,11 @@ def train(
     commands.step(recipe, override, store, runs, stages, commands.training())
 
 
-app.add_typer(router_commands.app, name="rollout")
-app.add_typer(evaluate_commands.app, name="evaluate")
-app.command()(serve_commands.serve)
-data_app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(data_app, name="data")
-quality_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-data_app.add_typer(quality_app, name="quality", help="The model that scores the quality of documents.")
-
-
-@data_app.callback()
-def data_options() -> None:
-    """Run the data stages of a recipe, and the tools around data.
-
-    `trivium data RECIPE [STAGE]...` is short for `trivium data run RECIPE [STAGE]...`.
-    """
-
-
-@quality_app.command("train")
-def quality_train(
-    good: Annotated[
-        Path, typer.Argument(metavar="GOOD", help="Good examples: a file or folder.", show_default=False)
-    ],
-    crawl: Annotated[
-        Path,
-        typer.Argument(metavar="CRAWL", help="The crawl at large: a file or folder.", show_default=False),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model is written.")],
-    buckets: Annotated[int, typer.Option(min=1024, help="Weights that n-grams are hashed to.")] = 2**20,
-    documents: Annotated[int, typer.Option(min=100, help="Most documents taken from each side.")] = 200_000,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
-) -> None:
-    """Train the quality model of `quality: {model: FOLDER}`: what good examples have that the crawl has not.
-
-    Files are .jsonl or .parquet with a `text`, .txt or .md. Accuracy and AUC are measured on documents held out.
-
-    Example:
-
-      trivium data quality train good.jsonl crawl/ --out quality
-    """
-    commands.quality_train(good, crawl, out, buckets, documents, seed)
-
-
-@data_app.command("inspect")
-def inspect(
-    artifact: Annotated[
-        Path,
-        typer.Argument(metavar="ARTIFACT", help="A data artifact's folder or link.", show_default=False),
-    ],
-    page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the account as one HTML file, too.")
-    ] = None,
-) -> None:
-    """Show where every document went: in and out of each step, what was dropped and why, duplicates, dead letters.
-
-    Example:
-
-      trivium data inspect runs/quickstart/corpus --html corpus.html
-    """
-    commands.inspect(artifact, page)
-
-
-@data_app.command("run")
-def data(
-    recipe: Recipe,
-    stages: Stages = None,
-    override: Override = None,
-    store: StoreFolder = STORE,
-    runs: RunsFolder = RUNS,
-) -> None:
-    """Run the data stages of a recipe (data, tokenizer), and what they need.
-
-    Example:
-
-      trivium data mine.yaml corpus && trivium data inspect runs/mine/corpus
-    """
-    commands.step(recipe, override, store, runs, stages, DATA)
+app.add_typer(router.app, name="rollout")
+app.add_typer(evaluations.app, name="evaluate")
+app.command()(serve.serve)
+app.add_typer(stores.app, name="store")
+app.add_typer(data.app, name="data")
 
 
 @app.command()
@@ -252,7 +150,7 @@ def synthesize(
     commands.step(recipe, override, store, runs, stages, SYNTHESIZE)
 
 
-@evaluate_commands.app.command("run")
+@evaluations.app.command("run")
 def evaluate(
     recipe: Recipe,
     stages: Stages = None,

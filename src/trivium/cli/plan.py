@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trivium import commands
+from trivium.cli import commands
 from trivium.errors import DataError
 
 if TYPE_CHECKING:
@@ -218,17 +218,16 @@ def _round(value: float) -> str:
 
 def _memories(found: Project) -> list[Table]:
     """GiB on a device by cause, one row a training stage."""
-    trained = [phase for phase in found.phases if phase.found]
+    trained = [(phase.stage, phase.found.winner.memory.parts()) for phase in found.phases if phase.found]
     if not trained:
         return []
-    causes = list(dict.fromkeys(cause for phase in trained for cause in phase.found.winner.memory.parts()))
+    causes = list(dict.fromkeys(cause for _, parts in trained for cause in parts))
     table = Table(title="GiB on each device, by cause", title_justify="left")
     table.add_column("stage")
     for cause in causes:
         table.add_column(cause, justify="right")
-    for phase in trained:
-        parts = phase.found.winner.memory.parts()
-        table.add_row(Text(phase.stage), *(_small(parts[c] / GIB) if c in parts else "" for c in causes))
+    for stage, parts in trained:
+        table.add_row(Text(stage), *(_small(parts[c] / GIB) if c in parts else "" for c in causes))
     return [table]
 
 

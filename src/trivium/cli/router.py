@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from trivium import commands, rollout_commands
+from trivium.cli import commands, rollout
+from trivium.cli.rollout import Plan
 from trivium.errors import DataError, RecipeError, TriviumError
-from trivium.rollout_commands import Plan
 
-app = rollout_commands.app
+app = rollout.app
 
 Reason = Annotated[str, typer.Option(help="Why; it stands in the log.", show_default=False)]
 Who = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trivium import commands
+from trivium.cli import commands
 from trivium.errors import RecipeError, TriviumError
 
 Checkpoint = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trivium import commands
+from trivium.cli import commands
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Canaries and their verdicts.")
 

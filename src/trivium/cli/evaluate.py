@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
 
-from trivium import commands
+from trivium.cli import commands
+from trivium.cli.options import OrRecipe
 
 if TYPE_CHECKING:
     from trivium.evaluate.compare import Change, Comparison
-
-
-class OrRecipe(TyperGroup):
-    """A group whose first word may also be a recipe: `trivium data RECIPE` runs `trivium data run RECIPE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(cls=OrRecipe, no_args_is_help=True, rich_markup_mode="rich")

@@ -1,0 +1,51 @@
+"""Arguments and options that several commands have, and a group of commands whose first word may be a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
+Stages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STAGE]...", help="Names of stages; none means all of this step.", show_default=False
+    ),
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="STAGE.FIELD=VALUE",
+        help="Replace one value, such as -o aligned.beta=0.2. Repeat for more.",
+    ),
+]
+StoreFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Where artifacts are kept, by what they are made from.",
+        envvar="TRIVIUM_STORE",
+    ),
+]
+RunsFolder = Annotated[
+    Path,
+    typer.Option(
+        "--runs", metavar="DIR", help="Where readable links to them are made.", envvar="TRIVIUM_RUNS"
+    ),
+]
+STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
+
+
+class OrRecipe(TyperGroup):
+    """A group whose first word may also be a recipe: `trivium data RECIPE` runs `trivium data run RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)

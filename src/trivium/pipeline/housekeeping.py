@@ -1,0 +1,206 @@
+"""What a store holds, what of it the runs still stand on, and what may go.
+
+Reachable is what a link in a run's folder points at, and everything that was made from: inputs, their inputs, down to the data.
+Work that a stopped stage left is what it goes on from, so it goes only when asked for. Nothing goes while a stage runs here: what
+it reads is known to that process alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trivium import files
+from trivium.errors import ArtifactError, TriviumError
+from trivium.pipeline.contract import Artifact
+from trivium.pipeline.store import Store, read
+
+PUT = "put"
+"""The lock that is held for a moment only."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of a store."""
+
+    path: Path
+    part: str
+    """artifacts, work, building, last_state or tokens."""
+    bytes: int
+    reachable: bool
+    record: dict[str, Any] | None = None
+    """Of an artifact; None where it cannot be read."""
+    links: tuple[str, ...] = ()
+    """RUN/STAGE, of an artifact that a run's folder points at itself."""
+
+    def as_dict(self) -> dict[str, Any]:
+        known = {key: (self.record or {}).get(key) for key in ("kind", "stage", "recipe", "created")}
+        return {
+            "part": self.part,
+            "name": self.path.name,
+            **(known if self.part == "artifacts" else {}),
+            "bytes": self.bytes,
+            "reachable": self.reachable,
+            **({"links": list(self.links)} if self.part == "artifacts" else {}),
+        }
+
+
+class Inventory:
+    """A look at a store and the runs' folders that may point into it. Nothing is changed."""
+
+    def __init__(self, store: Store, runs: Iterable[Path]) -> None:
+        self.store, self.runs = store, tuple(runs)
+        if not (store.root / "artifacts").is_dir():
+            raise ArtifactError(
+                f"there is no store at {store.root}",
+                where=str(store.root),
+                fix="name one with --store; a run makes .trivium beside the recipe it is started from",
+            )
+
+    @cached_property
+    def links(self) -> dict[str, list[str]]:
+        """Fingerprint -> RUN/STAGE of the links that lead to it."""
+        found: dict[str, list[str]] = {}
+        root = (self.store.root / "artifacts").resolve()
+        for folder in self.runs:
+            for link in sorted(folder.glob("*/*")):
+                if link.is_symlink() and link.resolve().parent == root:
+                    found.setdefault(link.resolve().name, []).append(f"{link.parent.name}/{link.name}")
+        return found
+
+    @cached_property
+    def records(self) -> dict[str, Artifact | None]:
+        """All artifacts; None for one whose record is damaged."""
+        return {path.name: _readable(path) for path in _folders(self.store.root / "artifacts")}
+
+    @cached_property
+    def reachable(self) -> set[str]:
+        """Fingerprints that a run stands on."""
+        found: set[str] = set()
+        queue = list(self.links)
+        while queue:
+            fingerprint = queue.pop()
+            artifact = self.records.get(fingerprint)
+            if fingerprint not in found:
+                found.add(fingerprint)
+                queue += [] if artifact is None else artifact.inputs.values()
+        return found
+
+    @cached_property
+    def _token_folders(self) -> set[str]:
+        """Names of the token shards that reachable data and reachable tokenizers give together."""
+        from trivium.corpus.shards import place
+        from trivium.text.chat import ChatTokenizer
+
+        kept = [artifact for name in self.reachable if (artifact := self.records.get(name)) is not None]
+        data = [artifact.fingerprint for artifact in kept if artifact.kind in ("data", "synthesize")]
+        tokenizers = {
+            str(artifact.record["files"]["tokenizer.json"]): artifact.path
+            for artifact in kept
+            if "tokenizer.json" in artifact.record["files"]
+        }
+        loaded = [ChatTokenizer.load(path) for path in tokenizers.values()]
+        return {place(Path(), fingerprint, chat).name for fingerprint in data for chat in loaded}
+
+    def entries(self) -> Iterator[Entry]:
+        """Every folder, by part and name."""
+        root = self.store.root
+        for path in _folders(root / "artifacts"):
+            artifact = self.records[path.name]
+            yield Entry(
+                path,
+                "artifacts",
+                files.folder_size(path),
+                path.name in self.reachable,
+                None if artifact is None else artifact.record,
+                tuple(self.links.get(path.name, ())),
+            )
+        for path in _folders(root / "last_state"):
+            yield Entry(path, "last_state", files.folder_size(path), path.name in self.reachable)
+        tokens = _folders(root / "tokens")
+        for path in tokens:
+            yield Entry(path, "tokens", files.folder_size(path), path.name in self._token_folders)
+        for part in ("work", "building"):
+            for path in _folders(root / part):
+                yield Entry(path, part, files.folder_size(path), False)
+
+    def running(self) -> list[str]:
+        """Fingerprints of stages that some process is making now."""
+        found = []
+        for file in sorted((self.store.root / "locks").glob("*.lock")):
+            lock = FileLock(file)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if file.stem != PUT:
+                    found.append(file.stem)
+            else:
+                lock.release()
+        return found
+
+
+def verify(inventory: Inventory) -> Iterator[tuple[Path, str]]:
+    """(folder, what is wrong or "") of every artifact, each file of it read and its SHA-256 compared."""
+    for path in _folders(inventory.store.root / "artifacts"):
+        try:
+            inventory.store.get(path.name)
+        except (ArtifactError, OSError) as error:
+            yield path, error.what if isinstance(error, ArtifactError) else str(error)
+        else:
+            yield path, ""
+
+
+def collectable(inventory: Inventory, *, stopped: bool = False, cache: bool = False) -> list[Entry]:
+    """What no run stands on. With `stopped` also the work of stopped stages, with `cache` also what is made again by itself."""
+
+    running = set(inventory.running())
+
+    def goes(entry: Entry) -> bool:
+        if entry.part in ("work", "building"):
+            return (stopped or entry.part == "building") and entry.path.name not in running
+        return not entry.reachable or (cache and entry.part in ("tokens", "last_state"))
+
+    return [entry for entry in inventory.entries() if goes(entry)]
+
+
+def collect(inventory: Inventory, entries: Iterable[Entry]) -> int:
+    """Deletes `entries` and gives the bytes. TriviumError, and nothing deleted, while a stage runs in this store.
+
+    A folder is renamed before it is emptied, so that a kill leaves no half artifact under its name.
+    """
+    if running := inventory.running():
+        raise TriviumError(
+            f"a stage is running in this store ({running[0][:12]}): what it needs is not known here",
+            where=str(inventory.store.root),
+            fix="run this again when it has ended",
+        )
+    freed = 0
+    for entry in entries:
+        away = entry.path.with_name(f"{files.TEMPORARY}gone-{entry.path.name}-{os.getpid()}")
+        entry.path.rename(away)
+        shutil.rmtree(away)
+        freed += entry.bytes
+    for part in ("artifacts", "tokens", "last_state", "work", "building"):
+        for leftover in (inventory.store.root / part).glob(f"{files.TEMPORARY}gone-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return freed
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(
+        path for path in parent.glob("*") if path.is_dir() and not path.name.startswith(files.TEMPORARY)
+    )
+
+
+def _readable(path: Path) -> Artifact | None:
+    try:
+        return read(path)
+    except (ArtifactError, OSError):
+        return None
