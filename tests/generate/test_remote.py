@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from trivium.errors import DataError
 from trivium.generate.remote import Answer, Endpoint, Remote
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
+from trivium.generate.streaming import Streaming
 
 
 @pytest.fixture
@@ -165,3 +167,36 @@ def test_completions_of_ids_equal_those_of_the_local_engine(server, model, chat)
     for mine, other in zip(ours, theirs, strict=True):
         assert other.logp == pytest.approx(mine.logp, abs=1e-4) and other.finished == mine.finished
     assert len({one["seed"] for one in server.seen}) == 3
+
+
+def test_a_connection_serves_many_requests_and_is_closed_with_its_client(server, recwarn):
+    ports = []
+    server.plan = [
+        lambda handler, body: (ports.append(handler.client_address[1]), send(handler, 200, chat_of("x")))
+    ]
+    remote, _ = client(server)
+    for _ in range(3):
+        remote.chat(ASK, SamplingParams())
+    assert len(ports) == 3 and len(set(ports)) == 1
+    remote.endpoint = None  # nobody closes it by hand
+    del remote
+    gc.collect()
+    assert not recwarn.list
+
+
+def test_a_reply_that_breaks_off_while_it_is_read_is_told(server):
+    chunk = b'data: {"choices": [{"delta": {"content": "he"}}]}\n'
+    server.plan = [raw(chunk, length=900)]
+    pieces = Streaming(server.url, "tiny").chat(ASK, {})
+    assert next(pieces) == "he"
+    with pytest.raises(DataError, match="cannot be reached"):
+        next(pieces)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "file:///etc", "http://", "http://[", "http://host:port/v1", "localhost:8000"]
+)
+def test_an_address_is_checked_before_anything_is_sent(url):
+    for make in (lambda: Remote(Endpoint(url, "x")), lambda: Streaming(url, "x")):
+        with pytest.raises(DataError, match="no http or https address"):
+            make()

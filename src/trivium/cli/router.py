@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ import typer
 
 from trivium.cli import commands, rollout
 from trivium.cli.rollout import Plan
-from trivium.errors import DataError, RecipeError, TriviumError
+from trivium.errors import DataError, TriviumError
 
 app = rollout.app
 
@@ -145,23 +143,15 @@ def act(name: str, reason: str, who: str | None, url: str, key: str | None) -> N
 
 
 def _call(url: str, body: dict[str, Any] | None, key: str | None) -> Any:
-    from trivium.generate.connect import headers, opener
+    import httpx
 
-    if not url.startswith(("http://", "https://")):
-        raise RecipeError(f"no http or https address: {url}", fix=f"--url {HERE}")
-    data = None if body is None else json.dumps(body).encode()
+    from trivium.generate.connect import checked, headers, reason
+
+    method = "GET" if body is None else "POST"
     try:
-        with opener().open(urllib.request.Request(url, data, headers(key, url)), timeout=30) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise DataError(f"the router answers {error.code}: {_said(error)}", where=url) from None
-    except (OSError, ValueError) as error:
+        answer = httpx.request(method, checked(url), json=body, headers=headers(key, url), timeout=30)
+        if answer.is_success:
+            return answer.json()
+    except (httpx.RequestError, ValueError) as error:
         raise DataError(f"no router answers: {error}", where=url, fix="check --url") from None
-
-
-def _said(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return str(error.reason)
+    raise DataError(f"the router answers {answer.status_code}: {reason(answer.content)}", where=url)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-import urllib.request
-from typing import Any
+
+import httpx
 
 from trivium.errors import DataError
 
 
-def opener() -> urllib.request.OpenerDirector:
-    """Opens addresses, and follows no redirect."""
-    return urllib.request.build_opener(_NoRedirect)
+def checked(url: str) -> str:
+    """An address of a server; DataError where it is none."""
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    if parts.scheme not in ("http", "https") or not parts.host.strip("%5B"):
+        raise DataError(f"no http or https address: {url}", fix="write it as http://host:port/v1")
+    return url
 
 
 def headers(key: str | None, url: str) -> dict[str, str]:
@@ -28,8 +35,9 @@ def headers(key: str | None, url: str) -> dict[str, str]:
     return lines
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
+def reason(body: bytes) -> str:
+    """What a server says of a request that it refuses: OpenAI's `error.message`, else how the body begins."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return body[:200].decode(errors="replace")

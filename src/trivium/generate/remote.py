@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import email.utils
-import http.client
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import Any, NamedTuple
+
+import httpx
 
 from trivium import seeds
 from trivium.errors import DataError
-from trivium.generate.connect import headers, opener
+from trivium.generate.connect import checked, headers
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import Completion
 
@@ -98,13 +97,14 @@ class Remote:
     def __init__(
         self, endpoint: Endpoint, meter: Meter | None = None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        if not endpoint.url.startswith(("http://", "https://")):
-            raise DataError(
-                f"no http or https address: {endpoint.url}", fix="write `url: http://host:port/v1`"
-            )
+        checked(endpoint.url)
         self.endpoint, self.sleep = endpoint, sleep
         self.meter = meter or Meter(endpoint.price_in, endpoint.price_out, endpoint.budget)
-        self._opener = opener()
+        # connections are kept between requests; redirects, which would carry the key to another host, are not followed
+        self._client = httpx.Client(
+            timeout=endpoint.timeout, limits=httpx.Limits(max_keepalive_connections=None)
+        )
+        weakref.finalize(self, self._client.close)
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -203,44 +203,42 @@ class Remote:
 
     def _post(self, address: str, data: bytes) -> Any:
         endpoint = self.endpoint
-        request = urllib.request.Request(address, data, headers(endpoint.key, endpoint.url))
         deadline = time.monotonic() + endpoint.timeout
+        sent = headers(endpoint.key, endpoint.url)
         try:
-            with self._opener.open(request, timeout=endpoint.timeout) as response:
-                return json.loads(_read(response, deadline))
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(500).decode(errors="replace").strip()
-            if error.code in AGAIN:
-                raise _Again(f"status {error.code}: {said}", _retry_after(error.headers)) from None
-            raise DataError(
-                f"the server refuses: status {error.code}: {said}",
-                where=f"{endpoint.url}, model {endpoint.model}",
-                fix="check the teacher's `url`, `model` and `key`",
-            ) from None
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts among them
+            with self._client.stream("POST", address, content=data, headers=sent) as response:
+                body = _read(response, deadline)
+        except httpx.RequestError as error:  # timeouts and answers cut short among them
             raise _Again(f"{type(error).__name__}: {error}") from None
-        except ValueError as error:
-            raise _Again(f"an answer that is no JSON: {error}") from None
+        except httpx.InvalidURL as error:
+            raise DataError(f"no address: {error}", where=address) from None
+        if response.is_success:
+            try:
+                return json.loads(body)
+            except ValueError as error:
+                raise _Again(f"an answer that is no JSON: {error}") from None
+        reason = f"status {response.status_code}: {body[:500].decode(errors='replace').strip()}"
+        if response.status_code in AGAIN:
+            raise _Again(reason, _retry_after(response.headers.get("Retry-After")))
+        raise DataError(
+            f"the server refuses: {reason}",
+            where=f"{endpoint.url}, model {endpoint.model}",
+            fix="check the teacher's `url`, `model` and `key`",
+        )
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """The whole body; TimeoutError where a server drips it past the deadline."""
-    pieces, size = [], 0
-    while piece := response.read1(1 << 16):
-        pieces.append(piece)
-        size += len(piece)
-        if size > LARGEST or time.monotonic() > deadline:
-            raise TimeoutError("the answer is too long or too slow")
-    expected = response.headers.get("Content-Length")
-    if expected is not None and size < int(expected):
-        raise http.client.IncompleteRead(b"".join(pieces), int(expected) - size)
-    return b"".join(pieces)
+def _read(response: httpx.Response, deadline: float) -> bytes:
+    """The whole body. ReadTimeout where a server drips it past the deadline: httpx's own is for each piece."""
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > LARGEST or time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the answer is too long or too slow")
+    return bytes(body)
 
 
-def _retry_after(headers: Message) -> float | None:
+def _retry_after(value: str | None) -> float | None:
     """Seconds from a Retry-After header (a number or a date), at most ten minutes; None without one."""
-    value = headers.get("Retry-After")
     if value is None:
         return None
     try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
+
 from trivium.errors import DataError
-from trivium.generate.connect import headers, opener
+from trivium.generate.connect import checked, headers, reason
 
 TIMEOUT = 600.0
 """Seconds without a word of the server."""
@@ -23,16 +24,16 @@ class Streaming:
     """
 
     def __init__(self, url: str, model: str | None = None, key: str | None = None) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise DataError(f"no http or https address: {url}", fix="--url http://127.0.0.1:8000")
+        checked(url)
         self.url = url.rstrip("/") if url.rstrip("/").endswith("/v1") else url.rstrip("/") + "/v1"
-        self.headers, self._opener = headers(key, self.url), opener()
+        self._client = httpx.Client(headers=headers(key, self.url), timeout=TIMEOUT)
+        weakref.finalize(self, self._client.close)
         self.model = model or self._first()
 
     def _first(self) -> str:
         with self._open("models", None) as response:
             try:
-                return str(json.load(response)["data"][0]["id"])
+                return str(json.loads(response.read())["data"][0]["id"])
             except (ValueError, LookupError, TypeError):
                 raise DataError(
                     "the server lists no models", where=self.url, fix="name one: --model NAME"
@@ -42,12 +43,12 @@ class Streaming:
         """The assistant's reply, piece by piece. Left early, the connection is closed, which stops the server."""
         body = {"model": self.model, "messages": list(messages), "stream": True, **settings}
         with self._open("chat/completions", body) as response:
-            for line in response:
-                if not line.startswith(b"data:") or not (data := line[5:].strip()) or data == b"[DONE]":
+            for line in response.iter_lines():
+                if not line.startswith("data:") or not (data := line[5:].strip()) or data == "[DONE]":
                     continue
                 yield from self._piece(data)
 
-    def _piece(self, data: bytes) -> Iterator[str]:
+    def _piece(self, data: str) -> Iterator[str]:
         try:
             event = json.loads(data)
             if "error" in event:
@@ -56,23 +57,20 @@ class Streaming:
                 if text := choice["delta"].get("content"):
                     yield str(text)
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise DataError(f"the server sends what is no chunk: {data[:80]!r}", where=self.url) from None
+            raise DataError(f"the server sends what is no chunk: {data[:80]}", where=self.url) from None
 
-    def _open(self, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", data, self.headers)
+    @contextmanager
+    def _open(self, path: str, body: Mapping[str, Any] | None) -> Iterator[httpx.Response]:
+        method = "GET" if body is None else "POST"
         try:
-            response: http.client.HTTPResponse = self._opener.open(request, timeout=TIMEOUT)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(2000).decode(errors="replace")
-            try:
-                said = json.loads(said)["error"]["message"]
-            except (ValueError, LookupError, TypeError):
-                said = said[:200]
-            raise DataError(f"the server refuses ({error.code}): {said}", where=self.url) from None
-        except (OSError, http.client.HTTPException) as error:
+            with self._client.stream(method, f"{self.url}/{path}", json=body) as response:
+                if not response.is_success:
+                    raise DataError(
+                        f"the server refuses ({response.status_code}): {reason(response.read())}",
+                        where=self.url,
+                    )
+                yield response
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise DataError(
                 f"the server cannot be reached: {error}", where=self.url, fix="is it running?"
             ) from None
-        return response
