@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium.cli import commands, data, router, serve
+from trivium.cli import commands, data, router, serve, trace
 from trivium.cli import evaluate as evaluations
 from trivium.cli import plan as plans
 from trivium.cli import store as stores
@@ -127,6 +127,7 @@ def train(
 app.add_typer(router.app, name="rollout")
 app.add_typer(evaluations.app, name="evaluate")
 app.command()(serve.serve)
+app.command()(trace.trace)
 app.add_typer(stores.app, name="store")
 app.add_typer(data.app, name="data")
 

@@ -77,6 +77,7 @@ def du(store: StoreFolder = STORE, runs: RunsFolders = None, as_json: AsJson = F
 PARTS = {
     "artifacts": "artifacts",
     "tokens": "token shards (made again by themselves)",
+    "index": "indexes of traces (made again by themselves)",
     "last_state": "optimizer states, to train on from",
     "work": "work of stopped stages",
     "building": "left by kills",

@@ -40,7 +40,7 @@ GROUP = 2_000_000
 """Characters encoded at once: what is in memory, and enough for a tokenizer that works on all cores by itself."""
 SMALL = 20_000_000
 """Bytes of Parquet that one process has encoded before others have started."""
-_FIX = "delete the folder: it is made again from the documents"
+FIX = "delete the folder: it is made again from the documents"
 _verified: set[tuple[Path, int, int]] = set()
 """(file, size, mtime) whose checksum this process has seen."""
 
@@ -67,7 +67,7 @@ def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
         parts.mkdir(exist_ok=True)
         chat.save(parts, context=0)
         found = {
-            number: list(paths) for number, paths in groupby(sorted(records.files(split)), key=_source_of)
+            number: list(paths) for number, paths in groupby(sorted(records.files(split)), key=source_of)
         }
         tasks = [
             json.dumps({"file": str(path.absolute()), "name": f"{number:02d}-{place:05d}"})
@@ -90,7 +90,7 @@ def _quiet(event: object) -> None:
     """Encoding takes seconds where reading took minutes."""
 
 
-def _source_of(path: Path) -> int:
+def source_of(path: Path) -> int:
     """Documents artifacts name their files SOURCE-KIND-NUMBER.parquet."""
     head = path.name.split("-")[0]
     return int(head) if head.isdigit() else 0
@@ -181,7 +181,7 @@ class Shard:
     def __init__(self, folder: Path, source: int) -> None:
         meta = _json(folder / f"{source:02d}.json")
         for name, said in meta["files"].items():
-            _verify(folder / name, said)
+            verify(folder / name, said, "token shard", FIX)
         self.source = source
         self.characters: int = meta["characters"]
         self.utf8_bytes: int = meta["bytes"]
@@ -211,23 +211,25 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"token shards are damaged: {error}", where=str(path), fix=_FIX) from None
+        raise ArtifactError(f"token shards are damaged: {error}", where=str(path), fix=FIX) from None
     return said
 
 
-def _verify(path: Path, said: dict[str, Any]) -> None:
+def verify(path: Path, said: dict[str, Any], what: str, fix: str) -> None:
+    """Holds a file against the `size` and `sha256` it was written with; the checksum once in a process while it stays as it is.
+
+    ArtifactError names it where it is missing, cut short or changed.
+    """
     if not path.is_file():
-        raise ArtifactError("a file of the token shards is missing", where=str(path), fix=_FIX)
+        raise ArtifactError(f"a {what} is missing", where=str(path), fix=fix)
     state = path.stat()
     if state.st_size != said["size"]:
-        what = f"a token shard has {state.st_size} bytes, it was written with {said['size']}"
-        raise ArtifactError(what, where=str(path), fix=_FIX)
+        told = f"a {what} has {state.st_size} bytes, it was written with {said['size']}"
+        raise ArtifactError(told, where=str(path), fix=fix)
     known = (path.resolve(), state.st_size, state.st_mtime_ns)
     if known not in _verified:
         if files.sha256(path) != said["sha256"]:
-            raise ArtifactError(
-                "a token shard is damaged: its SHA-256 has changed", where=str(path), fix=_FIX
-            )
+            raise ArtifactError(f"a {what} is damaged: its SHA-256 has changed", where=str(path), fix=fix)
         _verified.add(known)
 
 
@@ -245,7 +247,7 @@ def sample(data: Path, characters: int) -> Iterator[str]:
     sources = _json(data / "account.json")["sources"]
     mixes = _json(data / "account.json").get("mix") is not None
     share = [one["planned_share" if mixes else "realised_share"] for one in sources]
-    by_source = groupby(sorted(records.files(data / "train")), key=_source_of)
+    by_source = groupby(sorted(records.files(data / "train")), key=source_of)
     empty = True
     for number, paths in by_source:
         left = characters * (share[number] if number < len(share) else 1.0)

@@ -24,6 +24,8 @@ from trivium.pipeline.store import Store, read
 
 PUT = "put"
 """The lock that is held for a moment only."""
+SHARDS = ("tokens", "index")
+"""Parts whose folders are called by a data artifact and a tokenizer (`trivium.corpus.shards.place`)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Entry:
 
     path: Path
     part: str
-    """artifacts, work, building, last_state or tokens."""
+    """artifacts, work, building, last_state, tokens or index."""
     bytes: int
     reachable: bool
     record: dict[str, Any] | None = None
@@ -124,9 +126,9 @@ class Inventory:
             )
         for path in _folders(root / "last_state"):
             yield Entry(path, "last_state", files.folder_size(path), path.name in self.reachable)
-        tokens = _folders(root / "tokens")
-        for path in tokens:
-            yield Entry(path, "tokens", files.folder_size(path), path.name in self._token_folders)
+        for part in SHARDS:
+            for path in _folders(root / part):
+                yield Entry(path, part, files.folder_size(path), path.name in self._token_folders)
         for part in ("work", "building"):
             for path in _folders(root / part):
                 yield Entry(path, part, files.folder_size(path), False)
@@ -165,7 +167,7 @@ def collectable(inventory: Inventory, *, stopped: bool = False, cache: bool = Fa
     def goes(entry: Entry) -> bool:
         if entry.part in ("work", "building"):
             return (stopped or entry.part == "building") and entry.path.name not in running
-        return not entry.reachable or (cache and entry.part in ("tokens", "last_state"))
+        return not entry.reachable or (cache and entry.part in (*SHARDS, "last_state"))
 
     return [entry for entry in inventory.entries() if goes(entry)]
 
@@ -187,7 +189,7 @@ def collect(inventory: Inventory, entries: Iterable[Entry]) -> int:
         entry.path.rename(away)
         shutil.rmtree(away)
         freed += entry.bytes
-    for part in ("artifacts", "tokens", "last_state", "work", "building"):
+    for part in ("artifacts", *SHARDS, "last_state", "work", "building"):
         for leftover in (inventory.store.root / part).glob(f"{files.TEMPORARY}gone-*"):
             shutil.rmtree(leftover, ignore_errors=True)
     return freed

@@ -5,6 +5,7 @@ ROOT/building/FINGERPRINT/       being filled by a running stage; emptied by the
 ROOT/work/FINGERPRINT/           a stage's scratch: survives a kill and is handed to the next try
 ROOT/last_state/FINGERPRINT/     what a training stage's last step left, to be trained on; safe to delete
 ROOT/tokens/KEY/                 token shards of a data artifact under a tokenizer, shared by stages; safe to delete
+ROOT/index/KEY/                  suffix arrays over such shards, for `trivium trace`; safe to delete
 ROOT/locks/FINGERPRINT.lock      held while a stage runs; freed when the process ends, however it ends
 ROOT/locks/put.lock              held for the moment in which a filled folder moves in
 """

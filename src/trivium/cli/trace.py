@@ -1,0 +1,97 @@
+"""`trivium trace` on the command line. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trivium.cli.options import STORE, StoreFolder
+from trivium.errors import DataError
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model's folder or link, or (the start of) a fingerprint.", show_default=False
+    ),
+]
+Reply = Annotated[
+    str | None, typer.Argument(metavar="[REPLY]", help="The text to trace.", show_default=False)
+]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="Trace the text in a file (- for standard input)."),
+]
+Least = Annotated[int, typer.Option(min=1, help="Tokens of the shortest span that is told.")]
+Documents = Annotated[int, typer.Option(min=1, help="Documents that are named for a span; all are counted.")]
+Page = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page with the reply's spans highlighted."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+def trace(
+    model: Model,
+    reply: Reply = None,
+    file: File = None,
+    least: Least = 8,
+    documents: Documents = 5,
+    page: Page = None,
+    as_json: AsJson = False,
+    store: StoreFolder = STORE,
+) -> None:
+    """Show where a reply stands verbatim in what a model was trained on: documents, licences, the stages that read them.
+
+    The first time an index of the training data is made, which is kept.
+
+    Examples:
+
+      trivium trace runs/quickstart/aligned "Return the sum of a start value plus an iterable of numbers"
+
+      trivium trace runs/quickstart/aligned --file reply.txt --html reply.html
+    """
+    text = _text(reply, file)
+    from trivium.pipeline.store import Store
+    from trivium.pipeline.trained import trained
+    from trivium.report import trace as shown
+    from trivium.trace.corpora import open_corpus
+    from trivium.trace.reply import trace as find
+
+    known, unknown = trained(model, Store(store))
+    corpora = [open_corpus(one, store, _tell) for one in known]
+    report = {"model": model, "unknown": unknown, **find(text, corpora, least=least, documents=documents)}
+    if page is not None:
+        from trivium import files
+
+        files.write_text(page, shown.html(report))
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    shown.show(report)
+    if page is not None:
+        print(f"saved: {page}")
+
+
+def _tell(event: dict[str, Any], /) -> None:
+    if event.get("event") == "message":
+        print(event["message"], file=sys.stderr)
+
+
+def _text(reply: str | None, file: Path | None) -> str:
+    if (reply is None) == (file is None):
+        raise DataError(
+            "there has to be a reply or a file, and one of them", fix='trivium trace MODEL "a reply"'
+        )
+    if reply is not None:
+        return reply
+    assert file is not None
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the reply cannot be read: {error}", where=str(file), fix="give a file of text in UTF-8"
+        ) from None
