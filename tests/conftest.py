@@ -36,8 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Running out of time is told apart from failing: what was not reached is skipped, and -rs lists it."""
     minutes = item.config.getoption("--minutes")
-    if minutes is not None and time.monotonic() - STARTED >= 60 * minutes:
-        pytest.skip(f"not reached within {minutes:g} minutes")
+    slow = item.get_closest_marker("slow")
+    needed = slow.args[0] if slow and slow.args else 0
+    if minutes is not None and time.monotonic() - STARTED >= 60 * (minutes - needed):
+        pytest.skip(
+            f"not reached within {minutes:g} minutes{f', of which it needs {needed}' if needed else ''}"
+        )
 
 
 TEXTS = [

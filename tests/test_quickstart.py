@@ -74,7 +74,7 @@ FIVE = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 def test_the_quickstart_answers_five_questions(tmp_path):
     """Trains the whole recipe (a quarter of an hour on two cores) and asks as a newcomer would, each question in a chat of its
     own and all of them in one, at the temperature of a chat. Another processor trains another model: of five,

@@ -11,6 +11,7 @@ import typer
 
 from trivium.cli import commands, data, router, serve, trace
 from trivium.cli import evaluate as evaluations
+from trivium.cli import explain as explanations
 from trivium.cli import plan as plans
 from trivium.cli import store as stores
 from trivium.cli.options import RUNS, STORE, Override, Recipe, RunsFolder, Stages, StoreFolder
@@ -129,6 +130,7 @@ app.add_typer(evaluations.app, name="evaluate")
 app.command()(serve.serve)
 app.command()(trace.trace)
 app.add_typer(stores.app, name="store")
+app.command()(explanations.explain)
 app.add_typer(data.app, name="data")
 
 

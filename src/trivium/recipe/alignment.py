@@ -27,6 +27,10 @@ class DpoStage(PreferenceStage):
     """Direct preference optimisation against a frozen reference (its `init`), Rafailov et al. 2023."""
 
     kind: Literal["dpo"]
+    when: ClassVar[str] = (
+        "with pairs of a better and a worse reply, after fine-tuning; the first to try. It needs "
+        "no reward model: the pairs are the reward."
+    )
     forwards: ClassVar[int] = 4
     frozen_reference: ClassVar[bool] = True
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -45,6 +49,9 @@ class OrpoStage(PreferenceStage):
     """Odds-ratio preference optimisation, Hong et al. 2024: no reference, and a base checkpoint will do."""
 
     kind: Literal["orpo"]
+    when: ClassVar[str] = (
+        "with pairs and no fine-tuned model, or no memory for a reference: one stage for form and preference."
+    )
     allow_base: bool = True
     beta: Annotated[float, Field(gt=0)] = 0.1
     """Weight of the odds-ratio term beside the likelihood of the chosen reply (lambda in the paper)."""
@@ -54,6 +61,7 @@ class SimpoStage(PreferenceStage):
     """Simple preference optimisation, Meng et al. 2024: no reference; length alone is no reward; a margin to reach."""
 
     kind: Literal["simpo"]
+    when: ClassVar[str] = "as dpo, where a reference is too dear or replies grow longer and longer."
     beta: Annotated[float, Field(gt=0)] = 2.0
     """Scale of the difference in log-probability per token; the paper takes 2 to 10."""
     gamma: Annotated[float, Field(ge=0)] = 1.0
@@ -64,6 +72,7 @@ class KtoStage(PreferenceStage):
     """Kahneman-Tversky optimisation, Ethayarajh et al. 2024: single replies marked good or bad; pairs give one of each."""
 
     kind: Literal["kto"]
+    when: ClassVar[str] = "with single replies marked good or bad, such as thumbs, and no pairs."
     version: ClassVar[int] = 3
     formats: ClassVar[tuple[str, ...]] = ("feedback", "preferences")
     rows: ClassVar[Rows] = "marked"
@@ -80,6 +89,9 @@ class RewardStage(PreferenceStage):
     """A reward model by Bradley-Terry on preference pairs, for ppo, grpo and best-of-n."""
 
     kind: Literal["reward"]
+    when: ClassVar[str] = (
+        "when replies must be scored that no rule can check: for ppo, grpo, or the best of n. "
+    )
     scalar: ClassVar[bool] = True
     margin: Annotated[float, Field(ge=0)] = 0.0
     """How far apart the two replies of a pair should be, at least."""
@@ -160,6 +172,10 @@ class PpoStage(OnlineStage):
     """Proximal policy optimisation against a reward model, Schulman et al. 2017; Ouyang et al. 2022."""
 
     kind: Literal["ppo"]
+    when: ClassVar[str] = (
+        "with a reward for whole replies and compute to spare: the policy writes, a critic says "
+        "how good each token is. Try dpo and grpo first."
+    )
     forwards: ClassVar[int] = 12
     """The critic is trained too, and both score the replies before they learn from them."""
     kl: Annotated[float, Field(ge=0)] = 0.05
@@ -180,6 +196,10 @@ class GrpoStage(OnlineStage):
     """Group-relative policy optimisation, Shao et al. 2024: groups of replies to a prompt instead of a critic."""
 
     kind: Literal["grpo"]
+    when: ClassVar[str] = (
+        "where a reply can be checked (sums, code, formats) or scored: a group of replies to one "
+        "question is its own baseline, and no critic is needed."
+    )
     forwards: ClassVar[int] = 6
     group: Annotated[int, Field(ge=2)] = 8
     """Replies to each prompt; must divide `batch`."""
@@ -201,6 +221,9 @@ class DistillStage(TrainingStage):
     """Learning from a teacher's probabilities, Hinton et al. 2015; with the student's own replies, Agarwal et al. 2024."""
 
     kind: Literal["distill"]
+    when: ClassVar[str] = (
+        "to teach a small model what a larger one knows: more signal a token than its replies alone."
+    )
     formats: ClassVar[tuple[str, ...]] = ("conversations",)
     rows: ClassVar[Rows] = "taught"
     forwards: ClassVar[int] = 4

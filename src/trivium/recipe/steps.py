@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    SerializeAsAny,
+    model_validator,
+)
 
 from trivium.recipe.base import Fraction, Strict, only
 from trivium.recipe.kinds import added
@@ -23,7 +30,15 @@ def _switch(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
 
-Switch = Annotated[Block | None, BeforeValidator(_switch, json_schema_input_type=Block | bool | None)]
+class _OnOff:
+    """What editors are told of a switch: `json_schema_input_type` does not follow a type variable."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(core)
+        return {**found, "anyOf": [*found["anyOf"], {"type": "boolean"}]}
+
+
+Switch = Annotated[Block | None, BeforeValidator(_switch), _OnOff()]
 """A step: its block, true for its defaults, false or null for none."""
 
 

@@ -73,6 +73,8 @@ class TrainingStage(StageBase):
     """Whether what is made gives numbers for replies, and is no language model that can be gone on from."""
     needs_init: ClassVar[bool] = True
     """Whether there has to be a checkpoint to start from."""
+    when: ClassVar[str] = ""
+    """When to take it; what `trivium explain` adds to what it is."""
 
     @classmethod
     def rows_per_item(cls) -> int:
@@ -207,6 +209,10 @@ class PretrainStage(TrainingStage):
     """Next-token prediction on packed documents."""
 
     kind: Literal["pretrain"]
+    when: ClassVar[str] = (
+        "first of all, or to go on with a checkpoint on documents of a new field: it teaches "
+        "language and facts, no manners."
+    )
     version: ClassVar[int] = 3
     formats: ClassVar[tuple[str, ...]] = ("documents",)
     rows: ClassVar[Rows] = "documents"
@@ -234,6 +240,10 @@ class SftStage(Aligned):
     """Supervised fine-tuning: next-token loss on the assistant's tokens only."""
 
     kind: Literal["sft"]
+    when: ClassVar[str] = (
+        "after pre-training, with conversations that show how to answer: it brings the form. A few "
+        "thousand good ones beat many poor ones."
+    )
     formats: ClassVar[tuple[str, ...]] = ("conversations",)
     learn: Literal["all", "last"] = "all"
     """Which of the assistant's turns carry loss: all (each as much as its `weight` says, 1 if it has none), or only the last."""
