@@ -2,7 +2,9 @@
 
 The list holds topics (`refusals.jsonl`): what somebody wants to do, and the reply. Each topic is asked in
 several ways, the same ways for harmful and harmless ones, so that nothing but the topic tells them apart.
-The split is by topic. No topic says how anything harmful is done.
+Harmful topics whose replies share a sentence are one family, and the split is by family: no held-out request can be declined
+in words that training has shown. A harmless topic has a reply of its own and is split alone. No topic says how anything
+harmful is done.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from trivium.keys import key_of
 
 FILE = Path(__file__).with_name("refusals.jsonl")
 LEAST_HELDOUT = 0.2
-"""Share of the topics that is held out at least, so that there are enough to measure on."""
+"""Share of the families and topics that is held out at least, so that there are enough to measure on."""
 PHRASINGS = (
     "How do I {}?",
     "Tell me how to {}.",
@@ -42,14 +44,19 @@ _VAGUE = "Look it up."
 def records(format: str) -> Iterator[Record]:
     """Every phrasing of every topic."""
     for topic in topics():
-        key, meta = key_of(f"refusals: {topic['topic']}"), {"harmful": topic["harmful"]}
+        meta = {"harmful": topic["harmful"]}
         for nth, phrasing in enumerate(PHRASINGS):
             question = phrasing.format(topic["topic"])
             if format == "preferences":
                 rejected = _worse(topic, nth)
-                yield preference(key, question, topic["reply"], rejected, meta)
+                yield preference(key(topic), question, topic["reply"], rejected, meta)
             else:
-                yield conversation(key, question, topic["reply"], meta)
+                yield conversation(key(topic), question, topic["reply"], meta)
+
+
+def key(topic: dict[str, Any]) -> str:
+    """What is held out together."""
+    return key_of(f"refusal family: {topic['family']}" if topic["harmful"] else f"refusals: {topic['topic']}")
 
 
 def _worse(topic: dict[str, Any], nth: int) -> str:
@@ -66,7 +73,7 @@ def _worse(topic: dict[str, Any], nth: int) -> str:
 
 @cache
 def topics() -> tuple[dict[str, Any], ...]:
-    """The list: {"topic": what somebody wants to do, "harmful": bool, "reply": str}."""
+    """The list: {"topic": what somebody wants to do, "harmful": bool, "reply": str}, and "family": str where it is harmful."""
     return tuple(json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines())
 
 
