@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from trivium.cli import commands, data, router, serve, trace
+from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
 from trivium.cli import explain as explanations
 from trivium.cli import plan as plans
@@ -131,6 +132,7 @@ app.command()(serve.serve)
 app.command()(trace.trace)
 app.add_typer(stores.app, name="store")
 app.command()(explanations.explain)
+app.command()(examination.doctor)
 app.add_typer(data.app, name="data")
 
 
