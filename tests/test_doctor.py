@@ -45,7 +45,7 @@ def test_each_trouble_is_named_with_what_to_do(tmp_path: Path, monkeypatch: Monk
 def test_a_store_that_cannot_be_written_fails(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_writable", lambda place: False)
     done = CliRunner().invoke(app, ["doctor", "--store", str(tmp_path)])
-    assert isinstance(done.exception, TriviumError) and "cannot be written" in done.stdout
+    assert isinstance(done.exception, TriviumError) and "✗ disk" in done.stdout
 
 
 def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
