@@ -126,6 +126,12 @@ def append_line(path: Path, line: str, *, sync: bool = False) -> None:
             os.fsync(file.fileno())
 
 
+def append_private(path: Path) -> None:
+    """Makes sure that there is a file, and that only its owner may read it."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+
+
 def cut_torn_line(path: Path) -> int:
     """Takes away what a kill left of a log's last line; returns how many bytes that was. The log may not be there."""
     if not path.exists():

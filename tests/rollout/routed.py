@@ -17,6 +17,7 @@ from trivium.rollout.ledger import Ledger
 from trivium.rollout.plan import RolloutPlan, plan_of
 from trivium.rollout.router import Router
 from trivium.rollout.server import Options, build, client
+from trivium.rollout.texts import Texts
 from trivium.serve.process import configured
 
 CHAT = "/v1/chat/completions"
@@ -198,6 +199,7 @@ async def site(
     stable: Handler = good,
     candidate: Handler = good,
     options: Options | None = None,
+    texts: Path | None = None,
     **changes: Any,
 ) -> AsyncIterator[Site]:
     """`changes`: fields of the plan."""
@@ -208,10 +210,10 @@ async def site(
             stack.push_async_callback(arm.stop)
         session = await stack.enter_async_context(client())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        ledger = Ledger(log, plan_for(*arms, **changes))
+        ledger = Ledger(log, plan_for(*arms, **changes), texts=None if texts is None else Texts(texts))
         router = build(ledger, session, options or Options())
         ledger.open({"url": "stub"}, force=True)
-        ledger.start()
+        await ledger.start()
         stack.push_async_callback(ledger.stop)
         server = configured(router, "127.0.0.1", 0, lifespan="off")
         serving = asyncio.create_task(server.serve())

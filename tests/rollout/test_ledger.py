@@ -162,11 +162,11 @@ def test_nothing_is_promoted_that_is_not_written(log: Path, monkeypatch: pytest.
             await here.ask()
         await until(lambda: here.ledger.stuck is not None and not here.ledger.underway)
         await asyncio.sleep(0.3)
-        assert here.ledger.share == 0.1
+        assert here.ledger.share == 0.5
         monkeypatch.undo()
-        await until(lambda: here.ledger.share == 0.5)
+        await until(lambda: here.ledger.share == 0.6)
 
-    run(log, work, stages=[{"share": 0.1, "min_units": 1, "decide": False}, {"share": 0.5}])
+    run(log, work, stages=[{"share": 0.5, "min_units": 1, "decide": False}, {"share": 0.6}])
     assert [row["action"] for row in same_again(log)] == ["promote"]
 
 

@@ -30,6 +30,12 @@ Keys = Annotated[
 AdminKeys = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The same of those who may promote, hold and roll back.")
 ]
+Texts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep words and replies of users who consent, for `trivium rollout feedback`."
+    ),
+]
 HERE = "http://127.0.0.1:8100"
 
 
@@ -41,6 +47,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
     keys: Keys = None,
     admin_keys: AdminKeys = None,
+    texts: Texts = None,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")
     ] = 30.0,
@@ -70,7 +77,7 @@ def serve(
                 f"the router needs {error.name}", fix="pip install 'trivium[rollout]'"
             ) from None
         loaded = load_plan(plan)
-        options = Options(host, port, keys, admin_keys, drain)
+        options = Options(host, port, keys, admin_keys, texts, drain)
         serve(loaded, log, candidate_of(loaded, plan.parent, without_gates), without_gates, options)
 
     raise typer.Exit(commands.guarded(start))
@@ -131,6 +138,74 @@ def status(url: Url = HERE, key: Key = None) -> None:
     raise typer.Exit(
         commands.guarded(lambda: print(json.dumps(_call(f"{url}/rollout/status", None, key), indent=2)))
     )
+
+
+@app.command()
+def feedback(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="The log of a rollout.", show_default=False)],
+    texts: Annotated[
+        Path, typer.Option(metavar="FILE", help="What `serve --texts` kept.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the rows go (JSON lines).", show_default=False)
+    ],
+    kind: Annotated[
+        str, typer.Option(help="`feedback`: thumbs, for kto. `preferences`: choices, for dpo.")
+    ] = "feedback",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Leave out what is older, such as 30d.", show_default=False),
+    ] = None,
+    keep_personal: Annotated[
+        bool,
+        typer.Option("--keep-personal", help="Replace no addresses, numbers and secrets by placeholders."),
+    ] = False,
+) -> None:
+    """Make rows of users' votes that a data stage reads: `{kind: jsonl, path: FILE}` with `format: feedback` or `preferences`.
+
+    Examples:
+
+      trivium rollout feedback rollout.jsonl --texts texts.jsonl --out thumbs.jsonl
+
+      trivium rollout feedback rollout.jsonl --texts texts.jsonl --kind preferences --since 30d --out pairs.jsonl
+    """
+    raise typer.Exit(commands.guarded(lambda: _feedback(log, texts, out, kind, since, keep_personal)))
+
+
+def _feedback(log: Path, texts: Path, out: Path, kind: str, since: str | None, keep_personal: bool) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from trivium import files
+    from trivium.corpus.steps.pii import redact
+    from trivium.recipe.steps import Pii
+    from trivium.recipe.units import parse_duration
+    from trivium.rollout import export, journal
+
+    if kind not in ("feedback", "preferences"):
+        raise RecipeError(f"there are no rows of {kind!r}", fix="--kind feedback, or --kind preferences")
+    try:
+        after = None if since is None else datetime.now(UTC) - timedelta(seconds=parse_duration(since))
+    except ValueError as error:
+        raise RecipeError(str(error), where="--since", fix="--since 30d") from None
+    votes, state = export.joined(journal.read(log))
+    clean = None if keep_personal else lambda text: redact(text, Pii())
+    rows, account = export.rows(kind, votes, journal.read(texts), since=after, clean=clean)
+    if not rows:
+        why = (
+            ", ".join(f"{count} {reason}" for reason, count in account.items() if count) or "nobody has voted"
+        )
+        raise DataError(
+            f"there are no rows: {why}", where=str(log), fix="users must vote, and consent to be learnt from"
+        )
+    files.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"{len(rows)} rows of {len(votes)} votes in {out}")
+    for reason, count in sorted(account.items()):
+        if reason != "rows" and count:
+            print(f"  {reason}: {count}")
+    if state.unmatched or state.capped:
+        print(
+            f"  not counted before: {state.unmatched} of unknown requests, {state.capped} beyond a user's cap"
+        )
 
 
 def act(name: str, reason: str, who: str | None, url: str, key: str | None) -> None:

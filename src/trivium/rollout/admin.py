@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trivium.rollout.ledger import Ledger, Refused
-from trivium.rollout.log import FEEDBACK
+from trivium.rollout.entries import Refused
+from trivium.rollout.ledger import Ledger
+from trivium.rollout.log import FEEDBACK, Event
 from trivium.rollout.status import status_of
 from trivium.rollout.upstream import Upstream
 from trivium.serve import wire
@@ -22,6 +23,9 @@ PATHS = {
     "/rollout/rollback": "roll back",
     "/rollout/resume": "resume",
 }
+
+
+Request = Annotated[str, Field(pattern="^[0-9a-f]{24}$")]
 
 
 class Traffic(Protocol):
@@ -41,11 +45,27 @@ class ActionBody(wire.Wire):
 
 
 class FeedbackBody(wire.Wire):
-    """What a user says of a reply, by the name in its header `x-trivium-request`."""
+    """What a user says of a reply, by the name in its header `x-trivium-request`: a metric and its value, or `over`."""
 
-    id: Annotated[str, Field(pattern="^[0-9a-f]{24}$")]
-    metric: Literal[*FEEDBACK]  # type: ignore[valid-type]
-    value: Annotated[float, Field(ge=0, le=1)]
+    id: Request
+    metric: Literal[*FEEDBACK] | None = None  # type: ignore[valid-type]
+    value: Annotated[float, Field(ge=0, le=1)] | None = None
+    over: Request | None = None
+    """Another reply to the same words, which was liked less: of two side by side, or the one that was asked anew."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> FeedbackBody:
+        if (self.over is None) == (self.metric is None) or (self.metric is None) != (self.value is None):
+            raise ValueError("give `metric` and `value`, or `over`")
+        if self.over == self.id:
+            raise ValueError("a reply is not better than itself")
+        return self
+
+    @property
+    def event(self) -> Event:
+        if self.over is not None:
+            return {"event": "choice", "id": self.id, "over": self.over}
+        return {"event": "feedback", "id": self.id, "metric": self.metric, "value": self.value}
 
 
 @dataclass
@@ -104,7 +124,7 @@ class Admin:
 
     async def _feedback(self, body: FeedbackBody) -> tuple[int, Any]:
         try:
-            fate = await self.ledger.feedback(body.id, body.metric, body.value)
+            fate = await self.ledger.feedback(body.event)
         except OSError as error:
             raise ApiError(503, f"the feedback could not be stored: {error}", code="not_stored") from None
         if fate == "unknown":

@@ -12,6 +12,8 @@ from trivium.rollout.plan import RolloutPlan
 
 USER, CONVERSATION = "x-trivium-user", "x-trivium-conversation"
 """Headers that say whose request it is; they go before what the body says."""
+CONSENT = "x-trivium-consent"
+"""Header (or `metadata.consent`) with which a user says `yes`: words and reply may be kept to learn from."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Asked:
     raw: bytes
     unit: str | None
     """None where the request does not say whose it is."""
+    consents: bool = False
+    """The user lets words and reply be kept."""
 
     @property
     def streamed(self) -> bool:
@@ -46,6 +50,38 @@ class Asked:
                     return _text(turn.get("content"))
         return _text(body.get("prompt") or body.get("input"))
 
+    @property
+    def turns(self) -> list[dict[str, str]] | None:
+        """The conversation so far, as `messages`; None where it holds more than words, or is none."""
+        body = self.body or {}
+        system, said = body.get("system", body.get("instructions")), body.get("messages", body.get("input"))
+        turns: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+        if isinstance(said, str):
+            turns.append({"role": "user", "content": said})
+        elif isinstance(said, list):
+            turns += said
+        else:
+            return None
+        found = [_turn(turn) for turn in turns]
+        whole = [turn for turn in found if turn is not None]
+        return whole if whole and len(whole) == len(found) else None
+
+
+def _turn(turn: Any) -> dict[str, str] | None:
+    if not isinstance(turn, dict) or turn.get("tool_calls"):
+        return None
+    role = {"developer": "system"}.get(turn.get("role"), turn.get("role"))
+    content = turn.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    if (
+        role not in ("system", "user", "assistant")
+        or len(texts) < len(parts)
+        or not all(isinstance(t, str) for t in texts)
+    ):
+        return None
+    return {"role": role, "content": "".join(texts)}
+
 
 def asked(route: str, headers: Mapping[str, str], raw: bytes, plan: RolloutPlan) -> Asked:
     try:
@@ -53,7 +89,10 @@ def asked(route: str, headers: Mapping[str, str], raw: bytes, plan: RolloutPlan)
     except (ValueError, RecursionError):
         body = None
     body = body if isinstance(body, dict) else None
-    return Asked(route, body, raw, unit_of(headers, body or {}, plan.unit))
+    unit = unit_of(headers, body or {}, plan.unit)
+    return Asked(
+        route, body, raw, unit, (headers.get(CONSENT) or _metadata(body or {}).get("consent")) == "yes"
+    )
 
 
 def unit_of(headers: Mapping[str, str], body: Mapping[str, Any], unit: str) -> str | None:
@@ -62,8 +101,7 @@ def unit_of(headers: Mapping[str, str], body: Mapping[str, Any], unit: str) -> s
     user: `user`, `safety_identifier`, `metadata.user_id`. conversation: `conversation` (a name, or an object with its id),
     `metadata.conversation_id`.
     """
-    metadata = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
-    assert metadata is not None
+    metadata = _metadata(body)
     if unit == "user":
         found = (headers.get(USER), body.get("user"), body.get("safety_identifier"), metadata.get("user_id"))
     else:
@@ -76,6 +114,11 @@ def unit_of(headers: Mapping[str, str], body: Mapping[str, Any], unit: str) -> s
 def pseudonym(salt: str, unit: str) -> str:
     """What a log calls a unit: equal for equal ones, and no name."""
     return hashlib.sha256(f"log\0{salt}\0{unit}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = body.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _text(content: Any) -> str:

@@ -11,70 +11,32 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from trivium import files
 from trivium.errors import ArtifactError
 from trivium.rollout import journal
-from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State
+from trivium.rollout.entries import Answer, Exchange, Order, Refused, Vote, settle
+from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State, over
+from trivium.rollout.measuring import Measuring, Work
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.policy import Decision, decide
-from trivium.rollout.replies import Limits, Seen, measure
+from trivium.rollout.replies import Seen
 from trivium.rollout.simulate import verdict
+from trivium.rollout.texts import Texts, candidate_name
 
 log = logging.getLogger("trivium.rollout")
 BATCH = 0.1
 """Seconds between two writes."""
+MOST, BACKLOG = 500, 10_000
+"""Replies that are measured at once, and that may wait for it; more are not measured, and their events say so."""
 WAITING = 100_000
 """Events that are kept while the log cannot be written; more are lost, and counted."""
-ACTIONS = ("promote", "hold", "roll back", "resume")
-
-
-class Refused(Exception):
-    """An action that is not defined now; the text says why."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of an action. `again`: it had been done before, and no second row was written."""
-
-    verdict: Event | None
-    again: bool
-
-
-@dataclass
-class _Exchange:
-    """A request that has ended and is not measured yet; `mirror`: the candidate's answer to the copy, in a shadow stage."""
-
-    event: Event
-    seen: Seen
-    mirror: Seen | None = None
-
-
-@dataclass
-class _Told:
-    """Feedback, and who waits to hear what became of it: `joins` once it is on the disk."""
-
-    event: Event
-    fate: asyncio.Future[str]
-
-
-@dataclass
-class _Asked:
-    """A person's action."""
-
-    action: str
-    reason: str
-    who: str
-    stage: int | None
-    answer: asyncio.Future[Answer]
-
-
-_Entry = _Exchange | _Told | _Asked
 
 
 @dataclass
@@ -83,8 +45,10 @@ class Ledger:
 
     path: Path
     plan: RolloutPlan
-    pool: Executor | None = None
-    """Where replies are measured: another process keeps that away from the traffic. None: a thread."""
+    aside: bool = False
+    """Measure replies in another process."""
+    texts: Texts | None = None
+    """Where words and replies are kept, of users who consent."""
     clock: Callable[[], float] = time.monotonic
     state: State = field(default_factory=State)
     stuck: str | None = None
@@ -93,9 +57,9 @@ class Ledger:
     """Events that were never written."""
     share: float = 0.0
     """The candidate's share of the units, now: what the router reads for every request."""
-    underway: dict[str, list[_Told]] = field(default_factory=dict)
+    underway: dict[str, list[Vote]] = field(default_factory=dict)
     """Requests that have not been written yet, each with the feedback that waits for it."""
-    _queue: list[_Entry] = field(default_factory=list)
+    _queue: list[Exchange | Vote | Order] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
     _waiters: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
     """Who is told what once all is on the disk."""
@@ -103,13 +67,38 @@ class Ledger:
     """Rolled back by a person, though the log does not have it yet."""
     _offset: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _task: asyncio.Task[None] | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _stopping: bool = False
+    _unmeasured: list[Exchange] = field(default_factory=list)
+    _to_measure: asyncio.Event = field(default_factory=asyncio.Event)
+    _lock: FileLock | None = None
+    _measuring: Measuring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._measuring = Measuring(self.plan, self.aside)
 
     def open(self, candidate: Mapping[str, Any], force: bool) -> None:
         """Goes on with the log, or begins it. `force`: the candidate's gates did not pass, or have not been seen.
 
-        ArtifactError for a damaged log, and for one of another rollout that has not ended.
+        ArtifactError for a damaged log, one that cannot be written, one that another router writes, and one of another rollout
+        that has not ended.
         """
+        try:
+            self._open(candidate, force)
+        except OSError as error:
+            raise ArtifactError(
+                f"the log cannot be written: {error}", where=str(self.path), fix="name another --log"
+            ) from None
+
+    def _open(self, candidate: Mapping[str, Any], force: bool) -> None:
+        try:
+            self._lock = FileLock(f"{self.path}.lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            fix = "one rollout has one router; stop the other, or name another --log"
+            raise ArtifactError("another router writes this log", where=str(self.path), fix=fix) from None
+        if self.texts is not None:
+            self.texts.open()
         torn = files.cut_torn_line(self.path)
         if torn:
             log.warning("%d bytes of a line that a kill had cut were taken from %s", torn, self.path)
@@ -148,39 +137,44 @@ class Ledger:
         under = state.status in (RUNNING, HELD) and not self._killed and self.share == 0
         return under and self.plan.stages[state.stage].shadow
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    async def start(self) -> None:
+        """What measures is there before the first request is."""
+        await self._measuring([])
+        self._tasks = [asyncio.create_task(self._measure()), asyncio.create_task(self._run())]
 
     async def stop(self) -> None:
-        """Writes what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            await self._turn()
+        """Measures and writes what is left."""
+        self._stopping = True
+        self._wake.set()
+        self._to_measure.set()
+        await asyncio.gather(*self._tasks)
+        await self._turn()
+        self._measuring.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def begin(self, request: str) -> None:
         """A request is under way: feedback on it will wait for it."""
         self.underway[request] = []
 
-    def ended(self, event: Event, seen: Seen, mirror: Seen | None = None) -> None:
+    def ended(
+        self, event: Event, seen: Seen, mirror: Seen | None = None, turns: list[dict[str, str]] | None = None
+    ) -> None:
         """An exchange is over; what its bytes amount to is found out aside."""
-        self._queue.append(_Exchange({"t": self.now, **event}, seen, mirror))
-
-    def forget(self, request: str) -> None:
-        """A request ended without anything to say about an arm."""
-        for told in self.underway.pop(request, ()):
-            _settle(told.fate, "unknown")
-
-    async def feedback(self, request: str, metric: str, value: float) -> str:
-        """`unknown`, `again`, `capped`, or `joins` once it is on the disk. OSError where it could not be written."""
-        told = _Told(
-            {"t": self.now, "event": "feedback", "id": request, "metric": metric, "value": value}, _future()
-        )
-        if request in self.underway:
-            self.underway[request].append(told)
+        exchange = Exchange({"t": self.now, **event}, seen, mirror, turns if self.texts is not None else None)
+        if len(self._unmeasured) < BACKLOG:
+            self._unmeasured.append(exchange)
+            self._to_measure.set()
         else:
-            self._queue.append(told)
+            self._queue.append(exchange)
+
+    async def feedback(self, said: Event) -> str:
+        """`unknown`, `again`, `capped`, or `joins` once it is on the disk. OSError where it could not be written.
+
+        `said`: an event `feedback` or `choice`, without its time.
+        """
+        told = Vote({"t": self.now, **said}, _future())
+        self._queue.append(told)
         self._wake.set()
         return await told.fate
 
@@ -190,13 +184,13 @@ class Ledger:
         """
         if action == "roll back" and self.state.status != IDLE:
             self._killed, self.share = True, 0.0  # before anything else
-        asked = _Asked(action, reason, who, stage, _future())
+        asked = Order(action, reason, who, stage, _future())
         self._queue.append(asked)
         self._wake.set()
         return await asked.answer
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BATCH):
                     await self._wake.wait()
@@ -206,14 +200,28 @@ class Ledger:
             except Exception:  # the router outlives a mistake here; the share stays what it was
                 log.exception("a batch failed")
 
+    async def _measure(self) -> None:
+        """Beside the turns: rules that take long hold up neither verdicts nor people."""
+        while self._unmeasured or not self._stopping:
+            await self._to_measure.wait()
+            batch, self._unmeasured = self._unmeasured[:MOST], self._unmeasured[MOST:]
+            if not self._unmeasured and not self._stopping:
+                self._to_measure.clear()
+            found = await self._measuring(
+                [Work(each.seen, each.mirror, each.turns is not None) for each in batch]
+            )
+            for each, gained in zip(batch, found, strict=True):
+                each.gained = gained
+            self._queue += batch
+            await asyncio.sleep(0 if self._stopping else BATCH / 2)
+
     async def _turn(self) -> None:
         """Takes what has come, decides, and writes."""
         taken, self._queue = self._queue, []
-        measured = await self._measure([entry for entry in taken if isinstance(entry, _Exchange)])
         for entry in taken:
-            if isinstance(entry, _Exchange):
-                self._record(entry.event | measured.pop(0))
-            elif isinstance(entry, _Told):
+            if isinstance(entry, Exchange):
+                self._record(entry)
+            elif isinstance(entry, Vote):
                 self._tell(entry)
             else:
                 self._person(entry)
@@ -221,43 +229,43 @@ class Ledger:
         self._policy()
         await self._write()
 
-    async def _measure(self, exchanges: list[_Exchange]) -> list[dict[str, Any]]:
-        if not exchanges:
-            return []
-        watched = frozenset(guardrail.metric for guardrail in self.plan.guardrails.values())
-        limits = Limits(self.plan.slow_after, self.plan.slow_start_after, watched)
-        pairs = [(exchange.seen, exchange.mirror) for exchange in exchanges]
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self.pool, measure_all, pairs, limits)
-        except Exception:  # the process that measures has died
-            log.exception("%d replies could not be measured", len(pairs))
-            return [{"metrics": {}, "unmeasured": True} for _ in pairs]
-
-    def _record(self, event: Event) -> None:
+    def _record(self, exchange: Exchange) -> None:
+        reply, event = exchange.gained.pop("reply", None), exchange.event | exchange.gained
+        if reply is not None and self.texts is not None and exchange.turns is not None:
+            self.texts.keep(event, candidate_name(dict(self.state.candidate)), exchange.turns, reply)
         waiting = self.underway.pop(event["id"], [])
         if not self._apply(event):
             for told in waiting:
-                _settle(told.fate, OSError(self.stuck or "the log is full"))
+                settle(told.fate, OSError(self.stuck or "the log is full"))
             return
         for told in waiting:
             self._tell(told)
 
-    def _tell(self, told: _Told) -> None:
+    def _tell(self, told: Vote) -> None:
         """Written only if it joins, so that a thousand votes fill no disk."""
-        fate = self.state.fate(told.event["id"], told.event["metric"])
+        event = told.event
+        for request in (event["id"], event.get("over")):
+            if request in self.underway:  # once that is written
+                self.underway[request].append(told)
+                return
+        if event["event"] == "choice":
+            fate = self.state.fate(event["id"], over(event["over"]))
+            if self.state.fate(event["over"], "") == "unknown":
+                fate = "unknown"
+        else:
+            fate = self.state.fate(event["id"], event["metric"])
         if fate in ("unknown", "capped"):
-            _settle(told.fate, fate)
+            settle(told.fate, fate)
         elif fate == "again" or self._apply(told.event):
             self._waiters.append((told.fate, fate))
         else:
-            _settle(told.fate, OSError(self.stuck or "the log is full"))
+            settle(told.fate, OSError(self.stuck or "the log is full"))
 
-    def _person(self, asked: _Asked) -> None:
+    def _person(self, asked: Order) -> None:
         try:
             again = self._defined(asked.action, asked.stage)
         except Refused as refusal:
-            _settle(asked.answer, refusal)
+            settle(asked.answer, refusal)
             return
         if not again:
             decision = Decision(asked.action, asked.reason)
@@ -313,6 +321,8 @@ class Ledger:
 
     async def _write(self) -> None:
         waiters, self._waiters = self._waiters, []
+        if self.texts is not None:
+            await asyncio.to_thread(self.texts.write)
         if self._unwritten:
             lines = list(self._unwritten)
             try:
@@ -322,7 +332,7 @@ class Ledger:
                     log.error("the log cannot be written (%s): routing goes on, nothing is promoted", error)
                 self.stuck = error.strerror or str(error)
                 for future, _ in waiters:
-                    _settle(future, error)
+                    settle(future, error)
                 return
             del self._unwritten[: len(lines)]
         if self.stuck is not None:
@@ -330,29 +340,7 @@ class Ledger:
         self.stuck = None
         self.share = 0.0 if self._killed else self.state.share
         for future, result in waiters:
-            _settle(future, result)
-
-
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():  # who waited has gone
-        return
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-def measure_all(pairs: list[tuple[Seen, Seen | None]], limits: Limits) -> list[dict[str, Any]]:
-    """For each exchange what its event gains. Runs in another process."""
-    found = []
-    for seen, mirror in pairs:
-        metrics, why = measure(seen, limits)
-        gained: dict[str, Any] = {"metrics": metrics} | ({"why": why} if why else {})
-        if mirror is not None:
-            copy, failed = measure(mirror, limits)
-            gained = {"metrics": copy, "stable": metrics} | ({"why": failed} if failed else {})
-        found.append(gained)
-    return found
+            settle(future, result)
 
 
 def _future() -> asyncio.Future[Any]:

@@ -6,7 +6,7 @@ An event is a dict with `t` (seconds, of the router's clock) and `event`:
     request    id, unit, arm, metrics {name: number or null}: one answered request
     mirrored   id, unit, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both arms
     feedback   id, metric, value: joins its request, once an (id, metric)
-    choice     id, over, unit: of two replies to the same words, the first was liked better; for `trivium rollout feedback`
+    choice     id, over: of two replies to the same words, the first was liked better; for `trivium rollout feedback`
     tick       nothing: time has passed
     verdict    action, reason, by ("policy" or who): what was decided; only these change stage and share
 """
@@ -163,7 +163,9 @@ class State:
                 self._feedback(event)
             case "verdict":
                 self._verdict(event)
-            case "tick" | "choice":
+            case "choice":
+                self._take_vote(event["id"], over(event["over"]))
+            case "tick":
                 pass
             case other:
                 raise ArtifactError(
@@ -226,15 +228,27 @@ class State:
         unit = self._requests[request][0]
         return "capped" if self._votes.get(unit, 0) >= self.plan.cap else "joins"
 
-    def _feedback(self, event: Event) -> None:
-        fate = self.fate(event["id"], event["metric"])
+    @property
+    def votes(self) -> int:
+        """Feedback and choices that counted."""
+        return len(self._heard)
+
+    def _take_vote(self, request: str, metric: str) -> bool:
+        """Whether it counts."""
+        fate = self.fate(request, metric)
         self.unmatched += fate == "unknown"
         self.capped += fate == "capped"
         if fate != "joins":
+            return False
+        unit = self._requests[request][0]
+        self._heard.add((request, metric))
+        self._votes[unit] = self._votes.get(unit, 0) + 1
+        return True
+
+    def _feedback(self, event: Event) -> None:
+        if not self._take_vote(event["id"], event["metric"]):
             return
         unit, arm, share = self._requests[event["id"]]
-        self._heard.add((event["id"], event["metric"]))
-        self._votes[unit] = self._votes.get(unit, 0) + 1
         if self.status not in (RUNNING, HELD):
             return
         for watch in self.watches.values():
@@ -262,6 +276,11 @@ class State:
 
 FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
 """Metrics that users send later, and most never do: their absence from a reply says nothing."""
+
+
+def over(other: str) -> str:
+    """What a choice over another reply counts as among a request's votes."""
+    return f"over {other}"
 
 
 def fold(events: Iterable[Event]) -> State:

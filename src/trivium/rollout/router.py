@@ -175,7 +175,7 @@ class Router:
         }
         if seen.left:
             event["left"] = True
-        self.ledger.ended(event, seen)
+        self.ledger.ended(event, seen, turns=question.turns if question.consents else None)
         if not place.shadow or seen.left:
             return
         if len(self._mirrors) >= MIRRORED:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from trivium.rollout.ledger import Ledger
 from trivium.rollout.log import CANDIDATE, FEEDBACK
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.router import Router
+from trivium.rollout.texts import Texts
 from trivium.rollout.upstream import Upstream
 from trivium.serve.keys import Keys
 from trivium.serve.process import configured, loopback, own_names, shown, until_drained
@@ -37,6 +36,8 @@ class Options:
     port: int = 8100
     keys: Path | None = None
     admin_keys: Path | None = None
+    texts: Path | None = None
+    """Where words and replies are kept, of users who consent."""
     drain: float = 30.0
     """Seconds for replies under way after SIGTERM."""
 
@@ -53,15 +54,15 @@ def serve(plan: RolloutPlan, log: Path, candidate: dict[str, Any], force: bool, 
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: "without completing" not in record.getMessage()
     )
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        asyncio.run(_serve(Ledger(log, plan, pool), candidate, force, options))
+    texts = None if options.texts is None else Texts(options.texts)
+    asyncio.run(_serve(Ledger(log, plan, aside=True, texts=texts), candidate, force, options))
 
 
 async def _serve(ledger: Ledger, candidate: dict[str, Any], force: bool, options: Options) -> None:
     async with client() as session:
         router = build(ledger, session, options)
         ledger.open(candidate, force)
-        ledger.start()
+        await ledger.start()
         url = shown(options.host, options.port)
         state = ledger.state
         print(

@@ -1,0 +1,65 @@
+"""What was asked and answered, kept beside the log for users who let it be: votes on it become data to align a model with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trivium import files
+from trivium.rollout import journal
+from trivium.rollout.log import Event
+from trivium.rollout.replies import NotOne, Seen, read
+
+log = logging.getLogger("trivium.rollout")
+
+
+@dataclass
+class Texts:
+    """A file of rows: t, id, unit, arm, candidate, at, messages, reply. Only its owner may read it."""
+
+    path: Path
+    lost: int = 0
+    """Replies that could not be written."""
+    _waiting: list[Event] = field(default_factory=list)
+
+    def open(self) -> None:
+        files.cut_torn_line(self.path)
+        files.append_private(self.path)
+
+    def keep(self, event: Event, candidate: str, messages: Sequence[dict[str, str]], reply: str) -> None:
+        known = {name: event[name] for name in ("t", "id", "unit", "arm")}
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"candidate": candidate, "at": at, "messages": list(messages), "reply": reply}
+        self._waiting.append({**known, "event": "text", **kept})
+
+    def write(self) -> None:
+        """All that waits. A disk that is full costs these rows, and no reply."""
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        try:
+            journal.write(self.path, rows)
+        except OSError as error:
+            self.lost += len(rows)
+            log.error("%d texts are lost: %s", len(rows), error)
+
+
+def reply_of(seen: Seen) -> str | None:
+    """The words of a reply that is nothing but one text; None otherwise."""
+    if seen.failed or seen.left or seen.status >= 400 or not seen.readable:
+        return None
+    try:
+        reply = read(seen.route, seen.content_type, seen.streamed, seen.chunks)
+    except NotOne:
+        return None
+    texts = list(reply.texts.values())
+    return texts[0] if len(texts) == 1 and not reply.acts and texts[0].strip() else None
+
+
+def candidate_name(candidate: dict[str, Any]) -> str:
+    """The shortest that tells one candidate from another."""
+    return str(candidate.get("fingerprint") or candidate.get("url") or "candidate")
