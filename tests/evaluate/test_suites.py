@@ -56,6 +56,14 @@ def data(tmp_path, write_lines, monkeypatch):
         + tasks
         + asked,
         "lessons": list(islice(primer.records("conversations", 7), 8)),
+        "asked": [
+            {
+                "key": str(n),
+                "messages": [{"role": "user", "content": f"the cat {n}"}],
+                "meta": {"answer": "It sees the ball."},
+            }
+            for n in range(4)
+        ],
         "pairs": [pair(number) for number in range(5)],
         "questions": [
             {"question": f"what is {n}?", "choices": ["a red ball", str(n), "nothing"], "answer": 1}
@@ -260,7 +268,8 @@ def test_what_is_no_reply_is_undecided(reply, why):
 
 
 WRITING = [kind for kind, model in MODELS.items() if model.writes]
-HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons", "choice": "questions"}
+HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons", "choice": "questions",
+         "questions": "asked"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SUITES)
@@ -456,3 +465,14 @@ def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subje
         alone["kl_per_token"].value is None and alone["kl_per_token"].undecided == alone["kl_per_token"].asked
     )
     assert 0 < alone["reply_tokens"].value <= 8
+
+
+def test_questions_are_answered_by_what_is_said_and_not_by_how(data, measure, subject, monkeypatch):
+    said = ["It sees the ball.", "The cat sees the ball.", "It sees nothing but a red wall", "no"]
+    texts = iter(said)
+    replies = lambda self, items, limit: [Answer(Reply(next(texts), True)) for _ in items]  # noqa: E731
+    monkeypatch.setattr(Subject, "replies", replies)
+    rows, found = measure("questions", "asked", subject())
+    scores = sorted(row.score for row in rows if row.judge == "overlap")
+    assert scores == pytest.approx([0, 2 / 6, 4 / 5, 1])
+    assert found["answered"].value == 0.5 and found["answer_overlap"].value == pytest.approx(sum(scores) / 4)

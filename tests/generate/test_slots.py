@@ -49,6 +49,24 @@ def test_a_reply_depends_on_its_prompt_its_number_and_the_seed_alone(model, coun
     assert [reply.ids for reply in complete(model, asked[:1], sampling, (7, 8))] == alone[:1]
 
 
+def test_samples_of_one_prompt_are_read_once_and_drawn_each_their_own_way(model, monkeypatch):
+    asked = [prompt for prompt in prompts(3) for _ in range(4)]
+    read: list[int] = []
+    hidden = type(model).hidden
+
+    def counted(self, tokens, positions, mask, cache):
+        if mask is None:
+            read.append(len(tokens))
+        return hidden(self, tokens, positions, mask, cache)
+
+    sampling = SamplingParams(temperature=1.0, max_new_tokens=8)
+    alone = [complete(model, [prompt], sampling, (7,), first=number)[0].ids for number, prompt in enumerate(asked)]  # fmt: skip
+    monkeypatch.setattr(type(model), "hidden", counted)
+    assert [reply.ids for reply in complete(model, asked, sampling, (7,))] == alone
+    assert sum(read) == 3
+    assert len({tuple(ids) for ids in alone[:4]}) > 1
+
+
 def test_weights_are_used_where_they_are(model):
     asked, sampling = prompts(3), SamplingParams(max_new_tokens=6)
     before = complete(model, asked, sampling, ())

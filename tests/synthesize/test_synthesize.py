@@ -171,6 +171,24 @@ def test_preferences_take_the_best_against_the_worst(tmp_path, data, served):
         run(tmp_path, config(method="preferences", teacher=SERVED, verifier=verifier, margin=2.0), "none")
 
 
+def test_the_answer_that_the_data_holds_stands_against_the_worst_reply(tmp_path, data, served):
+    """Only where it is the better one: a teacher that is right throughout gives no pair."""
+    served(
+        lambda messages, seed: f"Answer: {number(messages) + (1 if number(messages) % 2 else 2 + seed % 5)}"
+    )
+    settings = {"method": "preferences", "teacher": SERVED, "verifier": {"kind": "exact"}, "chosen": "given"}
+    for samples in (1, 3):
+        found = run(tmp_path, config(**settings, samples=samples), f"of {samples}")
+        rows = found["train"] + found["heldout"]
+        assert rows and all(row["meta"]["n"] % 2 == 0 for row in rows)
+        for row in rows:
+            assert (
+                row["chosen"] == f"Answer: {row['meta']['n'] + 1}"
+                and row["meta"]["synthesis"]["sample"] == -1
+            )
+            assert row["rejected"] != row["chosen"] and row["meta"]["synthesis"]["rejected_score"] == 0
+
+
 def test_a_judge_must_prefer_the_pair_in_both_orders(tmp_path, data, served):
     def answer(messages, seed):
         text = messages[-1]["content"]

@@ -46,6 +46,9 @@ class SlotCache:
             for heads, width in config.cached
         )
         self.rows: Tensor | None = None  # None: all slots
+        self.fill: list[
+            int
+        ] = []  # for each of `rows`, the row of the pass that it gets: equal prompts are read once
         self.places = torch.zeros(slots, 1, dtype=torch.int64)
         self.seen = 0  # columns that the pass attends to
 
@@ -53,7 +56,7 @@ class SlotCache:
         """Writes k and v (rows, K, T, E) at `places`; returns what the pass attends to."""
         held_keys, held_values = self.keys[layer], self.values[layer]
         if self.rows is not None:  # a prompt enters: it attends to itself only
-            for number, row in enumerate(self.rows.tolist()):
+            for number, row in zip(self.fill, self.rows.tolist(), strict=True):
                 held_keys[row, :, : keys.shape[2]] = keys[number]
                 held_values[row, :, : keys.shape[2]] = values[number]
             return keys, values
@@ -122,22 +125,25 @@ class _Engine:
             free = free[len(entering) :]
 
     def enter(self, slots: Sequence[int], entering: Sequence[int]) -> None:
-        """One pass over the prompts `entering`."""
+        """One pass over the prompts `entering`, in which samples of one prompt share a row."""
         for slot, number in zip(slots, entering, strict=True):
             self.owner[slot] = number
             if self.sampling.temperature > 0:
                 stream = generator(self.sampling.seed, "sample", self.first + number)
                 self.uniforms[number] = stream.random(self.limits[number])
-        longest = max(len(self.prompts[number]) for number in entering)
-        tokens = torch.zeros(len(entering), longest, dtype=torch.int64)
-        for row, number in enumerate(entering):
-            tokens[row, : len(self.prompts[number])] = torch.as_tensor(self.prompts[number])
+        once = {tuple(self.prompts[number]): None for number in entering}
+        places = {prompt: row for row, prompt in enumerate(once)}
+        rows = [places[tuple(self.prompts[number])] for number in entering]
+        longest = max(map(len, once))
+        tokens = torch.zeros(len(once), longest, dtype=torch.int64)
+        for row, prompt in enumerate(once):
+            tokens[row, : len(prompt)] = torch.as_tensor(prompt)
         lengths = torch.tensor([len(self.prompts[number]) for number in entering], device=self.device)
-        positions = torch.arange(longest, device=self.device).expand(len(entering), -1)
-        self.cache.rows = torch.tensor(slots)
+        positions = torch.arange(longest, device=self.device).expand(len(once), -1)
+        self.cache.rows, self.cache.fill = torch.tensor(slots), rows
         hidden = self.model.hidden(tokens.to(self.device), positions, None, self.cache)  # type: ignore[arg-type]
         self.cache.rows = None
-        final = hidden[torch.arange(len(entering), device=self.device), lengths - 1]
+        final = hidden[torch.tensor(rows, device=self.device), lengths - 1]
         index = torch.tensor(slots, device=self.device)
         self.length[index] = lengths
         self.take(slots, self.head(final).float())

@@ -44,3 +44,8 @@ class StageBase(Strict):
     """What the data stage that `data` names may hold; empty: whatever it holds."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """The stage's own, where it is not the recipe's: to repeat one stage with other random numbers and nothing else."""
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Of `formats`, those that it takes with its settings."""
+        return self.formats

@@ -149,6 +149,19 @@ class Reasoning(DataSuite):
     needs = (Needed("`meta.entry`, the task and its answer", lambda meta: "entry" in meta),)
 
 
+class Questions(DataSuite):
+    """Held-out questions with a known answer: how much of the greedy reply's content words are the answer's, and the other way
+    round (F1)? answered: at least half."""
+
+    kind: Literal["questions"]
+    metrics = (
+        Metric("answered", "held-out questions answered", "answered"),
+        Metric("answer_overlap", "what replies share with the answers (F1)", "overlap", "mean"),
+    )
+    formats = ("conversations",)
+    needs = (Needed("`meta.answer`, the right one", lambda meta: "answer" in meta),)
+
+
 class Preferences(DataSuite):
     """Held-out pairs: does the model prefer the chosen reply, and how good are its own?
 
@@ -308,6 +321,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     BitsPerByte,
     ResponseLoss,
     Reasoning,
+    Questions,
     Preferences,
     Refusals,
     Drift,

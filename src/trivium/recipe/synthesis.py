@@ -25,22 +25,31 @@ class SynthesizeStage(StageBase):
     """Has a teacher write training data, and keeps what a verifier accepts. The artifact is one of data like any other."""
 
     kind: Literal["synthesize"]
-    formats: ClassVar[tuple[str, ...]] = ("conversations", "preferences")
+    formats: ClassVar[tuple[str, ...]] = ("conversations", "preferences", "documents")
     references: ClassVar[tuple[str, ...]] = ("data", "decontaminate")
-    method: Literal["cot", "best_of_n", "self_instruct", "preferences", "critique"]
+    method: Literal["cot", "best_of_n", "self_instruct", "preferences", "critique", "questions"]
     """cot: worked answers that the verifier accepts; best_of_n: the best reply to each prompt; self_instruct: new
     instructions and replies (Wang et al. 2023); preferences: the best reply against the worst; critique: a reply, its
-    critique by `principles`, a revision (Bai et al. 2022)."""
+    critique by `principles`, a revision (Bai et al. 2022); questions: about documents, each answered by a sentence of theirs,
+    kept if the text bears it out."""
     data: Name
-    """A data stage (conversations or preferences) whose prompts are asked; self_instruct's seeds."""
+    """A data stage (conversations or preferences) whose prompts are asked; self_instruct's seeds; questions: one of documents."""
     teacher: Teacher
-    verifier: VerifierConfig | None = None
+    verifier: VerifierConfig | None = only(
+        None, {"method": ["cot", "best_of_n", "self_instruct", "preferences", "critique"]}
+    )
     prompts: Annotated[Count, Field(gt=0)] = 1000
-    """Training prompts asked (self_instruct: instructions wanted). Held-out prompts come on top, by `heldout`."""
-    samples: Annotated[int, Field(gt=0)] = only(4, {"method": ["cot", "best_of_n", "preferences"]})
-    """cot, best_of_n and preferences: replies asked for each prompt."""
-    keep: Annotated[int, Field(gt=0)] = only(1, {"method": ["cot", "best_of_n"]})
-    """cot and best_of_n: different replies kept of each prompt, the best first."""
+    """Training prompts asked (self_instruct: instructions wanted; questions: sentences asked about, at most). Held-out prompts
+    come on top, by `heldout`."""
+    samples: Annotated[int, Field(gt=0)] = only(
+        4, {"method": ["cot", "best_of_n", "preferences", "questions"]}
+    )
+    """Replies asked for each prompt, or questions about each sentence."""
+    keep: Annotated[int, Field(gt=0)] = only(1, {"method": ["cot", "best_of_n", "questions"]})
+    """Different replies kept of each prompt, or questions about each sentence, the best first."""
+    chosen: Literal["sampled", "given"] = only("sampled", {"method": ["preferences"]})
+    """preferences: what the worst reply stands against: the best of the teacher's own, or the answer that `data` holds (if it
+    scores more)."""
     accept: float | None = only(
         None, {"verifier": "set", "method": ["cot", "best_of_n", "self_instruct", "critique"]}
     )
@@ -52,17 +61,23 @@ class SynthesizeStage(StageBase):
     empty: none."""
     principles: Annotated[list[str], Field(min_length=1)] = only(PRINCIPLES, {"method": ["critique"]})
     """critique: each item is critiqued by one of these, in turn."""
-    diversity: Annotated[float, Field(gt=0, le=1)] = only(0.7, {"method": ["self_instruct"]})
-    """self_instruct: an instruction whose ROUGE-L with any other is at or above this is dropped."""
+    diversity: Annotated[float, Field(gt=0, le=1)] = only(0.7, {"method": ["self_instruct", "questions"]})
+    """An instruction whose ROUGE-L with any other (a question: with one about the same sentence) is at or above this is
+    dropped."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = only(1.0, {"temperature": "set"})
     max_new_tokens: Annotated[int, Field(gt=0)] = 256
     heldout: Fraction = 0.05
-    """Share of held-out items: prompts that `data` holds out stay held out here."""
+    """Share of held-out items: prompts that `data` holds out stay held out here. questions: share of the questions, about
+    sentences that others are trained on."""
     dedup: bool = True
     decontaminate: list[Name] = []
     """Further data stages whose held-out items must not be seen in the training split; `data` itself is always one."""
     ngram: Annotated[int, Field(ge=3)] = 13
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        return ("documents",) if self.method == "questions" else ("conversations", "preferences")
 
     @property
     def format(self) -> str:

@@ -99,7 +99,7 @@ def wrong_format(look: Look) -> Found:
     """A stage or suite whose data stage has another format than it learns from or measures."""
     for name, stage in look.recipe.stages.items():
         needs: list[tuple[Path, str | None, tuple[str, ...] | None, str]] = [
-            (("data",), getattr(stage, "data", None), type(stage).formats, stage.kind)
+            (("data",), getattr(stage, "data", None), stage.takes, stage.kind)
         ]
         if isinstance(stage, EvaluateStage):
             needs = [
@@ -130,20 +130,21 @@ def unverified(look: Look) -> Found:
                 name,
                 "method",
                 fix="write `verifier: {kind: reasoning}` for reasoning-gym's tasks, `{kind: exact}` for known answers, "
+                "`{kind: grounded}` for what a text says, "
                 "`{kind: function, path: ...}` for code of your own, or `{kind: judge, teacher: ...}`",
             )
         if (
-            stage.method in ("cot", "best_of_n", "preferences")
+            stage.method in ("cot", "best_of_n", "preferences", "questions")
             and stage.samples > 1
             and stage.temperature == 0
         ):
             yield look.error(
-                f"{stage.samples} samples at temperature 0 are {stage.samples} times the same reply",
+                f"{stage.samples} samples at temperature 0 are {stage.samples} times the same",
                 name,
                 "temperature",
                 fix="write a temperature such as 0.8, or `samples: 1`",
             )
-        if stage.method == "preferences" and stage.samples < 2:
+        if stage.method == "preferences" and stage.chosen == "sampled" and stage.samples < 2:
             yield look.error(
                 "a preference pair needs two replies, and `samples` is 1",
                 name,

@@ -36,6 +36,12 @@ class ExactVerifier(VerifierBase):
     kind: Literal["exact"]
 
 
+class GroundedVerifier(VerifierBase):
+    """How much of the reply's content words are the record's answer and the other way round (F1), from 0 to 1."""
+
+    kind: Literal["grounded"]
+
+
 class FunctionVerifier(VerifierBase):
     """A function of yours, run in a process of its own: `def score(record, reply)` gives a number from 0 to 1."""
 
@@ -68,6 +74,7 @@ class RewardVerifier(VerifierBase):
 OWN: tuple[type[VerifierBase], ...] = (
     ReasoningVerifier,
     ExactVerifier,
+    GroundedVerifier,
     FunctionVerifier,
     JudgeVerifier,
     RewardVerifier,

@@ -18,6 +18,7 @@ from trivium.recipe.synthesis import SynthesizeStage
 from trivium.synthesize.instruct import self_instruct
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.loops import LOOPS, Studio, chosen
+from trivium.synthesize.questions import questions
 from trivium.synthesize.scoring import open_scorer
 from trivium.synthesize.teachers import open_teacher
 from trivium.types import Emit
@@ -47,26 +48,8 @@ def build(
     if config.verifier is not None:
         scorer = open_scorer(config.verifier, recipe_folder, inputs, Journal(work / "judge.jsonl"))
     studio = Studio(config, teacher, scorer, seed)
-    data = inputs[config.data][0]
-    parts: dict[str, tuple[Loop, list[Record]]]
-    if config.method == "self_instruct":
-        parts = {"made": (self_instruct, _prompts(data, "train"))}
-    else:
-        loop = LOOPS[config.method]
-        heldout = round(config.prompts * config.heldout / max(1e-9, 1 - config.heldout))
-        parts = {
-            "train": (loop, chosen(_prompts(data, "train"), config.prompts, seed, "train")),
-            "heldout": (loop, chosen(_prompts(data, "heldout"), heldout, seed, "heldout")),
-        }
-    made: list[tuple[str, Record]] = []
     with scorer.closing if scorer else nullcontext():
-        for split, (loop, prompts) in parts.items():
-            if not prompts:
-                continue
-            about = f"for {config.prompts} new instructions after" if split == "made" else "about"
-            said_of = f"{teacher.name} is asked {about} {len(prompts)} prompts ({split})"
-            emit({"event": "message", "message": said_of})
-            made += [(split, record) for record in loop(studio, prompts)]
+        made = _made(studio, inputs[config.data][0], emit)
     dropped: Counter[str] = Counter()
     against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
     train, unseen = _split(config, made, contamination.Evaluated.read(against, config.ngram), dropped)
@@ -83,6 +66,34 @@ def build(
         "statistics": account["statistics"],
         **account["synthesis"],
     }
+
+
+def _made(studio: Studio, data: Path, emit: Emit) -> list[tuple[str, Record]]:
+    """What the teacher wrote, each row with its split; `made`: to be split by its own hash."""
+    config, name = studio.config, studio.teacher.name
+    if config.method == "questions":
+        documents = list(records.read(data / "train"))
+        most = f"{config.prompts:,} sentences of them at most"
+        emit({"event": "message", "message": f"{name} asks about {len(documents)} documents, {most}"})
+        return questions(studio, documents)
+    parts: dict[str, tuple[Loop, list[Record]]]
+    if config.method == "self_instruct":
+        parts = {"made": (self_instruct, _prompts(data, "train"))}
+    else:
+        loop = LOOPS[config.method]
+        heldout = round(config.prompts * config.heldout / max(1e-9, 1 - config.heldout))
+        parts = {
+            "train": (loop, chosen(_prompts(data, "train"), config.prompts, studio.seed, "train")),
+            "heldout": (loop, chosen(_prompts(data, "heldout"), heldout, studio.seed, "heldout")),
+        }
+    made: list[tuple[str, Record]] = []
+    for split, (loop, prompts) in parts.items():
+        if not prompts:
+            continue
+        about = f"for {config.prompts} new instructions after" if split == "made" else "about"
+        emit({"event": "message", "message": f"{name} is asked {about} {len(prompts)} prompts ({split})"})
+        made += [(split, record) for record in loop(studio, prompts)]
+    return made
 
 
 def _write(out: Path, train: list[Record], unseen: list[Record], account: Record, seed: int) -> None:

@@ -103,6 +103,18 @@ def sampled(studio: Studio, prompts: Sequence[Record], default: str | None = Non
     return [sorted(samples, key=lambda s: (-s.score, s.number)) for samples in found]
 
 
+GIVEN = -1
+"""The number of a reply that is no sample but the data's own."""
+
+
+def reply_of(record: Record) -> str:
+    """The answer that a record of a data stage holds; empty if there is none."""
+    if "chosen" in record:
+        return str(record["chosen"])
+    turns = record.get("messages") or [{"role": "user"}]
+    return str(turns[-1]["content"]) if turns[-1]["role"] == "assistant" else ""
+
+
 def verdict(studio: Studio, sample: Sample, **more: Any) -> Record:
     """What `meta.synthesis` of a row says."""
     return {
@@ -141,9 +153,21 @@ def best(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
 
 
 def pairs(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
-    """preferences: the best reply to each prompt against the worst. A judge must prefer it in both orders as well."""
+    """preferences: the best reply to each prompt against the worst. A judge must prefer it in both orders as well.
+
+    With `chosen: given` the best one is the answer that the data holds; prompts without one give no pair.
+    """
     found = []
-    for record, samples in zip(prompts, sampled(studio, prompts), strict=True):
+    given = studio.config.chosen == "given"
+    answers = [reply_of(record) if given else "" for record in prompts]
+    right = (
+        studio.scores([(record, answer) for record, answer in zip(prompts, answers, strict=True)])
+        if given
+        else []
+    )
+    for number, (record, samples) in enumerate(zip(prompts, sampled(studio, prompts), strict=True)):
+        if given and samples and answers[number]:
+            samples = [Sample(GIVEN, answers[number], right[number]), samples[-1]]
         if len(samples) > 1 and samples[0].score - samples[-1].score > studio.config.margin:
             found.append((record, samples[0], samples[-1]))
         else:

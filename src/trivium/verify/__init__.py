@@ -14,6 +14,7 @@ from trivium.recipe.kinds import plugins
 from trivium.recipe.verifiers import FunctionVerifier, without_settings
 from trivium.verify.answers import same_answer
 from trivium.verify.function import Function, identity
+from trivium.verify.grounded import grounded
 
 Verifier = Callable[[Mapping[str, Any], str], float]
 
@@ -48,6 +49,7 @@ class VerifierKind(NamedTuple):
 VERIFIERS: dict[str, VerifierKind] = {
     "reasoning": VerifierKind(lambda config, folder: reasoning),
     "exact": VerifierKind(lambda config, folder: exact),
+    "grounded": VerifierKind(lambda config, folder: grounded),
     "function": VerifierKind(_function, lambda config, folder: {"function": identity(folder / config.path)}),
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.verifiers").items()},
 }
