@@ -44,6 +44,7 @@ UNSEEDED = {
 IMPORTERS = {SRC / "demo" / "python_docs.py"}
 # What distributions are called where it differs from what is imported.
 DISTRIBUTIONS = {
+    "math_verify": "math-verify",
     "yaml": "pyyaml",
     "mlflow": "mlflow-skinny",
     "reasoning_gym": "reasoning-gym",

@@ -10,13 +10,13 @@ import pytest
 
 from trivium import files
 from trivium.cli import main
+from trivium.cli.router import candidate_of
 from trivium.errors import ArtifactError, DataError, GateError, RecipeError
 from trivium.pipeline.fingerprint import fingerprint
 from trivium.pipeline.released import check_release
 from trivium.pipeline.store import Store
 from trivium.rollout.plan import load_plan, plan_of
 from trivium.rollout.server import Options, check
-from trivium.router_commands import candidate_of
 
 PLAN = Path(__file__).parents[2] / "examples" / "rollout.yaml"
 

@@ -108,7 +108,9 @@ SAID = st.one_of(st.text(), st.text(alphabet="0123456789.,-$ Answer:#{}\\boxed")
 @given(SAID, st.sampled_from(RECORDS))
 def test_no_reply_breaks_a_verifier(reply, asked):
     for text in (reply, f"Answer: {reply}", f"#### {reply}", f"\\boxed{{{reply}}}"):
-        for verifier in map(named, without_settings()):
+        for verifier in map(
+            named, without_settings().keys() - {"math"}
+        ):  # a process: tests/verify/test_math.py
             assert verifier(asked, text) in (0, 1)
 
 

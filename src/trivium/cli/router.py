@@ -11,7 +11,7 @@ import typer
 
 from trivium.cli import commands, rollout
 from trivium.cli.rollout import Plan
-from trivium.errors import DataError, TriviumError
+from trivium.errors import DataError, RecipeError, TriviumError
 
 app = rollout.app
 

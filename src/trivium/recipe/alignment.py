@@ -131,8 +131,8 @@ class OnlineStage(PreferenceStage):
     """The reward stage that scores replies."""
     named_kinds: ClassVar[dict[str, Group]] = {"reward": "trivium.verifiers"}
     reward: VerifierName | None = None
-    """A verifier that scores replies: `reasoning`, reasoning-gym's checkers; `exact`, equality with the record's own answer; or
-    one of a package."""
+    """A verifier that scores replies: `reasoning`, reasoning-gym's checkers; `exact`, equality with the record's own answer;
+    `math`, the same by algebra; or one of a package."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
     """Longest reply."""
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -42,6 +42,14 @@ class GroundedVerifier(VerifierBase):
     kind: Literal["grounded"]
 
 
+class MathVerifier(VerifierBase):
+    """As `exact`, and by algebra, with math-verify: `1/2` is `0.5`, `(x+1)^2` is `x^2+2x+1`; words are not multiplied out."""
+
+    kind: Literal["math"]
+    seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Wall clock and CPU that a comparison may take; one that takes longer scores 0."""
+
+
 class FunctionVerifier(VerifierBase):
     """A function of yours, run in a process of its own: `def score(record, reply)` gives a number from 0 to 1."""
 
@@ -75,6 +83,7 @@ OWN: tuple[type[VerifierBase], ...] = (
     ReasoningVerifier,
     ExactVerifier,
     GroundedVerifier,
+    MathVerifier,
     FunctionVerifier,
     JudgeVerifier,
     RewardVerifier,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from trivium.demo.reasoning import correct
 from trivium.recipe.kinds import plugins
 from trivium.recipe.verifiers import FunctionVerifier, without_settings
+from trivium.verify import math
 from trivium.verify.answers import same_answer
 from trivium.verify.function import Function, identity
 from trivium.verify.grounded import grounded
@@ -50,6 +51,10 @@ VERIFIERS: dict[str, VerifierKind] = {
     "reasoning": VerifierKind(lambda config, folder: reasoning),
     "exact": VerifierKind(lambda config, folder: exact),
     "grounded": VerifierKind(lambda config, folder: grounded),
+    "math": VerifierKind(
+        lambda config, folder: math.MathVerifier(seconds=config.seconds),
+        lambda config, folder: math.identity(),
+    ),
     "function": VerifierKind(_function, lambda config, folder: {"function": identity(folder / config.path)}),
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.verifiers").items()},
 }

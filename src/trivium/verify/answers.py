@@ -33,10 +33,10 @@ def final_answer(text: str) -> str:
 def normalised(answer: str) -> str:
     """The form in which answers are compared: lower case, white space collapsed, no marks at the ends, 1,000.0 as 1000."""
     plain = _plain(answer)
-    quantity = _QUANTITY.fullmatch(plain)
-    if quantity is None or quantity["unit"]:
+    match = _QUANTITY.fullmatch(plain)
+    if match is None or match["unit"]:
         return plain
-    return _number(quantity) or plain
+    return _number(match) or plain
 
 
 def _plain(answer: str) -> str:
@@ -56,22 +56,22 @@ def _number(quantity: re.Match[str]) -> str | None:
             return None
 
 
-def _quantity(answer: str) -> tuple[str, str] | None:
+def quantity(answer: str) -> tuple[str, str] | None:
     """(number, unit) of an answer that is a number with or without a unit or currency."""
-    quantity = _QUANTITY.fullmatch(re.sub(r"[{}]", "", _plain(answer).replace("{,}", ",")))
-    if quantity is None or (number := _number(quantity)) is None:
+    match = _QUANTITY.fullmatch(re.sub(r"[{}]", "", _plain(answer).replace("{,}", ",")))
+    if match is None or (number := _number(match)) is None:
         return None
-    unit = quantity["unit"] or ""
+    unit = match["unit"] or ""
     if _NOT_UNITS & set(unit.replace("/", " ").split()):
         return None
-    return number, quantity["money"] + unit
+    return number, match["money"] + unit
 
 
 def equal(first: str, second: str) -> bool:
     """Whether two answers are the same: as texts, or as numbers where at most one of them names a unit, or both the same one."""
     if normalised(first) == normalised(second):
         return True
-    one, other = _quantity(first), _quantity(second)
+    one, other = quantity(first), quantity(second)
     if one is None or other is None or one[0] != other[0]:
         return False
     return one[1] == other[1] or not (one[1] and other[1])

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from trivium.errors import DataError
 from trivium.files import sha256
@@ -43,13 +43,14 @@ class Function:
     number, or a function that fails on each of its first ten replies.
     """
 
+    _process: subprocess.Popen[bytes] | None = None
+
     def __init__(
         self, path: Path, name: str = "score", *, seconds: float = 5.0, memory: int = 1 << 30
     ) -> None:
         self.path, self.name, self.seconds, self.memory = path, name, seconds, memory
         self.failures: Counter[str] = Counter()
         self.succeeded = 0
-        self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
     def __call__(self, record: Mapping[str, Any], reply: str) -> float:
@@ -78,7 +79,10 @@ class Function:
         if self._socket is not None:
             self._socket.close()
 
-    def __enter__(self) -> Function:
+    def __del__(self) -> None:  # of one that is used without `with`, as the reward of a run is
+        self.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
