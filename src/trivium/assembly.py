@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trivium.batches.context import Items, Phase, PhaseContext
@@ -93,7 +94,8 @@ def _run(
     config, model, machine = ctx.config, ctx.model, ctx.machine
     batches = items.live(items.ordered(sharding, steps), items.train)
     validation, sources = items.validation(sharding.micro)
-    per_token = (flops.adapting if config.adapter else flops.training)(model.config, items.train.length)
+    frozen, critic = config.adapter is not None, getattr(ctx.network, "critic", None) is not None
+    work = partial(flops.step, model.config, frozen=frozen, critic=critic)
     live = batches.live_flops if isinstance(batches, LiveBatches) else 0.0
     return Run(
         model=ctx.network,
@@ -108,11 +110,9 @@ def _run(
         validation=cut(model, validation) if validation else None,
         sources=sources,
         sample=sampler(ctx),
-        flops_per_step=per_token * tokens_per_step + live,
+        flops_per_step=work(tokens_per_step, tokens_per_step * items.train.length) + live,
         live_flops=live,
-        work=lambda tokens, squares: flops.step(
-            model.config, tokens, squares, frozen=config.adapter is not None
-        ),
+        work=work,
         peak=ctx.peak(machine.precision, machine.device),
     )
 

@@ -58,6 +58,37 @@ def test_a_step_of_full_rows_is_tokens_times_the_work_of_one(shape: ModelShape, 
         )  # shorter documents, less attention
 
 
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_ppo_s_critic_is_another_trunk(shape: ModelShape, vocabulary: int) -> None:
+    """Against torch's counter, forward and backward, on the network that the loop trains."""
+    from copy import deepcopy
+
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trivium.model.scalar import ActorCritic
+    from trivium.model.transformer import Transformer
+
+    config = ModelConfig.from_shape(shape, vocabulary)
+    policy = Transformer(config)
+    tokens = torch.zeros(2, 32, dtype=torch.long)
+    batch = {"tokens": tokens, "positions": torch.arange(32).expand(2, -1)}
+
+    def counted(critic: Transformer | None) -> float:
+        network = ActorCritic(policy, critic)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            out = network(batch, {"logits", "values"})  # type: ignore[arg-type]
+            assert out.logits is not None and out.values is not None
+            torch.autograd.grad(out.logits.sum() + out.values.sum(), list(network.parameters()))
+        return float(counter.get_total_flops())
+
+    one, both = counted(None), counted(deepcopy(policy))
+    for found, critic in ((one, False), (both, True)):
+        assert flops.step(config, 64, 2 * 32**2, critic=critic) == pytest.approx(found, rel=0.01)
+    assert both > 1.4 * one
+
+
 def test_forward_is_what_torch_counts() -> None:
     """torch's own counter of matrix products, on one row."""
     import torch

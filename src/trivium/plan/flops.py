@@ -103,13 +103,18 @@ def adapting(config: ModelConfig, context: int) -> int:
     return 2 * forward(config, context) + square(config) * context
 
 
-def step(config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False) -> float:
+def step(
+    config: ModelConfig, tokens: int, squares: int, *, frozen: bool = False, critic: bool = False
+) -> float:
     """FLOPs of a training step over `tokens` tokens whose documents' squared lengths sum to `squares`.
 
-    `frozen`: only adapters are trained. Equals `training` (or `adapting`) times the tokens where each row is one document.
+    `frozen`: only adapters are trained. `critic`: another trunk of the same shape is trained on the same tokens, with one number
+    in place of the output layer (ppo). Without it, equals `training` (or `adapting`) times the tokens where each row is one
+    document.
     """
-    per_token = forward(config, 0)
-    return (2 if frozen else 3) * per_token * tokens + 3 * square(config) * squares
+    trunk, head = 2 * _layers(config, active=True), 2 * config.vocab_size * config.dim
+    trunks = 2 if critic else 1
+    return (2 if frozen else 3) * (trunks * trunk + head) * tokens + 3 * trunks * square(config) * squares
 
 
 def utilisation(tokens_per_second: float, flops_per_token: float, peak: float) -> float:

@@ -53,34 +53,40 @@ def training(
     bf16: bool = False,
     recompute: bool = False,
     trained: int | None = None,
+    others: bool = False,
+    pointwise: bool = False,
 ) -> Memory:
-    """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all."""
-    held = parameters(config, parallel)
+    """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all.
+    What only other codes do: `others`, tensor ranks split embeddings and output layer too, and copies share the float32 weights
+    and moments (ZeRO-1); `pointwise`, what is no product is computed again."""
+    held = parameters(config, parallel, others)
     learnt = held if trained is None else float(trained)
     tokens = rows * context / parallel.context
+    copies = parallel.data // parallel.expert if others else 1
     return Memory(
-        weights=FLOAT * held,
+        weights=FLOAT * held / copies,
         gradients=FLOAT * learnt,
-        optimizer=2 * FLOAT * learnt,
-        activations=_activations(config, parallel, tokens, bf16, recompute),
+        optimizer=2 * FLOAT * learnt / copies,
+        activations=_activations(config, parallel, tokens, bf16, recompute, pointwise),
         logits=FLOAT * 2 * min(tokens * config.vocab_size, LOGITS),  # and their gradient
-        buffers=_buffers(config, parallel, tokens, bf16),
+        buffers=_buffers(config, parallel, tokens, bf16, others),
     )
 
 
-def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool) -> float:
+def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool, others: bool) -> float:
     """Shards: the block at work and the next one, whole, with the gradient of one, beside embeddings and head, which stay whole
     from the first pass to the last. Otherwise autocast's copies of the matrices. Tensor and expert ranks: what they exchange."""
     size = 2 if bf16 else FLOAT
     whole = parallel.model_copy(update={"shard": 1})
     outside = flops.embeddings(config, tied=config.tie_embeddings or parallel.pipeline > 1)
+    outside /= parallel.tensor if others else 1
     layers = -(-config.layers // parallel.pipeline)
-    inside = parameters(config, whole) - outside
+    inside = parameters(config, whole, others) - outside
     total = 0.0
     if parallel.shard > 1:
         total += (2 * size + FLOAT) * inside / layers + (size + FLOAT) * outside
     elif bf16:
-        total += size * parameters(config, whole)
+        total += size * parameters(config, whole, others)
     if parallel.tensor > 1:
         total += 2 * size * tokens * config.dim
     if parallel.expert > 1 and config.experts is not None:
@@ -94,7 +100,7 @@ def cache(config: ModelConfig, rows: int, places: int, bf16: bool = False) -> fl
     return float((2 if bf16 else FLOAT) * config.layers * rows * places * widths)
 
 
-def parameters(config: ModelConfig, parallel: Parallel) -> float:
+def parameters(config: ModelConfig, parallel: Parallel, others: bool = False) -> float:
     """Numbers on a rank: of the first stage of a pipeline, which holds the embeddings beside its layers."""
     layers = -(-config.layers // parallel.pipeline)
     dim, inside = config.dim, 0.0
@@ -112,26 +118,29 @@ def parameters(config: ModelConfig, parallel: Parallel) -> float:
         inside += matrices - split + split / parallel.tensor + flops.layer_vectors(config, layer)
     tied = config.tie_embeddings or parallel.pipeline > 1
     shards = parallel.shard * (parallel.context if parallel.shard > 1 else 1)
-    return (inside + flops.embeddings(config, tied=tied) + flops.norm_size(config)) / shards
+    outside = flops.embeddings(config, tied=tied) / (parallel.tensor if others else 1)
+    return (inside + outside + flops.norm_size(config)) / shards
 
 
 def _activations(
-    config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool, recompute: bool
+    config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool, recompute: bool, pointwise: bool
 ) -> float:
     size = 2 if bf16 else FLOAT
     layers = -(-config.layers // parallel.pipeline)
     in_flight = parallel.pipeline  # micro-batches that the first stage has sent on and not had back
-    block = tokens * size * _kept(config, parallel)
+    block = tokens * size * _kept(config, parallel, pointwise)
     between = tokens * size * config.dim
     blocks = in_flight * layers * between + block if recompute else in_flight * layers * block
     return blocks + FLOAT * 3 * tokens * config.dim  # the last norm
 
 
-def _kept(config: ModelConfig, parallel: Parallel) -> float:
+def _kept(config: ModelConfig, parallel: Parallel, pointwise: bool) -> float:
     """Elements that one block keeps of one token: two norms of three vectors each; queries, keys, values and what attention
     gives; gate, its SiLU, up and their product. `context` ranks keep keys and values of the whole row."""
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     attention = 2 * heads + 2 * keys * parallel.context
     experts = config.experts
     width = config.hidden if experts is None else experts.hidden * (experts.top_k + experts.shared)
+    if pointwise:  # the inputs of the products and of attention
+        return 2 * config.dim + (attention + 2 * width) / parallel.tensor
     return 6 * config.dim + (attention + 4 * width) / parallel.tensor

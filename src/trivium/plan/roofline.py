@@ -27,9 +27,9 @@ BACKWARD = 0.85
 """Rate of fused attention's backward pass beside its forward pass (Dao 2023, figures 4 to 6)."""
 HIDDEN = 0.9
 """Share of the collectives of shards and gradients that can run behind arithmetic."""
-POINTWISE = (8, 2, 3)
-"""Numbers that fused pointwise kernels of a block move for a token, forward: so many of the residual's width, of queries, keys
-and values, of the hidden width (norms, rotary positions, the gate, two residual sums)."""
+POINTWISE = (16, 4, 6)
+"""Numbers that pointwise kernels of a block move for a token, forward: so many of the residual's width, of queries, keys and
+values, of the hidden width (norms, rotary positions, the gate, two residual sums; twice what perfectly fused ones would)."""
 HOST = 250e-6
 """Seconds in which the host starts the kernels of a block, there and back: what small models wait for."""
 STEP = 5e-3
@@ -52,6 +52,11 @@ class Shape:
     recompute: bool = False
     fp8: bool = False
     bf16: bool = True
+    pointwise: bool = False
+    """Whether what is no product is computed again on the way back, as other codes do."""
+    others: bool = False
+    """As other codes do: tensor ranks split the output layer, stages of a pipeline are balanced around it, rows of experts travel
+    behind arithmetic."""
 
     @property
     def passes(self) -> int:
@@ -163,15 +168,14 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         ahead, back = _attention(config, layer, device, shape, tokens)
         share = count / parallel.pipeline
         products += share * seconds * (forwards + again)
-        pointwise += share * moving * (forwards + again)
+        pointwise += share * moving * (forwards + (again or shape.pointwise))
         looking += share * (ahead * (forwards - 2 + again) + back)
     logits = tokens * config.vocab_size
     ends = product(device, tokens, config.dim, config.vocab_size) * (forwards + 1) + stream(
         device, 16 * logits, 4
     )
-    head = (
-        ends / parallel.pipeline
-    )  # one stage has it: the others wait no longer than it takes on the average
+    if shape.others:
+        ends /= parallel.tensor * parallel.pipeline  # otherwise the last stage has it, and the others wait
     passes = shape.passes
     compute = products + pointwise + looking
     filled = (passes + parallel.pipeline - 1) / passes
@@ -179,8 +183,8 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         "matrix products": passes * products,
         "attention": passes * looking,
         "pointwise": passes * pointwise,
-        "output layer": passes * (head if parallel.pipeline == 1 else ends),
-        "optimizer": stream(device, 28 * memory.parameters(config, parallel), 10),
+        "output layer": passes * ends,
+        "optimizer": stream(device, 28 * memory.parameters(config, parallel, shape.others), 10),
     }
     parts |= _exchanges(config, cluster, shape, tokens, mine, passes, compute, forwards + again)
     parts["host"] = max(0.0, passes * mine * HOST - sum(parts.values())) + STEP
@@ -222,9 +226,11 @@ def _exchanges(
     gathered = both * layers * _ring(cluster, keys, context, tensor)
     sent = 0.0
     if parallel.expert > 1 and config.experts is not None:
-        rows = size * tokens * config.experts.top_k * config.dim * parallel.expert
-        sent = both * 2 * layers * _ring(cluster, rows, parallel.expert, tensor * context)
-    whole = memory.parameters(config, parallel.model_copy(update={"shard": 1}))
+        rows = size * tokens * config.experts.top_k * config.dim  # there and back, each to another rank
+        inside = parallel.expert * tensor * context <= cluster.accelerator.domain
+        rate = cluster.accelerator.link if inside else cluster.accelerator.network
+        sent = both * 2 * layers * ((1 - 1 / parallel.expert) * rows / (rate * LINK) + START)
+    whole = memory.parameters(config, parallel.model_copy(update={"shard": 1}), shape.others)
     inner = tensor * context
     travelling = passes * (
         (1 + (rounds > 2)) * _ring(cluster, size * whole, parallel.shard, inner)
@@ -238,6 +244,8 @@ def _exchanges(
     # gradients of copies can only hide behind the last backward pass
     exposed += max(0.0, summed - HIDDEN * compute * 2 / 3) + (1 - HIDDEN) * summed
     handed = 2 * residual / (cluster.accelerator.network * LINK) if parallel.pipeline > 1 else 0.0
+    if shape.others:  # behind the arithmetic of another micro-batch (DeepSeek-V3, section 3.2.1)
+        sent = max(0.0, sent - HIDDEN * compute) + (1 - HIDDEN) * sent
     return {
         "tensor ranks": passes * reduced,
         "context ranks": passes * gathered,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
@@ -42,6 +42,9 @@ class Asked:
     rows_per_item: int = 1
     trained: int | None = None
     """Parameters of adapters; None: all."""
+    others: bool = False
+    """What other codes can do and this one cannot: experts beside a pipeline, an output layer split over tensor ranks, fewer
+    key/value heads than those. For holding the plan against what they published."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def needed(asked: Asked, shape: roofline.Shape) -> memory.Memory:
         bf16=shape.bf16,
         recompute=shape.recompute,
         trained=asked.trained,
+        others=shape.others,
+        pointwise=shape.pointwise,
     )
     return memory.Memory(**{**vars(counted), "frozen": asked.frozen})
 
@@ -102,7 +107,8 @@ def grids(asked: Asked, cluster: Cluster) -> Iterator[Parallel]:
     tensors = [
         size
         for size in _powers(domain if splits else 1)
-        if config.heads % size == 0 == config.kv_heads % size
+        if config.heads % size == 0
+        and (config.kv_heads % size == 0 or asked.others)
         and config.hidden % size == 0
         and count % size == 0
     ]
@@ -126,7 +132,9 @@ def grids(asked: Asked, cluster: Cluster) -> Iterator[Parallel]:
     if experts is not None:
         for expert in _powers(min(experts.count, count)):
             if expert > 1 and count % expert == 0 and experts.count % expert == 0:
-                yield Parallel(data=count, expert=expert)
+                for pipeline in pipelines if asked.others else [1]:
+                    if (count // pipeline) % expert == 0 and count % pipeline == 0:
+                        yield Parallel(data=count // pipeline, expert=expert, pipeline=pipeline)
 
 
 def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
@@ -139,7 +147,12 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
         if rows % micro:
             continue
         for again in [asked.recompute] if asked.recompute is not None else [False, True]:
-            yield roofline.Shape(parallel, asked.batch, micro, asked.context, again, asked.fp8)
+            shape = roofline.Shape(
+                parallel, asked.batch, micro, asked.context, again, asked.fp8, others=asked.others
+            )
+            yield shape
+            if asked.others and not again:
+                yield replace(shape, pointwise=True)
 
 
 def search(asked: Asked, cluster: Cluster) -> Found:
@@ -214,12 +227,12 @@ def _usable(count: int) -> Iterator[int]:
 
 def _few(fitting: list[tuple[roofline.Shape, memory.Memory]]) -> list[tuple[roofline.Shape, memory.Memory]]:
     """Of each grid the two largest micro-batches without and with recomputation: smaller ones are slower."""
-    kept: dict[tuple[Parallel, bool], list[tuple[roofline.Shape, memory.Memory]]] = {}
+    kept: dict[tuple[Parallel, bool, bool], list[tuple[roofline.Shape, memory.Memory]]] = {}
     for shape, held in fitting:
-        kept.setdefault((shape.parallel, shape.recompute), []).append((shape, held))
+        kept.setdefault((shape.parallel, shape.recompute, shape.pointwise), []).append((shape, held))
     return [
         pair
-        for (parallel, _), found in kept.items()
+        for (parallel, *_), found in kept.items()
         for pair in (found if parallel.pipeline > 1 else sorted(found, key=lambda one: -one[0].micro)[:2])
     ]
 

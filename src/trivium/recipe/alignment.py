@@ -176,8 +176,9 @@ class PpoStage(OnlineStage):
         "with a reward for whole replies and compute to spare: the policy writes, a critic says "
         "how good each token is. Try dpo and grpo first."
     )
-    forwards: ClassVar[int] = 12
-    """The critic is trained too, and both score the replies before they learn from them."""
+    forwards: ClassVar[int] = 11
+    """Three for the policy and three for the critic that learns beside it; a reply is written, and scored by the policy, the
+    reference, the critic and a reward model."""
     kl: Annotated[float, Field(ge=0)] = 0.05
     """Price of a nat of distance from the reference, taken off each token's reward."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
