@@ -19,7 +19,7 @@ RUNS: list[dict[str, Any]] = benchmark.published()["runs"]
 def test_shapes_give_the_parameters_that_were_published() -> None:
     """What is computed from a shape is the model that was trained: within 5%, but for what Gopher's relative positions add."""
     for run in RUNS:
-        if "shape" in run:
+        if "shape" in run and run.get("left_out") != "low":
             found = flops.parameters(benchmark.config_of(run)) / run["parameters"]
             assert found == pytest.approx(1, abs=0.05 if run["id"] != "gopher-280b" else 0.1), run["id"]
 

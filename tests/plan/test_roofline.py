@@ -133,6 +133,6 @@ def test_memory_by_cause_adds_up_and_sharding_needs_buffers() -> None:
     assert one.buffers == 2 * flops.parameters(SEVEN)  # 16-bit copies beside the float32 weights
     sharded = held(shard=64)
     assert sharded.weights == one.weights / 64 and sharded.weights < sharded.buffers < one.buffers
-    assert memory.cache(SEVEN, 2, 100) == 2 * 100 * 32 * 2 * 4096 * 4
+    assert memory.written(SEVEN, 2, 100) == 2 * 100 * 32 * 2 * 4096 * 4
     writing = replace(one, cache=10 * one.total)
     assert writing.total == pytest.approx(11 * one.total - one.activations - one.logits)

@@ -86,6 +86,25 @@ def plan(
         str | None,
         typer.Option("--on", metavar="CLUSTER", help="On these devices instead: 8xH100, or a YAML file."),
     ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", help="--on: so many devices.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="USD", help="--on: exit code 5 if it is expected to cost more."),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline",
+            metavar="TIME",
+            help="--on: exit code 5 if it takes longer (3d, 12h); without a count, as many devices as it needs.",
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain", metavar="STAGE.QUANTITY", help="--on: what a number was made from: base.minutes."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="--on: plain values for programs.")] = False,
     store: StoreFolder = STORE,
     runs: RunsFolder = RUNS,
@@ -99,12 +118,11 @@ def plan(
 
       trivium plan mine.yaml -o base.tokens=10M
 
-      trivium plan mine.yaml --on 8xH100
+      trivium plan mine.yaml --on 8xH100 --explain base.minutes
+
+      trivium plan mine.yaml --on H100 --deadline 3d --budget 5000
     """
-    if on is None:
-        plans.here(recipe, override, store, runs)
-    else:
-        plans.elsewhere(recipe, override, store, runs, on, as_json)
+    plans.plan(recipe, override, store, runs, on, (gpus, budget, deadline, explain, as_json))
 
 
 @app.command()

@@ -6,24 +6,54 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from trivium.cli import commands
-from trivium.errors import DataError
+from trivium.errors import DataError, GateError, RecipeError
 
 if TYPE_CHECKING:
     from trivium.pipeline.run import StageStatus
     from trivium.plan.bands import Band
     from trivium.plan.cost import Cost
+    from trivium.plan.hardware import Cluster
     from trivium.plan.project import Project
     from trivium.recipe.models import Recipe
 
 MACHINE = "machine.json"
 GIB = 2**30
+
+
+Asked = tuple[int | None, float | None, str | None, str | None, bool]
+"""What goes with `--on`: devices, budget, deadline, what is to be explained, plain values."""
+
+
+def plan(
+    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, on: str | None, asked: Asked
+) -> None:
+    gpus, budget, deadline, explain, as_json = asked
+    if on is None:
+        if asked != (None, None, None, None, False):
+            raise RecipeError(
+                "--gpus, --budget, --deadline, --explain and --json are about a cluster",
+                fix="name it: --on 8xH100",
+            )
+        here(path, overrides, store, runs)
+        return
+    from trivium.recipe.units import parse_duration
+
+    try:
+        hours = None if deadline is None else parse_duration(deadline) / 3600
+    except ValueError as error:
+        raise RecipeError(str(error), where="--deadline", fix="write 12h or 3d") from None
+    if (budget is not None and budget <= 0) or hours == 0:
+        raise RecipeError(
+            "nothing can be had for nothing", where="--budget, --deadline", fix="write more than 0"
+        )
+    elsewhere(path, overrides, store, runs, Elsewhere(on, gpus, budget, hours, explain, as_json))
 
 
 def here(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
@@ -121,21 +151,59 @@ def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) 
     )
 
 
-def elsewhere(
-    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, on: str, as_json: bool
-) -> None:
-    """What the recipe takes on the cluster `on`."""
+def elsewhere(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, asked: Elsewhere) -> None:
+    """What the recipe takes on a cluster. GateError, after the tables, where a budget or a deadline is not kept."""
     recipe = commands.load(path, overrides)
-    from trivium.plan.explain import as_plain
-    from trivium.plan.hardware import cluster
+    from trivium.plan import whatif
+    from trivium.plan.explain import as_plain, terms
     from trivium.plan.project import project
 
-    found = project(recipe, cluster(on), _characters(recipe, path, store, runs))
-    if as_json:
-        print(json.dumps(as_plain(found), indent=2))
-        return
+    characters = _characters(recipe, path, store, runs)
+    on = _cluster(recipe, asked, characters)
+    found = project(recipe, on, characters)
     console = Console(highlight=False)
-    console.print(_phases(found), *_layouts(found), *_memories(found), *_doubts(found), sep="\n")
+    if asked.explain is not None:
+        console.print("\n".join(terms(found, asked.explain)), soft_wrap=True, markup=False)
+    elif asked.as_json:
+        print(json.dumps(as_plain(found), indent=2))
+    else:
+        console.print(_phases(found), *_layouts(found), *_memories(found), *_doubts(found), sep="\n")
+    said = whatif.check(found, recipe, asked.budget, asked.deadline, characters)
+    if said and not asked.as_json:
+        console.print("\n".join(said), markup=False)
+
+
+class Elsewhere(NamedTuple):
+    """What `trivium plan --on` is asked."""
+
+    on: str
+    gpus: int | None
+    budget: float | None  # US dollars
+    deadline: float | None  # hours
+    explain: str | None
+    as_json: bool
+
+
+def _cluster(recipe: Recipe, asked: Elsewhere, characters: dict[str, int]) -> Cluster:
+    """The cluster of `--on`, as many devices as `--gpus` says, or as the deadline needs where nobody says."""
+    from trivium.plan import whatif
+    from trivium.plan.hardware import LARGEST, Cluster, cluster, names_a_count
+
+    found = cluster(asked.on)
+    if asked.gpus is not None:
+        if not 0 < asked.gpus <= LARGEST:
+            raise RecipeError(f"{asked.gpus} devices are no cluster", where="--gpus", fix="write 1 or more")
+        return Cluster(found.accelerator, asked.gpus)
+    if asked.deadline is not None and not names_a_count(asked.on):
+        fitting = whatif.devices_for(recipe, found.accelerator, asked.deadline, characters)
+        if fitting is None:
+            raise GateError(
+                f"no number of {found.accelerator.name} ends within {asked.deadline:,.3g} hours with these batches",
+                where="--deadline",
+                fix="a larger `batch`, fewer tokens, a faster device, or a later deadline",
+            )
+        return fitting.cluster
+    return found
 
 
 def _characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str, int]:

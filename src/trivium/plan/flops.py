@@ -12,6 +12,8 @@ made in both cases.
 
 from __future__ import annotations
 
+from functools import cache
+
 from trivium.model.config import ModelConfig
 
 
@@ -77,6 +79,7 @@ def square(config: ModelConfig) -> int:
     return 2 * config.layers * config.heads * (config.head_dim + value)
 
 
+@cache
 def _layers(config: ModelConfig, *, active: bool = False) -> int:
     return sum(layer_matrices(config, layer, active=active) for layer in range(config.layers))
 

@@ -201,6 +201,11 @@ def cluster(text: str) -> Cluster:
     return Cluster(accelerator(match[2]), _count(match[1] or "1", text))
 
 
+def names_a_count(text: str) -> bool:
+    """Whether `--on` says how many devices there are."""
+    return text.endswith((".yaml", ".yml")) or re.match(r"\s*[-+]?[\d_,.]+[kK]?\s*[x×*]", text) is not None
+
+
 def _count(number: str, text: str) -> int:
     try:
         count = float(number.lower().replace("_", "").replace(",", "").replace("k", "e3"))

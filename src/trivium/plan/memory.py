@@ -8,6 +8,7 @@ tests/plan/test_memory.py holds the counts against what autograd keeps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops
@@ -78,8 +79,8 @@ def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool,
     from the first pass to the last. Otherwise autocast's copies of the matrices. Tensor and expert ranks: what they exchange."""
     size = 2 if bf16 else FLOAT
     whole = parallel.model_copy(update={"shard": 1})
-    outside = flops.embeddings(config, tied=config.tie_embeddings or parallel.pipeline > 1)
-    outside /= parallel.tensor if others else 1
+    tied = config.tie_embeddings or parallel.pipeline > 1
+    outside = flops.embeddings(config, tied=tied) / (parallel.tensor if others else 1)
     layers = -(-config.layers // parallel.pipeline)
     inside = parameters(config, whole, others) - outside
     total = 0.0
@@ -94,12 +95,13 @@ def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool,
     return total
 
 
-def cache(config: ModelConfig, rows: int, places: int, bf16: bool = False) -> float:
+def written(config: ModelConfig, rows: int, places: int, bf16: bool = False) -> float:
     """Bytes of the keys and values of `rows` rows of `places` tokens that a model is writing."""
     widths = sum(heads * width for heads, width in config.cached)
     return float((2 if bf16 else FLOAT) * config.layers * rows * places * widths)
 
 
+@cache
 def parameters(config: ModelConfig, parallel: Parallel, others: bool = False) -> float:
     """Numbers on a rank: of the first stage of a pipeline, which holds the embeddings beside its layers."""
     layers = -(-config.layers // parallel.pipeline)

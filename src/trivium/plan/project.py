@@ -166,7 +166,7 @@ def _laid_out(stage: TrainingStage, asked: search.Asked, cluster: Cluster) -> se
 
 def _writing(config: ModelConfig, cluster: Cluster, rows: int, tokens: float) -> float:
     """Seconds in which `rows` rows at once get `tokens` tokens each: weights and the cache are read for each token of all."""
-    read = 2 * flops.parameters(config) + memory.cache(config, rows, config.context, bf16=True) / 2
+    read = 2 * flops.parameters(config) + memory.written(config, rows, config.context, bf16=True) / 2
     return tokens * (read / cluster.accelerator.bandwidth + config.layers * 10 * roofline.START)
 
 

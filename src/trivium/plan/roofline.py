@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
@@ -196,6 +197,7 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
     return Step({name: seconds for name, seconds in parts.items() if seconds > 0}, float(work))
 
 
+@cache
 def _kinds(config: ModelConfig) -> dict[int, int]:
     """One layer of each kind -> how many there are of it."""
     found: dict[tuple[bool, bool], list[int]] = {}
