@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trivium.cli.app import main
+from trivium.cli import main
 from trivium.errors import RecipeError
 from trivium.plan import flops
 from trivium.plan.cost import estimate, model_of

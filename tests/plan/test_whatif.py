@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_project import RECIPE
 
-from trivium.cli.app import main
+from trivium.cli import main
 from trivium.errors import GateError, RecipeError
 from trivium.plan import whatif
 from trivium.plan.explain import EXPLAIN, QUANTITIES, terms
