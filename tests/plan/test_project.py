@@ -62,7 +62,7 @@ def test_the_time_is_the_roofline_over_what_is_lost() -> None:
     assert base.hours.expected == pytest.approx(sum(base.seconds.values()) / 3600 / lost)
     assert base.cost is not None and base.cost.flops is not None
     whole = base.cost.flops / (64 * 989e12 * base.hours.expected * 3600)
-    assert 0.2 < whole < 0.5  # what runs of this size were published with
+    assert 0.15 < whole < 0.5  # what runs of this size were published with
 
 
 def test_alignment_pays_for_its_reference_and_twice_the_rows() -> None:

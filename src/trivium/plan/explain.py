@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trivium.errors import RecipeError
-from trivium.plan import search
+from trivium.plan import failures, search
 from trivium.plan.bands import Band
 from trivium.plan.project import Phase, Project
 from trivium.recipe.lines import listed, nearest
@@ -88,7 +88,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
-QUANTITIES = ("minutes", "dollars", "memory", "layout", "flops")
+QUANTITIES = ("minutes", "dollars", "memory", "layout", "flops", "interruptions")
 
 
 def terms(project: Project, asked: str) -> list[str]:
@@ -160,4 +160,27 @@ def _flops(phase: Phase, project: Project) -> list[str]:
     ]
 
 
-EXPLAIN = {"minutes": _minutes, "dollars": _dollars, "memory": _memory, "layout": _layout, "flops": _flops}
+def _interruptions(phase: Phase, project: Project) -> list[str]:
+    if phase.cost is None or not phase.cost.parameters:
+        return [phase.note]
+    job = failures.job_of(phase.cost.parameters, phase.devices)
+    lines = failures.said(job, phase.hours.expected)
+    work = min(phase.hours.expected * failures.HOUR, MOST_PLAYED * job.between)
+    shares = sorted(failures.play(job, work, seed).effective for seed in range(PLAYED))
+    return [
+        *lines,
+        f"played {PLAYED} times: {shares[0]:.1%} to {shares[-1]:.1%} of the time makes steps that last",
+    ]
+
+
+PLAYED, MOST_PLAYED = 20, 1000
+"""Runs that are played through, and the interruptions of each at most."""
+
+EXPLAIN = {
+    "minutes": _minutes,
+    "dollars": _dollars,
+    "memory": _memory,
+    "layout": _layout,
+    "flops": _flops,
+    "interruptions": _interruptions,
+}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
-from trivium.plan import flops, memory, roofline, search
+from trivium.plan import failures, flops, memory, roofline, search
 from trivium.plan.bands import NONE, Band, exactly, total
 from trivium.plan.cost import Cost, estimate, model_of
 from trivium.plan.doubts import Doubt, doubts
@@ -193,7 +193,9 @@ def _counted(phase: Phase, cluster: Cluster) -> Phase:
         doubt = known["decode" if cause in ("generation", "writing") else "practice"]
         spent[doubt.name] = total([spent.get(doubt.name, NONE), exactly(seconds) * doubt.band.inverse()])
     hours = total(spent.values()) * (1 / 3600)
-    goodput = known["goodput" if hours.expected * phase.devices > SHORT else "goodput_short"]
+    goodput = known["goodput_short"]
+    if hours.expected * phase.devices > SHORT and phase.cost is not None and phase.cost.parameters:
+        goodput = replace(known["goodput"], band=failures.goodput(phase.cost.parameters, phase.devices))
     hours = hours * goodput.band.inverse()
     used = (*(known[name] for name in spent), goodput)
     dollars = None if device.price is None else hours * phase.devices * device.price
