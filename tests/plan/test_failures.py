@@ -60,5 +60,5 @@ def test_spares_that_run_out_are_waited_for() -> None:
 def test_more_devices_leave_less_and_small_clusters_what_was_reported() -> None:
     shares = [failures.goodput(70_000_000_000, devices) for devices in (64, 1024, 16_384, 100_000)]
     assert shares[0].expected == shares[1].expected == 0.9
-    assert shares[3].expected < shares[2].expected < 0.9
+    assert shares[3].expected < shares[2].expected <= 0.9 and shares[2].low < shares[1].low
     assert "loses least" in " ".join(failures.said(LLAMA3, 100))

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trivium.router_commands import candidate_of
-
 from trivium import files
 from trivium.cli import main
 from trivium.cli.router import candidate_of
