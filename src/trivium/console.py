@@ -114,7 +114,8 @@ class Progress:
                     f"  [dim]{show_count(event['steps'])} steps{_numbers({'metrics': event}, 'steps')}[/]"
                 )
             case "source":
-                self._say(f"  {event['kind']}: {event['items']:,} items, {event['heldout']:,} held out")
+                said = f"{event['kind']}: {event['items']:,} items, {event['heldout']:,} held out"
+                self._say(f"  {said}{escape(_files(event.get('files')))}")
             case "suite":
                 self._say(f"  [dim]{escape(event['model'])}: {event['suite']}[/]")
             case "samples":
@@ -170,6 +171,14 @@ class Progress:
         if self.live is not None:
             self.live.stop()
             self.live = None
+
+
+def _files(files: Mapping[str, Any] | None) -> str:
+    """What files of a source were passed over, and why."""
+    if not files or not files["passed_over"]:
+        return ""
+    why = ", ".join(f"{reason} {count:,}" for reason, count in files["passed_over"].items())
+    return f"; {files['read']:,} of {files['found']:,} files read, passed over: {why}"
 
 
 def _next(event: Mapping[str, Any]) -> str:

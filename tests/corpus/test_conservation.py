@@ -135,6 +135,9 @@ def _holds(out: Path, given: list[int], makers: list[Any]) -> None:
         kept = source["train_items"] + source["heldout_items"]
         assert source["read"] == kept + sum(source["dropped"].values()) + source["dead"]
         assert make is demo or source["read"] == count
+        if of_files := source["files"]:
+            assert of_files["found"] == of_files["read"] + sum(of_files["passed_over"].values())
+        assert (of_files is None) == (make is demo)
     assert sum(source["train_items"] for source in account["sources"]) == len(train)
     assert sum(source["heldout_items"] for source in account["sources"]) == len(heldout)
     assert sum(source["dead"] for source in account["sources"]) == account["dead_letters"] == dead

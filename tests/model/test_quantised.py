@@ -130,6 +130,60 @@ def test_bitsandbytes_in_eight_bits():
     torch.testing.assert_close(made["l.weight"], values * scale[:, None] / 127)
 
 
+def _mxfp4(experts, outputs, inputs):
+    """(blocks, exponents) as gpt-oss's files hold them."""
+    blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), generator=DRAW, dtype=torch.uint8)
+    exponents = torch.randint(118, 124, (experts, outputs, inputs // 32), generator=DRAW, dtype=torch.uint8)
+    return blocks, exponents
+
+
+def test_mxfp4_is_what_transformers_makes_of_it():
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    blocks, exponents = _mxfp4(3, 10, 64)
+    state = {
+        "e.down_proj_blocks": blocks,
+        "e.down_proj_scales": exponents,
+        "e.down_proj_bias": torch.ones(3, 10),
+    }
+    made = quantised.floats({"quant_method": "mxfp4"}, state, HERE)
+    assert made.keys() == {"e.down_proj", "e.down_proj_bias"}
+    assert torch.equal(
+        made["e.down_proj"], convert_moe_packed_tensors(blocks, exponents, dtype=torch.float32)
+    )
+
+
+def test_a_gpt_oss_in_mxfp4_has_the_logits_of_its_dequantised_weights(tmp_path):
+    """As it is published: the experts' matrices in blocks, all else in bf16."""
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    families.CASES["wide oss"] = (
+        "gpt_oss",
+        families.CASES["gpt-oss"][1] | {"hidden_size": 64, "intermediate_size": 32},
+    )
+    theirs = families.checkpoint("wide oss", tmp_path)
+    state, exact = load_file(tmp_path / "model.safetensors"), {}
+    for name in [n for n in state if n.endswith((".experts.gate_up_proj", ".experts.down_proj"))]:
+        experts, inputs, outputs = state.pop(name).shape
+        blocks, exponents = _mxfp4(experts, outputs, inputs)
+        state |= {f"{name}_blocks": blocks, f"{name}_scales": exponents}
+        exact[name] = convert_moe_packed_tensors(blocks, exponents, dtype=torch.float32)
+    assert exact
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs.load_state_dict(exact, strict=False)
+    ours, tokens = hf.load(tmp_path), families.tokens()
+    with torch.no_grad():
+        assert (families.logits(ours, tokens) - theirs(tokens).logits).abs().max() < 1e-4
+    hf.save(ours, tmp_path / "ours", eos=96, pad=1)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert (again(tokens).logits - theirs(tokens).logits).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize(
     ("scheme", "said"),
     [
@@ -137,6 +191,7 @@ def test_bitsandbytes_in_eight_bits():
         ({"quant_method": "gptq", "bits": 3}, "3 bits a weight"),
         ({"quant_method": "gptq"}, "no 'bits'"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "in the layout gemv"),
+        ({"quant_method": "mxfp4"}, "exponents .* for blocks"),
     ],
 )
 def test_what_cannot_be_read_is_said(scheme, said):
@@ -144,6 +199,8 @@ def test_what_cannot_be_read_is_said(scheme, said):
         "l.qweight": packed(integers(8, 8)),
         "l.qzeros": packed(integers(1, 8)),
         "l.scales": torch.ones(1, 8),
+        "l_blocks": torch.zeros(1, 2, 3, 16, dtype=torch.uint8),
+        "l_scales": torch.zeros(1, 2, 2, dtype=torch.uint8),
     }
     with pytest.raises(ArtifactError, match=said):
         quantised.floats(scheme, state, HERE)

@@ -25,6 +25,7 @@ ACCOUNT = {
         {
             "kind": "warc", "license": "CC-BY-4.0", "origin": "crawl", "train_items": 9, "heldout_items": 1,
             "train_characters": 1200, "planned_share": 0.75, "realised_share": 1.0,
+            "files": {"found": 217, "read": 209, "passed_over": {"ends in .cdx": 8}},
         }
     ],
     "languages": {"en": 7, "de": 2}, "lengths": {"128": 3, "1024": 6}, "domains": [["a.example", 9]],
@@ -57,6 +58,8 @@ SAID = (
     "truncated member",
     "31 / 77 / 1,099",
     "37.5%",
+    "209",
+    "ends in .cdx 8",
 )
 
 

@@ -63,7 +63,10 @@ class Read:
         evaluated = Evaluated.load(self.evaluated) if self.evaluated else None
         out = Out(self.config, self.seed, number, files, last=False)
         account = Account(self.config, self.setting.folder)
+        given = dict.fromkeys(part.files or (part.path,), 0)
         for document in source.read(part, dead):
+            if (file := _file(document["where"], given)) is not None:
+                given[file] += 1
             if not account.accepts(document):
                 out.reject(document)
                 continue
@@ -80,11 +83,22 @@ class Read:
             "steps": account.rows,
             "pii": account.pii,
             "dead": dead.rows(),
+            "files": given,
+            "damaged": sorted({file for one in dead.letters if (file := _file(one.where, given))}),
             "met": evaluated.met if evaluated else {},
         }
 
     def setting_seed(self, index: int) -> int:
         return seeds.derive(self.setting.seed, "source", index)
+
+
+def _file(where: str, files: dict[str, int]) -> str | None:
+    """Which of a part's files a place lies in: `file`, `file@offset`, `file#member`, `file:line`; None: in none of them."""
+    if len(files) == 1:
+        return next(iter(files))
+    while where and where not in files:
+        where = where[: max(0, *(where.rfind(mark) for mark in "@#:"))]
+    return where or None
 
 
 class Account:

@@ -13,12 +13,14 @@ from trivium.corpus import counts, records
 from trivium.corpus.contamination import OVERLAP, Evaluated
 from trivium.corpus.dedup.signatures import key_hash
 from trivium.corpus.plan import CONTAMINATED, REASONS, SURPLUS, Corpus, Plan, heldout_share
+from trivium.corpus.readers import Source
 from trivium.corpus.statistics import said, statistics
 from trivium.corpus.write import path_of
 from trivium.errors import DataError
 from trivium.files import atomic_path, write_json
 
-DOMAINS = 50
+DOMAINS, PASSED = 50, 20
+"""How many domains, and reasons to pass files over, are named."""
 
 
 def write(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def write(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
     write_json(out / "account.json", account)
     for source in account["sources"]:
         counted = {"items": source["train_items"], "heldout": source["heldout_items"]}
-        corpus.emit({"event": "source", "kind": source["kind"], **counted})
+        corpus.emit({"event": "source", "kind": source["kind"], "files": source["files"], **counted})
     kept = plan.reason == 0
     return {
         "train_items": int((kept & ~plan.heldout).sum()),
@@ -129,6 +131,7 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
                 "planned_share": round(share, 4),
                 "realised_share": round(size / total, 4) if total else 0.0,
                 "short": wanted is not None and size < wanted * share,
+                "files": _files(source, mine_of[0]),
                 "read": dead + sum(sidecar["steps"][0]["documents_in"] for sidecar in mine_of[0]),
                 "dead": dead,
                 "available": plan.available[place],
@@ -145,6 +148,26 @@ def _sources(corpus: Corpus, plan: Plan, dealt: list[dict[str, Any]]) -> list[di
             }
         )
     return rows
+
+
+def _files(source: Source, sidecars: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """{"found", "read": those that gave a row, "passed_over": reason -> how many}; None where a source has no files."""
+    if source.endings is None and not source.passed:
+        return None
+    given = counts.merged(sidecar["files"] for sidecar in sidecars)
+    damaged = {name for sidecar in sidecars for name in sidecar["damaged"]}
+    passed = +source.passed  # without zeros
+    for name, count in given.items():
+        if not count:
+            passed["could not be read" if name in damaged else "nothing to read in it"] += 1
+    most = dict(passed.most_common(PASSED))
+    if rest := passed.total() - sum(most.values()):
+        most["other"] = rest
+    return {
+        "found": len(given) + source.passed.total(),
+        "read": sum(count > 0 for count in given.values()),
+        "passed_over": most,
+    }
 
 
 def _clusters(corpus: Corpus, plan: Plan) -> dict[str, Any]:

@@ -4,6 +4,7 @@ int-quantized, pack-quantized, float-quantized   compressed-tensors: w = s (q - 
 fp8             w = s q, a scale for each block of 128 x 128 (DeepSeek-V3) or one for all
 gptq            w = s_g (q - z_g - 1), packed along the inputs (Frantar et al. 2022); gptq_v2 without the 1
 awq             w = s_g (q - z_g), packed along the outputs in the order 0 2 4 6 1 3 5 7 (Lin et al. 2023)
+mxfp4           w = 2^(e - 127) v[q], an exponent e for 32 inputs and 16 values v (OCP Microscaling 1.0, gpt-oss): the experts
 bitsandbytes    w = a_b c[q], blocks of 64 and a table c of 16 values (Dettmers et al. 2023); or int8 rows, w = a q / 127
 """
 
@@ -21,6 +22,8 @@ from trivium.errors import ArtifactError
 
 State = dict[str, Tensor]
 Scheme = dict[str, Any]
+FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""The numbers of E2M1; a set fourth bit makes them negative."""
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _FIX = "use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it"
 
@@ -173,11 +176,25 @@ def _bitsandbytes(scheme: Scheme, state: State) -> State:
     return state
 
 
+def _mxfp4(scheme: Scheme, state: State) -> State:
+    """Blocks (experts, outputs, groups, 16) of two numbers a byte, the low half first -> weights (experts, inputs, outputs)."""
+    table = torch.tensor([*FP4, *(-value for value in FP4)])
+    for stem in _stems(state, "_blocks"):
+        packed, exponents = state.pop(f"{stem}_blocks"), state.pop(f"{stem}_scales")
+        if packed.dtype != torch.uint8 or exponents.shape != packed.shape[:-1]:
+            raise ValueError(f"{stem}: exponents {tuple(exponents.shape)} for blocks {tuple(packed.shape)}")
+        values = table[torch.stack((packed & 15, packed >> 4), -1).flatten(-2).long()]
+        weights = torch.ldexp(values, exponents.int()[..., None] - 127).flatten(-2)
+        state[stem] = weights.transpose(1, 2).contiguous()
+    return state
+
+
 READERS: dict[str, Callable[[Scheme, State], State]] = {
     "compressed-tensors": _compressed,
     "fp8": _fp8,
     "gptq": _gptq,
     "awq": _awq,
+    "mxfp4": _mxfp4,
     "bitsandbytes": _bitsandbytes,
 }
 """`quant_method` -> what takes the tensors of that layout and gives plain ones."""

@@ -93,7 +93,13 @@ def show(account: Account) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for table in (_waterfall(account), _sources(account), _statistics(account), *_counts(account)):
+    for table in (
+        _waterfall(account),
+        _sources(account),
+        _files(account),
+        _statistics(account),
+        *_counts(account),
+    ):
         if table.row_count:
             console.print(table)
     _samples(account, console)
@@ -144,6 +150,23 @@ def _sources(account: Account) -> Any:
             f"{one['heldout_items']:,}", f"{one['train_characters']:,}", f"{one['planned_share']:.1%}",
             f"{one['realised_share']:.1%}",
         )  # fmt: skip
+    return table
+
+
+def files(account: Account) -> list[tuple[str, int, int, str]]:
+    """(source, files found, files read, why the others were passed over) of the sources that read files."""
+    rows = []
+    for number, one in enumerate(account["sources"], start=1):
+        if found := one.get("files"):
+            why = ", ".join(f"{reason} {count:,}" for reason, count in found["passed_over"].items())
+            rows.append((f"{number} {one['kind']}", found["found"], found["read"], why))
+    return rows
+
+
+def _files(account: Account) -> Any:
+    table = _table("files of the sources", ["source"], ["found", "read"], ["passed over because"])
+    for name, found, read, why in files(account):
+        table.add_row(_plain(name), f"{found:,}", f"{read:,}", _plain(why))
     return table
 
 
@@ -205,6 +228,7 @@ def html(account: Account) -> str:
     return environment.from_string(template).render(
         account=account,
         steps=steps(account),
+        files=files(account),
         lengths=bars(list(account.get("lengths", {}).items())),
         languages=bars(languages[:20]),
         statistics=statistics_rows(account.get("statistics", {})),

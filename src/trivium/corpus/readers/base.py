@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,8 @@ class Source:
 
     def __init__(self, config: Any, setting: Setting) -> None:
         self.config, self.setting = config, setting
+        self.passed: Counter[str] = Counter()
+        """Why files under `path` are not read -> how many; filled by `parts`."""
         base: SourceBase = config
         self.kind = base.kind
         self.license = base.license or self.declared_license

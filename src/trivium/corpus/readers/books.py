@@ -30,7 +30,7 @@ class Books(Source):
     endings = BOOKS
 
     def parts(self, characters: int | None = None) -> list[Part]:
-        found = locate.find(self.config.path, self.setting.folder, BOOKS)
+        found = locate.of(self)
         return locate.small(found, self.setting.index, self.setting.folder)
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:

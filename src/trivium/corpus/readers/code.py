@@ -36,7 +36,7 @@ class CodeFiles(Source):
     def parts(self, characters: int | None = None) -> list[Part]:
         """Archives one by one, files by the hundred. DataError for a language that Pygments does not know."""
         self._languages()
-        found = locate.find(self.config.path, self.setting.folder)
+        found = locate.of(self)
         packed = [name for name in found if name.lower().endswith(ARCHIVES)]
         loose = locate.small(
             [name for name in found if name not in set(packed)], self.setting.index, self.setting.folder

@@ -15,7 +15,7 @@ class HtmlFiles(Source):
     endings = HTML
 
     def parts(self, characters: int | None = None) -> list[Part]:
-        found = locate.find(self.config.path, self.setting.folder, HTML)
+        found = locate.of(self)
         return locate.small(found, self.setting.index, self.setting.folder)
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:

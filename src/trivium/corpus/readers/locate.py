@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from trivium.corpus import extras
-from trivium.corpus.readers.base import Part
+from trivium.corpus.readers.base import Part, Source
 from trivium.corpus.readers.endings import fits
 from trivium.errors import DataError
 from trivium.files import sha256
@@ -24,17 +25,24 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def find(path: str, folder: Path, endings: tuple[str, ...] = ()) -> list[str]:
-    """The files by name, in order: relative to `folder` where they can be. DataError if there are none."""
+def of(source: Source) -> list[str]:
+    """The files of a source that has a `path`, by name, in order; what is there and not read is counted in its `passed`.
+    DataError if there are none."""
+    source.passed.clear()
+    return _find(source.config.path, source.setting.folder, source.endings or (), source.passed)
+
+
+def _find(path: str, folder: Path, endings: tuple[str, ...], passed: Counter[str]) -> list[str]:
+    """Names are relative to `folder` where they can be."""
     if not is_url(path):
-        return [_relative(file, folder) for file in _local(path, folder, endings)]
+        return [_relative(file, folder) for file in _local(path, folder, endings, passed)]
     with extras.needed("data", "fsspec"):
         import fsspec
     try:
         system, inside = fsspec.core.url_to_fs(path)
         scheme = path.split("://")[0]
         if system.isdir(inside):
-            found = [name for name in system.find(inside) if fits(name, endings)]
+            found = fitting(system.find(inside), endings, passed)
         elif any(letter in inside for letter in "*?["):
             found = [name for name in system.glob(inside) if not system.isdir(name)]
         else:
@@ -48,10 +56,22 @@ def find(path: str, folder: Path, endings: tuple[str, ...] = ()) -> list[str]:
     return sorted(name if is_url(name) else f"{scheme}://{name}" for name in found)
 
 
-def _local(path: str, folder: Path, endings: tuple[str, ...]) -> list[Path]:
+def fitting(names: Iterable[str], endings: tuple[str, ...], passed: Counter[str]) -> list[str]:
+    """Those that a reader of these endings reads."""
+    found = []
+    for name in names:
+        if fits(name, endings):
+            found.append(name)
+        else:
+            ending = PurePosixPath(name).suffix.lower()
+            passed[f"ends in {ending}" if ending else "no ending"] += 1
+    return found
+
+
+def _local(path: str, folder: Path, endings: tuple[str, ...], passed: Counter[str]) -> list[Path]:
     whole = folder / path
     if whole.is_dir():
-        found = sorted(file for file in _walk(whole) if fits(file.name, endings))
+        found = sorted(Path(name) for name in fitting(_walk(whole, passed), endings, passed))
         if found:
             return found
     if whole.is_file():
@@ -69,14 +89,20 @@ def _local(path: str, folder: Path, endings: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, passed: Counter[str]) -> Iterator[str]:
     """Files below a folder, hidden ones and links to folders left out (links could lead in a circle)."""
     for place, folders, names in os.walk(folder, followlinks=False):
+        passed["a hidden file or folder"] += sum(name.startswith(".") for name in (*folders, *names))
         folders[:] = [name for name in folders if not name.startswith(".")]
+        passed["a link to a folder"] += sum((Path(place) / name).is_symlink() for name in folders)
         for name in names:
             file = Path(place) / name
-            if not name.startswith(".") and (file.is_file() or file.is_symlink()):
-                yield file
+            if name.startswith("."):
+                continue
+            if file.is_file() or file.is_symlink():
+                yield str(file)
+            else:
+                passed["a pipe or a device"] += 1
 
 
 def _relative(file: Path, folder: Path) -> str:
@@ -111,11 +137,11 @@ def size(name: str, folder: Path) -> int | None:
 def identity(path: str, folder: Path, endings: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the files hold: SHA-256 of local ones; size and tag (or time of change) of remote ones."""
     if not is_url(path):
-        return {_relative(file, folder): _checksum(file) for file in _local(path, folder, endings)}
+        return {_relative(file, folder): _checksum(file) for file in _local(path, folder, endings, Counter())}
     import fsspec
 
     found: dict[str, Any] = {}
-    for name in find(path, folder, endings):
+    for name in _find(path, folder, endings, Counter()):
         system, inside = fsspec.core.url_to_fs(name)
         about = system.info(inside)
         marks = {

@@ -36,7 +36,7 @@ class ParquetFiles(Rows):
         """Row groups, as many as make PART_BYTES. DataError if no file has the column."""
         parts: list[Part] = []
         missing: list[str] = []
-        names = locate.find(self.config.path, self.setting.folder, PARQUET)
+        names = locate.of(self)
         for name in names:
             try:
                 with locate.open_binary(name, self.setting.folder) as file:
@@ -231,7 +231,9 @@ class HuggingFaceRows(Rows):
 
         for kind, endings in (("parquet", PARQUET), ("json", JSONL)):
             inside = folder.rglob("*") if folder.is_dir() else [folder]
-            found = sorted(str(file) for file in inside if fits(file.name, endings) and file.is_file())
+            self.passed.clear()
+            names = [str(file) for file in inside if file.is_file()]
+            found = sorted(locate.fitting(names, endings, self.passed))
             if found:
                 return datasets.load_dataset(kind, data_files=found, split="train", streaming=True)
         raise FileNotFoundError("no .parquet, .jsonl or .json file there")
@@ -267,7 +269,7 @@ class Table(Rows):
                 Part(index, f"{self.config.path}/{name}", index=nth)
                 for nth, name in enumerate(_saved(folder))
             ]
-        names = locate.find(self.config.path, self.setting.folder, self.endings)
+        names = locate.of(self)
         return [Part(index, name, index=nth) for nth, name in enumerate(names)]
 
     def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:

@@ -19,7 +19,7 @@ class TextFiles(Source):
     endings = ()
 
     def parts(self, characters: int | None = None) -> list[Part]:
-        found = locate.find(self.config.path, self.setting.folder)
+        found = locate.of(self)
         return locate.small(found, self.setting.index, self.setting.folder)
 
     def read(self, part: Part, dead: DeadLetters) -> Iterator[Document]:
@@ -101,7 +101,7 @@ class JsonLines(Rows):
         return limit
 
     def parts(self, characters: int | None = None) -> list[Part]:
-        found = locate.find(self.config.path, self.setting.folder, JSONL)
+        found = locate.of(self)
         return locate.ranges(found, self.setting.index, self.setting.folder, splits=JSONL)
 
     def rows(self, part: Part, dead: DeadLetters) -> Iterator[tuple[int, int, Record | BadRow]]:

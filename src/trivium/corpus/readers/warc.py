@@ -36,7 +36,7 @@ class Warc(Source):
     endings: tuple[str, ...] | None = WARC
 
     def parts(self, characters: int | None = None) -> list[Part]:
-        found = locate.find(self.config.path, self.setting.folder, WARC)
+        found = locate.of(self)
         return locate.ranges(found, self.setting.index, self.setting.folder, splits=SPLITS)
 
     def root(self) -> Path:
