@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from routed import Site, answers, site, until, whole
 
 from trivium.cli import main
 from trivium.corpus.rows import record
 from trivium.rollout import journal
-from trivium.rollout.asked import Asked
+from trivium.rollout.asked import Asked, asked
+from trivium.rollout.plan import load_plan
 
+PLAN = Path(__file__).parents[2] / "examples" / "rollout.yaml"
 YES = {"consent": "yes"}
 
 
@@ -136,6 +140,45 @@ def test_the_log_holds_no_words(voted: Path) -> None:
     assert "bees" not in (voted / "log.jsonl").read_text().lower()
     kept = [row["unit"] for row in journal.read(voted / "texts.jsonl")]
     assert len(kept) == 8 and len(set(kept)) == 5
+
+
+KEYS = (
+    "messages",
+    "input",
+    "prompt",
+    "system",
+    "role",
+    "content",
+    "text",
+    "user",
+    "metadata",
+    "conversation",
+    "model",
+)
+bodies = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.just("user"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(KEYS), bodies, max_size=6),
+    st.sampled_from(["user", "conversation", "request"]),
+)
+def test_bodies_of_any_shape_are_read(body: dict[str, Any], unit: str) -> None:
+    raw = json.dumps(body).encode()
+    plan = load_plan(PLAN).model_copy(update={"unit": unit})
+    found = asked("/v1/responses", {}, raw, plan)
+    assert found.unit is None or isinstance(found.unit, str)
+    assert (
+        isinstance(found.words, str)
+        and found.bytes_for(None) == raw
+        and not found.streamed
+        and not found.consents
+    )
+    for turn in found.turns or ():
+        assert isinstance(turn["content"], str) and turn["role"] in ("system", "user", "assistant")
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Asked:
 def _turn(turn: Any) -> dict[str, str] | None:
     if not isinstance(turn, dict) or turn.get("tool_calls"):
         return None
-    role = {"developer": "system"}.get(turn.get("role"), turn.get("role"))
+    role = "system" if turn.get("role") == "developer" else turn.get("role")
     content = turn.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict)]

@@ -229,7 +229,8 @@ def _take(route: str, reply: Reply, at: float, name: str, data: bytes) -> None:
     value = _dict(load(data), "an event")
     _no_error(value)
     reply.count(value.get("usage"))
-    kind = value.get("type") or name
+    named = value.get("type")
+    kind = named if isinstance(named, str) else name
     if name == "error" or kind in ("error", "response.failed"):
         raise NotOne("an error inside the stream")
     if route in (CHAT, COMPLETIONS):
