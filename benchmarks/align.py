@@ -317,7 +317,7 @@ def pair_rows(folder: Path, steps: int) -> list[dict[str, Any]]:
     pairs = Pairs.build(read(taken(folder, "dpo", steps) / "train"), chat, ROW)
     rows = []
     for number in in_order(pairs, steps):
-        chosen, rejected = pairs.pairs[number]
+        chosen, rejected = pairs.items[number]
         start = chosen.mask.index(True)
         rows.append(
             {

@@ -121,10 +121,10 @@ def _once(ctx: Context, name: str, measure: Callable[[], dict[str, float] | None
     """What is measured once: a resumed run finds it in `work`."""
     path = ctx.work / f"{name}.json"
     if not path.exists():
-        found = measure()
-        if found is None:
+        measured = measure()
+        if measured is None:
             return None
-        write_json(path, found)
+        write_json(path, measured)
     kept: dict[str, float] = read_json(path)
     return kept
 

@@ -32,13 +32,13 @@ def head(chat, encoded) -> str:
 def test_every_reply_is_held_against_another_prompt(chat, records):
     """The two replies to one prompt stand side by side: the next row alone would be the very same prompt."""
     made = Feedback.build(records, chat, 64)
-    for (encoded, _), other in zip(made.replies, made.mismatched, strict=True):
+    for (encoded, _), other in zip(made.items, made.mismatched, strict=True):
         assert head(chat, encoded) != head(chat, other)
         said = [i for i, learn in zip(encoded.ids, encoded.mask, strict=True) if learn]
         assert said == [i for i, learn in zip(other.ids, other.mask, strict=True) if learn]
-    assert [label for _, label in made.replies] == ([1, 0] * 3 if records is PAIRS else [0, 1, 0, 1, 0])
+    assert [label for _, label in made.items] == ([1, 0] * 3 if records is PAIRS else [0, 1, 0, 1, 0])
     alone = Feedback.build(PAIRS[:1], chat, 64)  # there is no other prompt
-    assert [e.ids for e, _ in alone.replies] == [e.ids for e in alone.mismatched]
+    assert [e.ids for e, _ in alone.items] == [e.ids for e in alone.mismatched]
 
 
 TOOLS = (
@@ -54,7 +54,7 @@ def test_a_mismatched_prompt_is_the_other_prompt_with_its_own_tools(chat):
     knowing = ChatTokenizer(chat.tokenizer, TOOLS)
     records = [{**row, "tools": [{"name": f"dog {n}"}]} for n, row in enumerate(MARKED)]
     made = Feedback.build(records, knowing, 64)
-    prompts = [encoded.ids[: encoded.mask.index(True)] for encoded, _ in made.replies]
+    prompts = [encoded.ids[: encoded.mask.index(True)] for encoded, _ in made.items]
     heads = [other.ids[: list(other.mask).index(True)] for other in made.mismatched]
     assert heads == [*prompts[1:], prompts[0]]
 

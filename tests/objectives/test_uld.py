@@ -77,7 +77,7 @@ def test_conversations_give_the_loss_of_trl(trl, us, them, number, hybrid, beta,
     rows = Translated.build(TALKS, us, them, 64, 64)
     student, teacher = random_model(us.vocab_size), random_model(them.vocab_size + 6, seed=4)
     both = spans.shared(us, them) if hybrid else ([], [])
-    ours, other, found = rows.talks[number]
+    ours, other, found = rows.items[number]
     machine = Machine("cpu", False)
     sizes = (us.vocab_size, them.vocab_size)
     [batch] = Translator(Fixed(3, rows.item, 3), teacher, machine, both, sizes, temperature).batch(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from trivium.batches.rows import Row, sequence_row
 from trivium.corpus.records import kind_of
@@ -159,17 +159,42 @@ def number_of(record: Mapping[str, Any], names: list[str]) -> int:
     return names.index(kind)
 
 
+Item = TypeVar("Item")
+
+
 @dataclass
-class Conversations:
-    """Conversations packed into rows of `length` tokens, first fit in their own order; which share a row never changes."""
+class Held(Generic[Item]):
+    """What a split holds, encoded: items in rows of `length` tokens, each with the kinds of source of what is in it."""
 
     length: int
     pad: int
     account: Account = field(default_factory=Account)
-    bins: list[list[Encoded]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    """Kinds of source, in the order of their first conversation."""
-    _origins: list[list[int]] = field(default_factory=list)
+    """Kinds of source, in the order of their first item."""
+    kinds: list[list[int]] = field(default_factory=list)
+    """Of each item, the places among `names` of its documents' kinds."""
+
+    @property
+    def count(self) -> int:
+        return len(self.items)
+
+    @property
+    def tokens_per_item(self) -> float:
+        return self.length
+
+    def origins(self, index: int) -> list[int]:
+        return self.kinds[index]
+
+    def add(self, item: Item, record: Mapping[str, Any]) -> None:
+        """An item made of one record."""
+        self.items.append(item)
+        self.kinds.append([number_of(record, self.names)])
+
+
+@dataclass
+class Conversations(Held[list[Encoded]]):
+    """Conversations packed into rows of `length` tokens, first fit in their own order; which share a row never changes."""
 
     @classmethod
     def build(
@@ -197,12 +222,12 @@ class Conversations:
             if place is None:
                 place = len(room)
                 room.append(length)
-                self.bins.append([])
-                self._origins.append([])
+                self.items.append([])
+                self.kinds.append([])
             room[place] -= size
-            self.bins[place].append(encoded)
-            self._origins[place].append(number_of(record, self.names))
-        if not self.bins:
+            self.items[place].append(encoded)
+            self.kinds[place].append(number_of(record, self.names))
+        if not self.items:
             self.account.raise_first()
             raise DataError(
                 f"no conversation fits: {self.account.prompt_too_long} prompts are longer than the context of "
@@ -211,16 +236,5 @@ class Conversations:
             )
         return self
 
-    @property
-    def count(self) -> int:
-        return len(self.bins)
-
-    @property
-    def tokens_per_item(self) -> float:
-        return self.length
-
-    def origins(self, index: int) -> list[int]:
-        return self._origins[index]
-
     def item(self, index: int) -> Sequence[Row]:
-        return [sequence_row(self.bins[index], self.length, self.pad)]
+        return [sequence_row(self.items[index], self.length, self.pad)]

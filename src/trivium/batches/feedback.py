@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, number_of
+from trivium.batches.chat import Held
 from trivium.batches.pairs import STEP
 from trivium.batches.rows import Row, collate, sequence_row
 from trivium.errors import DataError
@@ -26,19 +26,12 @@ Prompt = tuple[Sequence[Message], Tools]
 
 
 @dataclass
-class Feedback:
+class Feedback(Held[tuple[Encoded, int]]):
     """Replies with their marks. `ref_logp` (items, 2) is the reference's log-probability of the reply behind its own prompt and
     behind the next other prompt (the mismatched pair that the baseline is estimated on)."""
 
-    length: int
-    pad: int
-    account: Account = field(default_factory=Account)
-    replies: list[tuple[Encoded, int]] = field(default_factory=list)
     mismatched: list[Encoded] = field(default_factory=list)
     ref_logp: NDArray[np.float32] | None = None
-    names: list[str] = field(default_factory=list)
-    """Kinds of source, in the order of their first reply."""
-    _origins: list[int] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -70,12 +63,11 @@ class Feedback:
             for reply, text, label in encoded:
                 fitted = self.account.fit(reply, context, number)
                 if fitted is not None:
-                    self.replies.append((fitted, label))
-                    self._origins.append(number_of(record, self.names))
+                    self.add((fitted, label), record)
                     prompts.append((record["prompt"], record.get("tools")))
                     texts.append(text)
-        labels = {label for _, label in self.replies}
-        if not self.replies:
+        labels = {label for _, label in self.items}
+        if not self.items:
             self.account.raise_first()
             raise DataError(
                 f"no reply fits: {self.account.prompt_too_long} prompts are longer than the context of {context} tokens, of "
@@ -84,29 +76,20 @@ class Feedback:
             )
         if both and labels != {0, 1}:
             kind = "desirable" if labels == {1} else "undesirable"
-            raise DataError(
-                f"all {len(self.replies)} replies are {kind}", fix="KTO needs both kinds of label"
-            )
+            raise DataError(f"all {len(self.items)} replies are {kind}", fix="KTO needs both kinds of label")
         for text, (other_prompt, other_tools) in zip(texts, _others(prompts), strict=True):
             other = chat.response(other_prompt, text, other_tools)
             self.mismatched.append(Encoded(other.ids[:context], other.mask[:context]))
-        longest = max(len(e.ids) for e in [*(e for e, _ in self.replies), *self.mismatched])
+        longest = max(len(e.ids) for e in [*(e for e, _ in self.items), *self.mismatched])
         self.length = min(context, -(-longest // STEP) * STEP)
         return self
 
     @property
-    def count(self) -> int:
-        return len(self.replies)
-
-    @property
     def tokens_per_item(self) -> float:
-        return sum(len(encoded.ids) for encoded, _ in self.replies) / len(self.replies)
-
-    def origins(self, index: int) -> list[int]:
-        return [self._origins[index]]
+        return sum(len(encoded.ids) for encoded, _ in self.items) / len(self.items)
 
     def item(self, index: int) -> Sequence[Row]:
-        encoded, label = self.replies[index]
+        encoded, label = self.items[index]
         row = sequence_row([encoded], self.length, self.pad)
         row["label"] = np.int64(label)  # type: ignore[assignment]
         row["pair"] = np.int64(index)  # type: ignore[assignment]
@@ -121,15 +104,15 @@ class Feedback:
 
 def _others(prompts: Sequence[Prompt]) -> list[Prompt]:
     """For each prompt the next one that is another: the replies of a pair, side by side, share theirs."""
-    found = list(prompts)
+    others = list(prompts)
     after: Prompt | None = None
     for index in range(2 * len(prompts) - 1, -1, -1):
         here, following = prompts[index % len(prompts)], prompts[(index + 1) % len(prompts)]
         if here != following:
             after = following
         if after is not None:
-            found[index % len(prompts)] = after
-    return found
+            others[index % len(prompts)] = after
+    return others
 
 
 def _replies(record: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -91,10 +91,10 @@ def _weights(spans: Sequence[Span], start: float, end: float) -> np.ndarray:
 def _whole(wanted: np.ndarray, total: int) -> np.ndarray:
     """Whole numbers that add up to `total`, in proportion to `wanted` as near as they can be (largest remainders)."""
     scaled = wanted * (total / wanted.sum())
-    found: np.ndarray = np.floor(scaled + 1e-9).astype(np.int64)
-    order = np.lexsort((np.arange(len(wanted)), -(scaled - found), wanted <= 0))
-    found[order[: total - int(found.sum())]] += 1
-    return found
+    parts: np.ndarray = np.floor(scaled + 1e-9).astype(np.int64)
+    order = np.lexsort((np.arange(len(wanted)), -(scaled - parts), wanted <= 0))
+    parts[order[: total - int(parts.sum())]] += 1
+    return parts
 
 
 def _too_few(have: np.ndarray, rows: int, max_epochs: float | None) -> DataError:
@@ -126,8 +126,8 @@ class Mixed:
         seed = self.sharding.seed
         source = generator(seed, "block", block).permutation(np.repeat(np.arange(len(taken)), taken))
         number = np.zeros(len(source), np.int64)
-        for one in np.flatnonzero(taken):
-            number[source == one] = self.table[block, one] + np.arange(taken[one])
+        for drawn in np.flatnonzero(taken):
+            number[source == drawn] = self.table[block, drawn] + np.arange(taken[drawn])
         return source, number
 
     def _order(self, source: int, epoch: int) -> np.ndarray:

@@ -99,19 +99,19 @@ class GroupValue:
         assert self.rollouts is not None
         rewards = self.reward(rollout, self.rollouts.scored)
         worth = group_advantages(rewards, self.group, scale=self.scale)
-        made = {"advantage": worth[:, None] * tensors["loss_mask"], "reward": rewards}
+        columns = {"advantage": worth[:, None] * tensors["loss_mask"], "reward": rewards}
         known = None
         if self.reference is not None:
             known = self.rollouts.scored(tensors, _of(self.reference, network), {"logp"})["logp"]
-            made["ref_token_logp"] = known
+            columns["ref_token_logp"] = known
         if self.skip_truncated:
             ended = torch.tensor([float(completion.finished) for completion in rollout.completions])
-            made["loss_mask"] = tensors["loss_mask"] * ended[:, None]
-        made |= drift(rollout, rewards, tensors, known)
+            columns["loss_mask"] = tensors["loss_mask"] * ended[:, None]
+        columns |= drift(rollout, rewards, tensors, known)
         decided = (
             (rewards.view(-1, self.group).std(-1) > 0).float().mean() if self.group > 1 else torch.zeros(())
         )
-        return made | {"log/groups_with_signal": decided}
+        return columns | {"log/groups_with_signal": decided}
 
 
 @dataclass
@@ -161,12 +161,12 @@ def measured(
     tensors["old_logp"] = rollouts.scored(tensors, policy, {"logp"})["logp"]
     known = rollouts.scored(tensors, reference, {"logp"})["logp"] if reference is not None else None
     rewards = reward(rollout, rollouts.scored)
-    found = {
+    drifted = {
         name.removeprefix("log/"): float(v) for name, v in drift(rollout, rewards, tensors, known).items()
     }
     lengths = tensors["loss_mask"].sum(-1)
     ended = [completion.finished for completion in rollout.completions]
-    return found | {"tokens": float(lengths.mean()), "finished": float(np.mean(ended))}
+    return drifted | {"tokens": float(lengths.mean()), "finished": float(np.mean(ended))}
 
 
 @dataclass(kw_only=True)
@@ -292,7 +292,7 @@ def _of(reference: Reference, network: Any) -> Reference:
 def memory(ctx: PhaseContext[OnlineStage], value: GroupValue | CriticValue) -> dict[str, int]:
     """Bytes of weights that the policy, the reference, the reward model and the critic hold, each tensor counted once, and
     of what is trained, which comes with a gradient and two moments of its size."""
-    found: dict[str, int] = {}
+    held: dict[str, int] = {}
     seen: set[int] = set()
     models = {
         "policy": ctx.model,
@@ -304,9 +304,9 @@ def memory(ctx: PhaseContext[OnlineStage], value: GroupValue | CriticValue) -> d
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         new = [tensor for tensor in tensors if id(tensor) not in seen]
         seen |= {id(tensor) for tensor in new}
-        found[name] = sum(tensor.numel() * tensor.element_size() for tensor in new)
+        held[name] = sum(tensor.numel() * tensor.element_size() for tensor in new)
     trained = [p for p in ctx.network.parameters() if p.requires_grad]
-    return found | {"trained": sum(p.numel() * p.element_size() for p in trained)}
+    return held | {"trained": sum(p.numel() * p.element_size() for p in trained)}
 
 
 def group_rollouts(ctx: PhaseContext[GrpoStage]) -> Items:

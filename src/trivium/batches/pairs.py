@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trivium.batches.chat import Account, number_of
+from trivium.batches.chat import Held
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
@@ -19,17 +19,10 @@ STEP = 32
 
 
 @dataclass
-class Pairs:
+class Pairs(Held[tuple[Encoded, Encoded]]):
     """Pairs of (chosen, rejected), each encoded behind the same prompt. `ref_logp` (pairs, 2) comes from `annotate`."""
 
-    length: int
-    pad: int
-    account: Account = field(default_factory=Account)
-    pairs: list[tuple[Encoded, Encoded]] = field(default_factory=list)
     ref_logp: NDArray[np.float32] | None = None
-    names: list[str] = field(default_factory=list)
-    """Kinds of source, in the order of their first pair."""
-    _origins: list[int] = field(default_factory=list)
 
     @classmethod
     def build(
@@ -57,9 +50,8 @@ class Pairs:
             elif self.account.whole_pair(chosen, rejected, self.length, number):
                 self.account.kept += 2
                 self.account.learned_tokens += sum(weight > 0 for weight in (*chosen.mask, *rejected.mask))
-                self.pairs.append((chosen, rejected))
-                self._origins.append(number_of(record, self.names))
-        if not self.pairs:
+                self.add((chosen, rejected), record)
+        if not self.items:
             self.account.raise_first()
             raise DataError(
                 f"no preference pair fits: {self.account.prompt_too_long} prompts are longer than the context of "
@@ -68,27 +60,20 @@ class Pairs:
                 fix="raise `context`, or shorten the prompts and replies",
             )
         if length is None:
-            longest = max(len(side.ids) for pair in self.pairs for side in pair)
+            longest = max(len(side.ids) for pair in self.items for side in pair)
             self.length = min(context, -(-longest // STEP) * STEP)
         return self
 
     @property
-    def count(self) -> int:
-        return len(self.pairs)
-
-    @property
     def tokens_per_item(self) -> float:
         """The replies, and the prompt once."""
-        ids = [(chosen.ids, rejected.ids) for chosen, rejected in self.pairs]
+        ids = [(chosen.ids, rejected.ids) for chosen, rejected in self.items]
         return sum(len(a) + len(b) - _shared(a, b) for a, b in ids) / len(ids)
-
-    def origins(self, index: int) -> list[int]:
-        return [self._origins[index]]
 
     def item(self, index: int) -> Sequence[Row]:
         rows = []
-        shared = _shared(*(encoded.ids for encoded in self.pairs[index]))
-        for label, encoded in zip((1, 0), self.pairs[index], strict=True):
+        shared = _shared(*(encoded.ids for encoded in self.items[index]))
+        for label, encoded in zip((1, 0), self.items[index], strict=True):
             row = sequence_row([encoded], self.length, self.pad)
             row["pair"] = np.int64(index)  # type: ignore[assignment]
             row["label"] = np.int64(label)  # type: ignore[assignment]

@@ -191,8 +191,8 @@ class Rollouts:
 
     def _parts(self, number: int) -> list[Path]:
         """The files of a set that is whole, in the order of ranks; however many ranks wrote it."""
-        for found in sorted(self.folder.glob(f"set-{number:06d}-0-of-*")):
-            world = int(found.stem.rpartition("-")[2])
+        for file in sorted(self.folder.glob(f"set-{number:06d}-0-of-*")):
+            world = int(file.stem.rpartition("-")[2])
             parts = [self._path(number, rank, world) for rank in range(world)]
             if all(part.exists() for part in parts):
                 return parts
@@ -204,13 +204,13 @@ class Rollouts:
         mine = len(asked) // self.sharding.world
         return asked[rank * mine : (rank + 1) * mine], derive(self.sharding.seed, "set", number), rank * mine
 
-    def _make(self, number: int, network: Any, found: list[Completion] | None = None) -> None:
-        """This rank's part of a set: the same replies whichever rank writes them. `found`: what the writer said."""
+    def _make(self, number: int, network: Any, replies: list[Completion] | None = None) -> None:
+        """This rank's part of a set: the same replies whichever rank writes them. `replies`: what the writer said."""
         policy = policy_of(network)
         rank, world = self.sharding.rank, self.sharding.world
         asked, seed, first = self._mine(number)
         rollout = (
-            self.reply(policy, asked, seed, first=first) if found is None else self._rollout(asked, found)
+            self.reply(policy, asked, seed, first=first) if replies is None else self._rollout(asked, replies)
         )
         tensors = dict(rollout.rows)
         sampled = _like_mask(tensors["loss_mask"], [c.logp for c in rollout.completions])
@@ -226,11 +226,13 @@ class Rollouts:
         apart = (trained - sampled) * tensors["loss_mask"]
         count = float(tensors["loss_mask"].sum())  # of all that was said, whether or not it teaches
         tensors["correction"] = apart.exp().clamp_max(self.truncate)
-        made = self.value(rollout, tensors, network)
+        valued = self.value(rollout, tensors, network)
         logged = {
-            name.removeprefix("log/"): float(made.pop(name)) for name in list(made) if name.startswith("log/")
+            name.removeprefix("log/"): float(valued.pop(name))
+            for name in list(valued)
+            if name.startswith("log/")
         }
-        tensors |= made
+        tensors |= valued
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._path(number, rank, world)) as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
@@ -263,15 +265,15 @@ class Rollouts:
         prompts = [self.prompts.ids[i] for i in asked]
         with self.machine.autocast():
             sampling = replace(self.sampling, seed=seed)
-            found = complete(policy, prompts, sampling, self.chat.stops, first=first)
+            replies = complete(policy, prompts, sampling, self.chat.stops, first=first)
         policy.train(training)
-        return self._rollout(asked, found)
+        return self._rollout(asked, replies)
 
-    def _rollout(self, asked: Sequence[int], found: list[Completion]) -> Rollout:
+    def _rollout(self, asked: Sequence[int], replies: list[Completion]) -> Rollout:
         """Replies to prompts by their numbers, as rows."""
         prompts = [self.prompts.ids[i] for i in asked]
         rows = []
-        for prompt, completion in zip(prompts, found, strict=True):
+        for prompt, completion in zip(prompts, replies, strict=True):
             encoded = Encoded(
                 [*prompt, *completion.ids], [False] * len(prompt) + [True] * len(completion.ids)
             )
@@ -280,8 +282,8 @@ class Rollouts:
         if self.sampling.temperature not in (0.0, 1.0):  # the policy that is trained is the one that spoke
             tensors["temperature"] = torch.full((len(rows),), self.sampling.temperature)
         stops = frozenset(self.chat.stops)
-        texts = [self.chat.decode([i for i in c.ids if i not in stops]) for c in found]
-        return Rollout([self.prompts.records[i] for i in asked], texts, found, tensors)
+        texts = [self.chat.decode([i for i in c.ids if i not in stops]) for c in replies]
+        return Rollout([self.prompts.records[i] for i in asked], texts, replies, tensors)
 
     @torch.no_grad()
     def scored(self, rows: Mapping[str, Tensor], model: Any, want: set[str]) -> dict[str, Tensor]:

@@ -129,8 +129,8 @@ def with_sources(
         rows = []
         for row in item(index):
             number = row["doc_id"].astype(np.int64)
-            found = known[number.clip(0, len(known) - 1)]
-            rows.append({**row, "source": np.where(number < 0, -1, found)})
+            sources = known[number.clip(0, len(known) - 1)]
+            rows.append({**row, "source": np.where(number < 0, -1, sources)})
         return rows
 
     return sourced

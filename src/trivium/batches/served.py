@@ -42,16 +42,16 @@ class Served:
     def complete(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]
     ) -> list[Completion]:
-        found = self.remote.complete(prompts, sampling, stop)
+        replies = self.remote.complete(prompts, sampling, stop)
         known = self.ctx.model.config.vocab_size
-        if wrong := [token for one in found for token in one.ids if not 0 <= token < known]:
+        if wrong := [token for reply in replies for token in reply.ids if not 0 <= token < known]:
             raise DataError(
                 f"the server's token {wrong[0]} is none of the policy's {known:,}",
                 where=self.remote.endpoint.url,
                 fix="serve the checkpoint that this stage starts from (`init`)",
             )
         most = sampling.max_new_tokens
-        return [Completion(one.ids[:most], one.logp[:most], one.finished) for one in found]
+        return [Completion(reply.ids[:most], reply.logp[:most], reply.finished) for reply in replies]
 
     def _weights(self) -> Path:
         """The policy as it is now, as a checkpoint without adapters."""

@@ -80,13 +80,13 @@ def labels(data: Path, places: Sequence[int]) -> list[str]:
 
 def _of(places: list[int], shares: tuple[float, ...]) -> tuple[float, ...]:
     """The shares of the sources that have tokens; if none has a share, all alike."""
-    found = tuple(shares[place] for place in places)
-    return found if any(found) else tuple(1.0 for _ in found)
+    known = tuple(shares[place] for place in places)
+    return known if any(known) else tuple(1.0 for _ in known)
 
 
 def _tokens(corpus: Corpus, batches: Mixed) -> list[int]:
     """Tokens of each source that the run shows, exactly: only the last row of a source is shorter than the others."""
-    found = []
+    tokens = []
     for index, source in enumerate(corpus.sources):
         rows, length = int(batches.table[-1][index]), source.length
         missing = source.count * length - len(source.tokens)
@@ -94,15 +94,15 @@ def _tokens(corpus: Corpus, batches: Mixed) -> list[int]:
         short = full
         if missing and rest:
             short += batches.shows(index, full, rest, source.count - 1)
-        found.append(rows * length - short * missing)
-    return found
+        tokens.append(rows * length - short * missing)
+    return tokens
 
 
 def _warn(shown: list[dict[str, Any]], mix: dict[str, Any] | None, emit: Emit) -> None:
-    for one in shown:
-        if mix and abs(one["planned"] - one["realised"]) > OFF:
+    for source in shown:
+        if mix and abs(source["planned"] - source["realised"]) > OFF:
             message = (
-                f"source {one['kind'] or one['source']} gives {one['realised']:.1%} of the training tokens instead of "
-                f"{one['planned']:.1%} (shown {one['epochs']:.1f} times, max_epochs {mix['max_epochs']})"
+                f"source {source['kind'] or source['source']} gives {source['realised']:.1%} of the training tokens instead of "
+                f"{source['planned']:.1%} (shown {source['epochs']:.1f} times, max_epochs {mix['max_epochs']})"
             )
             emit({"event": "warning", "message": message})

@@ -83,10 +83,10 @@ class Taught(Items):
     teacher: Transformer
 
     def ordered(self, sharding: BatchSharding, steps: int) -> Batches:
-        given, config = super().ordered(sharding, steps), self.ctx.config
+        batches, config = super().ordered(sharding, steps), self.ctx.config
         if not config.on_policy:
-            return given
-        return Blend(given, self._own(sharding), config.on_policy, sharding)
+            return batches
+        return Blend(batches, self._own(sharding), config.on_policy, sharding)
 
     def live(self, batches: Batches, rows: Rows) -> Batches:
         work = flops.forward(self.teacher.config, rows.length) * rows.tokens_per_item * self.ctx.config.batch

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trivium.batches.chat import Account, number_of
+from trivium.batches.chat import Account, Held
 from trivium.batches.rows import Row, sequence_row
 from trivium.errors import DataError
 from trivium.model.transformer import Transformer
@@ -45,16 +45,12 @@ class Told(Account):
 
 
 @dataclass
-class Translated:
+class Translated(Held[tuple[Encoded, Encoded, list[Span]]]):
     """One conversation a row, in the student's tokens and the teacher's; `span` numbers in both what is the same text."""
 
-    length: int
-    other_length: int
-    pads: tuple[int, int]
     account: Told = field(default_factory=Told)
-    talks: list[tuple[Encoded, Encoded, list[Span]]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    _origins: list[int] = field(default_factory=list)
+    other_length: int = 0
+    other_pad: int = 0
 
     @classmethod
     def build(
@@ -66,7 +62,7 @@ class Translated:
         other_length: int,
     ) -> Translated:
         """DataError if nothing in the conversations can be compared."""
-        self = cls(length, other_length, (us.pad, them.pad))
+        self = cls(length, us.pad, other_length=other_length, other_pad=them.pad)
         for number, record in enumerate(records, start=1):
             fitting = None
             with self.account.row(number):
@@ -83,30 +79,18 @@ class Translated:
                 continue
             self.account.reply_differs += differ
             whole = [span for span in spans if span.ours[1] <= len(fitting.ids)]
-            self.talks.append((fitting, theirs, whole))
-            self._origins.append(number_of(record, self.names))
-        if not any(spans for _, _, spans in self.talks):
+            self.add((fitting, theirs, whole), record)
+        if not any(spans for _, _, spans in self.items):
             raise DataError(
                 "no reply reads the same in the student's tokenizer and in the teacher's, or none fits",
                 fix="raise `context`, or take a teacher whose tokenizer and template keep the text as it is",
             )
         return self
 
-    @property
-    def count(self) -> int:
-        return len(self.talks)
-
-    @property
-    def tokens_per_item(self) -> float:
-        return self.length
-
-    def origins(self, index: int) -> list[int]:
-        return [self._origins[index]]
-
     def item(self, index: int) -> Sequence[Row]:
-        ours, theirs, spans = self.talks[index]
-        row = _row(ours, [span.ours for span in spans], self.length, self.pads[0])
-        other = _row(theirs, [span.theirs for span in spans], self.other_length, self.pads[1])
+        ours, theirs, spans = self.items[index]
+        row = _row(ours, [span.ours for span in spans], self.length, self.pad)
+        other = _row(theirs, [span.theirs for span in spans], self.other_length, self.other_pad)
         return [row | {THEIRS + name: column for name, column in other.items()}]
 
 

@@ -95,9 +95,9 @@ def judge(corpus: Corpus) -> Plan:
         engine.use(corpus.config.runner)
     marks = Marks.read(files)
     source = np.array(corpus.source_of, np.int64)[marks.id >> 32] if files else np.zeros(0, np.int64)
-    made_up = np.array([one.kind in MADE_UP for one in corpus.sources])[source]
+    made_up = np.array([opened.kind in MADE_UP for opened in corpus.sources])[source]
     verdict = dedup.find(files, corpus.config.dedup, marks, made_up)
-    share = np.array([heldout_share(corpus.config, one) for one in corpus.sources])[source]
+    share = np.array([heldout_share(corpus.config, opened) for opened in corpus.sources])[source]
     heldout = marks.unit < share
     reason = verdict.reason.copy()
     if corpus.config.on_overlap == "drop":

@@ -80,14 +80,14 @@ def build(
 
 def identity(config: DataStage, recipe_folder: Path) -> dict[str, Any]:
     """What the artifact depends on beyond the recipe: versions and file checksums, per source."""
-    found: dict[str, Any] = {
+    depends: dict[str, Any] = {
         "sources": [readers.identity(source, recipe_folder) for source in config.sources]
     }
     if config.decontaminate:
-        found["against"] = sorted(config.decontaminate)  # the account names the stages
+        depends["against"] = sorted(config.decontaminate)  # the account names the stages
     if quality := quality_identity(config.quality, recipe_folder):
-        found["quality"] = quality
-    return found
+        depends["quality"] = quality
+    return depends
 
 
 def _opened(
@@ -118,14 +118,14 @@ def _opened(
 
 def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
     """Reads these sources (source -> characters, for endless ones) to part files. DataError for too many dead letters."""
-    found: list[Part] = []
+    parts: list[Part] = []
     for place, characters in wanted.items():
-        found += corpus.sources[place].parts(characters)
-    tasks = read.tasks(found, len(corpus.names))
+        parts += corpus.sources[place].parts(characters)
+    tasks = read.tasks(parts, len(corpus.names))
     job = read.Read(corpus.config, corpus.setting, corpus.seed, corpus.work / "read", corpus.evaluated)
-    corpus.run(job, tasks, small=_small(found, corpus.setting.folder))
-    corpus.names += [write.name_of(part) for part in found]
-    corpus.source_of += [part.source for part in found]
+    corpus.run(job, tasks, small=_small(parts, corpus.setting.folder))
+    corpus.names += [write.name_of(part) for part in parts]
+    corpus.source_of += [part.source for part in parts]
     dead = DeadLetters(corpus.config.max_dead)
     for sidecar in corpus.sidecars("read"):
         dead.extend(sidecar["dead"])
@@ -133,7 +133,7 @@ def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
         _something(corpus, place)
     lines = corpus.config.dedup.lines if corpus.config.dedup else None
     if lines:
-        _unline(corpus, tasks, found)
+        _unline(corpus, tasks, parts)
 
 
 def _something(corpus: Corpus, place: int) -> None:
@@ -157,7 +157,7 @@ def _something(corpus: Corpus, place: int) -> None:
         corpus.emit({"event": "warning", "message": f"{message}\n{dead.first()}"})
 
 
-def _unline(corpus: Corpus, tasks: list[str], found: list[Part]) -> None:
+def _unline(corpus: Corpus, tasks: list[str], parts: list[Part]) -> None:
     """Counts the lines of what is read for the first time here (made-up sources repeat by design), removes them."""
     assert corpus.config.dedup and corpus.config.dedup.lines
     repeated = corpus.work / "repeated.npy"
@@ -178,15 +178,15 @@ def _unline(corpus: Corpus, tasks: list[str], found: list[Part]) -> None:
     job = Unline(corpus.config, corpus.seed, corpus.work / "read", corpus.work / "lines", repeated)
     named = [
         json.dumps({"number": json.loads(task)["number"], "name": write.name_of(part)})
-        for task, part in zip(tasks, found, strict=True)
+        for task, part in zip(tasks, parts, strict=True)
     ]
-    corpus.run(job, named, small=_small(found, corpus.setting.folder))
+    corpus.run(job, named, small=_small(parts, corpus.setting.folder))
 
 
-def _small(found: list[Part], folder: Path) -> bool:
+def _small(parts: list[Part], folder: Path) -> bool:
     """Whether the parts are local files that one process reads sooner than two could start."""
     try:
-        sizes = [(folder / name).stat().st_size for part in found for name in (part.files or (part.path,))]
+        sizes = [(folder / name).stat().st_size for part in parts for name in (part.files or (part.path,))]
     except (OSError, ValueError):
         return False
     return sum(sizes) < SMALL // 8
@@ -220,16 +220,16 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
     corpus.run(
         write.Gather(corpus.work / "deal", final),
         [
-            json.dumps({"file": one.file, "parts": gathered.get(place, [])})
-            for place, one in enumerate(shards)
+            json.dumps({"file": planned.file, "parts": gathered.get(place, [])})
+            for place, planned in enumerate(shards)
         ],
         small=small,
     )
     if corpus.documents:
         for split in ("train", "heldout"):
             (out / split).mkdir(exist_ok=True)
-    for one in shards:
-        _place(final / one.file, out / one.file)
+    for planned in shards:
+        _place(final / planned.file, out / planned.file)
     if corpus.config.keep_rejects:
         for stage in dict.fromkeys(("read", corpus.stage(), "deal")):
             for name in corpus.names:

@@ -31,12 +31,12 @@ def merged(logits: Tensor, targets: Tensor, span: Tensor, mask: Tensor, temperat
     on = (mask > 0) & (span > 0)
     rows = torch.arange(len(span), device=span.device)[:, None].expand_as(span)[on]
     every = (logits[on] / temperature).log_softmax(-1)
-    said = every.gather(-1, targets[on][:, None]).squeeze(-1)
+    drawn = every.gather(-1, targets[on][:, None]).squeeze(-1)
     _, group, sizes = torch.unique_consecutive(
         torch.stack((rows, span[on])), dim=1, return_inverse=True, return_counts=True
     )
     ends = sizes.cumsum(0) - 1
-    before = said.new_zeros(len(sizes)).index_add(0, group, said) - said[ends]
+    before = drawn.new_zeros(len(sizes)).index_add(0, group, drawn) - drawn[ends]
     weight = mask.new_zeros(len(sizes)).index_add(0, group, mask[on])
     last = torch.zeros_like(on)
     last[tuple(index[ends] for index in on.nonzero(as_tuple=True))] = True
