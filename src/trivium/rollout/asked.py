@@ -73,7 +73,7 @@ def _turn(turn: Any) -> dict[str, str] | None:
     role = "system" if turn.get("role") == "developer" else turn.get("role")
     content = turn.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
-    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    texts: list[Any] = [part.get("text") for part in parts if isinstance(part, dict)]
     if (
         role not in ("system", "user", "assistant")
         or len(texts) < len(parts)

@@ -114,5 +114,5 @@ def _cleaned(row: Row, clean: Callable[[str], tuple[str, Counter[str]]] | None, 
         return text
 
     prompt = [{**turn, "content": of(turn["content"])} for turn in row["prompt"]]
-    replies = {name: of(row[name]) for name in ("completion", "chosen", "rejected") if name in row}
+    replies: Row = {name: of(row[name]) for name in ("completion", "chosen", "rejected") if name in row}
     return {**row, "prompt": prompt, **replies}
