@@ -174,6 +174,8 @@ class Held(Generic[Item]):
     """Kinds of source, in the order of their first item."""
     kinds: list[list[int]] = field(default_factory=list)
     """Of each item, the places among `names` of its documents' kinds."""
+    numbers: list[list[int]] = field(default_factory=list)
+    """Of each item, the places of its records in the split, from 1."""
 
     @property
     def count(self) -> int:
@@ -186,9 +188,10 @@ class Held(Generic[Item]):
     def origins(self, index: int) -> list[int]:
         return self.kinds[index]
 
-    def add(self, item: Item, record: Mapping[str, Any]) -> None:
-        """An item made of one record."""
+    def add(self, item: Item, record: Mapping[str, Any], number: int) -> None:
+        """An item made of one record, the one at place `number` of the split."""
         self.items.append(item)
+        self.numbers.append([number])
         self.kinds.append([number_of(record, self.names)])
 
 
@@ -224,9 +227,11 @@ class Conversations(Held[list[Encoded]]):
                 room.append(length)
                 self.items.append([])
                 self.kinds.append([])
+                self.numbers.append([])
             room[place] -= size
             self.items[place].append(encoded)
             self.kinds[place].append(number_of(record, self.names))
+            self.numbers[place].append(number)
         if not self.items:
             self.account.raise_first()
             raise DataError(

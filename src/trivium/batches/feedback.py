@@ -63,7 +63,7 @@ class Feedback(Held[tuple[Encoded, int]]):
             for reply, text, label in encoded:
                 fitted = self.account.fit(reply, context, number)
                 if fitted is not None:
-                    self.add((fitted, label), record)
+                    self.add((fitted, label), record, number)
                     prompts.append((record["prompt"], record.get("tools")))
                     texts.append(text)
         labels = {label for _, label in self.items}

@@ -50,7 +50,7 @@ class Pairs(Held[tuple[Encoded, Encoded]]):
             elif self.account.whole_pair(chosen, rejected, self.length, number):
                 self.account.kept += 2
                 self.account.learned_tokens += sum(weight > 0 for weight in (*chosen.mask, *rejected.mask))
-                self.add((chosen, rejected), record)
+                self.add((chosen, rejected), record, number)
         if not self.items:
             self.account.raise_first()
             raise DataError(

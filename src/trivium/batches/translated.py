@@ -79,7 +79,7 @@ class Translated(Held[tuple[Encoded, Encoded, list[Span]]]):
                 continue
             self.account.reply_differs += differ
             whole = [span for span in spans if span.ours[1] <= len(fitting.ids)]
-            self.add((fitting, theirs, whole), record)
+            self.add((fitting, theirs, whole), record, number)
         if not any(spans for _, _, spans in self.items):
             raise DataError(
                 "no reply reads the same in the student's tokenizer and in the teacher's, or none fits",

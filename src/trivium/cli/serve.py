@@ -37,6 +37,9 @@ Running = Annotated[int, typer.Option(min=1, help="Most sequences in the batch."
 Queue = Annotated[int, typer.Option(min=0, help="Most sequences that wait; more are answered 429.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
 Drain = Annotated[float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")]
+Withdrawn = Annotated[
+    str, typer.Option(help="refuse or allow: models that stand on data that was withdrawn.")
+]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 
 
@@ -54,6 +57,7 @@ def serve(
     deadline: Deadline = 600.0,
     drain: Drain = 30.0,
     precision: Precision = "float32",
+    withdrawn: Withdrawn = "refuse",
 ) -> None:
     """Serve a checkpoint: the APIs of OpenAI and Anthropic, metrics, and a page to chat at `/`.
 
@@ -75,6 +79,12 @@ def serve(
     if checkpoint is None:
         raise RecipeError("there is no checkpoint to serve", fix="trivium serve CHECKPOINT")
     commands.check_checkpoint(checkpoint)
+    if withdrawn not in ("refuse", "allow"):
+        raise RecipeError(f"--withdrawn cannot be {withdrawn!r}", fix="--withdrawn refuse or allow")
+    if withdrawn == "refuse":
+        from trivium.pipeline.withdraw import refuse_withdrawn
+
+        refuse_withdrawn(checkpoint)
     limits = {
         "tokens": kv_tokens,
         "chunk": chunk,

@@ -15,6 +15,7 @@ from trivium.corpus.contamination import MADE_UP
 from trivium.corpus.dedup import Verdict
 from trivium.corpus.dedup.marks import Marks
 from trivium.corpus.readers import Setting, Source
+from trivium.corpus.withdrawn import Rule
 from trivium.recipe.data import DataStage
 from trivium.types import Emit
 
@@ -48,6 +49,7 @@ class Corpus:
     planned: list[float]
     """Share of the mix of each source, 0 to 1."""
     evaluated: Path | None = None
+    withdrawn: tuple[Rule, ...] = ()
     names: list[str] = field(default_factory=list)
     """Names of the parts, in the order of their numbers."""
     source_of: list[int] = field(default_factory=list)

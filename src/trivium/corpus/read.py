@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trivium.corpus.readers import Document, Part, Setting, open_source
 from trivium.corpus.records import text_of, texts, with_texts
 from trivium.corpus.steps import Step, build_steps
 from trivium.corpus.steps.quality import keep
+from trivium.corpus.withdrawn import Rule, WithdrawnStep
 from trivium.corpus.write import Out, name_of, written
 from trivium.files import write_json
 from trivium.recipe.data import DataStage
@@ -39,6 +41,8 @@ class Read:
     """Where the parts' files go."""
     evaluated: Path | None
     """Evaluation items to look for: a file of `contamination.Evaluated`."""
+    withdrawn: tuple[Rule, ...] = ()
+    """What the recipe no longer trains on."""
     name: str = "read"
 
     def __call__(self, task: str) -> None:
@@ -62,7 +66,7 @@ class Read:
         dead = DeadLetters(min(limits))
         evaluated = Evaluated.load(self.evaluated) if self.evaluated else None
         out = Out(self.config, self.seed, number, files, last=False)
-        account = Account(self.config, self.setting.folder)
+        account = Account(self.config, self.setting.folder, self.withdrawn)
         given = dict.fromkeys(part.files or (part.path,), 0)
         for document in source.read(part, dead):
             if (file := _file(document["where"], given)) is not None:
@@ -104,9 +108,11 @@ def _file(where: str, files: dict[str, int]) -> str | None:
 class Account:
     """Leads documents through the steps and counts."""
 
-    def __init__(self, config: DataStage, folder: Path) -> None:
+    def __init__(self, config: DataStage, folder: Path, withdrawn: Sequence[Rule] = ()) -> None:
         self.config = config
         self.steps = build_steps(config, folder)
+        if withdrawn:  # first of all: what was withdrawn is not looked at
+            self.steps.insert(0, WithdrawnStep(tuple(withdrawn)))
         self.reading = counts.row("read")
         self.counted = [counts.row(step.name) for step in self.steps]
         self.pii: dict[str, int] = {}

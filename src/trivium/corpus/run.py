@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from trivium.corpus.dedup.lines import Unline, repeated_lines
 from trivium.corpus.plan import REASONS, Corpus, Plan
 from trivium.corpus.readers import Part, Setting, open_source
 from trivium.corpus.steps.quality import identity as quality_identity
+from trivium.corpus.withdrawn import Rule
 from trivium.errors import DataError
 from trivium.files import write_array
 from trivium.recipe.data import DataStage
@@ -50,17 +52,20 @@ def build(
     emit: Emit,
     work: Path | None = None,
     inputs: dict[str, Path] | None = None,
+    withdrawn: Sequence[Rule] = (),
 ) -> dict[str, Any]:
     """Fills `out` with the training and held-out splits, account.json, dead_letters.jsonl, and rejects/ if asked; returns the
     metrics.
 
     `against`: data stage -> its artifact's folder, whose held-out items must not be seen in this training split. `work`:
     what a killed run left for the next try. `inputs`: stage -> its artifact's folder, for sources that read another stage.
+    `withdrawn`: what is dropped before anything else is done with it.
     DataError for unusable input, for more dead letters than allowed, or if nothing is left to train on; TriviumError when the
     disk is full.
     """
     with tempfile.TemporaryDirectory() as scratch:
         corpus = _opened(config, seed, recipe_folder, (work or Path(scratch)).absolute(), inputs or {}, emit)
+        corpus.withdrawn = tuple(withdrawn)
         if against:
             corpus.evaluated = corpus.work / "evaluated.npz"
             Evaluated.read(against, config.ngram).save(corpus.evaluated)
@@ -122,7 +127,9 @@ def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
     for place, characters in wanted.items():
         parts += corpus.sources[place].parts(characters)
     tasks = read.tasks(parts, len(corpus.names))
-    job = read.Read(corpus.config, corpus.setting, corpus.seed, corpus.work / "read", corpus.evaluated)
+    job = read.Read(
+        corpus.config, corpus.setting, corpus.seed, corpus.work / "read", corpus.evaluated, corpus.withdrawn
+    )
     corpus.run(job, tasks, small=_small(parts, corpus.setting.folder))
     corpus.names += [write.name_of(part) for part in parts]
     corpus.source_of += [part.source for part in parts]

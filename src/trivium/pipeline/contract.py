@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trivium.corpus.withdrawn import Rule
 from trivium.errors import Interrupted
 from trivium.recipe.models import Recipe
 from trivium.types import Emit
@@ -64,6 +65,8 @@ class Context:
     emit: Emit
     recipe_folder: Path
     """Relative paths in the recipe start here."""
+    withdrawn: tuple[Rule, ...] = ()
+    """What a data stage drops: the part of the recipe's withdrawals that its identity holds."""
     stopping: Interrupted | None = None
     """Set by a stage that was asked to stop when it was done: raised once its artifact is stored."""
 

@@ -18,9 +18,11 @@ from pydantic import BaseModel
 
 from trivium.errors import RecipeError
 from trivium.files import canonical_json
+from trivium.pipeline import withdrawals
 from trivium.pipeline.contract import Registry
 from trivium.pipeline.graph import Graph
 from trivium.recipe import kinds
+from trivium.recipe.data import DataStage
 from trivium.recipe.models import Recipe
 from trivium.seeds import derive
 
@@ -86,6 +88,7 @@ def identify(
     """
     identities: dict[str, Identity] = {}
     prints: dict[str, str] = {}
+    withdrawn = withdrawals.read(recipe_folder)
     for name in graph.order if names is None else names:
         config = recipe.stages[name]
         kind = registry.get(config.kind)
@@ -105,6 +108,8 @@ def identify(
             extra = {**extra, "plugins": plugins}
         identity["extra"] = stable(extra, "extra")
         identity["inputs"] = {role: prints[parent] for role, parent in graph.roles[name].items()}
+        if isinstance(config, DataStage):
+            withdrawals.add(identity, fingerprint(identity), withdrawn)
         identities[name], prints[name] = identity, fingerprint(identity)
     return identities
 

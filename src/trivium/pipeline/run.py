@@ -15,7 +15,7 @@ from typing import Any
 
 from trivium.errors import Interrupted, TriviumError
 from trivium.files import append_line
-from trivium.pipeline import going_on
+from trivium.pipeline import going_on, withdrawals
 from trivium.pipeline.checks import check_measurable, check_overlap, check_precision
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
@@ -207,6 +207,7 @@ class _Walk:
             seed=stage_seed(recipe, name),
             emit=lambda event: self.tell({**event, "stage": name}),
             recipe_folder=self.recipe_folder,
+            withdrawn=withdrawals.held(self.plan.identities[name]),
         )
 
     def _run_stage(self, context: Context) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def _data(ctx: Context) -> dict[str, Any]:
         emit=ctx.emit,
         work=ctx.work,
         inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
+        withdrawn=ctx.withdrawn,
     )
 
 

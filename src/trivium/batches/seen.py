@@ -1,0 +1,108 @@
+"""When a run shows a record: the order of items is a pure function of (seed, step), so it is worked out, without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trivium.batches.chat import Conversations
+from trivium.batches.feedback import Feedback
+from trivium.batches.offline import chat, feedback, packed, pairs, pairs_with_reference
+from trivium.batches.packed import open_corpus
+from trivium.batches.pairs import Pairs
+from trivium.batches.rows import BatchSharding, Shuffled
+from trivium.batches.shares import mixed
+from trivium.corpus.records import read
+from trivium.recipe.training import TrainingStage
+from trivium.text.chat import ChatTokenizer
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A run that has been, as far as its order of items goes."""
+
+    config: TrainingStage
+    data: Path
+    tokens: Path  # the data's token shards, for documents
+    chat: ChatTokenizer
+    context: int  # tokens in a row, at most
+    seed: int
+
+    def sharding(self, total: int) -> BatchSharding:
+        return BatchSharding(self.seed, self.config.batch, self.config.batch, total=total)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run shows of some records."""
+
+    items: int
+    """Rows or pairs of the training data that hold one of them; what did not fit is in none."""
+    first: int | None
+    """The first step (from 1) that shows one; None where none does. Batches that the guard left out are counted."""
+    steps: int
+    """Steps of the run, as planned."""
+
+
+Records = Set[tuple[int, int]]
+"""(source, number) of records of the training split: of documents the number is the place in its source, from 0; of rows the
+source is 0 and the number is the line, from 1."""
+
+
+def _documents(reading: Reading, wanted: Records) -> Seen:
+    corpus = open_corpus(
+        reading.data / "train",
+        reading.chat,
+        reading.tokens / "train",
+        reading.context,
+        rows=1,
+        what="the data",
+    )
+    length = reading.config.length(corpus.count, corpus.tokens_per_item)
+    batches, _ = mixed(corpus, reading.data, reading.sharding(length.items), length.steps, lambda event: None)
+    rows = set()
+    for index, source in enumerate(corpus.sources):
+        for document in (number for place, number in wanted if place == source.shard.source):
+            end = source.starts[document + 1] if document + 1 < len(source.starts) else len(source.tokens)
+            first = int(source.starts[document]) // source.length
+            rows |= {(index, row) for row in range(first, (int(end) - 1) // source.length + 1)}
+    return Seen(len(rows), _first(batches.places, rows, length.steps), length.steps)
+
+
+def _items(build: Callable[[Reading, Any], Any]) -> Callable[[Reading, Records], Seen]:
+    def seen(reading: Reading, wanted: Records) -> Seen:
+        items = build(reading, read(reading.data / "train"))
+        length = reading.config.length(items.count, items.tokens_per_item)
+        order = Shuffled(items.count, items.item, reading.sharding(length.items))
+        lines = {number for _, number in wanted}
+        holding = {place for place, numbers in enumerate(items.numbers) if lines & set(numbers)}
+        found = _first(lambda step: order.describe(step)["items"], holding, length.steps)
+        return Seen(len(holding), found, length.steps)
+
+    return seen
+
+
+def _first(shown: Callable[[int], Any], wanted: set[Any], steps: int) -> int | None:
+    if not wanted:
+        return None
+    return next((step + 1 for step in range(steps) if not wanted.isdisjoint(shown(step))), None)
+
+
+def _learn(reading: Reading) -> Any:
+    return getattr(reading.config, "learn", "all")
+
+
+_conversations = _items(
+    lambda reading, rows: Conversations.build(rows, reading.chat, reading.context, learn=_learn(reading))
+)
+_pairs = _items(lambda reading, rows: Pairs.build(rows, reading.chat, reading.context))
+SEEN: Mapping[Any, Callable[[Reading, Records], Seen]] = {
+    packed: _documents,
+    chat: _conversations,
+    pairs: _pairs,
+    pairs_with_reference: _pairs,
+    feedback: _items(lambda reading, rows: Feedback.build(rows, reading.chat, reading.context, both=True)),
+}
+"""How a phase makes batches (`trivium.phases`) -> when they show a record. Not of rollouts, nor of rows with a teacher."""

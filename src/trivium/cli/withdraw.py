@@ -1,0 +1,202 @@
+"""`trivium withdraw` on the command line. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trivium.cli.options import STORE, StoreFolder
+from trivium.errors import ArtifactError, DataError, RecipeError
+
+if TYPE_CHECKING:
+    from trivium.corpus.withdrawn import Rule
+    from trivium.pipeline.withdraw import Holding, Standing
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|MODEL",
+        help="A recipe, for all that its store holds; or a model, for what it was made from.",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A source: its kind, its origin or its file.")
+]
+Document = Annotated[str | None, typer.Option(metavar="KEY", help="One document, by its key.")]
+Licence = Annotated[str | None, typer.Option(metavar="NAME", help="All under a licence; `unknown` for none.")]
+Url = Annotated[str | None, typer.Option(metavar="PREFIX", help="All whose URL begins so.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Write it beside the recipe: the next run obeys.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Write it also where it means nothing, or everything.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+SHOWN = 5
+
+
+def withdraw(
+    target: Target,
+    source: Source = None,
+    document: Document = None,
+    licence: Licence = None,
+    url: Url = None,
+    apply: Apply = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    store: StoreFolder = STORE,
+) -> None:
+    """Say what stands on a source, a document, a licence or an address: data, checkpoints, the first step that read it.
+
+    With --apply it is written beside the recipe, and the next run is made without it: only what hangs on it is made again.
+
+    Examples:
+
+      trivium withdraw mine.yaml --licence GPL-3.0
+
+      trivium withdraw mine.yaml --url https://example.org/ --apply && trivium run mine.yaml
+
+      trivium withdraw runs/mine/release --document 1f0c9a44b2d7e310
+    """
+    rule = _rule(source=source, document=document, licence=licence, url=url)
+    from trivium.pipeline import withdraw as forward
+    from trivium.pipeline.store import Store
+    from trivium.pipeline.trained import history
+
+    known = Store(store)
+    recipe = Path(target) if target.endswith((".yaml", ".yml")) else None
+    if recipe is None:
+        artifacts = {print_: one for print_, one in history(target, known).items() if one is not None}
+    else:
+        if not recipe.is_file():
+            raise RecipeError(
+                f"there is no recipe {recipe}", where=target, fix="give a file, or a model's folder"
+            )
+        artifacts = forward.everything(known)
+    data = [one for one in artifacts.values() if one.kind in ("data", "synthesize")]
+    if not data:
+        raise ArtifactError(
+            "there is no data in it",
+            where=f"{target}, store {store}",
+            fix="run its data stages, or name its store",
+        )
+    holdings = list(forward.search(rule, data))
+    stood = forward.standing(holdings, artifacts, known)
+    report = _report(rule, holdings, stood)
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _show(report)
+    if recipe is None and apply:
+        raise RecipeError("a withdrawal is written beside a recipe", where=target, fix="give the recipe")
+    _sure(rule, holdings, ask=apply and not yes, why=forward.known_values)
+    if apply and recipe is not None:
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        path = forward.apply(rule, holdings, stood, known, recipe.resolve().parent, time)
+        print(f"written: {path}; the next run is made without it", file=sys.stderr)
+
+
+def _rule(**given: str | None) -> Rule:
+    from trivium.corpus.withdrawn import Rule
+
+    named = [Rule(by, value) for by, value in given.items() if value]  # type: ignore[arg-type]
+    if len(named) != 1:
+        raise RecipeError(
+            "one of --source, --document, --licence and --url says what is meant",
+            fix="trivium withdraw RECIPE --licence GPL-3.0",
+        )
+    return named[0]
+
+
+def _sure(rule: Rule, holdings: list[Holding], *, ask: bool, why: Any) -> None:
+    """DataError where nothing is meant, or all there is, unless the user says that it is."""
+    from trivium.recipe.lines import listed, nearest
+
+    meant, total = sum(one.count for one in holdings), sum(one.total for one in holdings)
+    if meant and (meant < total or not ask):
+        return
+    what = (
+        f"{rule} means all {total:,} documents that there are"
+        if meant
+        else f"{rule} means none of {total:,} documents"
+    )
+    if ask and sys.stdin.isatty() and typer.confirm(f"{what}. Write it all the same?"):
+        return
+    values = [] if meant else why(rule, holdings)
+    hint = "" if meant else f"{nearest(rule.value, values)}there is: {listed(values[:SHOWN])}; "
+    if ask or not meant:
+        raise DataError(what, where=f"--{rule.by}", fix=f"{hint}with --apply, --yes writes it all the same")
+
+
+def _report(rule: Rule, holdings: list[Holding], stood: list[Standing]) -> dict[str, Any]:
+    return {
+        "by": rule.by,
+        "value": rule.value,
+        "data": [
+            {
+                **_named(one.artifact),
+                "train": len(one.train),
+                "heldout": one.heldout,
+                "of": one.total,
+                "files": sorted(one.files),
+                "keys": one.keys[:SHOWN],
+            }
+            for one in holdings
+            if one.count
+        ],
+        "stands": [
+            {
+                **_named(one.artifact),
+                "data": one.data.stage if one.data else None,
+                "tokens": one.tokens,
+                "first": one.first,
+                "steps": one.steps,
+                "known": one.known,
+                "upon": one.upon,
+            }
+            for one in stood
+        ],
+        "retrain": [_named(one.artifact) for one in stood if one.reads and not one.upon],
+    }
+
+
+def _named(artifact: Any) -> dict[str, Any]:
+    about = {"stage": artifact.stage, "kind": artifact.kind, "recipe": artifact.record["recipe"]}
+    return {**about, "fingerprint": artifact.fingerprint}
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    say = Console(highlight=False, markup=False, soft_wrap=True).print
+    for one in report["data"]:
+        files = f" in {len(one['files'])} files" if one["files"] else ""
+        say(
+            f"{one['recipe']}/{one['stage']} {one['fingerprint'][:12]}: {one['train']:,} to train on{files} and "
+            f"{one['heldout']:,} held out, of {one['of']:,}; keys {', '.join(one['keys'])}"
+        )
+    for one in report["stands"]:
+        say(f"  {one['recipe']}/{one['stage']} ({one['kind']}) {one['fingerprint'][:12]}: {_said(one)}")
+    names = [f"{one['recipe']}/{one['stage']}" for one in report["retrain"]]
+    if names:
+        say(
+            f"smallest retraining: {', '.join(names)}, from what they start from, and all that stands on them"
+        )
+    elif report["data"]:
+        say("no training stage in this store has read any of it")
+
+
+def _said(one: dict[str, Any]) -> str:
+    upon = f"stands on {one['upon']}" if one["upon"] else ""
+    if one["data"] is None:
+        return upon
+    size = f"{one['tokens']:,} tokens of {one['data']}"
+    if not one["known"]:
+        said = f"{size}, read at steps that are not worked out for this kind"
+    elif one["first"] is None:
+        said = f"{size} were there to be read, and none of its {one['steps']:,} steps did"
+    else:
+        said = f"{size}, first read at step {one['first']:,} of {one['steps']:,}"
+    return f"{said}; {upon}" if upon else said

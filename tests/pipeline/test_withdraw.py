@@ -1,0 +1,219 @@
+"""A canary planted at a known place: traced to it, the step that read it named, and in no shard once it is withdrawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from trivium.api import run
+from trivium.batches.rows import BatchSharding
+from trivium.cli import app
+from trivium.corpus.shards import open_shards
+from trivium.corpus.withdrawn import Rule
+from trivium.errors import ArtifactError, RecipeError
+from trivium.pipeline import withdraw, withdrawals
+from trivium.text.chat import ChatTokenizer
+
+CANARY = "The heron of Ulm keeps nine brass keys under the fourth stair"
+ASKED = "Which heron keeps a tenth key of tin"
+RECIPE = """
+name: small
+seed: 5
+stages:
+  corpus:
+    kind: data
+    sources:
+      - {kind: jsonl, path: documents.jsonl, license: MIT, weight: 0.7}
+      - {kind: jsonl, path: others.jsonl, license: GPL-3.0, weight: 0.3}
+    heldout: 0.1
+    mix: {}
+  talks: {kind: data, format: conversations, sources: [{kind: jsonl, path: talks.jsonl, license: MIT}]}
+  vocab: {kind: tokenizer, data: corpus, vocab_size: 300}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {dim: 16, layers: 1, heads: 2, context: 64}
+    steps: 40
+    batch: 2
+    samples: null
+  sft: {kind: sft, init: base, data: talks, epochs: 1, batch: 2, samples: null}
+"""
+
+
+def write(folder: Path) -> None:
+    def lines(name: str, rows: list[dict[str, Any]]) -> None:
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    texts = [
+        f"Day {n}: {n * 7 % 90} stones lay at the river, and {n * 3 % 11} birds sat on them."
+        for n in range(120)
+    ]
+    texts[77] = CANARY + ", says the keeper, and nobody else may count them at night."
+    lines("documents.jsonl", [{"text": text, "url": f"https://e.org/{n}"} for n, text in enumerate(texts)])
+    lines("others.jsonl", [{"text": f"Night {n}: the fox counted {n * 5 % 70} stars."} for n in range(60)])
+    asked = [f"How many stones on day {n}?" for n in range(30)]
+    asked[19] = ASKED
+    lines("talks.jsonl", [
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"There were {n}."}]}
+        for n, q in enumerate(asked)
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, list[tuple[str, int, list[list[int]]]]]:
+    """The folder of a run, and (stage, step, rows of tokens) of every batch that it trained on."""
+    folder, seen = tmp_path_factory.mktemp("withdraw"), []
+    write(folder)
+    (folder / "small.yaml").write_text(RECIPE)
+    real, stage = BatchSharding.cut, [""]
+
+    def cut(self, step, item):
+        made = real(self, step, item)
+        seen.append((stage[0], step, [row for batch in made for row in batch["tokens"].tolist()]))
+        return made
+
+    def emit(event):
+        if event["event"] == "stage_start":
+            stage[0] = event["stage"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchSharding, "cut", cut)
+        run(folder / "small.yaml", store=folder / "store", runs=folder / "runs", emit=emit)
+    return folder, seen
+
+
+def call(folder: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(app, [*arguments, "--store", str(folder / "store")])
+
+
+def first_step(seen, stage: str, ids: list[int]) -> int:
+    """The first step whose rows hold a run of six of these ids, from 1."""
+    runs = {tuple(ids[place : place + 6]) for place in range(len(ids) - 5)}
+    return 1 + min(
+        step
+        for name, step, rows in seen
+        if name == stage
+        for row in rows
+        for place in range(len(row) - 5)
+        if tuple(row[place : place + 6]) in runs
+    )
+
+
+def test_a_canary_is_traced_and_the_step_that_read_it_named(finished):
+    folder, seen = finished
+    chat = ChatTokenizer.load(folder / "runs" / "small" / "base")
+    found = call(folder, "trace", str(folder / "runs" / "small" / "sft"), f"Well, {CANARY}!", "--json")
+    span = json.loads(found.stdout)["spans"][0]
+    (document,) = span["documents"]
+    assert CANARY in span["text"] and span["count"] == 1
+    assert (document["data"], document["url"], document["license"]) == ("corpus", "https://e.org/77", "MIT")
+    assert [use["stage"] for use in document["stages"]] == ["base"]
+
+    said = call(folder, "withdraw", str(folder / "small.yaml"), "--document", document["key"], "--json")
+    report = json.loads(said.stdout)
+    base, sft = report["stands"]
+    text = CANARY + ", says the keeper, and nobody else may count them at night."
+    assert base["first"] == first_step(seen, "base", chat.guard.plain(text))
+    assert (base["stage"], base["tokens"], base["steps"]) == ("base", len(chat.document(text)), 40)
+    assert (sft["stage"], sft["upon"], sft["data"]) == ("sft", "base", None)
+    assert [one["stage"] for one in report["retrain"]] == ["base"]
+
+
+def test_the_step_of_a_conversation(finished):
+    folder, seen = finished
+    chat = ChatTokenizer.load(folder / "runs" / "small" / "sft")
+    rows = [json.loads(line) for line in (folder / "runs/small/talks/train.jsonl").read_text().splitlines()]
+    (key,) = [row["key"] for row in rows if row["messages"][0]["content"] == ASKED]
+    report = json.loads(
+        call(folder, "withdraw", str(folder / "small.yaml"), "--document", key, "--json").stdout
+    )
+    (sft,) = report["stands"]
+    assert sft["first"] == first_step(seen, "sft", chat.guard.plain(ASKED))
+
+
+def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_again(finished):
+    folder, _ = finished
+    old = (folder / "runs/small/base").resolve()
+    recipe = str(folder / "small.yaml")
+    assert call(folder, "withdraw", recipe, "--url", "https://e.org/77", "--apply").exit_code == 0
+    started: list[str] = []
+
+    def emit(event):
+        started.extend([event["stage"]] if event["event"] == "stage_start" else [])
+
+    made = run(recipe, store=folder / "store", runs=folder / "runs", emit=emit)
+    assert started == ["corpus", "vocab", "base", "sft"]  # and not the talks
+    account = json.loads((made["corpus"].path / "account.json").read_text())
+    (step,) = [row for row in account["steps"] if row["name"] == "withdrawn"]
+    assert step["reasons"] == {"withdrawn:url https://e.org/77": 1}
+    chat = ChatTokenizer.load(made["base"].path)
+    texts = "".join(
+        chat.decode(shard.tokens.tolist())
+        for shards in (folder / "store/tokens").glob("*/train")
+        if shards.parent.name == place(made["corpus"].fingerprint, chat)
+        for shard in open_shards(shards)
+    )
+    assert "stones lay at the river" in texts and "heron" not in texts
+
+    withdraw.refuse_withdrawn(made["sft"].path)
+    with pytest.raises(ArtifactError, match=r"'base' trained on data that was withdrawn \(url https"):
+        withdraw.refuse_withdrawn(old)
+    found = call(folder, "trace", str(made["sft"].path), CANARY, "--json")
+    assert json.loads(found.stdout)["spans"] == []
+    started.clear()
+    run(recipe, store=folder / "store", runs=folder / "runs", emit=emit)
+    assert started == []
+
+
+def place(fingerprint: str, chat: ChatTokenizer) -> str:
+    from trivium.corpus import shards
+
+    return shards.place(Path(), fingerprint, chat).name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--licence", "GPL-2.0", "--apply"], 3, "means none of"),
+        (["--licence", "GPL-2.0"], 3, "did you mean `GPL-3.0`?"),
+        (["--source", "jsonl", "--apply"], 3, "means all"),
+        (["--source", "a", "--url", "b"], 2, "one of --source, --document, --licence and --url"),
+        ([], 2, "one of --source"),
+    ],
+)
+def test_a_withdrawal_of_nothing_or_of_everything_is_asked_about(finished, arguments, code, said, tmp_path):
+    folder, _ = finished
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    result = call(folder, "withdraw", str(tmp_path / "small.yaml"), *arguments)
+    assert (type(result.exception).exit_code, result.exception is not None) == (code, True)
+    assert said in str(result.exception)
+    assert not (tmp_path / "withdrawn.jsonl").exists()
+
+
+def test_a_line_that_is_no_withdrawal_stops_the_run(tmp_path):
+    (tmp_path / "withdrawn.jsonl").write_text('{"by": "url", "value": "https://e.org/"}\n{"by": "colour"}\n')
+    with pytest.raises(RecipeError, match="no withdrawal") as refused:
+        withdrawals.read(tmp_path)
+    assert refused.value.where.endswith("line 2")
+
+
+def test_rules_mean_what_they_say():
+    row = {
+        "key": "k",
+        "url": "https://e.org/a",
+        "kind": "warc",
+        "license": None,
+        "origin": "crawl",
+        "where": "x.warc@3",
+    }
+    meant = [("document", "k"), ("url", "https://e.org"), ("source", "warc"), ("source", "crawl"), ("source", "x.warc"),
+             ("licence", "Unknown")]  # fmt: skip
+    assert all(Rule(by, value).meets(row) for by, value in meant)
+    other = [("document", "K"), ("url", "https://e.org/b"), ("source", "war"), ("licence", "MIT")]
+    assert not any(Rule(by, value).meets(row) for by, value in other)
+    assert Rule("url", "https://e.org").meets({"meta": {"url": "https://e.org/c"}})
