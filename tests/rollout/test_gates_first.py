@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trivium import files
 from trivium.cli import main
 from trivium.cli.router import candidate_of

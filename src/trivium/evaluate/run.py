@@ -21,6 +21,7 @@ from trivium.evaluate.subject import FIRST_IDS, Subject
 from trivium.evaluate.suites import SUITES
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.suites import DataSuite, FileSuite, SuiteBase, metrics_of
+from trivium.trace.corpora import Known
 from trivium.types import Emit
 
 BATCH = 64
@@ -57,11 +58,12 @@ def evaluate(
     work: Path,
     out: Path,
     recipe_folder: Path = Path(),
+    known: Mapping[str, Known] | None = None,
 ) -> dict[str, Any]:
     """Asks, writes `rows.parquet` and `results.json` to `out`, and returns the results.
 
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
-    `recipe_folder`: where the paths of suites begin.
+    `recipe_folder`: where the paths of suites begin. `known`: what the models were trained on, for suites that look for it.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
     "corrected": {model: {metric: Corrected}}, "curves": {suite: {model: success by queries}},
@@ -81,7 +83,9 @@ def evaluate(
         dict.fromkeys([*config.compare, *([config.baseline] if config.baseline else []), config.model])
     )
     baseline = (
-        Subject.open(config.baseline, folders[config.baseline], config.device)
+        Subject.open(
+            config.baseline, folders[config.baseline], config.device, (known or {}).get(config.baseline)
+        )
         if config.baseline and any(suite.asks_baseline for suite in config.suites)
         else None
     )
@@ -90,7 +94,7 @@ def evaluate(
         subject = (
             baseline
             if baseline and name == baseline.name
-            else Subject.open(name, folders[name], config.device)
+            else Subject.open(name, folders[name], config.device, (known or {}).get(name))
         )
         for plan in plans:
             emit({"event": "suite", "model": name, "suite": plan.config.title})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from trivium.generate.slots import complete
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
+from trivium.trace.corpora import Known
 from trivium.train.machine import native_bf16
 from trivium.verify.replies import Reply
 
@@ -39,13 +40,16 @@ class Subject:
     folder: Path
     model: Transformer
     chat: ChatTokenizer
+    known: Known = field(default_factory=Known)
+    """What it was trained on, for suites that look for it."""
 
     @classmethod
-    def open(cls, name: str, folder: Path, device: str) -> Subject:
+    def open(cls, name: str, folder: Path, device: str, known: Known | None = None) -> Subject:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if native_bf16(device) else torch.float32
-        return cls(name, folder, load(folder, dtype=dtype, device=device).eval(), ChatTokenizer.load(folder))
+        model = load(folder, dtype=dtype, device=device).eval()
+        return cls(name, folder, model, ChatTokenizer.load(folder), known or Known())
 
     @property
     def device(self) -> str:

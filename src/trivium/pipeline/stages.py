@@ -141,9 +141,26 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
         work=ctx.work,
         out=ctx.out,
         recipe_folder=ctx.recipe_folder,
+        known=_known(ctx, store),
     )
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**{name: found["value"] for name, found in tested.items()}, "passed": results["passed"]}
+
+
+def _known(ctx: Context, store: Any) -> dict[str, Any]:
+    """What each model that is evaluated was trained on, where a suite looks for it."""
+    from trivium.pipeline.trained import history, uses
+    from trivium.recipe.suites import Verbatim
+    from trivium.trace.corpora import Known
+
+    if not any(isinstance(suite, Verbatim) for suite in ctx.config.suites):
+        return {}
+    known = {}
+    for name in dict.fromkeys([ctx.config.model, ctx.config.baseline, *ctx.config.compare]):
+        if name is not None:
+            trained, unknown = uses(history(ctx.inputs[name].path, store), store)
+            known[name] = Known(tuple(trained), tuple(unknown), store.root)
+    return known
 
 
 def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:

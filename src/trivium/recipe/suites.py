@@ -235,6 +235,21 @@ class Drift(DataSuite):
     asks_baseline = True
 
 
+class Verbatim(DataSuite):
+    """Replies to held-out prompts that stand verbatim in what the model was trained on, as `trivium trace` finds them."""
+
+    kind: Literal["verbatim"]
+    metrics = (
+        Metric("verbatim_replies", "replies with a long verbatim span", "span", better=-1),
+        Metric("verbatim_share", "share of a reply that is verbatim", "share", "mean", -1),
+    )
+    formats = ("conversations", "preferences")
+    tokens: Annotated[Count, Field(gt=0)] = 50
+    """Tokens of a span that counts as long. The share counts spans of eight tokens, or of so many where that is less."""
+    licences: tuple[str, ...] = ()
+    """Only spans that stand in a document under one of these; `unknown` for none. Empty: any."""
+
+
 Attack = Literal[
     "direct", "role_play", "prefix_injection", "refusal_suppression", "prefill", "base64", "rot13", "leetspeak", "homoglyphs",
     "zero_width", "german", "french", "spanish", "many_shot", "escalation",
@@ -330,6 +345,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Bias,
     Choice,
     Instructions,
+    Verbatim,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

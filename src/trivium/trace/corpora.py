@@ -42,6 +42,17 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known of a model's training."""
+
+    trained: tuple[Trained, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """In words, what is not."""
+    store: Path | None = None
+    """The root of the store, where the indexes lie."""
+
+
+@dataclass(frozen=True)
 class Corpus:
     """A `Trained` that is open: its index, its texts and its tokenizer, under a name for the tokenizer."""
 

@@ -16,6 +16,7 @@ from trivium.evaluate.suites import (
     redteam,
     refusals,
     response_loss,
+    verbatim,
 )
 from trivium.recipe.kinds import plugins
 
@@ -32,5 +33,6 @@ SUITES: dict[str, SuiteKind] = {
     "bias": bias.SUITE,
     "choice": choice.SUITE,
     "instructions": instructions.SUITE,
+    "verbatim": verbatim.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
