@@ -106,6 +106,12 @@ def plan(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="--on: plain values for programs.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Take a few real steps of each training stage here first (a minute)."
+        ),
+    ] = False,
     store: StoreFolder = STORE,
     runs: RunsFolder = RUNS,
 ) -> None:
@@ -118,11 +124,13 @@ def plan(
 
       trivium plan mine.yaml -o base.tokens=10M
 
+      trivium plan mine.yaml --calibrate
+
       trivium plan mine.yaml --on 8xH100 --explain base.minutes
 
       trivium plan mine.yaml --on H100 --deadline 3d --budget 5000
     """
-    plans.plan(recipe, override, store, runs, on, (gpus, budget, deadline, explain, as_json))
+    plans.plan(recipe, override, store, runs, on, (gpus, budget, deadline, explain, as_json), calibrate)
 
 
 @app.command()

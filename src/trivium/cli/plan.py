@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trivium.plan.project import Project
     from trivium.recipe.models import Recipe
 
-MACHINE = "machine.json"
+MACHINE, SPEEDS = "machine.json", "speeds.json"
 GIB = 2**30
 
 
@@ -32,7 +32,13 @@ Asked = tuple[int | None, float | None, str | None, str | None, bool]
 
 
 def plan(
-    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, on: str | None, asked: Asked
+    path: Path,
+    overrides: Sequence[str] | None,
+    store: Path,
+    runs: Path,
+    on: str | None,
+    asked: Asked,
+    calibrate: bool = False,
 ) -> None:
     gpus, budget, deadline, explain, as_json = asked
     if on is None:
@@ -41,8 +47,12 @@ def plan(
                 "--gpus, --budget, --deadline, --explain and --json are about a cluster",
                 fix="name it: --on 8xH100",
             )
-        here(path, overrides, store, runs)
+        here(path, overrides, store, runs, calibrate)
         return
+    if calibrate:
+        raise RecipeError(
+            "--calibrate measures this machine, not a cluster", fix="leave --on or --calibrate out"
+        )
     from trivium.recipe.units import parse_duration
 
     try:
@@ -56,9 +66,12 @@ def plan(
     elsewhere(path, overrides, store, runs, Elsewhere(on, gpus, budget, hours, explain, as_json))
 
 
-def here(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
-    """What a run would do on this machine."""
+def here(
+    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, calibrate: bool = False
+) -> None:
+    """What a run would do on this machine; `calibrate`: after a few real steps of each training stage."""
     recipe = commands.load(path, overrides)
+    from trivium.pipeline import rehearsal
     from trivium.pipeline.account import current
     from trivium.pipeline.checks import check_precision
     from trivium.pipeline.run import status
@@ -68,12 +81,24 @@ def here(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -
     places = commands.places_of(path, store, runs)
     statuses = status(recipe, **places)
     check_precision(recipe, [status.name for status in statuses if not status.cached])
-    peak = measured_peak(cache=store / MACHINE, tell=lambda message: print(message, file=sys.stderr))
-    data = current(places["store"], [one for one in statuses if one.kind == "data"])
+
+    def tell(message: str) -> None:
+        print(message, file=sys.stderr)
+
+    peak = measured_peak(cache=store / MACHINE, tell=tell)
+    made = current(places["store"], statuses)
     size = "train_characters"
-    costs = estimate(recipe, peak, {name: a.metrics[size] for name, a in data.items() if size in a.metrics})
+    characters = {name: a.metrics[size] for name, a in made.items() if size in a.metrics}
+    kept = store / SPEEDS
+    if calibrate:
+        flops = {cost.stage: cost.flops for cost in estimate(recipe, peak, characters) if cost.flops}
+        speeds = rehearsal.rehearse(recipe, flops, peak, kept, tell)
+    else:
+        speeds = rehearsal.known(recipe, kept)
+    costs = estimate(recipe, peak, characters, speeds)
     console = Console(highlight=False)
-    table = plan_table(recipe, statuses, costs, console.width)
+    took = {name: artifact.record["seconds"] / 60 for name, artifact in made.items()}
+    table = plan_table(recipe, statuses, costs, took, console.width)
     console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
 
 
@@ -82,9 +107,14 @@ WIDE = 110
 
 
 def plan_table(
-    recipe: Recipe, statuses: Sequence[StageStatus], costs: Sequence[Cost], width: int = WIDE
+    recipe: Recipe,
+    statuses: Sequence[StageStatus],
+    costs: Sequence[Cost],
+    took: Mapping[str, float],
+    width: int = WIDE,
 ) -> Table:
-    """Stage by stage: kind, cached or why not, parameters, tokens, minutes; where there is room, inputs and FLOPs too."""
+    """Stage by stage: kind, cached or why not, parameters, tokens, minutes planned and, of what is cached, taken (`took`); where
+    there is room, inputs and FLOPs too."""
     from trivium.recipe.references import references
     from trivium.recipe.units import show_count
 
@@ -98,6 +128,8 @@ def plan_table(
     table.add_column("state", overflow="fold", min_width=10)
     for heading in ("parameters", "tokens", *(["FLOPs"] if wide else []), "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if took:
+        table.add_column("took", justify="right", no_wrap=True)
     for status in statuses:
         cost = cost_of[status.name]
         inputs = dict.fromkeys(name for _, name in references(recipe.stages[status.name]))
@@ -107,7 +139,8 @@ def plan_table(
         numbers = ["" if value is None else show_count(value) for value in counts]
         minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
         made_of = [Text(", ".join(inputs))] if wide else []
-        table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes)
+        actual = [f"{took[status.name]:.1f}" if status.name in took else ""] if took else []
+        table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes, *actual)
     return table
 
 
@@ -246,11 +279,7 @@ def _layouts(found: Project) -> list[Text]:
             continue
         layout, count = phase.found.winner, phase.found.cluster.count
         held, there = layout.memory.total / GIB, found.cluster.accelerator.memory / GIB
-        few = (
-            f"; the batch feeds {count} of {found.cluster.count:,} devices"
-            if count < found.cluster.count
-            else ""
-        )
+        few = f"; on {count:,} of {found.cluster.count:,} devices" if count < found.cluster.count else ""
         lines.append(f"{phase.stage} fits: {layout}; {_small(held)} of {there:.0f} GiB on each device{few}")
     left: dict[str, list[str]] = {}
     for phase in found.phases:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
@@ -30,6 +31,19 @@ CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
 
+DATA_RATES = {"documents": 100_000.0, "conversations": 420.0, "preferences": 280.0, "feedback": 280.0}
+"""Characters, or rows, that a data stage of made-up sources makes in a second (two busy cores, the quickstart's sources)."""
+
+
+class Speed(NamedTuple):
+    """What a rehearsal measured of a training stage."""
+
+    step: float
+    """Seconds of an optimizer step."""
+    start: float
+    """Seconds until steps take that long: the compiler, warm caches."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a stage will take. None where there is nothing to count, or it is unknown yet: see `note`."""
@@ -47,15 +61,29 @@ class Cost:
 
 
 def estimate(
-    recipe: Recipe, peak: float | None = None, characters: Mapping[str, int] | None = None
+    recipe: Recipe,
+    peak: float | None = None,
+    characters: Mapping[str, int] | None = None,
+    speeds: Mapping[str, Speed] | None = None,
 ) -> list[Cost]:
     """The cost of every stage, in the order of the recipe.
 
     `peak` in FLOP/s, None leaves minutes out. `characters`: what the training splits of the data stages that have run
-    hold, by stage name.
+    hold, by stage name. `speeds`: what rehearsals measured here, by stage: they stand in place of an assumed utilisation.
     """
     look = Look(recipe, Lines())
-    return [_stage(look, name, peak, characters or {}) for name in recipe.stages]
+    costs = [_stage(look, name, peak, characters or {}) for name in recipe.stages]
+    return [_rehearsed(look, cost, (speeds or {}).get(cost.stage)) for cost in costs]
+
+
+def _rehearsed(look: Look, cost: Cost, speed: Speed | None) -> Cost:
+    """`cost` with the minutes that a rehearsal gives it."""
+    stage = look.recipe.stages[cost.stage]
+    if speed is None or cost.tokens is None or not isinstance(stage, TrainingStage):
+        return cost
+    steps = cost.tokens / (stage.batch * stage.rows_per_item() * (look.context(stage) or 1))
+    note = ", ".join(part for part in (cost.note, "minutes as rehearsed here") if part)
+    return replace(cost, minutes=(steps * speed.step + speed.start) / 60, note=note)
 
 
 def model_of(look: Look, name: str | None) -> ModelConfig | None:
@@ -71,6 +99,9 @@ def _stage(look: Look, name: str, peak: float | None, characters: Mapping[str, i
         return _training(look, name, stage, peak, characters)
     if isinstance(stage, EvaluateStage):
         return _evaluation(look, name, stage, peak)
+    if isinstance(stage, DataStage) and stage.size and peak is not None:
+        seconds = stage.size / DATA_RATES[stage.format]
+        return Cost(name, stage.kind, minutes=seconds / 60, note="at most: at the rates of two busy cores")
     if isinstance(stage, QuantizeStage) and (config := model_of(look, stage.model)):
         return Cost(name, stage.kind, parameters=flops.parameters(config))
     return Cost(name, stage.kind)

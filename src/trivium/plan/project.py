@@ -182,7 +182,12 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, cluster: Cluster, c
         "reading": cost.flops / (device.peak * device.reach),
         "writing": models * _writing(config, Cluster(device, 1), 32, replies / 32),
     }
-    return _counted(Phase(name, stage.kind, 1, cost, None, seconds, note=cost.note), cluster)
+    note, held = cost.note, memory.FLOAT * flops.parameters(config)
+    if held > search.ROOM * device.memory:
+        note = (
+            f"{name} does not fit: it runs on one device, and its weights are {held / 2**30:,.0f} GiB; {note}"
+        )
+    return _counted(Phase(name, stage.kind, 1, cost, None, seconds, note=note), cluster)
 
 
 def _counted(phase: Phase, cluster: Cluster) -> Phase:
