@@ -93,6 +93,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"sliding_window": 6, "head_dim": 16,
          "layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"]},
     ),
+    "phi 3, longrope": (
+        "phi3",
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.1, 1.3, 2.0],
+                             "long_factor": [1.0, 2.0, 5.0, 9.0]}, "original_max_position_embeddings": 16},
+    ),
     "ministral 3": (
         "ministral3",
         {"head_dim": 16, "rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}},

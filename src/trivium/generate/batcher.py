@@ -66,6 +66,7 @@ class Request:
     finish: str | None = None
     cancelled: bool = False
     preempted: int = 0  # how often
+    long: bool = False  # see Batcher._long
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -189,6 +190,9 @@ class Batcher:
     def _prefill(self) -> None:
         budget = self.chunk
         for sequence in list(self.running):
+            if self._long(sequence) and not sequence.long:  # all that is kept of it is of the short kind
+                self._free(sequence)
+                sequence.long = True
             if budget <= 0:
                 return
             if sequence not in self.running or (sequence.said and sequence.read == len(sequence.tokens) - 1):
@@ -197,8 +201,14 @@ class Batcher:
                 self._look_up(sequence)
             budget -= self._read(sequence, budget)
 
+    def _long(self, sequence: Request) -> bool:
+        """Whether a text is so long that all its positions are other ones: its blocks are no beginnings of shorter texts."""
+        changes = self.model.config.changes_at
+        return changes is not None and len(sequence.tokens) > changes
+
     def _look_up(self, sequence: Request) -> None:
-        sequence.blocks = self.blocks.find(sequence.tokens[:-1])  # the last token is read for its logits
+        known = [] if self._long(sequence) else sequence.tokens[:-1]  # the last token is read for its logits
+        sequence.blocks = self.blocks.find(known)
         sequence.read = len(sequence.blocks) * BLOCK
         last = sequence.blocks[-1] if sequence.blocks else None
         sequence.known = (len(sequence.blocks), self.blocks.number(last))
@@ -266,12 +276,13 @@ class Batcher:
         places = places.to(self.device)
         self.cache.table, self.cache.writes = table.to(self.device), writes.to(self.device)
         self.cache.query_places = places
+        self.cache.last = torch.tensor([len(sequence.tokens) - 1 for sequence in rows], device=self.device)
         columns = torch.arange(longest * BLOCK, device=self.device)
         mask = columns <= places[:, None, :, None]
         return self.model.hidden(tokens.to(self.device), places, mask, self.cache)  # type: ignore[arg-type]
 
     def _learn(self, sequence: Request) -> None:
-        if sequence.read // BLOCK > sequence.known[0]:
+        if sequence.read // BLOCK > sequence.known[0] and not self._long(sequence):
             read = sequence.tokens[: sequence.read]
             sequence.known = self.blocks.learn(read, sequence.blocks, *sequence.known)
 

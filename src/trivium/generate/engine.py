@@ -53,7 +53,14 @@ def decode(
     stops = torch.tensor(list(stop), device=device)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the cache belongs to
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    said, changes = tokens, model.config.changes_at
     for place in range(limit):
+        if place and changes is not None:
+            said = torch.cat((said, tokens), 1)
+            if bool(
+                (said.shape[1] - padding == changes + 1).any()
+            ):  # all its keys are other ones from here on
+                tokens, cache.length = said, 0
         logits = _next_logits(model, tokens, padding, cache, weight)
         new = draw(logits, sampling, uniforms[rows, place])
         yield [(int(r), int(t)) for r, t, d in zip(rows, new, done, strict=True) if not d]
@@ -63,7 +70,7 @@ def decode(
         if int(done.sum()) * 2 >= len(done):
             keep = (~done).nonzero().flatten()
             cache.keep(keep)
-            new, rows, padding, done = new[keep], rows[keep], padding[keep], done[keep]
+            new, rows, padding, done, said = new[keep], rows[keep], padding[keep], done[keep], said[keep]
         tokens = new[:, None]
 
 
@@ -73,6 +80,7 @@ def _next_logits(model: Transformer, tokens: Tensor, padding: Tensor, cache: Cac
     places = torch.arange(seen, seen + length, device=tokens.device)
     columns = torch.arange(seen + length, device=tokens.device)
     positions = (places[None] - padding[:, None]).clamp_min(0)
+    cache.last = positions[:, -1]
     visible = (columns[None, None] <= places[None, :, None]) & (columns[None, None] >= padding[:, None, None])
     visible |= columns[None, None] == places[None, :, None]  # a padded place sees itself: no empty softmax
     hidden = model.hidden(tokens, positions, visible[:, None], cache)

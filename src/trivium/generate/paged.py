@@ -32,6 +32,7 @@ class PagedCache:
         )
         self.writes = self.table = torch.zeros(0, 0, dtype=torch.int64)
         self.query_places: Tensor | None = None  # (B, T): where the queries stand among the keys
+        self.last: Tensor | None = None  # last position of each row's text, see `rope.rotary`
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v (B, K, T, E); returns what the blocks of `table` hold, (B, K, N x BLOCK, E)."""

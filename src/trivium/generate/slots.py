@@ -51,6 +51,7 @@ class SlotCache:
         ] = []  # for each of `rows`, the row of the pass that it gets: equal prompts are read once
         self.places = torch.zeros(slots, 1, dtype=torch.int64)
         self.seen = 0  # columns that the pass attends to
+        self.last: Tensor | None = None  # last position of each row's text, see `rope.rotary`
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v (rows, K, T, E) at `places`; returns what the pass attends to."""
@@ -131,25 +132,40 @@ class _Engine:
             if self.sampling.temperature > 0:
                 stream = generator(self.sampling.seed, "sample", self.first + number)
                 self.uniforms[number] = stream.random(self.limits[number])
-        once = {tuple(self.prompts[number]): None for number in entering}
-        places = {prompt: row for row, prompt in enumerate(once)}
-        rows = [places[tuple(self.prompts[number])] for number in entering]
+        final = self.read(slots, [self.prompts[number] for number in entering])
+        index = torch.tensor(slots, device=self.device)
+        self.length[index] = torch.tensor([len(self.prompts[n]) for n in entering], device=self.device)
+        self.take(slots, self.head(final).float())
+
+    def read(self, slots: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
+        """Puts the keys and values of whole texts into `slots`; their last hidden states (slots, D)."""
+        once = {tuple(text): None for text in texts}
+        places = {text: row for row, text in enumerate(once)}
+        rows = [places[tuple(text)] for text in texts]
         longest = max(map(len, once))
         tokens = torch.zeros(len(once), longest, dtype=torch.int64)
-        for row, prompt in enumerate(once):
-            tokens[row, : len(prompt)] = torch.as_tensor(prompt)
-        lengths = torch.tensor([len(self.prompts[number]) for number in entering], device=self.device)
+        for row, text in enumerate(once):
+            tokens[row, : len(text)] = torch.as_tensor(text)
+        lengths = torch.tensor([len(text) for text in texts], device=self.device)
         positions = torch.arange(longest, device=self.device).expand(len(once), -1)
         self.cache.rows, self.cache.fill = torch.tensor(slots), rows
+        self.cache.last = torch.tensor([len(text) - 1 for text in once], device=self.device)
         hidden = self.model.hidden(tokens.to(self.device), positions, None, self.cache)  # type: ignore[arg-type]
         self.cache.rows = None
-        final = hidden[torch.tensor(rows, device=self.device), lengths - 1]
-        index = torch.tensor(slots, device=self.device)
-        self.length[index] = lengths
-        self.take(slots, self.head(final).float())
+        return hidden[torch.tensor(rows, device=self.device), lengths - 1]
+
+    def reread(self) -> None:
+        """Texts that have become so long that all their positions are other ones are read again."""
+        changes = self.model.config.changes_at
+        for slot, number in enumerate(self.owner):
+            if number >= 0 and int(self.length[slot]) == changes:
+                self.read([slot], [[*self.prompts[number], *self.ids[number]]])
 
     def step(self) -> None:
         """One token for every slot."""
+        if self.model.config.changes_at is not None:
+            self.reread()
+        self.cache.last = self.length
         self.cache.places = self.length[:, None]
         self.cache.seen = seen = int(self.length.max()) + 1
         mask = torch.arange(seen, device=self.device) <= self.length[:, None]

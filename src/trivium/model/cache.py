@@ -31,6 +31,7 @@ class Cache:
             for heads, width in config.cached
         )
         self.length = 0
+        self.last: Tensor | None = None  # of each row's text, see `rope.rotary`
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k and v (B, K, T, E) behind what is there; returns everything so far. `advance` ends the pass."""

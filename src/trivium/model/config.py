@@ -110,6 +110,12 @@ class ModelConfig:
         return self.latent.turned if self.latent is not None else self.rotary or self.head_dim
 
     @property
+    def changes_at(self) -> int | None:
+        """The number of tokens from which on a text's positions are all other ones (longrope); None where they never are."""
+        scaling = self.rope_scaling
+        return scaling.original if scaling is not None and scaling.kind == "longrope" else None
+
+    @property
     def cached(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """What is kept of each token and layer while a model writes: two of (heads, width)."""
         if self.latent is not None:
@@ -125,6 +131,11 @@ class ModelConfig:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key/value heads evenly")
         if self.turned % 2 or not 0 < self.turned <= self.head_dim:
             raise ValueError(f"{self.turned} of a head's {self.head_dim} numbers cannot be turned in pairs")
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind == "longrope" and len(scaling.short) * 2 != self.turned:
+            raise ValueError(
+                f"longrope has {len(scaling.short)} numbers for {self.turned // 2} pairs of a head"
+            )
         if self.window is not None and self.window < 1:
             raise ValueError(f"the window is {self.window}")
         experts = self.experts

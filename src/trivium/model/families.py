@@ -44,11 +44,17 @@ class Family:
     """`rope_parameters` holds a block for layers with a window and one for the others."""
     partial: bool = False
     """Whether transformers turns part of each head where `partial_rotary_factor` says so."""
-    ropes: frozenset[str] = frozenset(rope_json.KEYS)
+    ropes: frozenset[str] = frozenset(rope_json.KEYS) - {"longrope"}
     """The kinds of rotary positions that it can have."""
     keys: dict[str, str] = field(default_factory=dict)
     """Its own names of keys -> Llama's."""
     activation_key: str = "hidden_act"
+
+
+def _write_phi3(config: ModelConfig) -> Raw:
+    """The number of tokens up to which longrope is short stands outside of its block, too."""
+    original = config.changes_at or config.context
+    return {**dialects.write_window_everywhere(config), "original_max_position_embeddings": original}
 
 
 _ALL = frozenset({"qkv_bias", "output_bias", "mlp_bias"})
@@ -68,8 +74,8 @@ FAMILIES: dict[str, Family] = {
         theta=2_000_000.0, biases=_ALL,
     ),
     "phi3": Family(
-        "Phi3ForCausalLM", dialects.read_window_everywhere, dialects.write_window_everywhere, {"rms_norm_eps": 1e-5},
-        partial=True, ropes=frozenset({"default"}),
+        "Phi3ForCausalLM", dialects.read_window_everywhere, _write_phi3,
+        {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096}, partial=True, ropes=frozenset({"default", "longrope"}),
     ),
     "ministral": Family(
         "MinistralForCausalLM", dialects.read_ministral, dialects.write_layer_types,
@@ -211,13 +217,13 @@ def from_huggingface(raw: dict[str, Any]) -> ModelConfig:
     heads = int(raw["num_attention_heads"])
     head_dim = raw.get("head_dim") or raw["hidden_size"] // heads
     full, sliding = rope_json.blocks(raw, nested=row.two_ropes)
+    if (kind := rope_json.kind_of(full)) not in row.ropes and kind in rope_json.KEYS:
+        raise dialects.refuse(f"is a {name} with {kind} rotary positions")
     # without a base of its own a block has the file's, and of two blocks only the first does (transformers)
     rope = rope_json.read(full, raw, float(raw.get("rope_theta") or row.theta))
     turned = rope_json.turned(full, raw, head_dim)
     if turned != head_dim and not row.partial:
         raise dialects.refuse(f"is a {name} that turns {turned} of the {head_dim} numbers of a head")
-    if (rope.scaling.kind if rope.scaling else "default") not in row.ropes:
-        raise dialects.refuse(f"is a {name} with {full.get('rope_type')} rotary positions")
     biased = {"qkv_bias", "output_bias"} if raw.get("attention_bias") else set[str]()
     biased |= {"mlp_bias"} if raw.get("mlp_bias") else set()
     config: Raw = dict(

@@ -21,11 +21,11 @@ class Angles(NamedTuple):
 
 
 def frequencies(
-    config: ModelConfig, device: torch.device | None = None, rope: Rope | None = None
+    config: ModelConfig, device: torch.device | None = None, rope: Rope | None = None, *, long: bool = False
 ) -> tuple[Tensor, float]:
     """Radians per position of each pair of a head's turned numbers, (E / 2,) float32, and the factor on cosines and sines.
 
-    `rope` None means that of the model's layers without windows.
+    `rope` None means that of the model's layers without windows. `long`: longrope's for texts longer than `original`.
     """
     rope = rope or Rope(config.rope_theta, config.rope_scaling)
     width = config.turned
@@ -39,6 +39,9 @@ def frequencies(
     if scaling.kind == "llama3":
         return _llama3(plain, scaling), 1.0
     factor = scaling.attention
+    if scaling.kind == "longrope":
+        own = torch.tensor(scaling.long if long else scaling.short, dtype=torch.float32, device=device)
+        return plain / own, longrope_factor(scaling) if factor is None else factor
     if factor is None:
         factor = yarn_factor(scaling.factor)
     return _yarn(plain, scaling, rope.theta, width), factor
@@ -47,6 +50,11 @@ def frequencies(
 def yarn_factor(factor: float, share: float = 1.0) -> float:
     """Peng et al. 2023, eq. 22: what yarn multiplies cosines and sines by where rows become `factor` times longer."""
     return 0.1 * share * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def longrope_factor(scaling: RopeScaling) -> float:
+    """Ding et al. 2024: what longrope multiplies cosines and sines by."""
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(scaling.original))
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
@@ -74,15 +82,32 @@ def _yarn(plain: Tensor, scaling: RopeScaling, theta: float, width: int) -> Tens
     return plain / scaling.factor * slow + plain * (1 - slow)
 
 
-def rotary(positions: Tensor, config: ModelConfig, rope: Rope | None = None) -> Angles:
-    """Cosines and sines in Llama's half-split order, of positions (B, T); `rope` as in `frequencies`."""
+def rotary(
+    positions: Tensor, config: ModelConfig, rope: Rope | None = None, last: Tensor | None = None
+) -> Angles:
+    """Cosines and sines in Llama's half-split order, of positions (B, T); `rope` as in `frequencies`.
+
+    `last` (B,): the last position of each row's text, which decides longrope's side where not all of a text is passed; None:
+    the texts are in `positions`, each from where they do not rise any more.
+    """
     frequency, factor = frequencies(config, positions.device, rope)
+    if config.changes_at is not None:
+        ends = _ends(positions) if last is None else last[:, None]
+        long, _ = frequencies(config, positions.device, rope, long=True)
+        frequency = torch.where((ends >= config.changes_at)[:, None, :, None], long, frequency)
     angle = positions[:, None, :, None].float() * frequency
     angle = torch.cat((angle, angle), dim=-1)
     growth = _growth(positions, config) if config.query_growth else None
     if factor == 1.0:
         return Angles(angle.cos(), angle.sin(), growth)
     return Angles(angle.cos() * factor, angle.sin() * factor, growth)
+
+
+def _ends(positions: Tensor) -> Tensor:
+    """The last position of the text that each place belongs to: (B, T) -> (B, T)."""
+    new = positions[:, 1:] <= positions[:, :-1]
+    number = torch.nn.functional.pad(new.long().cumsum(1), (1, 0))
+    return torch.zeros_like(positions).scatter_reduce(1, number, positions, "amax").gather(1, number)
 
 
 def _growth(positions: Tensor, config: ModelConfig) -> Tensor:

@@ -24,6 +24,9 @@ KEYS: dict[str, frozenset[str]] = {
             "mscale_all_dim", "truncate", "llama_4_scaling_beta", "max_position_embeddings",
         }
     ),
+    "longrope": frozenset(
+        {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"}
+    ),
 }  # fmt: skip
 """Kind -> what its block may hold beside the kind, the base and the turned part of a head."""
 _COMMON = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor"})
@@ -44,9 +47,15 @@ def blocks(raw: Raw, *, nested: bool) -> tuple[Raw, Raw | None]:
     return {**(parameters.get(FULL) or {}), **scaling}, parameters.get(SLIDING) or {}
 
 
+def kind_of(block: Raw) -> str:
+    """What a block calls its kind; "su" is what longrope was called first."""
+    kind = str(block.get("rope_type") or block.get("type") or "default")
+    return "longrope" if kind == "su" else kind
+
+
 def read(block: Raw, raw: Raw, theta: float) -> Rope:
     """The rope of a block; `theta` is its base where neither the block nor, without one, the file says."""
-    kind = block.get("rope_type") or block.get("type") or "default"
+    kind = kind_of(block)
     if kind not in KEYS:
         raise ArtifactError(
             f"the checkpoint's rotary positions are {kind!r}",
@@ -67,11 +76,20 @@ def _scaling(kind: str, block: Raw, raw: Raw) -> RopeScaling | None:
     if kind == "linear":
         return RopeScaling(kind="linear", factor=float(block["factor"]))
     original = block.get("original_max_position_embeddings") or raw["max_position_embeddings"]
+    if kind == "longrope":  # the file's own number goes before the block's (transformers)
+        original = raw.get("original_max_position_embeddings") or original
     fields: Raw = {"kind": kind, "factor": block.get("factor"), "original": original}
     if fields["factor"] is None:
         fields["factor"] = raw["max_position_embeddings"] / original
     if kind == "llama3":
         fields |= {"low": block["low_freq_factor"], "high": block["high_freq_factor"]}
+    elif kind == "longrope":
+        fields |= {
+            "short": block["short_factor"],
+            "long": block["long_factor"],
+            "factor": max(1.0, fields["factor"]),
+        }
+        fields["attention"] = block.get("attention_factor")
     else:
         fields |= {"beta_fast": block.get("beta_fast") or 32.0, "beta_slow": block.get("beta_slow") or 1.0}
         fields |= {"attention": _attention(block, fields["factor"]), "truncate": block.get("truncate", True)}
@@ -106,8 +124,10 @@ def write(rope: Rope, config: ModelConfig, *, part: bool = False) -> Raw:
         if scaling.kind == "yarn":
             block |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
             block["truncate"] = scaling.truncate
-            if scaling.attention is not None:
-                block["attention_factor"] = scaling.attention
+        if scaling.kind == "longrope":
+            block |= {"short_factor": list(scaling.short), "long_factor": list(scaling.long)}
+        if scaling.attention is not None:
+            block["attention_factor"] = scaling.attention
     if part or config.rotary is not None:
         share = config.turned / config.head_dim
         while int(config.head_dim * share) < config.turned:  # readers cut the product

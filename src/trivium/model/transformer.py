@@ -152,7 +152,8 @@ class Transformer(nn.Module):
         self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
-        angles = near_angles = _angles(positions, self.config)
+        last = getattr(cache, "last", None)
+        angles = near_angles = _angles(positions, self.config, last=last)
         mask = mask if mask is None else once(mask)
         near = mask
         if self.config.window is not None:
@@ -160,7 +161,7 @@ class Transformer(nn.Module):
             first = None if cut is None else cut.place * x.shape[1]
             near = window_mask(mask, x, first, self.config.window, getattr(cache, "query_places", None))
             if self.config.window_rope is not None:
-                near_angles = _angles(positions, self.config, self.config.window_rope)
+                near_angles = _angles(positions, self.config, self.config.window_rope, last)
         again = self.recompute and torch.is_grad_enabled()
         for index, block in enumerate(self.model.layers):
             sees = (near_angles, near) if block.windowed else (angles, mask)
@@ -181,7 +182,9 @@ class Transformer(nn.Module):
         Padding, and the second copy of a pair's prompt, are not computed, except where shapes have to stay: compiled, or cut
         over ranks.
         """
-        if "doc_id" in batch and self._may_change_shape:
+        changes = self.config.changes_at  # a prompt that two replies share would have positions of two kinds
+        one_kind = changes is None or batch["tokens"].shape[1] <= changes
+        if "doc_id" in batch and self._may_change_shape and one_kind:
             layout = compact(batch, self.config.dim)
             if layout is not None:
                 source = layout.source
@@ -242,7 +245,9 @@ def _back(values: Tensor, on: Tensor) -> Tensor:
     return torch.zeros(on.shape, dtype=values.dtype, device=on.device).masked_scatter(on, values)
 
 
-def _angles(positions: Tensor, config: ModelConfig, rope: Rope | None = None) -> Angles:
+def _angles(
+    positions: Tensor, config: ModelConfig, rope: Rope | None = None, last: Tensor | None = None
+) -> Angles:
     """`rotary`, computed once for all layers."""
-    cos, sin, growth = rotary(positions, config, rope)
+    cos, sin, growth = rotary(positions, config, rope, last)
     return Angles(once(cos), once(sin), None if growth is None else once(growth))

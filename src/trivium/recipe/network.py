@@ -17,13 +17,14 @@ Target = Layer | Literal["embed_tokens", "lm_head"]
 class RopeScaling(Strict):
     """Slower rotary positions, so that a model reads longer rows than it was trained with."""
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
     """linear: all frequencies divided by `factor` (Chen et al. 2023). llama3: only the slow ones, with a ramp (Llama 3.1).
-    yarn: a ramp by turns within the old context, and attention made sharper (Peng et al. 2023)."""
+    yarn: a ramp by turns within the old context, and attention made sharper (Peng et al. 2023). longrope: each frequency
+    divided by a number of its own, of one list in texts up to `original`, of another in longer ones (Ding et al. 2024)."""
     factor: Annotated[float, Field(ge=1)]
     """How many times longer the rows become."""
-    original: Annotated[int, Field(ge=8)] = only(8192, {"kind": ["llama3", "yarn"]})
-    """llama3, yarn: the context, in tokens, that the model was trained with before."""
+    original: Annotated[int, Field(ge=8)] = only(8192, {"kind": ["llama3", "yarn", "longrope"]})
+    """llama3, yarn, longrope: the context, in tokens, that the model was trained with before."""
     low: Positive = only(1.0, {"kind": ["llama3"]})
     """llama3: waves longer than original / low are slowed by the whole factor."""
     high: Positive = only(4.0, {"kind": ["llama3"]})
@@ -32,8 +33,13 @@ class RopeScaling(Strict):
     """yarn: dimensions with more turns than this within `original` stay as they are."""
     beta_slow: Positive = only(1.0, {"kind": ["yarn"]})
     """yarn: dimensions with fewer turns than this are slowed by the whole factor."""
-    attention: Positive | None = only(None, {"kind": ["yarn"]})
-    """yarn: what cosines and sines are multiplied by; None means 0.1 ln(factor) + 1."""
+    attention: Positive | None = only(None, {"kind": ["yarn", "longrope"]})
+    """yarn, longrope: what cosines and sines are multiplied by; None means 0.1 ln(factor) + 1, in longrope
+    sqrt(1 + ln(factor) / ln(original))."""
+    short: tuple[Positive, ...] = only((), {"kind": ["longrope"]})
+    """longrope: what each frequency, half as many as a head has numbers, is divided by in texts up to `original`."""
+    long: tuple[Positive, ...] = only((), {"kind": ["longrope"]})
+    """longrope: the same in longer texts."""
     truncate: bool = only(True, {"kind": ["yarn"]})
     """yarn: whether the ends of the ramp are rounded to whole dimensions."""
 
@@ -41,6 +47,8 @@ class RopeScaling(Strict):
     def _ramp(self) -> Self:
         if self.kind == "llama3" and self.low >= self.high:
             raise ValueError(f"`low` {self.low:g} must be less than `high` {self.high:g}")
+        if self.kind == "longrope" and not 0 < len(self.short) == len(self.long):
+            raise ValueError(f"`short` has {len(self.short)} numbers and `long` {len(self.long)}")
         return self
 
 

@@ -91,6 +91,11 @@ def parallelise(model: Transformer, mesh: Mesh, *, bf16: bool = False) -> nn.Mod
     if (across := mesh.along("expert")) is not None:
         experts.share(model, across)
     if (across := mesh.along("context")) is not None:
+        if model.config.changes_at is not None:
+            raise RecipeError(
+                "rows of a model with longrope cannot be cut: how long a text is decides all its positions",
+                fix="train it without `parallel.context`",
+            )
         model.model.sequence = Sequence(across)
     if mesh.size("shard") > 1:
         _shard(root, blocks, mesh, bf16)
