@@ -5,20 +5,27 @@ python docs/compatibility.py
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from trivium.errors import ArtifactError
 from trivium.files import atomic_path
 from trivium.generate.engine import SamplingParams, generate
-from trivium.model import gguf, hf
+from trivium.model import gguf, gguf_write, hf
+from trivium.model.config import ModelConfig
 from trivium.model.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests" / "model"))
+sys.path += [str(ROOT / "tests" / folder) for folder in ("model", "corpus", "corpus/readers")]
 import families  # noqa: E402  # the tests' own checkpoints
+from sources_made import kept, read  # noqa: E402
+from test_files_counted import READ  # noqa: E402  # and files
 
 HEAD = """\
 # What is read and written
@@ -26,10 +33,56 @@ HEAD = """\
 Made by `python docs/compatibility.py` from runs: for each family, a small random checkpoint made by transformers is read, run,
 trained and written again. "yes" means: logits within 1e-4 of transformers' (import, export), the gradient's norm within 1e-4 of
 transformers' (train), the same greedy reply with the cache as without one (generate).
+"saved as" is the plainest family that reads back what was written.
 
-| family (`model_type`) | import | train | export, saved as | generate | read from GGUF |
-|---|---|---|---|---|---|
+| family (`model_type`) | import | train | export, saved as | generate | read from GGUF | written as GGUF |
+|---|---|---|---|---|---|---|
 """
+FILES = """
+## Files of text
+
+A file of each in a folder of its own, and what its source makes of it.
+
+| file | source | read |
+|---|---|---|
+"""
+ROWS = """
+## Rows of conversations, preferences and feedback
+
+A row of each, as JSON lines, and what it becomes.
+
+| rows of | columns | format | read |
+|---|---|---|---|
+"""
+ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
+FROM = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]
+SHAPES: list[tuple[str, str, dict[str, Any]]] = [
+    ("OpenAI fine-tuning", "conversations", {"messages": [ASK, SAY]}),
+    (
+        "OpenAI preferences",
+        "preferences",
+        {
+            "input": {"messages": [ASK]},
+            "preferred_output": [SAY],
+            "non_preferred_output": [{**SAY, "content": "No."}],
+        },
+    ),
+    ("ShareGPT", "conversations", {"conversations": FROM}),
+    (
+        "LLaMA-Factory, ShareGPT pairs",
+        "preferences",
+        {"conversations": FROM[:1], "chosen": FROM[1], "rejected": {**FROM[1], "value": "No."}},
+    ),
+    ("Alpaca", "conversations", {"instruction": "Why?", "input": "", "output": "Because."}),
+    (
+        "LLaMA-Factory, Alpaca pairs",
+        "preferences",
+        {"instruction": "Why?", "input": "", "chosen": "Because.", "rejected": "No."},
+    ),
+    ("TRL prompt and completion", "conversations", {"prompt": "Why?", "completion": "Because."}),
+    ("TRL preferences", "preferences", {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}),
+    ("TRL KTO", "feedback", {"prompt": "Why?", "completion": "Because.", "label": True}),
+]
 
 
 def case(family: str) -> str:
@@ -70,13 +123,77 @@ def row(family: str, folder: Path) -> list[str]:
         ids.append(int(families.logits(ours, torch.tensor([ids]))[0, -1].argmax()))
     words = ["yes" if held else "NO" for held in (read, trained, written, reply == ids[10:])]
     words[2] += f", `{again.config.model_type}`"
-    return [f"`{family}`", *words, "yes" if family in gguf.FAMILIES else "no"]
+    return [
+        f"`{family}`",
+        *words,
+        "yes" if family in gguf.FAMILIES else "no",
+        "yes" if _gguf(ours.config) else "no",
+    ]
+
+
+def _gguf(config: ModelConfig) -> bool:
+    """Whether there is a GGUF file of such a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            gguf_write.writer(Path(folder) / "model.gguf", config)
+        except ArtifactError:
+            return False
+    return True
+
+
+def file_row(name: str, folder: Path) -> list[str]:
+    """The cells of a kind of file."""
+    kind, made = READ[name]
+    (folder / name).write_bytes(made())
+    more = {"licenses": None} if kind == "code" else {"min_chapter": 10} if kind == "books" else {}
+    documents, dead = read(folder, kind=kind, path=".", **more)
+    return [f"`{name}`", f"`{kind}`", "yes" if len(kept(documents)) == 1 and not dead else "NO"]
+
+
+def shape_row(what: str, format: str, row: dict[str, Any], folder: Path) -> list[str]:
+    """The cells of a shape of rows; "yes": question and answer stand where the format has them."""
+    (folder / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    documents, dead = read(folder, kind="jsonl", path="rows.jsonl", setting={"format": format})
+    expected = {
+        "conversations": {"messages": [ASK, SAY]},
+        "preferences": {"prompt": [ASK], "chosen": "Because.", "rejected": "No."},
+        "feedback": {"prompt": [ASK], "completion": "Because.", "label": 1},
+    }[format]
+    held = (
+        not dead
+        and len(documents) == 1
+        and {**documents[0]["record"], "meta": {}} == {**expected, "meta": {}}
+    )
+    return [what, ", ".join(f"`{name}`" for name in row), format, "yes" if held else "NO"]
+
+
+def data_rows() -> tuple[list[list[str]], list[list[str]]]:
+    """The rows of both tables of data."""
+    with tempfile.TemporaryDirectory() as name:
+        folders = (Path(name) / str(number) for number in itertools.count())
+
+        def new() -> Path:
+            folder = next(folders)
+            folder.mkdir()
+            return folder
+
+        return [file_row(file, new()) for file in READ], [shape_row(*shape, new()) for shape in SHAPES]
 
 
 def table() -> str:
     with tempfile.TemporaryDirectory() as folder:
         rows = [row(family, Path(folder) / family) for family in FAMILIES]
-    return HEAD + "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+    files, shapes = data_rows()
+    return HEAD + lines(rows) + FILES + lines(files) + ROWS + lines(shapes)
+
+
+def families_of(page: str) -> str:
+    """The part of the page that is about families."""
+    return page.partition(FILES)[0]
+
+
+def lines(rows: list[list[str]]) -> str:
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
 
 
 if __name__ == "__main__":
