@@ -15,6 +15,7 @@ from trivium.cli import evaluate as evaluations
 from trivium.cli import explain as explanations
 from trivium.cli import plan as plans
 from trivium.cli import store as stores
+from trivium.cli import ui as pages
 from trivium.cli.options import RUNS, STORE, Override, Recipe, RunsFolder, Stages, StoreFolder
 from trivium.cores import wait_asleep
 
@@ -160,6 +161,7 @@ app.command()(withdraw.withdraw)
 app.add_typer(stores.app, name="store")
 app.command()(explanations.explain)
 app.command()(examination.doctor)
+app.command()(pages.ui)
 app.add_typer(data.app, name="data")
 
 

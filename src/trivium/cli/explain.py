@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,7 @@ def explain(what: What = None, recipe: OfRecipe = None, as_json: AsJson = False)
 
       trivium explain aligned.beta mine.yaml   of a stage of your recipe
     """
-    from trivium.recipe.manual import look_up, manual
+    from trivium.recipe.manual import KindHelp, look_up, manual
 
     if what is None:
         _kinds(manual().all(), as_json)
@@ -57,7 +58,7 @@ def explain(what: What = None, recipe: OfRecipe = None, as_json: AsJson = False)
         from trivium.recipe.load import load
 
         stages = {name: stage.kind for name, stage in load(recipe, ()).stages.items()}
-    found = look_up(what, stages)
+    found: Sequence[KindHelp | FieldHelp] = look_up(what, stages)
     if as_json:
         print(json.dumps([dataclasses.asdict(entry) for entry in found], indent=2))
         return
@@ -65,7 +66,7 @@ def explain(what: What = None, recipe: OfRecipe = None, as_json: AsJson = False)
     for nth, entry in enumerate(found):
         if nth:
             console.print()
-        _kind(console, entry) if hasattr(entry, "kind") else _field(console, entry)
+        _kind(console, entry) if isinstance(entry, KindHelp) else _field(console, entry)
 
 
 def _kinds(kinds: Any, as_json: bool) -> None:
@@ -92,14 +93,11 @@ def _kind(console: Console, entry: KindHelp) -> None:
         console.print(Padding(f"[bold]{title}:[/] {escape(text)}", (1 if title == "When" else 0, 0, 0, 2)))
     for paragraph in _loss(entry).split("\n\n"):
         laid_out = re.search(r"^ |\S  +\S", paragraph, re.MULTILINE)  # equations in columns stay as they are
-        text = Text(
-            textwrap.indent(paragraph if laid_out else " ".join(paragraph.split()), "  " if laid_out else "")
-        )
         if paragraph and laid_out:
             console.print()
-            console.print(text, soft_wrap=True)
+            console.print(Text(textwrap.indent(paragraph, "  ")), soft_wrap=True)
         elif paragraph:
-            console.print(Padding(text, (1, 0, 0, 2)))
+            console.print(Padding(Text(" ".join(paragraph.split())), (1, 0, 0, 2)))
     if entry.own:
         console.print(Padding(Text("Fields", style="bold"), (1, 0, 0, 2)))
         table = Table(box=None, show_header=False, pad_edge=False)

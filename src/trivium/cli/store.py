@@ -61,6 +61,8 @@ def du(store: StoreFolder = STORE, runs: RunsFolders = None, as_json: AsJson = F
     from rich.console import Console
     from rich.table import Table
 
+    from trivium.pipeline.housekeeping import PARTS
+
     entries = list(_inventory(store, runs).entries())
     if as_json:
         _print(entries)
@@ -72,16 +74,6 @@ def du(store: StoreFolder = STORE, runs: RunsFolders = None, as_json: AsJson = F
         size = sum(entry.bytes for entry in here)
         table.add_row(what, str(len(here)), _bytes(size), _bytes(used), _bytes(size - used))
     Console().print(table)
-
-
-PARTS = {
-    "artifacts": "artifacts",
-    "tokens": "token shards (made again by themselves)",
-    "index": "indexes of traces (made again by themselves)",
-    "last_state": "optimizer states, to train on from",
-    "work": "work of stopped stages",
-    "building": "left by kills",
-}
 
 
 @app.command()

@@ -24,6 +24,15 @@ from trivium.pipeline.store import Store, read
 
 PUT = "put"
 """The lock that is held for a moment only."""
+PARTS = {
+    "artifacts": "artifacts",
+    "tokens": "token shards (made again by themselves)",
+    "index": "indexes of traces (made again by themselves)",
+    "last_state": "optimizer states, to train on from",
+    "work": "work of stopped stages",
+    "building": "left by kills",
+}
+"""Folder of a store -> what lies there."""
 SHARDS = ("tokens", "index")
 """Parts whose folders are called by a data artifact and a tokenizer (`trivium.corpus.shards.place`)."""
 

@@ -117,7 +117,15 @@ def run(
     tracking = Tracking(recipe.name, recipe.track, plan.links)
     tracking.check()
     tell = _Log(plan.links / "events.jsonl", emit, tracking)
-    tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order)})
+    graph = {
+        name: {
+            "kind": recipe.stages[name].kind,
+            "inputs": list(plan.graph.inputs(name)),
+            "config": recipe.stages[name].model_dump(mode="json", exclude_unset=True),
+        }
+        for name in plan.order
+    }
+    tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order), "graph": graph})
     walk = _Walk(plan, store, registry, recipe_folder, tell, artifacts={}, ran=[])
     for name in plan.order:
         try:

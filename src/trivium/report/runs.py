@@ -1,0 +1,286 @@
+"""What a run's events.jsonl tells: its stages, their curves, samples and messages. Read again, it goes on where it was.
+
+Nothing is kept beside the file: whoever shows a run (the terminal, the web app) reads it from here and from the artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+EVENTS = "events.jsonl"
+WAITING, RUNNING, DONE, CACHED, FAILED = "waiting", "running", "done", "cached", "failed"
+TAIL = 65_536
+"""Bytes at the end of a log that are read to say in what state a run is."""
+SILENT = 180.0
+"""Seconds without an event after which a run that has not ended is taken to have been killed."""
+MESSAGES = 500
+NOT_CURVES = {"step", "steps", "eta_s"}
+
+
+@dataclass
+class Series:
+    """A metric over training: three columns of one length."""
+
+    steps: array[float] = field(default_factory=lambda: array("d"))
+    times: array[float] = field(default_factory=lambda: array("d"))
+    """Seconds since the epoch."""
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, step: float, time: float, value: float) -> None:
+        self.steps.append(step)
+        self.times.append(time)
+        self.values.append(value)
+
+    def cut(self, step: float) -> None:
+        """Forgets what came after `step`: a resumed stage does those steps again."""
+        keep = len(self.steps)
+        while keep and self.steps[keep - 1] > step:
+            keep -= 1
+        for column in (self.steps, self.times, self.values):
+            del column[keep:]
+
+
+@dataclass
+class Stage:
+    """One stage of a run, as far as the log goes."""
+
+    name: str
+    kind: str = ""
+    status: str = WAITING
+    fingerprint: str = ""
+    inputs: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    started: float | None = None
+    seconds: float | None = None
+    error: str = ""
+    progress: str = ""
+    tokens_per_step: float | None = None
+    curves: dict[str, Series] = field(default_factory=dict)
+    """Metric -> its course; held-out ones are called `held-out …`."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    """What the recipe says of it."""
+    step: int = 0
+    steps: int = 0
+    left: float | None = None
+    """Seconds that training will go on for."""
+
+
+class RunLog:
+    """A run's log, read as far as it goes; `refresh` reads what was added since."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self._forget()
+
+    def _forget(self) -> None:
+        self.read = 0
+        self.stages: dict[str, Stage] = {}
+        self.messages: deque[dict[str, Any]] = deque(maxlen=MESSAGES)
+        self.last: float | None = None
+        self.ended = False
+        self.unread = 0
+        """Lines that are no events: cut by a kill or a full disk."""
+
+    def refresh(self) -> bool:
+        """Reads what was added. Whether there was anything."""
+        file = self.folder / EVENTS
+        try:
+            size = file.stat().st_size
+        except FileNotFoundError:
+            return False
+        if size < self.read:  # another file now
+            self._forget()
+        if size == self.read:
+            return False
+        with file.open("rb") as stream:
+            stream.seek(self.read)
+            data = stream.read()
+        end = data.rfind(b"\n") + 1
+        self.read += end
+        for line in data[:end].splitlines():
+            event = _parsed(line)
+            if event is None:
+                self.unread += bool(line.strip())
+            else:
+                self._take(event)
+        return end > 0
+
+    def _take(self, event: dict[str, Any]) -> None:
+        time = _seconds(event)
+        self.last = time or self.last
+        kind, name = event["event"], event.get("stage")
+        if kind == "run_start":
+            graph = event.get("graph", {})
+            before = self.stages
+            self.ended = False
+            self.stages = {stage: before.get(stage) or Stage(stage) for stage in event["stages"]}
+            for stage in self.stages.values():
+                stage.status, stage.error, stage.progress = WAITING, "", ""
+                stage.kind = graph.get(stage.name, {}).get("kind", stage.kind)
+                stage.inputs = tuple(graph.get(stage.name, {}).get("inputs", stage.inputs))
+                stage.config = graph.get(stage.name, {}).get("config", stage.config)
+            return
+        if kind == "run_end":
+            self.ended = True
+            return
+        if not isinstance(name, str):
+            return
+        stage = self.stages.setdefault(name, Stage(name))
+        taken = getattr(self, f"_take_{kind}", None)
+        if taken is not None:
+            taken(stage, event)
+
+    def _take_cached(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.status, stage.kind, stage.fingerprint = CACHED, event["kind"], event["fingerprint"]
+
+    def _take_stage_start(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.status, stage.kind, stage.fingerprint = RUNNING, event["kind"], event["fingerprint"]
+        stage.reasons, stage.started = tuple(event.get("reasons", ())), _seconds(event)
+        stage.seconds = None
+        if not event.get("resumes"):
+            stage.curves, stage.samples, stage.step, stage.steps = {}, [], 0, 0
+
+    def _take_stage_end(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.status, stage.seconds, stage.left = DONE, event["seconds"], None
+        stage.metrics = event.get("metrics") or {}
+
+    def _take_stage_failed(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.status, stage.error, stage.left = FAILED, str(event.get("error", "")), None
+        self._take_message(stage, {**event, "message": event.get("error", "")})
+
+    def _take_phase(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.tokens_per_step, stage.steps = event.get("tokens_per_step"), int(event.get("steps") or 0)
+
+    def _take_step(self, stage: Stage, event: dict[str, Any]) -> None:
+        step, time = float(event["step"]), _seconds(event) or 0.0
+        if step <= stage.step:
+            for series in stage.curves.values():
+                series.cut(step - 1)
+        stage.step, stage.steps = int(step), int(event.get("steps") or stage.steps)
+        stage.left = event.get("eta_s")
+        for metric, value in event.items():
+            if metric not in NOT_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
+                stage.curves.setdefault(metric, Series()).add(step, time, float(value))
+
+    def _take_validation(self, stage: Stage, event: dict[str, Any]) -> None:
+        time = _seconds(event) or 0.0
+        for metric, value in event.items():
+            if metric not in NOT_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
+                self._held_out(stage, f"held-out {metric}", time, value)
+        for source, found in (event.get("sources") or {}).items():
+            self._held_out(stage, f"held-out loss of {source}", time, found["loss"])
+
+    def _held_out(self, stage: Stage, metric: str, time: float, value: float) -> None:
+        series = stage.curves.setdefault(metric, Series())
+        series.cut(stage.step - 1)
+        series.add(stage.step, time, float(value))
+
+    def _take_samples(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.samples.append({"step": event.get("step"), "samples": event.get("samples", [])})
+
+    def _take_progress(self, stage: Stage, event: dict[str, Any]) -> None:
+        stage.progress = f"{event.get('what', '')} {event.get('done', '')} of {event.get('of', '')}"
+
+    def _take_message(self, stage: Stage, event: dict[str, Any]) -> None:
+        self.messages.append({**event, "stage": stage.name})
+
+    _take_warning = _take_message
+
+    @property
+    def state(self) -> str:
+        """done, failed, running; or killed, where nothing was said for a while."""
+        return _state(self.ended, any(s.status == FAILED for s in self.stages.values()), self.last)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A run, as its folder's links and the end of its log say: what a list of hundreds of runs shows."""
+
+    name: str
+    state: str
+    """done, failed, running, killed."""
+    stage: str
+    """The stage that the log speaks of last."""
+    step: int
+    steps: int
+    loss: float | None
+    left: float | None
+    made: int
+    """Stages whose artifacts are there."""
+    last: float | None
+    """When the log was last written to, seconds since the epoch."""
+
+
+def glance(folder: Path) -> Glance:
+    """The state of a run, from the last TAIL bytes of its log."""
+    file = folder / EVENTS
+    with file.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - TAIL))
+        lines = stream.read().splitlines()
+    events = [event for line in lines if (event := _parsed(line)) is not None]
+    step: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "step"), {})
+    last = events[-1] if events else {}
+    stage = next((str(event["stage"]) for event in reversed(events) if event.get("stage")), "")
+    moment = _seconds(last)
+    current = step if step.get("stage") == stage and last.get("event") != "run_end" else {}
+    return Glance(
+        folder.name,
+        _state(last.get("event") == "run_end", last.get("event") == "stage_failed", moment),
+        stage,
+        int(current.get("step") or 0),
+        int(current.get("steps") or 0),
+        step.get("loss"),
+        current.get("eta_s"),
+        sum(link.is_symlink() for link in folder.iterdir()),
+        moment,
+    )
+
+
+def runs(folder: Path) -> list[Path]:
+    """The folders of runs, the one written to last first."""
+    found = [path.parent for path in folder.glob(f"*/{EVENTS}")]
+    return sorted(found, key=lambda run: (run / EVENTS).stat().st_mtime, reverse=True)
+
+
+def _state(ended: bool, failed: bool, last: float | None) -> str:
+    if ended:
+        return "done"
+    if failed:
+        return "failed"
+    silent = last is None or datetime.now().timestamp() - last > SILENT
+    return "killed" if silent else "running"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _seconds(event: dict[str, Any]) -> float | None:
+    try:
+        return datetime.fromisoformat(event["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(field, left, right) of what differs between two configurations, fields within fields by their path."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in dict.fromkeys([*left, *right]):
+            yield from differences(left.get(key), right.get(key), f"{path}.{key}" if path else str(key))
+    elif left != right:
+        yield path, left, right

@@ -1,0 +1,129 @@
+"""Runs beside each other: curves overlaid, fields that differ, metrics with their intervals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nicegui import ui
+
+from trivium.report.runs import RunLog, differences, runs
+from trivium.report.table import lines
+from trivium.ui.parts import Place, frame, missing, table
+from trivium.ui.pictures import AXES, chart
+
+
+def register(place: Place) -> None:
+    @ui.page("/compare", title="Trivium: compare")
+    async def compare(runs: str = "") -> None:
+        frame("Compare")
+        await _page(place, [name for name in runs.split(",") if name])
+
+
+async def _page(place: Place, names: list[str]) -> None:
+    there = [path.name for path in runs(place.runs)]
+    picker = ui.select(there, value=[name for name in names if name in there], multiple=True, label="runs")
+    picker.classes("w-full").props("use-chips")
+    picker.on_value_change(lambda event: ui.navigate.to(f"/compare?runs={','.join(event.value)}"))
+    for name in names:
+        if name not in there:
+            missing(f"There is no run {name!r} in {place.runs}.")
+    logs = [place.log(name) for name in names if name in there]
+    if not logs:
+        ui.label("Choose the runs to compare.")
+        return
+    await place.read(logs)
+    _curves(logs)
+    _fields(logs)
+    _metrics(logs)
+
+
+def _curves(logs: list[RunLog]) -> None:
+    trained = list(dict.fromkeys(name for log in logs for name, stage in log.stages.items() if stage.curves))
+    if not trained:
+        return
+    state: dict[str, Any] = {
+        "stage": trained[-1],
+        "metric": "loss",
+        "axis": "step",
+        "smoothing": 0.0,
+        "log": False,
+    }
+
+    def measured() -> list[str]:
+        stages = [log.stages[state["stage"]] for log in logs if state["stage"] in log.stages]
+        return list(dict.fromkeys(metric for stage in stages for metric in stage.curves))
+
+    def options() -> dict[str, Any]:
+        curves = {
+            log.name: (stage.curves[state["metric"]], stage.tokens_per_step)
+            for log in logs
+            if (stage := log.stages.get(state["stage"])) and state["metric"] in stage.curves
+        }
+        return chart(
+            curves, metric=state["metric"], axis=state["axis"], smoothing=state["smoothing"], log=state["log"]
+        )
+
+    with ui.row().classes("items-center"):
+        stage = ui.select(trained, label="stage").bind_value(state, "stage")
+        metric = ui.select(measured(), label="metric").bind_value(state, "metric").classes("min-w-40")
+        axis = ui.select(dict(AXES), label="x").bind_value(state, "axis")
+        ui.label("smoothing")
+        smoothing = ui.slider(min=0, max=0.99, step=0.01).bind_value(state, "smoothing").classes("w-32")
+        log_axis = ui.switch("log y").bind_value(state, "log")
+    drawn = ui.echart(options()).classes("w-full").style("height: 460px")
+
+    def update() -> None:
+        metric.options = measured()
+        metric.update()
+        drawn.options.clear()
+        drawn.options.update(options())
+        drawn.update()
+
+    for control in (stage, metric, axis, smoothing, log_axis):
+        control.on_value_change(update)
+
+
+def _fields(logs: list[RunLog]) -> None:
+    """What the recipes say otherwise, against the first of the runs."""
+    first, *others = logs
+    found: dict[str, dict[str, Any]] = {}
+    for log in others:
+        left = {name: stage.config for name, stage in first.stages.items()}
+        right = {name: stage.config for name, stage in log.stages.items()}
+        for path, one, another in differences(left, right):
+            found.setdefault(path, {first.name: one})[log.name] = another
+    if others:
+        ui.label("Fields that differ").classes("text-h6")
+        if not found:
+            ui.label("none")
+            return
+        cells = [
+            (path, *(_said(values.get(log.name, "as the first")) for log in logs))
+            for path, values in found.items()
+        ]
+        table(("field", *(log.name for log in logs)), cells)
+
+
+def _metrics(logs: list[RunLog]) -> None:
+    columns: list[str] = []
+    cells: dict[str, dict[str, str]] = {}
+    for log in logs:
+        file = log.folder / "report.json"
+        if not file.is_file():
+            continue
+        report = json.loads(file.read_text(encoding="utf-8"))
+        names = [f"{log.name}: {model}" for model in report["models"]]
+        columns += names
+        for line in lines(report):
+            cells.setdefault(line.label, {}).update(zip(names, line.cells, strict=True))
+    if columns:
+        ui.label("Held out, with intervals").classes("text-h6")
+        table(
+            ("metric", *columns),
+            [(label, *(row.get(c, "") for c in columns)) for label, row in cells.items()],
+        )
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

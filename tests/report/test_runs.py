@@ -1,0 +1,124 @@
+"""A log is read as it grows, whatever a kill left of it; what is drawn of it keeps every spike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trivium.report.curves import POINTS, smoothed, thinned
+from trivium.report.runs import EVENTS, RunLog, differences, glance, runs
+
+NOON = "2026-01-01T12:00:{:02d}+00:00"
+
+
+def event(event: str, /, **fields: Any) -> str:
+    return json.dumps({"time": NOON.format(fields.get("step", 0) % 60), "event": event, **fields}) + "\n"
+
+
+def training(steps: int, start: int = 1, **more: Any) -> list[str]:
+    about = {"stage": "base", "kind": "pretrain", "fingerprint": "f" * 64}
+    lines = [event("stage_start", **about, reasons=["never run"], resumes=start > 1)]
+    lines += [
+        event("step", stage="base", step=n, steps=9, loss=10.0 / n, lr=1e-3) for n in range(start, steps + 1)
+    ]
+    return lines
+
+
+def log(folder: Path, lines: list[str]) -> RunLog:
+    run = folder / "demo"
+    run.mkdir(exist_ok=True)
+    with (run / EVENTS).open("a") as file:
+        file.write("".join(lines))
+    return RunLog(run)
+
+
+GRAPH = {"base": {"kind": "pretrain", "inputs": ["corpus"], "config": {"lr": 1}}}
+START = event("run_start", recipe="demo", stages=["corpus", "base"], graph=GRAPH)
+
+
+def test_a_log_that_is_read_in_pieces_tells_what_it_tells_in_one(tmp_path):
+    lines = [START, *training(9), event("validation", stage="base", loss=2.0, sources={"web": {"loss": 3.0}})]
+    lines.append(event("stage_end", stage="base", seconds=4.0, metrics={"steps": 9}))
+    text = "".join(lines)
+    pieces = log(tmp_path, [])
+    for end in range(0, len(text) + 50, 50):
+        (pieces.folder / EVENTS).write_text(text[:end])
+        pieces.refresh()
+    whole = RunLog(pieces.folder)
+    whole.refresh()
+    assert pieces.stages == whole.stages
+    base = whole.stages["base"]
+    assert (base.status, base.inputs, base.config) == ("done", ("corpus",), {"lr": 1})
+    assert list(base.curves["loss"].values) == [10.0 / n for n in range(1, 10)]
+    assert list(base.curves["held-out loss of web"].values) == [3.0]
+    assert not whole.refresh()
+
+
+def test_a_resumed_stage_does_its_steps_once(tmp_path):
+    read = log(
+        tmp_path,
+        [
+            START,
+            *training(6),
+            event("stage_failed", stage="base", error="killed"),
+            START,
+            *training(9, start=5),
+        ],
+    )
+    read.refresh()
+    assert list(read.stages["base"].curves["loss"].steps) == list(range(1, 10))
+    assert read.stages["base"].status == "running"
+
+
+def test_a_stage_made_anew_forgets_the_old_curves(tmp_path):
+    read = log(tmp_path, [START, *training(6), START, *training(3)])
+    read.refresh()
+    assert list(read.stages["base"].curves["loss"].steps) == [1, 2, 3]
+
+
+def test_lines_that_are_no_events_are_counted_and_cost_nothing_else(tmp_path):
+    read = log(tmp_path, [START, '{"event": "st\n', "[1, 2]\n", "\x00\x00\n", *training(2)])
+    read.refresh()
+    assert read.unread == 3 and read.stages["base"].step == 2
+
+
+def test_a_glance_says_where_a_run_stands_and_that_a_silent_one_was_killed(tmp_path):
+    read = log(tmp_path, [START, *training(4)])
+    seen = glance(read.folder)
+    assert (seen.state, seen.stage, seen.step, seen.steps, seen.loss) == ("killed", "base", 4, 9, 2.5)
+    log(tmp_path, [event("stage_failed", stage="base", error="no")])
+    assert glance(read.folder).state == "failed"
+    log(tmp_path, [event("run_end", seconds=1)])
+    assert glance(read.folder).state == "done"
+    assert runs(tmp_path) == [read.folder]
+
+
+def test_what_differs_is_named_by_its_path():
+    left, right = {"a": {"lr": 1, "same": 2}, "b": 1}, {"a": {"lr": 3, "same": 2}, "c": [1]}
+    assert list(differences(left, right)) == [("a.lr", 1, 3), ("b", 1, None), ("c", None, [1])]
+
+
+@given(st.integers(0, 5000), st.integers(0, 2**31))
+def test_a_thinned_curve_is_part_of_the_curve_and_keeps_its_extremes(count, seed):
+    y = np.random.default_rng(seed).standard_normal(count)
+    x = np.arange(count, dtype=float)
+    few, values = thinned(x, y)
+    assert len(few) <= POINTS and np.array_equal(values, y[few.astype(int)])
+    assert np.all(np.diff(few) > 0)
+    if count:
+        assert values.min() == y.min() and values.max() == y.max()
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 0.99))
+def test_a_smoothed_curve_starts_at_its_first_value_and_stays_within(values, weight):
+    y = np.array(values)
+    out = smoothed(y, weight)
+    assert out[0] == y[0] or np.isclose(out[0], y[0])
+    room = 1e-9 * (1 + abs(y).max())
+    assert np.all(out >= np.minimum.accumulate(y) - room) and np.all(out <= np.maximum.accumulate(y) + room)
+    assert np.allclose(smoothed(np.full(9, 3.0), weight), 3.0)

@@ -1,0 +1,161 @@
+"""The pages over a real run, in Chromium: what a person sees is what the log and the artifacts say, and nothing of it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HOSTILE = "<img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"
+RECIPE = """
+name: {name}
+seed: 7
+stages:
+  corpus: {{kind: data, sources: [{{kind: jsonl, path: texts.jsonl}}]}}
+  vocab: {{kind: tokenizer, data: corpus, vocab_size: 300}}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {{dim: 16, layers: 1, heads: 2, context: 32}}
+    steps: 6
+    batch: 2
+    lr: {lr}
+    log_every: 1
+    compile: "off"
+"""
+
+
+def trivium(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from trivium.cli import main; import sys; main(sys.argv[1:])", *arguments]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small runs that differ in one field."""
+    folder = tmp_path_factory.mktemp("ui")
+    texts = [f"The cat number {n} sees the red ball {n * n} in the garden. {HOSTILE}" for n in range(300)]
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for name, lr in (("first", 0.001), ("second", 0.01)):
+        (folder / f"{name}.yaml").write_text(RECIPE.format(name=name, lr=lr))
+        subprocess.run(trivium(folder, "run", f"{name}.yaml"), cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    app = subprocess.Popen(
+        trivium(folder, "ui", "--port", str(port)), cwd=folder, env=env, stdout=subprocess.DEVNULL
+    )
+    root = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                httpx.get(root, timeout=1)
+                break
+            except httpx.TransportError:
+                assert app.poll() is None, "trivium ui ended"
+                time.sleep(0.2)
+        yield root
+    finally:
+        app.terminate()
+        app.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page()
+        browser.close()
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+
+
+def seen(page: Any, text: str) -> None:
+    page.get_by_text(text).first.wait_for(timeout=20_000)
+
+
+def test_the_list_leads_to_a_run_with_its_stages(page: Any, address: str, folder: Path) -> None:
+    page.goto(address)
+    seen(page, "second")
+    page.get_by_role("link", name="first").click()
+    seen(page, "first: done")
+    for stage in ("corpus", "vocab", "base"):
+        seen(page, stage)
+
+
+def test_curves_samples_data_and_lineage_are_shown_and_nothing_in_them_runs(page: Any, address: str) -> None:
+    page.goto(f"{address}/run/first")
+    for tab, text in (
+        ("Curves", "smoothing"),
+        ("Data", "licence"),
+        ("Lineage", "vocab"),
+        ("Samples", "base"),
+    ):
+        page.get_by_role("tab", name=tab).click()
+        seen(page, text)
+        page.wait_for_timeout(500)
+    assert page.evaluate("window.ran") is None
+
+
+def test_two_runs_are_compared_by_their_fields(page: Any, address: str) -> None:
+    page.goto(f"{address}/compare?runs=first,second")
+    seen(page, "base.lr")
+    seen(page, "0.01")
+
+
+def test_a_run_that_grows_is_followed(page: Any, address: str, folder: Path) -> None:
+    page.goto(f"{address}/run/second")
+    seen(page, "second: done")
+    with (folder / "runs" / "second" / "events.jsonl").open("a") as file:
+        file.write(
+            json.dumps({"time": "2026-01-01T12:00:00+00:00", "event": "run_start", "stages": ["base"]}) + "\n"
+        )
+        failed = {"event": "stage_failed", "stage": "base", "error": f"no room {HOSTILE}"}
+        file.write(json.dumps({"time": "2026-01-01T12:00:00+00:00", **failed}) + "\n")
+    seen(page, "second: failed")
+    seen(page, "no room")
+    assert page.evaluate("window.ran") is None
+
+
+def test_a_checkpoint_answers(page: Any, address: str) -> None:
+    page.goto(f"{address}/chat")
+    page.get_by_label("question").fill("The cat")
+    page.get_by_role("button", name="Ask").click()
+    page.locator(".q-message-received").first.wait_for(timeout=60_000)
+    page.wait_for_function(
+        "document.querySelector('.q-message-received').innerText.length > 12", timeout=60_000
+    )
+
+
+def test_the_store_and_what_is_not_there(page: Any, address: str) -> None:
+    page.goto(f"{address}/store")
+    seen(page, "token shards")
+    page.goto(f"{address}/run/none")
+    seen(page, "There is no run")
+
+
+def test_other_sites_are_not_answered(address: str) -> None:
+    assert httpx.get(address, headers={"Host": "example.org"}).status_code == 403
+    assert httpx.get(address, headers={"Origin": "https://example.org"}).status_code == 403
+    assert httpx.get(address).status_code == 200
