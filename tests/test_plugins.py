@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 from trivium.recipe.sources import SourceBase
 from trivium.recipe.steps import StepBase
-from trivium.recipe.suites import DataSuite, Metric, Needed
+from trivium.recipe.suite import DataSuite, Metric, Needed
 from trivium.recipe.training import PretrainStage
 from trivium.recipe.verifiers import VerifierBase
 

@@ -20,8 +20,8 @@ from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.model import hf
 from trivium.recipe.evaluation import EvaluateStage
+from trivium.recipe.suite import DataSuite, FileSuite
 from trivium.recipe.suites import SUITES as MODELS
-from trivium.recipe.suites import DataSuite, FileSuite
 from trivium.verify.replies import Reply
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]

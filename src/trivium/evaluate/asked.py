@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from trivium.corpus.records import prompt_of, read
 from trivium.errors import DataError
 from trivium.evaluate.rows import Verdict, short_hash
-from trivium.recipe.suites import DataSuite
+from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
 from trivium.verify.replies import Reply
 
@@ -62,12 +62,15 @@ class Asks(Protocol):
 class SuiteKind(NamedTuple):
     """items -> ask -> judge. Nothing here counts, averages or compares: that is done with the table."""
 
-    items: Callable[[Any, Path | None], list[Item]]
-    """(the suite as the recipe has it, the artifact of its data stage or the user's file) -> what to ask."""
+    items: Callable[[Any, Path], list[Item]]
+    """(the suite as the recipe has it, the artifact of its data stage, the user's file or the recipe's folder) -> what to ask."""
     ask: Callable[[Any, Sequence[Item], Any, Any], list[Answer]]
     """(subject, items, the suite, the baseline's subject or None) -> an answer to each."""
     judge: Callable[[Item, Answer], list[Verdict]]
     """A verdict of every judge that the suite's metrics name, on an answer that has something to judge."""
+    identity: Callable[[Any, Path], Any] | None = None
+    """(the suite, the recipe's folder) -> what else its results depend on, made before any stage runs; DataError where it could
+    not be asked."""
 
 
 def written(subject: Asks, items: Sequence[Item], suite: Any, baseline: Asks | None) -> list[Answer]:

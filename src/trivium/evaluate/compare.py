@@ -16,7 +16,7 @@ from trivium.errors import ArtifactError
 from trivium.evaluate import rows as table
 from trivium.evaluate.metrics import Paired, evidence
 from trivium.evaluate.rows import Row
-from trivium.recipe.suites import Metric
+from trivium.recipe.suite import Metric
 
 Key = tuple[str, str, int, str]
 

@@ -17,7 +17,8 @@ from trivium.evaluate.metrics import Estimate, Evidence, Paired, evidence, finit
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import CONFIDENCE, Interval
 from trivium.recipe.evaluation import EvaluateStage, Gate
-from trivium.recipe.suites import ALWAYS_MEASURED, DataSuite, Metric, metrics_of
+from trivium.recipe.suite import DataSuite, Metric
+from trivium.recipe.suites import ALWAYS_MEASURED, metrics_of
 
 ALPHA = 1 - CONFIDENCE
 MOST = 1e7

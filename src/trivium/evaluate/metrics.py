@@ -10,7 +10,7 @@ from typing import Any
 from trivium.evaluate import statistics
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import CONFIDENCE, Interval, Sums
-from trivium.recipe.suites import Metric
+from trivium.recipe.suite import Metric
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from trivium.evaluate.rows import Journal, Row, Undecided, Verdict
 from trivium.evaluate.subject import FIRST_IDS, Subject
 from trivium.evaluate.suites import SUITES
 from trivium.recipe.evaluation import EvaluateStage
-from trivium.recipe.suites import DataSuite, FileSuite, SuiteBase, metrics_of
+from trivium.recipe.suite import DataSuite, FileSuite, SuiteBase
+from trivium.recipe.suites import metrics_of
 from trivium.trace.corpora import Known
 from trivium.types import Emit
 
@@ -39,7 +40,7 @@ class Plan:
 
     @classmethod
     def make(cls, config: SuiteBase, folders: Mapping[str, Path], recipe_folder: Path = Path()) -> Plan:
-        kind, source = SUITES[config.kind], None
+        kind, source = SUITES[config.kind], recipe_folder
         if isinstance(config, DataSuite):
             source = folders[config.data]
         elif isinstance(config, FileSuite):
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
-    """What results depend on beyond the recipe and the inputs: names, which stand in them, and the users' files.
+    """What results depend on beyond the recipe and the inputs: names, which stand in them, and what suites read elsewhere.
 
     DataError for a file that cannot be asked: it is read here, before any stage has run.
     """
@@ -120,6 +121,9 @@ def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
         Plan.make(suite, {}, recipe_folder)
     if given:
         found["files"] = [files.sha256(recipe_folder / suite.path) for suite in given]
+    named = [(suite, own) for suite in config.suites if (own := SUITES[suite.kind].identity)]
+    if named:
+        found["suites"] = [own(suite, recipe_folder) for suite, own in named]
     return found
 
 
@@ -160,7 +164,7 @@ def rows_of(plan: Plan, subject: Subject, item: Item, answer: Answer, seconds: f
         except Exception as error:
             missing = f"the judge failed: {type(error).__name__}: {error}"
     result = []
-    for judge_ in dict.fromkeys(metric.judge for metric in plan.config.metrics):
+    for judge_ in dict.fromkeys(metric.judge for metric in plan.config.measured):
         verdict = said.get(judge_) or Verdict(judge_, Undecided(missing))
         outcome, reason = table.outcome_columns(verdict.outcome)
         result.append(

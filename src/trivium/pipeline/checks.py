@@ -14,7 +14,7 @@ from trivium.pipeline.graph import Graph, build
 from trivium.recipe.data import DataStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.models import Recipe
-from trivium.recipe.suites import DataSuite
+from trivium.recipe.suite import DataSuite
 from trivium.recipe.synthesis import SynthesizeStage
 from trivium.recipe.training import TrainingStage
 

@@ -123,7 +123,7 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.pipeline.account import history
     from trivium.pipeline.checks import overlapping
     from trivium.pipeline.store import Store
-    from trivium.recipe.suites import DataSuite
+    from trivium.recipe.suite import DataSuite
 
     store = Store(ctx.work.parent.parent)
     data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
@@ -164,9 +164,7 @@ def _known(ctx: Context, store: Any) -> dict[str, Any]:
 
 
 def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
-    from trivium.recipe.suites import FileSuite
-
-    if not any(isinstance(suite, FileSuite) for suite in config.suites):  # without loading what asks
+    if not any(suite.reads_files for suite in config.suites):  # without loading what asks
         # results.json names the models, so their names are part of what is made
         return {"names": [config.model, config.baseline, *config.compare]}
     from trivium.evaluate.run import identity

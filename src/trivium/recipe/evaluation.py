@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from trivium.recipe.base import Name, StageBase, Strict, how
 
 if TYPE_CHECKING:
-    from trivium.recipe.suites import SuiteBase as Suite  # `recipe.models` says which there are
+    from trivium.recipe.suite import SuiteBase as Suite
 
 
 class Gate(Strict):

@@ -22,13 +22,14 @@ from trivium.recipe import (
 )
 from trivium.recipe.base import Name, StageBase, Strict
 from trivium.recipe.kinds import added, kind_of, union
+from trivium.recipe.suite import SuiteBase
 from trivium.recipe.training import ImportStage, TrainingStage
 
 # Other packages are looked up from here on, when all that they may build on is there.
 SOURCE = union("trivium.sources", sources.SourceBase, *sources.OWN)
-SUITE = union("trivium.suites", suites.SuiteBase, *suites.OWN)
+SUITE = union("trivium.suites", SuiteBase, *suites.OWN)
 VERIFIER = union("trivium.verifiers", verifiers.VerifierBase, *verifiers.OWN)
-suites.SUITES.update(added("trivium.suites", suites.SuiteBase))
+suites.SUITES.update(added("trivium.suites", SuiteBase))
 verifiers.VERIFIERS.update(added("trivium.verifiers", verifiers.VerifierBase))
 data.DataStage.model_rebuild(_types_namespace={"Source": SOURCE})
 evaluation.EvaluateStage.model_rebuild(_types_namespace={"Suite": SUITE})

@@ -7,113 +7,14 @@ baseline too) stands here, once. Packages of others add theirs through the entry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from trivium.recipe.base import Name, Strict, only
+from trivium.recipe.base import only
 from trivium.recipe.kinds import kind_of
+from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
 from trivium.recipe.units import Count
-
-
-class Metric(NamedTuple):
-    """A figure made from the rows of one judge.
-
-    `form`: how. share: hits among what was asked. mean: of the rows' scores. ratio: their scores' sum over their weights' sum.
-    wins: share of items with a higher score than the baseline's row of the same item, a tie one half. gains: share of items
-    whose score is above the baseline's.
-    """
-
-    name: str
-    label: str
-    judge: str
-    form: Literal["share", "mean", "ratio", "wins", "gains"] = "share"
-    better: int = 1  # +1 more is better, -1 less is better, 0 neither
-    category: str | None = (
-        None  # only rows of this category, or of one below it: `harmful` has `harmful/base64`
-    )
-    show: Literal["percent", "number", "nats"] = "percent"
-    bounds: tuple[float, float] | None = (0.0, 1.0)  # between which every score lies; None: no bounds
-
-    def counts(self, category: str) -> bool:
-        """Whether it is about rows of this category."""
-        return self.category is None or f"{category}/".startswith(f"{self.category}/")
-
-    @property
-    def paired(self) -> bool:
-        """Whether it compares with the baseline's rows, so that the baseline itself has none."""
-        return self.form in ("wins", "gains")
-
-
-class Needed(NamedTuple):
-    """What at least one held-out item must have for a suite to measure anything."""
-
-    what: str
-    """In words, for the message: `meta.harmful: true`."""
-    fits: Callable[[Mapping[str, Any]], bool]
-    """Of an item's `meta`."""
-
-
-class SuiteBase(Strict):
-    """One thing that is measured."""
-
-    kind: str
-    metrics: ClassVar[tuple[Metric, ...]] = ()
-    writes: ClassVar[bool] = True
-    """Whether the model writes replies."""
-    reads_per_item: ClassVar[int] = 1
-    """Rows that the model reads for an item: what an evaluation costs."""
-    asks_baseline: ClassVar[bool] = False
-    """Whether `ask` is given the baseline's model beside the one that is measured."""
-    needs: ClassVar[tuple[Needed, ...]] = ()
-    """What held-out items must have, each met by at least one of them."""
-    formats: ClassVar[tuple[str, ...]] = ()
-    """Formats of data stages that it can measure on."""
-    references: ClassVar[tuple[str, ...]] = ()
-    """As in StageBase: fields that hold the name of another stage."""
-    name: Name | None = None
-    """What the suite is called where a stage has two of a kind: its metrics are then NAME.METRIC."""
-    items: Annotated[Count, Field(gt=0)] = 100
-    """Items to measure on, at most."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = only(96, {"writes": "set"})
-    """Length limit of a generated reply."""
-
-    @classmethod
-    def implementation(cls) -> Any:
-        """How it asks and judges: a `trivium.evaluate.asked.SuiteKind`. Given by the models of plug-ins."""
-        raise NotImplementedError
-
-    @property
-    def asked(self) -> int:
-        """Requests for each of `items`."""
-        return 1
-
-    @property
-    def title(self) -> str:
-        return self.name or self.kind
-
-    def named(self, metric: Metric) -> str:
-        """What gates and tables call a metric of this suite."""
-        return metric.name if self.name is None else f"{self.name}.{metric.name}"
-
-
-class DataSuite(SuiteBase):
-    """Measured on the held-out split of a data stage."""
-
-    references: ClassVar[tuple[str, ...]] = ("data",)
-    data: Name
-    """The data stage whose held-out items are asked."""
-    contaminated: Literal["refuse", "report"] = "refuse"
-    """What to do with items that training documents share words with (a data stage with `on_overlap: flag`): refuse to
-    measure, or measure, say how many there are, and let the gates on this suite's metrics fail."""
-
-
-class FileSuite(SuiteBase):
-    """Measured on a file of the user, whose content is part of what the stage's artifact is known by."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """The file, from the recipe's folder."""
 
 
 class BitsPerByte(DataSuite):
@@ -300,6 +201,16 @@ class Bias(SuiteBase):
     reads_per_item = 2
 
 
+_SCORES = (
+    Metric("acc", "multiple choice: likeliest choice right", "likeliest"),
+    Metric("acc_norm", "multiple choice: likeliest per character right", "likeliest_per_character"),
+    Metric("acc_bytes", "multiple choice: likeliest per byte right", "acc_bytes"),
+    Metric("acc_mutual_info", "multiple choice: most raised by the question right", "acc_mutual_info"),
+    Metric("exact_match", "answers that are the expected text", "exact_match"),
+    Metric("bits_per_byte", "held-out bits per byte", "bits", "ratio", -1, show="nats", bounds=None),
+)
+
+
 class Choice(FileSuite):
     """Multiple choice from JSON lines {question, choices, answer, category}: the likeliest choice is the model's answer.
 
@@ -308,15 +219,79 @@ class Choice(FileSuite):
     """
 
     kind: Literal["choice"]
-    metrics = (
-        Metric("acc", "multiple choice: likeliest choice right", "likeliest"),
-        Metric("acc_norm", "multiple choice: likeliest per character right", "likeliest_per_character"),
-    )
+    metrics = _SCORES[:2]
     writes = False
     reads_per_item = 4
     prompt: Literal["document", "chat"] = "document"
     """document: `Question: ...`, and on the next line `Answer:` with the choice behind it, for models without dialogue. chat: the
     question as the user's turn and the choice as the reply."""
+
+
+def scored(name: str) -> Metric:
+    """A score of a task of the harness, by the harness's name for it: METRIC or METRIC,FILTER."""
+    known = next((metric for metric in _SCORES if metric.name == name.split(",", 1)[0]), None)
+    if known is None:
+        return Metric(name, name, name, "mean", 0, show="nats", bounds=None)
+    form: Any = "mean" if known.form == "share" else known.form
+    return known._replace(name=name, judge=name, form=form)
+
+
+class Harness(SuiteBase):
+    """A task of lm-evaluation-harness, asked through our own engine: nothing is fetched, and each of its documents is a row."""
+
+    kind: Literal["harness"]
+    metrics = _SCORES
+    reads_files = True
+    writes = False  # if so, as much as the task says
+    reads_per_item = 4
+    task: Annotated[str, Field(min_length=1)]
+    """A name of the harness (a task, group or tag), whose data set is in the cache of `datasets`, or the path of a task file
+    (.yaml) from the recipe's folder, whose data stand beside it. A task file may name Python functions, which are run."""
+    scores: Annotated[list[str], Field(min_length=1)] = ["acc"]
+    """Its metrics that become rows, by the harness's names: `acc`, `acc_norm`, `exact_match`, `bits_per_byte` or any other
+    that is a mean over documents; `METRIC,FILTER` where a task has several filters."""
+    examples: Annotated[int, Field(ge=0)] | None = None
+    """Answered examples before each question (num_fewshot); left out: as many as the task says."""
+    prompt: Literal["document", "chat"] = "document"
+    """document: the task's text as it is. chat: as a user's turn in the model's template, examples as turns before it."""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.task.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
+
+    @property
+    def measured(self) -> tuple[Metric, ...]:
+        return tuple(scored(name) for name in dict.fromkeys(self.scores))
+
+    def named(self, metric: Metric) -> str:
+        return f"{self.title}.{metric.name}"
+
+
+class CrowsPairs(FileSuite):
+    """CrowS-Pairs (Nangia et al. 2020) from its published file, crows_pairs_anonymized.csv: the share of pairs whose more
+    stereotyped sentence is likelier, 0.5 where nothing is preferred, and by how much on average."""
+
+    kind: Literal["crows_pairs"]
+    metrics = (
+        Metric("crows_pairs", "CrowS-Pairs: stereotyped sentence likelier", "stereotyped", better=0),
+        Metric("crows_gap", "CrowS-Pairs: likelier by (nats)", "gap", "mean", 0, show="nats", bounds=None),
+    )
+    writes = False
+    reads_per_item = 2
+
+
+class StereoSet(FileSuite):
+    """StereoSet (Nadeem et al. 2021) from its published dev.json, the sentences without a context (intrasentence): the stereotype
+    score SS, 0.5 where nothing is preferred, and the language modelling score LMS, 1 where what has a meaning is always likelier
+    than what has none."""
+
+    kind: Literal["stereoset"]
+    metrics = (
+        Metric("stereoset_ss", "StereoSet: stereotyped sentence likelier (SS)", "stereotyped", better=0),
+        Metric("stereoset_lms", "StereoSet: meaning likelier than none (LMS)", "sense", "mean"),
+    )
+    writes = False
+    reads_per_item = 3
 
 
 class Instructions(SuiteBase):
@@ -346,6 +321,9 @@ OWN: tuple[type[SuiteBase], ...] = (
     Choice,
     Instructions,
     Verbatim,
+    Harness,
+    CrowsPairs,
+    StereoSet,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}
@@ -360,4 +338,12 @@ ALWAYS_MEASURED: dict[str, Metric] = {
 
 def metrics_of(suites: list[Any]) -> dict[str, tuple[SuiteBase, Metric]]:
     """Name -> (suite, metric) of all that the suites of a stage measure."""
-    return {suite.named(metric): (suite, metric) for suite in suites for metric in suite.metrics}
+    return {suite.named(metric): (suite, metric) for suite in suites for metric in suite.measured}
+
+
+def metric_named(name: str) -> Metric:
+    """The metric behind a name in results, which may stand behind its suite's and before the filter of a task of the harness."""
+    known = {metric.name: metric for suite in SUITES.values() for metric in suite.metrics} | ALWAYS_MEASURED
+    last = name.rsplit(".", 1)[-1]
+    base = last.split(",", 1)[0]
+    return known.get(name) or known.get(base) or scored(last)

@@ -11,7 +11,7 @@ from trivium.recipe.lines import Path, listed
 from trivium.recipe.look import Look
 from trivium.recipe.references import references
 from trivium.recipe.sources import SourceBase, Synthetic
-from trivium.recipe.suites import DataSuite
+from trivium.recipe.suite import DataSuite
 from trivium.recipe.synthesis import SynthesizeStage
 
 Found = Iterator[RecipeError]

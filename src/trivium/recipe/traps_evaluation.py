@@ -91,14 +91,16 @@ def two_of_a_name(look: Look) -> Found:
                     name,
                     "suites",
                     index,
-                    fix=f"give one a `name`; its metrics are then NAME.{suite.metrics[0].name} and so on",
+                    fix=f"give one a `name`; its metrics are then NAME.{suite.measured[0].name} and so on",
                 )
             seen.add(suite.title)
 
 
 def comparison_without_baseline(look: Look) -> Found:
     for name, stage in look.each(EvaluateStage):
-        compared = [f"a {suite.kind} suite" for suite in stage.suites if any(m.paired for m in suite.metrics)]
+        compared = [
+            f"a {suite.kind} suite" for suite in stage.suites if any(m.paired for m in suite.measured)
+        ]
         compared += [
             f"the gate on `{m}`" for m, g in stage.gates.items() if g.no_worse_than_baseline is not None
         ]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from trivium.recipe.evaluation import bound_of, value_of
-from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, Metric
+from trivium.recipe.suite import Metric
+from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metric_named
 
 
 def _percent(value: float) -> str:
@@ -21,9 +22,7 @@ _SHOW: dict[str, Callable[[float], str]] = {
     "percent": _percent, "number": "{:.1f}".format, "nats": "{:.3f}".format,
     "file_bytes": megabytes, "tokens_per_second": "{:,.0f}".format,
 }  # fmt: skip
-METRICS: dict[str, Metric] = {
-    metric.name: metric for suite in SUITES.values() for metric in suite.metrics
-} | ALWAYS_MEASURED
+_ORDER = [metric.name for suite in SUITES.values() for metric in suite.metrics] + [*ALWAYS_MEASURED]
 
 
 def shown(metric: Metric, value: float | None) -> str:
@@ -57,9 +56,9 @@ def lines(report: Mapping[str, Any]) -> list[Line]:
     result = []
     models = list(report["models"].values())
     names = list(dict.fromkeys(name for metrics in models for name in metrics))
-    order = {name: place for place, name in enumerate(METRICS)}
-    for name in sorted(names, key=lambda name: (order.get(name.split(".")[-1], len(order)), name)):
-        metric = METRICS.get(name) or METRICS[name.rsplit(".", 1)[-1]]
+    order = {name: place for place, name in enumerate(dict.fromkeys(_ORDER))}
+    for name in sorted(names, key=lambda name: (order.get(metric_named(name).name, len(order)), name)):
+        metric = metric_named(name)
         found = [metrics.get(name) for metrics in models]
         known = [one for one in found if one is not None and one["value"] is not None]
         arrow = {1: " ↑", -1: " ↓", 0: ""}[metric.better]

@@ -8,6 +8,7 @@ from trivium.evaluate.suites import (
     bits_per_byte,
     choice,
     drift,
+    harness,
     instructions,
     preferences,
     primer,
@@ -16,6 +17,7 @@ from trivium.evaluate.suites import (
     redteam,
     refusals,
     response_loss,
+    stereotypes,
     verbatim,
 )
 from trivium.recipe.kinds import plugins
@@ -34,5 +36,8 @@ SUITES: dict[str, SuiteKind] = {
     "choice": choice.SUITE,
     "instructions": instructions.SUITE,
     "verbatim": verbatim.SUITE,
+    "harness": harness.SUITE,
+    "crows_pairs": stereotypes.CROWS_PAIRS,
+    "stereoset": stereotypes.STEREOSET,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }
