@@ -12,6 +12,9 @@ Three questions, on `published_runs.yaml` (every figure there has its source):
 
 A run counts in `given` if its utilisation is one of model FLOPs over the whole run, and in both if its hours are those of one
 pass over its tokens. What does not is left out for a cause that the file states, and shown beside. Nothing `low` is used.
+
+The roofline was changed three times after a look at these runs, and the band's width comes from them: `predicted` is no test on
+runs unseen (docs/planning.md).
 """
 
 from __future__ import annotations
