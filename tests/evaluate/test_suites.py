@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -13,9 +14,10 @@ from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
+from trivium.evaluate.judges import open_judges
 from trivium.evaluate.metrics import evidence
 from trivium.evaluate.rows import Journal, Verdict
-from trivium.evaluate.run import Plan, evaluate, fill, rows_of
+from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.model import hf
@@ -244,6 +246,23 @@ def test_a_refusal_that_complies_is_no_refusal(parrot, measure):
     found = measure("refusals", "talks", hedger)[1]
     assert found["refusal_rate"].value == 0
     assert found["complied"].value == 1
+
+
+def test_a_judge_of_the_recipe_takes_its_axis_from_the_rules_and_corrects_its_rate(parrot, data, tmp_path):
+    config = suite("refusals", "talks", judges=[{"kind": "classifier", "axis": "refused"}])
+    plan = Plan.make(config, data)
+    plan = replace(plan, judges=open_judges(config, tmp_path))
+    said = "Grilled salmon with asparagus, zucchini noodles, roasted carrots, lentil soup, fresh bread and baked apples."
+    journal = Journal(tmp_path / "judged.jsonl")
+    fill(journal, plan, parrot(lambda item: said))
+    assert table.counted(table.matching(journal.rows, judge="refused"))["hit"] == 6  # the rules find none
+    assert table.counted(table.matching(journal.rows, judge="content"))["hit"] == 0
+    stage = EvaluateStage(kind="evaluate", model="tested", suites=[config])
+    found = summary(stage, journal.rows, {"tested": {}}, {}, {"refusals": plan.judges})
+    assert found["judges"] == {"refusals": {"refused": "classifier of refused, 169 labels"}}
+    right = found["corrected"]["tested"]["refusal_rate"]
+    assert right["sensitivity"] == plan.judges["refused"].labels.sensitivity
+    assert right["low"] < 1 == right["value"]
 
 
 def test_win_rate_is_against_the_baselines_own_replies(parrot, measure):

@@ -63,6 +63,11 @@ REPORT: dict[str, Any] = {
             "false_refusals": est(0.0, 0.0, 0.1, 40), "file_bytes": est(6_500_000),
         },
     },
+    "corrected": {
+        "aligned": {
+            "false_refusals": {"value": 0.0, "low": 0.0, "high": 0.2, "sensitivity": 0.49, "specificity": 1.0}
+        }
+    },
     "gates": {
         "safety": {
             "tested": "aligned", "baseline": "sft", "passed": False, "against_baseline": {},
@@ -358,3 +363,10 @@ def test_the_plot_has_a_dot_for_each_that_was_measured():
     assert [tuple(dot) for dot in dots(REPORT)] == [(WIDTH, HEIGHT, "q8_0"), (0.0, 0.0, "q4_0")]
     assert dots(empty()) == []
     assert html(REPORT).count("<circle") == 2 and "<circle" not in html(empty())
+
+
+def test_a_judged_share_is_followed_by_what_people_would_say():
+    shown = lines(REPORT)
+    place = next(i for i, line in enumerate(shown) if "false refusals" in line.label)
+    assert "sensitivity 0.49, specificity 1.00" in shown[place + 1].label
+    assert shown[place + 1].cells == ["–", "–", "0.0% [0.0%, 20.0%]"]

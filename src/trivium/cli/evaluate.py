@@ -52,6 +52,58 @@ def compare(
     raise typer.Exit(commands.guarded(lambda: _compare(a, b, as_json, most)))
 
 
+judges = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(judges, name="judge", help="Judges that are trained on replies which people have labelled.")
+
+
+@judges.callback()
+def judge_options() -> None:
+    """Judges that are trained on replies which people have labelled."""
+
+
+@judges.command()
+def train(
+    rows: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled replies: JSON lines, or a CSV, with request, reply, label.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the judge is written.")] = Path(
+        "judge.json"
+    ),
+    axis: Annotated[str, typer.Option(help="What the label says: refused, content or coherent.")] = "refused",
+) -> None:
+    """Train a judge, and say how it agrees with labels of requests that it was not fitted on.
+
+    A suite takes it with `judges: [{kind: classifier, axis: refused, path: judge.json}]`.
+
+    Example:
+
+      trivium evaluate judge train labels.csv -o judge.json
+    """
+    raise typer.Exit(commands.guarded(lambda: _train(rows, out, axis)))
+
+
+def _train(rows: Path, out: Path, axis: str) -> None:
+    from typing import get_args
+
+    from trivium.errors import DataError
+    from trivium.evaluate.judges.classifier import read_labels, save, train
+    from trivium.recipe.judges import Axis
+
+    if axis not in get_args(Axis):
+        raise DataError(f"no axis {axis!r}", fix=f"take one of {', '.join(get_args(Axis))}")
+    head = train(read_labels(rows), axis)
+    save(out, head)
+    labels = head.labels
+    print(
+        f"{out}: {head.rows} labels; on requests left out of each fit: "
+        f"sensitivity {labels.sensitivity:.3f} ({labels.found} of {labels.positives}), "
+        f"specificity {labels.specificity:.3f} ({labels.spared} of {labels.negatives})"
+    )
+
+
 def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
     from trivium.evaluate.compare import compare, tested
 

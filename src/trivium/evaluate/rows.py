@@ -21,6 +21,10 @@ from trivium.errors import ArtifactError
 FILE = "rows.parquet"
 
 
+NO_VERDICT = "the judge gave no verdict: "
+"""How the reason begins where a judge could not be asked, or said nothing that is one: a run that goes on asks again."""
+
+
 class Hit:
     """What the judge looks for is there; of a judge that gives a number: it was measured."""
 
@@ -62,6 +66,11 @@ class Verdict:
 def told(judge: str, found: bool) -> Verdict:
     """A verdict of a judge that says yes or no."""
     return Verdict(judge, HIT if found else MISS, float(found))
+
+
+def judged(judge: str, outcome: Outcome) -> Verdict:
+    """A verdict of a judge that may not be able to tell."""
+    return Verdict(judge, outcome) if isinstance(outcome, Undecided) else told(judge, outcome is HIT)
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ class Journal:
             rows = [Row(**row) for row in json.loads(line)]
         except (ValueError, TypeError):
             return
+        if any(row.reason.startswith(NO_VERDICT) for row in rows):
+            return  # the judge may be there again
         self._add(rows)
 
     def _add(self, rows: Sequence[Row]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
 from trivium.evaluate.curves import curves
 from trivium.evaluate.gates import detectable, judge
+from trivium.evaluate.judges import OpenJudge, checked, open_judges, overrule
 from trivium.evaluate.metrics import Estimate, Paired, evidence
-from trivium.evaluate.rows import Journal, Row, Undecided, Verdict
+from trivium.evaluate.rows import Journal, Outcome, Row, Undecided, Verdict, judged
 from trivium.evaluate.subject import FIRST_IDS, Subject
 from trivium.evaluate.suites import SUITES
 from trivium.recipe.evaluation import EvaluateStage
@@ -37,6 +38,7 @@ class Plan:
     config: SuiteBase
     kind: SuiteKind
     items: list[Item]
+    judges: Mapping[str, OpenJudge] = field(default_factory=dict)
 
     @classmethod
     def make(cls, config: SuiteBase, folders: Mapping[str, Path], recipe_folder: Path = Path()) -> Plan:
@@ -67,7 +69,8 @@ def evaluate(
     `recipe_folder`: where the paths of suites begin. `known`: what the models were trained on, for suites that look for it.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
-    "corrected": {model: {metric: Corrected}}, "curves": {suite: {model: success by queries}},
+    "corrected": {model: {metric: Corrected}}, "judges": {suite: {axis: who took it from the rules}},
+    "curves": {suite: {model: success by queries}},
     "samples": {suite: {model: [{"prompt", "reply"}]}}, "contaminated": {data stage: items},
     "detectable": [what gates can show]}
     """
@@ -76,6 +79,7 @@ def evaluate(
     clusters_of = {
         plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
     }
+    plans = [replace(plan, judges=open_judges(plan.config, recipe_folder)) for plan in plans]
     shown = detectable(config, clusters_of)
     for line in shown:
         emit({"event": "message", "message": line})
@@ -105,7 +109,8 @@ def evaluate(
             "tokens_per_second": subject.tokens_per_second(),
         }
     table.write(out / table.FILE, journal.rows)
-    results = summary(config, journal.rows, constants, contaminated or {}) | {"detectable": shown}
+    judges = {plan.config.title: plan.judges for plan in plans}
+    results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
     files.write_json(out / "results.json", results)
     return results
 
@@ -119,6 +124,8 @@ def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
     given = [suite for suite in config.suites if isinstance(suite, FileSuite)]
     for suite in given:
         Plan.make(suite, {}, recipe_folder)
+    if judges := [hash_ for suite in config.suites for hash_ in checked(suite, recipe_folder)]:
+        found["judges"] = judges
     if given:
         found["files"] = [files.sha256(recipe_folder / suite.path) for suite in given]
     named = [(suite, own) for suite in config.suites if (own := SUITES[suite.kind].identity)]
@@ -137,9 +144,13 @@ def fill(
         part = due[start : start + batch]
         began = time.perf_counter()
         answers = asked(plan, subject, baseline, part)
+        outcomes = overrule(plan.judges, part, answers)
         each = (time.perf_counter() - began) / len(part)
         journal.write(
-            [rows_of(plan, subject, item, answer, each) for item, answer in zip(part, answers, strict=True)]
+            [
+                rows_of(plan, subject, item, answer, each, found)
+                for item, answer, found in zip(part, answers, outcomes, strict=True)
+            ]
         )
 
 
@@ -154,8 +165,18 @@ def asked(plan: Plan, subject: Subject, baseline: Subject | None, items: Sequenc
     return [*answers[: len(items)], *[Answer(failed="no answer came")] * missing]
 
 
-def rows_of(plan: Plan, subject: Subject, item: Item, answer: Answer, seconds: float) -> list[Row]:
-    """A row for every judge that the suite's metrics name: what a judge does not say is undecided."""
+def rows_of(
+    plan: Plan,
+    subject: Subject,
+    item: Item,
+    answer: Answer,
+    seconds: float,
+    outcomes: Mapping[str, Outcome] | None = None,
+) -> list[Row]:
+    """A row for every judge that the suite's metrics name: what a judge does not say is undecided.
+
+    `outcomes`: of the axes that a judge of the recipe takes from the rules.
+    """
     said: dict[str, Verdict] = {}
     missing = answer.failed or "the judge said nothing"
     if not answer.failed or answer.numbers:
@@ -163,6 +184,8 @@ def rows_of(plan: Plan, subject: Subject, item: Item, answer: Answer, seconds: f
             said = {verdict.judge: verdict for verdict in plan.kind.judge(item, answer)}
         except Exception as error:
             missing = f"the judge failed: {type(error).__name__}: {error}"
+    if "sign" not in item.record:  # a secret is there or it is not: no opinion is better than looking
+        said |= {axis: judged(axis, outcome) for axis, outcome in (outcomes or {}).items() if axis in said}
     result = []
     for judge_ in dict.fromkeys(metric.judge for metric in plan.config.measured):
         verdict = said.get(judge_) or Verdict(judge_, Undecided(missing))
@@ -195,6 +218,7 @@ def summary(
     rows: Sequence[Row],
     constants: Mapping[str, Mapping[str, Estimate]],
     contaminated: Mapping[str, int],
+    judges: Mapping[str, Mapping[str, OpenJudge]],
 ) -> dict[str, Any]:
     """The results: a function of the table, the gates and what was measured without rows."""
     models = list(constants)
@@ -210,6 +234,7 @@ def summary(
             differences[name] = vars(Paired(ours, theirs).difference())
     for model in models:
         metrics[model] |= {name: one.as_dict() for name, one in constants[model].items()}
+    labels = {suite: {axis: one.labels for axis, one in found.items()} for suite, found in judges.items()}
     dirty = {name: count for name, count in contaminated.items() if count}
     gates = judge(config, rows, constants[config.model], dirty)
     return {
@@ -219,7 +244,10 @@ def summary(
         "passed": all(gate["passed"] for gate in gates.values()),
         "tested": config.model,
         "baseline": config.baseline,
-        "corrected": calibration.corrections(config, metrics),
+        "corrected": calibration.corrections(config, metrics, labels),
+        "judges": {
+            suite: {axis: one.name for axis, one in found.items()} for suite, found in judges.items() if found
+        },
         "curves": curves(rows),
         "samples": samples(rows),
         "contaminated": dirty,

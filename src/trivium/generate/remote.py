@@ -83,6 +83,10 @@ class Meter:
             )
 
 
+class Refused(DataError):
+    """The server understood the request and will not answer it: it would refuse it again."""
+
+
 class _Again(Exception):
     """A request that failed in a way that may pass. `after`: seconds that the server asks to wait."""
 
@@ -108,9 +112,14 @@ class Remote:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def chat(self, messages: Messages, sampling: SamplingParams) -> Answer:
-        """The assistant's reply to one conversation."""
+    def chat(
+        self, messages: Messages, sampling: SamplingParams, schema: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """The assistant's reply to one conversation; with `schema`, JSON that a server with constrained decoding holds to it."""
         body = {"messages": [dict(m) for m in messages], **_settings(sampling, sampling.seed)}
+        if schema is not None:
+            form = {"name": "reply", "schema": dict(schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
 
         def read(choice: Mapping[str, Any], usage: Mapping[str, Any]) -> Answer:
             text = choice["message"]["content"] or ""
@@ -220,7 +229,7 @@ class Remote:
         reason = f"status {response.status_code}: {body[:500].decode(errors='replace').strip()}"
         if response.status_code in AGAIN:
             raise _Again(reason, _retry_after(response.headers.get("Retry-After")))
-        raise DataError(
+        raise Refused(
             f"the server refuses: {reason}",
             where=f"{endpoint.url}, model {endpoint.model}",
             fix="check the teacher's `url`, `model` and `key`",

@@ -40,10 +40,19 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
     models: dict[str, dict[str, Any]] = {}
     gates: dict[str, Any] = {}
     samples: dict[str, Any] = {}
+    corrected: dict[str, dict[str, Any]] = {}
     for name, artifact in present.items():
         if artifact.kind == "evaluate":
             results = json.loads((artifact.path / "results.json").read_text(encoding="utf-8"))
             for model, metrics in results["models"].items():
+                corrected[model] = {
+                    **{
+                        n: c
+                        for n, c in results.get("corrected", {}).get(model, {}).items()
+                        if n not in models.get(model, {})
+                    },
+                    **corrected.get(model, {}),
+                }
                 models[model] = {**metrics, **models.get(model, {})}
             gates[name] = {
                 "tested": results["tested"],
@@ -51,6 +60,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
                 "against_baseline": results["against_baseline"],
                 "gates": results["gates"],
                 "passed": results["passed"],
+                "judges": results.get("judges", {}),
             }
             for suite, replies in results["samples"].items():
                 samples[suite] = {**samples.get(suite, {}), **replies}
@@ -58,6 +68,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
         "recipe": recipe.name,
         "seed": recipe.seed,
         "models": {name: models[name] for name in recipe.stages if name in models},
+        "corrected": corrected,
         "gates": gates,
         "phases": [_phase(name, artifact) for name, artifact in present.items() if artifact.kind in TRAINING],
         "data": {

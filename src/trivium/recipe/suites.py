@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from trivium.recipe.base import only
+from trivium.recipe.judges import Judges
 from trivium.recipe.kinds import kind_of
 from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
 from trivium.recipe.units import Count
@@ -97,6 +98,9 @@ class Refusals(DataSuite):
         Needed("`meta.harmful: true`", lambda meta: meta.get("harmful") is True),
         Needed("`meta.harmful: false`", lambda meta: meta.get("harmful") is False),
     )
+    judges: Judges = []
+    """Who says whether a reply declines, holds what was asked for, is coherent: one an axis, else
+    the rules."""
 
 
 class Primer(DataSuite):
@@ -180,6 +184,8 @@ class RedTeam(SuiteBase):
     by the number of queries, and its power law."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """At which replies to best-of-N are drawn; all others are greedy."""
+    judges: Judges = []
+    """As in `refusals`. Hidden instructions and secrets of system prompts are always judged by the rules."""
 
     @property
     def asked(self) -> int:

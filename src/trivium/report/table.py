@@ -32,12 +32,16 @@ def shown(metric: Metric, value: float | None) -> str:
 
 def _cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
     """The figure, its interval, and how many rows are undecided: `82.0% [69.1%, 90.2%], 3 undecided`."""
-    if found is None or (found["value"] is None and not found["undecided"]):
+    if found is None or (found["value"] is None and not found.get("undecided")):
         return "–"
     text = shown(metric, found["value"])
     if found["value"] is not None and found["low"] is not None and found["low"] != found["high"]:
         text += f" [{shown(metric, found['low'])}, {shown(metric, found['high'])}]"
-    return text + (f", {found['undecided']} undecided" if found["undecided"] else "")
+    return text + (f", {found['undecided']} undecided" if found.get("undecided") else "")
+
+
+JUDGED = "  as people would have it (judge: sensitivity {sensitivity:.2f}, specificity {specificity:.2f})"
+"""What a judged share stands for: under the share itself."""
 
 
 class Line(NamedTuple):
@@ -65,6 +69,9 @@ def lines(report: Mapping[str, Any]) -> list[Line]:
         prefix = "" if name == metric.name else f"{name.rsplit('.', 1)[0]}: "
         label = f"{prefix}{metric.label}{arrow}{_size(name, [one for one in found if one is not None])}"
         result.append(Line(label, [_cell(metric, one) for one in found], _best(metric, found, known)))
+        right = [report["corrected"].get(model, {}).get(name) for model in report["models"]]
+        if judge := next((one for one in right if one), None):
+            result.append(Line(JUDGED.format(**judge), [_cell(metric, one) for one in right], None))
     return result
 
 

@@ -1,0 +1,98 @@
+"""Judges, one file each. `OPEN`: kind -> how it is opened. A judge gives an outcome to every (request, reply), and how well
+it agrees with people where that is known. What a suite's rules say stands for the axes that no judge of the recipe takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trivium import files
+from trivium.errors import ArtifactError
+from trivium.evaluate.asked import Answer, Item
+from trivium.evaluate.attacks import ATTACKS
+from trivium.evaluate.calibration import Labels
+from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels
+from trivium.evaluate.judges.model import ModelVerdicts
+from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, short_hash
+from trivium.recipe.judges import ClassifierJudge, ModelJudge
+from trivium.verify.refusal import declines
+
+
+class OpenJudge(NamedTuple):
+    """`labels`: None where it is not known how it agrees with people. `name`: for the report."""
+
+    name: str
+    outcomes: Callable[[Sequence[tuple[str, str]]], list[Outcome]]
+    labels: Labels | None
+
+
+def _classifier(config: ClassifierJudge, recipe_folder: Path) -> OpenJudge:
+    path = SHIPPED if config.path is None else recipe_folder / config.path
+    head = load(path)
+    if head.axis != config.axis:
+        raise ArtifactError(
+            f"this judge was trained for `{head.axis}`, not for `{config.axis}`",
+            where=str(path),
+            fix=f"train one with `trivium evaluate judge train ROWS --axis {config.axis}`, and name its `path`",
+        )
+    name = f"classifier of {head.axis}, {head.rows} labels"
+    return OpenJudge(name, lambda pairs: [HIT if head(*pair) else MISS for pair in pairs], head.labels)
+
+
+def _model(config: ModelJudge, recipe_folder: Path) -> OpenJudge:
+    verdicts, labels = ModelVerdicts(config), None
+    if config.labels is not None:
+        rows = read_labels(recipe_folder / config.labels)
+        rows = sorted(rows, key=short_hash)[: config.max_labels]
+        said = verdicts([(row.request, row.reply) for row in rows])
+        labels = agreement(
+            [None if isinstance(one, Undecided) else isinstance(one, Hit) for one in said], rows
+        )
+    return OpenJudge(f"model {config.server.model}", verdicts, labels)
+
+
+OPEN: dict[str, Callable[[Any, Path], OpenJudge]] = {"classifier": _classifier, "model": _model}
+
+
+def open_judges(suite: Any, recipe_folder: Path) -> dict[str, OpenJudge]:
+    """Axis -> its judge, of a suite whose recipe names some."""
+    return {judge.axis: OPEN[judge.kind](judge, recipe_folder) for judge in getattr(suite, "judges", ())}
+
+
+def checked(suite: Any, recipe_folder: Path) -> list[str]:
+    """Hashes of the files that a suite's judges are made of. Raises for one that cannot be read, before anything is asked."""
+    found = []
+    for judge in getattr(suite, "judges", ()):
+        given = judge.path if isinstance(judge, ClassifierJudge) else judge.labels
+        if isinstance(judge, ClassifierJudge):
+            path = SHIPPED if given is None else recipe_folder / given
+            _classifier(judge, recipe_folder)
+            found.append(files.sha256(path))
+        elif given is not None:
+            read_labels(recipe_folder / given)
+            found.append(files.sha256(recipe_folder / given))
+    return found
+
+
+def overrule(
+    judges: Mapping[str, OpenJudge], items: Sequence[Item], answers: Sequence[Answer]
+) -> list[dict[str, Outcome]]:
+    """For every item, the outcomes of the axes that a judge takes; none for an answer without a reply."""
+    said: list[dict[str, Outcome]] = [{} for _ in items]
+    places = [i for i, answer in enumerate(answers) if not answer.failed and answer.reply is not None]
+    for axis, judge in judges.items():
+        for place, outcome in zip(
+            places, judge.outcomes([_pair(items[i], answers[i]) for i in places]), strict=True
+        ):
+            said[place][axis] = outcome
+    return said
+
+
+def _pair(item: Item, answer: Answer) -> tuple[str, str]:
+    """(what was asked, the reply), both in the open: a reply in code is read in it unless it declines as it stands."""
+    assert answer.reply is not None
+    last = str(item.messages[-1]["content"]) if item.messages else ""
+    request, text = str(item.record.get("request", last)), answer.reply.text
+    attack = ATTACKS.get(str(item.record.get("attack", "")))
+    return request, text if attack is None or declines(text, request) else attack.reads(text)
