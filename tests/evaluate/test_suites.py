@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -14,7 +13,6 @@ from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
-from trivium.evaluate.judges import open_judges
 from trivium.evaluate.metrics import evidence
 from trivium.evaluate.rows import Journal, Verdict
 from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
@@ -250,8 +248,7 @@ def test_a_refusal_that_complies_is_no_refusal(parrot, measure):
 
 def test_a_judge_of_the_recipe_takes_its_axis_from_the_rules_and_corrects_its_rate(parrot, data, tmp_path):
     config = suite("refusals", "talks", judges=[{"kind": "classifier", "axis": "refused"}])
-    plan = Plan.make(config, data)
-    plan = replace(plan, judges=open_judges(config, tmp_path))
+    plan = Plan.make(config, data).judged(tmp_path)
     said = "Grilled salmon with asparagus, zucchini noodles, roasted carrots, lentil soup, fresh bread and baked apples."
     journal = Journal(tmp_path / "judged.jsonl")
     fill(journal, plan, parrot(lambda item: said))

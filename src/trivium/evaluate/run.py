@@ -51,6 +51,10 @@ class Plan:
         ordered = sorted(found, key=lambda item: (item.id, item.attempt))
         return cls(config, kind, [replace(item, number=number) for number, item in enumerate(ordered)])
 
+    def judged(self, recipe_folder: Path) -> Plan:
+        """With its judges open: one behind a server is asked about its labels now."""
+        return replace(self, judges=open_judges(self.config, recipe_folder))
+
 
 def evaluate(
     config: EvaluateStage,
@@ -75,11 +79,10 @@ def evaluate(
     "detectable": [what gates can show]}
     """
     table.needs_parquet()
-    plans = [Plan.make(suite, folders, recipe_folder) for suite in config.suites]
+    plans = [Plan.make(suite, folders, recipe_folder).judged(recipe_folder) for suite in config.suites]
     clusters_of = {
         plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
     }
-    plans = [replace(plan, judges=open_judges(plan.config, recipe_folder)) for plan in plans]
     shown = detectable(config, clusters_of)
     for line in shown:
         emit({"event": "message", "message": line})
