@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from trivium.evaluate.statistics import CONFIDENCE, normal_quantile
 from trivium.recipe.evaluation import EvaluateStage
-from trivium.recipe.suites import Metric, SuiteBase, metrics_of
+from trivium.recipe.suite import Metric, SuiteBase
+from trivium.recipe.suites import metrics_of
 
 
 class Labels(NamedTuple):
