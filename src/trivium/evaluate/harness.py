@@ -55,8 +55,9 @@ class Engine(TemplateLM):  # type: ignore[misc]
         if chat.special is None:
             return chat.end, chat.end
         named = {name: self.tokenizer.token_to_id(token) for name, token in chat.special.as_config().items()}
-        end = named["eos_token"]
-        return named.get("bos_token", end), end
+        end, begin = named.get("eos_token"), named.get("bos_token")
+        end = chat.end if end is None else end
+        return end if begin is None else begin, end
 
     @property
     def eot_token_id(self) -> int:
@@ -87,7 +88,7 @@ class Engine(TemplateLM):  # type: ignore[misc]
         turns, begun = (
             (chat_history, "") if add_generation_prompt else (chat_history[:-1], chat_history[-1]["content"])
         )
-        ids = self.subject.chat.prompt(turns)  # type: ignore[arg-type]
+        ids = self.subject.chat.prompt(turns)
         return str(self.tokenizer.decode(ids, skip_special_tokens=False)) + begun
 
     def pair(self, instance: Instance) -> tuple[list[int], list[int]]:
@@ -184,7 +185,7 @@ def _sampling(given: dict[str, Any]) -> SamplingParams:
 @contextlib.contextmanager
 def quiet_and_offline() -> Iterator[None]:
     """Nothing is fetched inside, and the harness's bars and warnings are not shown."""
-    libraries = (datasets.config, huggingface_hub.constants)
+    libraries: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [library.HF_HUB_OFFLINE for library in libraries]
     try:
         for library in libraries:
