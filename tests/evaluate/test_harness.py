@@ -108,7 +108,7 @@ def theirs(subject: Subject):
 
 def rows_of(subject: Subject, folder: Path, **fields) -> Journal:
     suite = Harness.model_validate({"kind": "harness", **fields})
-    journal = Journal(folder / f"{suite.title}.jsonl")
+    journal = Journal(folder / f"{suite.title}-{suite.prompt}.jsonl")
     fill(journal, Plan.make(suite, {}, folder), subject, batch=4)
     return journal
 

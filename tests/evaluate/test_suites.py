@@ -37,6 +37,50 @@ TALKS = [
 ]
 
 
+SIDES = [("the red ball is old", "the red ball is new"), ("a cat sees noon", "a dog sees noon")]
+PUBLISHED = {
+    "crows.csv": "sent_more,sent_less,bias_type\n" + "".join(f"{more},{less},age\n" for more, less in SIDES),
+    "stereo.json": json.dumps(
+        {
+            "data": {
+                "intrasentence": [
+                    {
+                        "id": str(n),
+                        "bias_type": "race",
+                        "target": "cat",
+                        "sentences": [
+                            {"sentence": text, "gold_label": label}
+                            for text, label in (
+                                (one, "stereotype"),
+                                (other, "anti-stereotype"),
+                                ("noon red x", "unrelated"),
+                            )
+                        ],
+                    }
+                    for n, (one, other) in enumerate(SIDES)
+                ]
+            }
+        }
+    ),
+    "choose.yaml": """
+task: choose
+output_type: multiple_choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: questions/heldout.jsonl}}
+test_split: test
+doc_to_text: "Question: {{question}}"
+doc_to_target: answer
+doc_to_choice: choices
+""",
+}
+"""What suites of published files and tasks read, by its place in the folder that paths begin in."""
+OWN_FILE = {
+    "crows_pairs": {"path": "crows.csv"},
+    "stereoset": {"path": "stereo.json"},
+    "harness": {"task": "choose.yaml"},
+}
+
+
 def pair(number: int) -> dict:
     prompt = [{"role": "user", "content": f"say {number}"}]
     return {"key": str(number), "prompt": prompt, "chosen": "it is here.", "rejected": "no", "meta": {}}
@@ -72,6 +116,8 @@ def data(tmp_path, write_lines, monkeypatch):
     }
     for name, values in records.items():
         write_lines(tmp_path / name / "heldout.jsonl", values)
+    for name, text in PUBLISHED.items():
+        (tmp_path / name).write_text(text)
     return {name: tmp_path / name for name in records}
 
 
@@ -93,6 +139,7 @@ def suite(kind: str, data: str, **changes):
         home = {"data": data}
     elif issubclass(MODELS[kind], FileSuite):
         home = {"path": f"{data}/heldout.jsonl"}
+    home |= OWN_FILE.get(kind, {})
     return MODELS[kind](kind=kind, **{"max_new_tokens": 8, **home, **changes})
 
 
@@ -290,8 +337,9 @@ HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lesson
 
 @pytest.mark.parametrize("kind", SUITES)
 def test_law_what_was_asked_is_hit_miss_or_undecided(kind, subject, data, measure):
-    rows, _ = measure(kind, HOMES.get(kind, "talks"), subject("a"), subject("b", seed=8))
-    judges = {metric.judge for metric in MODELS[kind].metrics}
+    home = HOMES.get(kind, "talks")
+    rows, _ = measure(kind, home, subject("a"), subject("b", seed=8))
+    judges = {metric.judge for metric in suite(kind, home).measured}
     items = {row.item for row in rows}
     assert items
     for model in ("a", "b"):

@@ -162,19 +162,20 @@ class Described(Strict):
     tdp_w: Annotated[float, Field(gt=0)] | None = None
     matmul_reach: Annotated[float, Field(gt=0, le=1)] = REACH
 
-    def built(self) -> Accelerator:
-        return Accelerator(
-            id=self.name,
-            name=self.name,
-            peak=self.bf16_dense_tflops * 1e12,
-            memory=self.memory_gb * GIGA,
-            bandwidth=self.memory_gb_per_s * GIGA,
-            link=self.link_gb_per_s * GIGA,
-            domain=self.domain,
-            network=50 * GIGA,
-            watts=self.tdp_w,
-            reach=self.matmul_reach,
-        )
+
+def _built(found: Described) -> Accelerator:
+    return Accelerator(
+        id=found.name,
+        name=found.name,
+        peak=found.bf16_dense_tflops * 1e12,
+        memory=found.memory_gb * GIGA,
+        bandwidth=found.memory_gb_per_s * GIGA,
+        link=found.link_gb_per_s * GIGA,
+        domain=found.domain,
+        network=50 * GIGA,
+        watts=found.tdp_w,
+        reach=found.matmul_reach,
+    )
 
 
 class ClusterFile(Strict):
@@ -240,7 +241,7 @@ def _from_file(path: Path) -> Cluster:
         fix = "write low, expected and high in that order"
         raise RecipeError(str(error), where=lines.where(("price_usd_per_hour",)), fix=fix) from None
     device = (
-        accelerator(asked.accelerator) if isinstance(asked.accelerator, str) else asked.accelerator.built()
+        accelerator(asked.accelerator) if isinstance(asked.accelerator, str) else _built(asked.accelerator)
     )
     changes: dict[str, Any] = {}
     if asked.per_node is not None:

@@ -1,7 +1,7 @@
 """Held-out questions about a text: does a greedy reply say what the text says? By content words, in whatever form they stand.
 
-overlap: F1 of the content words of reply and answer (`verify.grounded`). answered: it is at least one half, below which replies
-were about something else when people read them. A cluster is what the question is about.
+overlap: F1 of the content words of reply and answer (`verify.grounded`). answered: it is at least one half, a bound chosen and
+not measured against people. A cluster is what the question is about.
 """
 
 from __future__ import annotations
