@@ -108,7 +108,7 @@ class RunLog:
         end = data.rfind(b"\n") + 1
         self.read += end
         for line in data[:end].splitlines():
-            event = _parsed(line)
+            event = parsed(line)
             if event is None:
                 self.unread += bool(line.strip())
             else:
@@ -228,7 +228,7 @@ def glance(folder: Path) -> Glance:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - TAIL))
         lines = stream.read().splitlines()
-    events = [event for line in lines if (event := _parsed(line)) is not None]
+    events = [event for line in lines if (event := parsed(line)) is not None]
     step: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "step"), {})
     last = events[-1] if events else {}
     stage = next((str(event["stage"]) for event in reversed(events) if event.get("stage")), "")
@@ -262,7 +262,7 @@ def _state(ended: bool, failed: bool, last: float | None) -> str:
     return "killed" if silent else "running"
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
     except ValueError:

@@ -12,12 +12,12 @@ from nicegui import app, ui
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from trivium.console import moment
 from trivium.report.runs import glance, runs
 from trivium.serve.problems import ApiError
 from trivium.serve.process import check_caller
 from trivium.ui import chat_page, compare_page, run_page, store_page
 from trivium.ui.parts import SECONDS, Place, frame
-from trivium.ui.pictures import moment
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from nicegui import ui
 
-from trivium.report.runs import RunLog, differences, runs
-from trivium.report.table import lines
+from trivium.report.compare import fields, metrics
+from trivium.report.runs import RunLog, runs
 from trivium.ui.parts import Place, frame, missing, table
 from trivium.ui.pictures import AXES, chart
 
@@ -85,44 +85,28 @@ def _curves(logs: list[RunLog]) -> None:
 
 
 def _fields(logs: list[RunLog]) -> None:
-    """What the recipes say otherwise, against the first of the runs."""
-    first, *others = logs
-    found: dict[str, dict[str, Any]] = {}
-    for log in others:
-        left = {name: stage.config for name, stage in first.stages.items()}
-        right = {name: stage.config for name, stage in log.stages.items()}
-        for path, one, another in differences(left, right):
-            found.setdefault(path, {first.name: one})[log.name] = another
-    if others:
+    """What the recipes say otherwise."""
+    if len(logs) > 1:
         ui.label("Fields that differ").classes("text-h6")
+        found = fields(logs)
         if not found:
             ui.label("none")
             return
-        cells = [
-            (path, *(_said(values.get(log.name, "as the first")) for log in logs))
-            for path, values in found.items()
-        ]
+        cells = [(path, *(_said(values[log.name]) for log in logs)) for path, values in found.items()]
         table(("field", *(log.name for log in logs)), cells)
 
 
 def _metrics(logs: list[RunLog]) -> None:
-    columns: list[str] = []
-    cells: dict[str, dict[str, str]] = {}
-    for log in logs:
-        file = log.folder / "report.json"
-        if not file.is_file():
-            continue
-        report = json.loads(file.read_text(encoding="utf-8"))
-        names = [f"{log.name}: {model}" for model in report["models"]]
-        columns += names
-        for line in lines(report):
-            cells.setdefault(line.label, {}).update(zip(names, line.cells, strict=True))
+    columns, rows = metrics(logs)
     if columns:
-        ui.label("Held out, with intervals").classes("text-h6")
-        table(
-            ("metric", *columns),
-            [(label, *(row.get(c, "") for c in columns)) for label, row in cells.items()],
+        ui.label("Held out, with intervals; * is the best, where it and the worst are apart").classes(
+            "text-h6"
         )
+        cells = [
+            (row.label, *(f"{cell} *" if n == row.best else cell for n, cell in enumerate(row.cells)))
+            for row in rows
+        ]
+        table(("metric", *columns), cells)
 
 
 def _said(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -122,11 +121,6 @@ def waterfall(steps: Sequence[data.Step]) -> dict[str, Any]:
             {**common, "name": "dropped", "data": dropped, "itemStyle": {"color": "#ef6c00"}},
         ],
     }
-
-
-def moment(seconds: float | None) -> str:
-    """Local date and time to the minute."""
-    return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _id(name: str) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 
 from nicegui import ui
 
-from trivium.console import duration
+from trivium.console import duration, moment
 from trivium.errors import TriviumError
 from trivium.evaluate.rows import Row
 from trivium.report import data
 from trivium.report.runs import RunLog, Stage
 from trivium.report.table import gate_lines, lines
 from trivium.ui.parts import SECONDS, Place, frame, missing, table
-from trivium.ui.pictures import AXES, ancestry, chart, graph, moment, waterfall
+from trivium.ui.pictures import AXES, ancestry, chart, graph, waterfall
 
 ROWS = 200
 """Evaluation rows shown at once; the search goes through all."""
