@@ -55,7 +55,7 @@ smollm2: .venv/.smollm2
 	@touch $@
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-all: setup
 	$(BIN)/python -m pytest -m ''

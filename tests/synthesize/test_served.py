@@ -51,7 +51,7 @@ def data(tmp_path: Path, write_lines) -> Path:
 
 
 def config(url: str, **teacher: Any) -> dict[str, Any]:
-    known = {"kind": "openai", "url": url, "model": "big", "price_in": 1.0, "price_out": 2.0, "timeout": 0.5}
+    known = {"kind": "openai", "url": url, "model": "big", "price_in": 1.0, "price_out": 2.0, "timeout": 2}
     return {"kind": "synthesize", "method": "cot", "data": "data", "teacher": known | teacher, "prompts": PROMPTS,
             "samples": SAMPLES, "keep": SAMPLES, "verifier": {"kind": "exact"}, "max_new_tokens": 20}  # fmt: skip
 
@@ -76,7 +76,7 @@ def right(handler: Any, body: Any) -> None:
 
 
 def slow(handler: Any, body: Any) -> None:
-    time.sleep(0.7)
+    time.sleep(2.5)
     handler.close_connection = True
 
 
