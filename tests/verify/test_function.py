@@ -81,7 +81,7 @@ RECORD = {"meta": {"n": 3}}
 def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET", "x")
     (tmp_path / "mine.py").write_text(CODE)
-    with Function(tmp_path / "mine.py", seconds=2.0, memory=1 << 29) as made:
+    with Function(tmp_path / "mine.py", seconds=1.0, memory=1 << 29) as made:
         yield made
 
 
@@ -127,7 +127,7 @@ def test_a_bad_call_scores_nothing_and_the_next_is_served(function, reply, why):
     worker = function(RECORD, "parent")
     started = time.monotonic()
     assert function(RECORD, reply) == 0
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50  # and not the minute that it would sleep
     assert dict(function.failures) == {why: 1}
     assert [function(RECORD, text) for text in ("abc", "ab")] == [1, 0]
     assert function(RECORD, "parent") == worker and not children(worker)

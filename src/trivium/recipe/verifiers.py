@@ -47,7 +47,7 @@ class MathVerifier(VerifierBase):
 
     kind: Literal["math"]
     seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Wall clock and CPU that a comparison may take; one that takes longer scores 0."""
+    """Of CPU, for a comparison; one that takes more, or six times as long by the clock, scores 0."""
 
 
 class FunctionVerifier(VerifierBase):
@@ -58,7 +58,7 @@ class FunctionVerifier(VerifierBase):
     """The Python file, relative to the recipe; its bytes are part of the stage's identity."""
     name: str = "score"
     seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Wall clock and CPU that a call may take; one that takes longer scores 0."""
+    """Of CPU, for a call; one that takes more, or six times as long by the clock, scores 0."""
     memory: Annotated[Count, Field(ge=1 << 26)] = 1 << 30
     """Bytes of memory that its process may have."""
 

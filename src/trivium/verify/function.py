@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from trivium.errors import DataError
 from trivium.files import sha256
+from trivium.verify.worker import WAITING
 
 START = 30.0
 """Seconds that loading the user's file may take."""
@@ -34,10 +35,11 @@ HOPELESS = 10
 class Function:
     """`name(record, reply)` of the file at `path`: a number, or a bool. The file is loaded once; each call forks that process.
 
-    A call that raises, runs over `seconds` of wall clock or of CPU, or ends its process before it has returned (memory is limited
-    to `memory` bytes) scores 0 and is counted in `failures`. What it prints is read by nobody, and what it changes (variables,
-    modules, open files, the working folder) is gone with its process, so no reply can touch the score of the next one. It may
-    not start or end processes. The score is what the function returns: one that runs a reply's code by `exec` has it beside
+    A call that raises, computes for more than `seconds` or takes WAITING times as long, or ends its process before it has
+    returned (memory is limited to `memory` bytes) scores 0 and is counted in `failures`. What it prints is read by nobody, and
+    what it changes (variables, modules, open files, the working folder) is gone with its process, so no reply can touch the
+    score of the next one. It may not start or end processes.
+    The score is what the function returns: one that runs a reply's code by `exec` has it beside
     itself, and such code can reach the function's variables. The limits guard against accidents, hangs and code that cheats by
     its output; they are no jail against code that means harm. DataError for a file that does not load, a result that is no
     number, or a function that fails on each of its first ten replies.
@@ -57,7 +59,7 @@ class Function:
         if self._process is None:
             self._start()
         call, secret = json.dumps({"record": record, "reply": reply}).encode(), secrets.token_bytes(16)
-        deadline = time.monotonic() + self.seconds + GRACE
+        deadline = time.monotonic() + WAITING * self.seconds + GRACE
         sent = self._send(len(call).to_bytes(8, "little") + call + secret, deadline)
         result = self._answer(secret, deadline) if sent else None
         if result is None:
