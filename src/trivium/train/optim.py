@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
+from trivium.train.muon import Muon
 
 Groups = list[dict[str, Any]]
 
@@ -80,7 +81,7 @@ def muon(model: nn.Module, config: TrainingStage) -> torch.optim.Optimizer:
     if inside:
         groups: Groups = [{"params": [p for p in model.parameters() if p in inside], "peak": peak}]
         decay = config.weight_decay * root
-        parts.append(torch.optim.Muon(groups, lr=peak, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(groups, lr=peak, weight_decay=decay))
     if outside:
         parts.append(_adamw(model, outside, config))
     return MuonAdamW(*parts)
