@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,9 +10,9 @@ from torch import Tensor
 
 from trivium.errors import DataError
 from trivium.generate import engine
-from trivium.generate.engine import SamplingParams, decode, generate, stream
+from trivium.generate.engine import SamplingParams, generate, stream
 from trivium.generate.sampling import draw
-from trivium.model.cache import Cache
+from trivium.generate.slots import SlotCache, complete, written
 
 NEW = SamplingParams(max_new_tokens=12)
 
@@ -64,48 +62,37 @@ def test_batched_is_one_at_a_time_is_no_cache(model, stops):
 def test_rows_that_finish_leave_the_batch(model, stops, monkeypatch):
     """The cache really shrinks, and the text of those that stay is the same."""
     kept = []
-    keep = Cache.keep
-    monkeypatch.setattr(Cache, "keep", lambda self, rows: kept.append(len(rows)) or keep(self, rows))
+    keep = SlotCache.keep
+    monkeypatch.setattr(SlotCache, "keep", lambda self, rows: kept.append(len(rows)) or keep(self, rows))
     asked = prompts(9)
-    steps = list(decode(model, asked, NEW, stops))
+    replies = complete(model, asked, NEW, stops)
     assert kept, "no row left"
     assert sorted(kept, reverse=True) == kept
-    for row, prompt in enumerate(asked):
-        said = [token for step in steps for number, token in step if number == row]
+    for prompt, said in zip(asked, (reply.ids for reply in replies), strict=True):
         reply = slow_greedy(model, prompt, stops, 12)
         assert said[: len(reply)] == reply
         assert len(said) == len(reply) + (len(reply) < 12), "the stop id comes once, and nothing after it"
 
 
 @settings(max_examples=25, deadline=None)
-@given(others=st.lists(st.integers(1, 50), max_size=3), size=st.integers(1, 30))
-def test_padding_of_any_length_changes_nothing(model, others, size):
-    """A prompt beside longer ones gets padding on its left: its log-probabilities stay what they are alone."""
-    ids = prompts(1, range(size, size + 1), seed=size)[0]
-    beside = [[7] * other for other in others]
-    longest = max(map(len, [ids, *beside]))
-    tokens = torch.full((1 + len(beside), longest), 11)
-    for row, prompt in enumerate([ids, *beside]):
-        tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
-    padding = torch.tensor([longest - len(prompt) for prompt in [ids, *beside]])
-    weight = model.output_weight
-    with torch.no_grad():
-        cache = Cache(model.config, len(tokens), longest, dtype=weight.dtype, device=weight.device)
-        found = engine._next_logits(model, tokens, padding, cache, weight)[0]
-    assert torch.allclose(found.log_softmax(-1), fresh_logits(model, ids)[-1].log_softmax(-1), atol=1e-4)
+@given(size=st.integers(1, 40), seed=st.integers(0, 9), temperature=st.sampled_from([0.0, 1.0]))
+def test_a_reply_that_comes_id_by_id_is_the_whole_one(model, stops, size, seed, temperature):
+    prompt = prompts(1, range(size, size + 1), seed=size)[0]
+    sampling = SamplingParams(max_new_tokens=12, seed=seed, temperature=temperature)
+    assert list(written(model, prompt, sampling, stops)) == complete(model, [prompt], sampling, stops)[0].ids
 
 
-def test_log_probs_behind_the_cache_equal_a_fresh_pass(model):
-    """Prompt in one pass, then token by token: at every place the distribution of a pass over everything."""
-    ids = prompts(1, range(30, 31))[0]
-    weight, start = model.output_weight, 9
-    cache = Cache(model.config, 1, len(ids), dtype=weight.dtype, device=weight.device)
-    fresh = fresh_logits(model, ids).log_softmax(-1)
-    pieces = [ids[:start], *([token] for token in ids[start:])]
-    with torch.no_grad():
-        for place, piece in zip(itertools.count(start - 1), pieces, strict=False):
-            logits = engine._next_logits(model, torch.tensor([piece]), torch.tensor([0]), cache, weight)
-            assert torch.allclose(logits[0].log_softmax(-1), fresh[place], atol=1e-4)
+def test_ids_come_before_the_reply_is_whole_and_one_who_leaves_leaves_nothing_behind(model):
+    prompt, passes = prompts(1)[0], []
+    hidden = type(model).hidden
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model), "hidden", lambda *given: passes.append(1) or hidden(*given))
+        coming = written(model, prompt, NEW, ())
+        seen = [(next(coming), len(passes)) for _ in range(3)]
+        coming.close()
+    assert [count for _, count in seen] == [1, 2, 3]
+    assert [token for token, _ in seen] == slow_greedy(model, prompt, (), 3)
+    assert not any("forward" in vars(layer) for layer in model.modules()), "packed weights stay behind"
 
 
 def test_temperature_0_is_deterministic_and_seeds_decide_the_rest(model):
@@ -175,7 +162,7 @@ def test_the_context_ends_a_reply(model):
 
 def streamed(monkeypatch, chat, ids: list[int]) -> list[str]:
     """The pieces that a model which says `ids` is heard as."""
-    monkeypatch.setattr(engine, "decode", lambda *_: iter([[(0, i)] for i in [*ids, chat.end, 9]]))
+    monkeypatch.setattr(engine, "written", lambda *_: iter([*ids, chat.end, 9]))
     return list(stream(None, chat, [{"role": "user", "content": "?"}], SamplingParams()))  # type: ignore[arg-type]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trivium.generate.engine import SamplingParams, decode, generate
+from trivium.generate.engine import SamplingParams, generate
+from trivium.generate.slots import written
 from trivium.model import hf
 from trivium.model.families import FAMILIES
 
@@ -43,13 +44,9 @@ def test_rows_of_data_are_what_their_runs_give():
 
 @pytest.mark.parametrize("name", ["gemma 3", "gpt-oss", "deepseek 3", "gpt 2", "ministral 3"])
 def test_prompts_of_other_lengths_beside_each_other_get_the_same_replies(tmp_path, name):
-    """The cache of a conversation, which pads at the left, and that of continuous batches, which does not."""
     families.checkpoint(name, tmp_path)
     model, tokens = hf.load(tmp_path).eval(), families.tokens()
     prompts = [tokens[0, :11].tolist(), tokens[1, :4].tolist()]
     sampling = SamplingParams(max_new_tokens=10)
-    replies: list[list[int]] = [[], []]
-    for step in decode(model, prompts, sampling, stop=()):
-        for number, token in step:
-            replies[number].append(token)
-    assert replies == generate(model, prompts, sampling, stop=())
+    alone = [list(written(model, prompt, sampling, stop=())) for prompt in prompts]
+    assert alone == generate(model, prompts, sampling, stop=())

@@ -8,8 +8,9 @@ import torch
 
 from trivium.errors import ArtifactError
 from trivium.generate.batcher import Batcher, Request
-from trivium.generate.engine import SamplingParams, decode, generate
+from trivium.generate.engine import SamplingParams, generate
 from trivium.generate.packed import packed
+from trivium.generate.slots import written
 from trivium.model import gguf_write, hf
 from trivium.model.families import from_huggingface
 
@@ -75,11 +76,7 @@ def test_replies_that_grow_out_of_the_short_side(both, lengths):
         )
     assert found[0, lengths[0] :].tolist() == expected[0]
     assert generate(ours, prompts, sampling, stop=()) == expected
-    replies = [[] for _ in prompts]
-    for step in decode(ours, prompts, sampling, stop=()):
-        for number, token in step:
-            replies[number].append(token)
-    assert replies == expected
+    assert [list(written(ours, prompt, sampling, stop=())) for prompt in prompts] == expected
     with packed(ours) as head:
         batcher = Batcher(ours, head, tokens=1024, chunk=7)
         for _ in range(2):  # the second time, beginnings are found

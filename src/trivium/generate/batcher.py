@@ -279,7 +279,7 @@ class Batcher:
         self.cache.last = torch.tensor([len(sequence.tokens) - 1 for sequence in rows], device=self.device)
         columns = torch.arange(longest * BLOCK, device=self.device)
         mask = columns <= places[:, None, :, None]
-        return self.model.hidden(tokens.to(self.device), places, mask, self.cache)  # type: ignore[arg-type]
+        return self.model.hidden(tokens.to(self.device), places, mask, self.cache)
 
     def _learn(self, sequence: Request) -> None:
         if sequence.read // BLOCK > sequence.known[0] and not self._long(sequence):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ class SlotCache:
 
 
 class _Engine:
-    """The state of one `complete`: what waits, what is in the slots, what is done."""
+    """The state of one call: what waits, what is in the slots, what is done."""
 
     def __init__(
         self,
@@ -112,6 +112,18 @@ class _Engine:
         self.logp: list[list[float]] = [[] for _ in prompts]
         self.ended = [False] * len(prompts)
         self.uniforms: dict[int, NDArray[np.float64]] = {}  # each prompt has a stream of its own
+
+    def passes(self, decode: Callable[[Sequence[int]], str] | None) -> Iterator[None]:
+        """Writes all replies; gives the word to the caller after each pass."""
+        while self.waiting or any(owner >= 0 for owner in self.owner):
+            self.fill()
+            if self.sampling.stop_strings and decode is not None:
+                _stop_by_text(self, self.sampling.stop_strings, decode)
+            yield
+            self.shrink()
+            if any(owner >= 0 for owner in self.owner):
+                self.step()
+        yield
 
     def fill(self) -> None:
         """Prompts into the free slots, those of like length in one pass, which also gives their first tokens."""
@@ -150,7 +162,7 @@ class _Engine:
         positions = torch.arange(longest, device=self.device).expand(len(once), -1)
         self.cache.rows, self.cache.fill = torch.tensor(slots), rows
         self.cache.last = torch.tensor([len(text) - 1 for text in once], device=self.device)
-        hidden = self.model.hidden(tokens.to(self.device), positions, None, self.cache)  # type: ignore[arg-type]
+        hidden = self.model.hidden(tokens.to(self.device), positions, None, self.cache)
         self.cache.rows = None
         return hidden[torch.tensor(rows, device=self.device), lengths - 1]
 
@@ -169,7 +181,7 @@ class _Engine:
         self.cache.places = self.length[:, None]
         self.cache.seen = seen = int(self.length.max()) + 1
         mask = torch.arange(seen, device=self.device) <= self.length[:, None]
-        hidden = self.model.hidden(self.last[:, None], self.length[:, None], mask[:, None, None], self.cache)  # type: ignore[arg-type]
+        hidden = self.model.hidden(self.last[:, None], self.length[:, None], mask[:, None, None], self.cache)
         self.length += 1
         self.take(range(len(self.owner)), self.head(hidden[:, -1]).float())
 
@@ -233,13 +245,8 @@ def complete(
         raise ValueError("stop strings need `decode`")
     with packed(model) as head:
         engine = _Engine(model, prompts, sampling, stop, slots, first, head)
-        while engine.waiting or any(owner >= 0 for owner in engine.owner):
-            engine.fill()
-            if sampling.stop_strings and decode is not None:
-                _stop_by_text(engine, sampling.stop_strings, decode)
-            engine.shrink()
-            if any(owner >= 0 for owner in engine.owner):
-                engine.step()
+        for _ in engine.passes(decode):
+            pass
     if (
         sampling.stop_strings and decode is not None
     ):  # also where the string's last token was the last allowed
@@ -251,6 +258,19 @@ def complete(
         Completion(ids, logp, ended)
         for ids, logp, ended in zip(engine.ids, engine.logp, engine.ended, strict=True)
     ]
+
+
+@torch.no_grad()
+def written(
+    model: Transformer, prompt: Sequence[int], sampling: SamplingParams, stop: Sequence[int]
+) -> Iterator[int]:
+    """The ids that `complete` gives to one prompt, the stop id included, each as soon as it is drawn. DataError as there."""
+    with packed(model) as head:
+        engine = _Engine(model, [prompt], sampling, stop, 1, 0, head)
+        given = 0
+        for _ in engine.passes(None):
+            yield from engine.ids[0][given:]
+            given = len(engine.ids[0])
 
 
 def _stop_by_text(engine: _Engine, strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:

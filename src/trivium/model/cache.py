@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
-
-from trivium.model.config import ModelConfig
 
 
 def cache_dtype(weight: Tensor) -> torch.dtype:
@@ -17,33 +17,15 @@ def cache_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-class Cache:
-    """Room for `capacity` positions of B rows: two tensors (B, K, capacity, E) per layer, of `config.cached` heads and widths."""
+class Cache(Protocol):
+    """What a pass finds of earlier ones and leaves for later ones; `generate/slots.py` and `generate/paged.py` have one each."""
 
-    def __init__(
-        self, config: ModelConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.keys, self.values = (
-            [
-                torch.empty(rows, heads, capacity, width, dtype=dtype, device=device)
-                for _ in range(config.layers)
-            ]
-            for heads, width in config.cached
-        )
-        self.length = 0
-        self.last: Tensor | None = None  # of each row's text, see `rope.rotary`
+    last: Tensor | None
+    """(B,) int64: last position of each row's text, see `rope.rotary`."""
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes k and v (B, K, T, E) behind what is there; returns everything so far. `advance` ends the pass."""
-        end = self.length + k.shape[2]
-        self.keys[layer][:, :, self.length : end] = k
-        self.values[layer][:, :, self.length : end] = v
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+    @property
+    def query_places(self) -> Tensor | None:
+        """Where the queries stand among the keys, (B, T) or (B, 1); None where the queries are the keys."""
 
-    def advance(self, tokens: int) -> None:
-        self.length += tokens
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these: finished sequences leave the batch."""
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k and v (B, K, T, E); returns what the pass attends to, (B, K, keys, E)."""

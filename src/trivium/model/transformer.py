@@ -152,14 +152,16 @@ class Transformer(nn.Module):
         self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """The residual stream through all blocks: (B, T, D) -> (B, T, D)."""
-        last = getattr(cache, "last", None)
+        last = None if cache is None else cache.last
         angles = near_angles = _angles(positions, self.config, last=last)
         mask = mask if mask is None else once(mask)
         near = mask
         if self.config.window is not None:
             cut = self.model.sequence
             first = None if cut is None else cut.place * x.shape[1]
-            near = window_mask(mask, x, first, self.config.window, getattr(cache, "query_places", None))
+            near = window_mask(
+                mask, x, first, self.config.window, None if cache is None else cache.query_places
+            )
             if self.config.window_rope is not None:
                 near_angles = _angles(positions, self.config, self.config.window_rope, last)
         again = self.recompute and torch.is_grad_enabled()
