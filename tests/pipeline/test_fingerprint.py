@@ -168,6 +168,33 @@ stages:
         assert len({print_of(), print_of(chosen), print_of(chosen, "base.validate_every=2")}) == 3
 
 
+@pytest.mark.parametrize(
+    ("reward", "libraries"),
+    [("math", ["math-verify", "sympy"]), ("reasoning", ["reasoning-gym"]), ("exact", [])],
+)
+def test_another_version_of_the_library_behind_a_reward_is_another_stage(monkeypatch, reward, libraries):
+    pytest.importorskip("math_verify")
+    text = """\
+name: rewarded
+stages:
+  tasks: {kind: data, format: conversations, sources: [{kind: reasoning}], size: 9}
+  start: {kind: import, path: model}
+  aligned: {kind: grpo, init: start, data: tasks, reward: REWARD, steps: 1}
+"""
+    asked = loads(text.replace("REWARD", reward))
+    recipe_stages = {**STAGES, "import": Fake("import"), "data": Fake("data")}
+
+    def found() -> tuple[str, Any]:
+        identity = identify(asked, build(asked), recipe_stages, Path())["aligned"]
+        return fingerprint(identity), identity["extra"].get("reward")
+
+    before, versions = found()
+    assert sorted(versions or {}) == libraries
+    for module in ("trivium.verify.math", "trivium.verify"):
+        monkeypatch.setattr(f"{module}.version", lambda name: "0")
+    assert (found()[0] != before) is bool(libraries)
+
+
 TALK = """\
 name: talk
 stages:

@@ -96,7 +96,13 @@ def _train(ctx: Context) -> dict[str, Any]:
 
 def _train_identity(config: Any, folder: Path) -> dict[str, Any]:
     # how often is looked decides which weights are the best and when patience is over
-    return {"validate_every": config.validate_every} if config.chooses else {}
+    found: dict[str, Any] = {"validate_every": config.validate_every} if config.chooses else {}
+    if reward := getattr(config, "reward", None):
+        from trivium.verify import named_identity
+
+        if scores := named_identity(reward):
+            found["reward"] = scores
+    return found
 
 
 def _import(ctx: Context) -> dict[str, Any]:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trivium.demo.reasoning import correct
 from trivium.recipe.kinds import plugins
-from trivium.recipe.verifiers import FunctionVerifier, without_settings
+from trivium.recipe.verifiers import FunctionVerifier, VerifierBase, without_settings
 from trivium.verify import math
 from trivium.verify.answers import same_answer
 from trivium.verify.function import Function, identity
@@ -48,7 +49,9 @@ class VerifierKind(NamedTuple):
 
 
 VERIFIERS: dict[str, VerifierKind] = {
-    "reasoning": VerifierKind(lambda config, folder: reasoning),
+    "reasoning": VerifierKind(
+        lambda config, folder: reasoning, lambda config, folder: {"reasoning-gym": version("reasoning-gym")}
+    ),
     "exact": VerifierKind(lambda config, folder: exact),
     "grounded": VerifierKind(lambda config, folder: grounded),
     "math": VerifierKind(
@@ -63,4 +66,13 @@ VERIFIERS: dict[str, VerifierKind] = {
 
 def named(kind: str) -> Verifier:
     """The verifier of a kind that needs no setting (`recipe.verifiers.without_settings`)."""
-    return VERIFIERS[kind].open(without_settings()[kind].model_validate({"kind": kind}), Path())
+    return VERIFIERS[kind].open(_plain(kind), Path())
+
+
+def named_identity(kind: str) -> dict[str, Any]:
+    """What the scores of `named(kind)` depend on: the versions of the libraries behind it."""
+    return VERIFIERS[kind].identity(_plain(kind), Path())
+
+
+def _plain(kind: str) -> VerifierBase:
+    return without_settings()[kind].model_validate({"kind": kind})
