@@ -159,3 +159,30 @@ def test_other_sites_are_not_answered(address: str) -> None:
     assert httpx.get(address, headers={"Host": "example.org"}).status_code == 403
     assert httpx.get(address, headers={"Origin": "https://example.org"}).status_code == 403
     assert httpx.get(address).status_code == 200
+
+
+def test_a_sweep_is_shown_with_its_verdict_and_a_broken_one_is_said(
+    page: Any, address: str, folder: Path
+) -> None:
+    run = {
+        "point": {"name": "first", "values": {"base.lr": "1e-3"}},
+        "metrics": {"base.loss": {"value": 2.0}},
+        "error": "",
+    }
+    place = {
+        "values": {"base.lr": "1e-3"},
+        "seeds": 1,
+        "mean": 2.0,
+        "low": None,
+        "high": None,
+        "behind": 0.0,
+        "beaten": False,
+    }
+    told = {"recipe": "first", "axes": {"base.lr": ["1e-3", "2e-3"]}, "metric": "base.loss", "better": "less"}
+    told |= {"verdict": f"base.lr=1e-3 is ahead {HOSTILE}", "places": [place], "runs": [run]}
+    (folder / "runs" / "first.sweep.json").write_text(json.dumps(told))
+    (folder / "runs" / "broken.sweep.json").write_text('{"recipe": ')
+    page.goto(f"{address}/sweeps")
+    seen(page, "base.lr=1e-3 is ahead")
+    seen(page, "broken.sweep.json cannot be read")
+    assert page.evaluate("window.ran") is None

@@ -16,6 +16,7 @@ from trivium.cli import explain as explanations
 from trivium.cli import plan as plans
 from trivium.cli import runs as recorded
 from trivium.cli import store as stores
+from trivium.cli import sweep as sweeps
 from trivium.cli import ui as pages
 from trivium.cli.options import RUNS, STORE, Override, Recipe, RunsFolder, Stages, StoreFolder
 from trivium.cores import wait_asleep
@@ -163,7 +164,7 @@ app.add_typer(stores.app, name="store")
 app.command()(explanations.explain)
 app.command()(examination.doctor)
 app.command()(pages.ui)
-for command in (recorded.runs, recorded.show, recorded.compare, recorded.watch):
+for command in (recorded.runs, recorded.show, recorded.compare, recorded.watch, sweeps.sweep):
     app.command()(command)
 app.add_typer(data.app, name="data")
 

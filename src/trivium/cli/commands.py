@@ -79,18 +79,28 @@ def run(
     _show_results(recipe, places)
 
 
-def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
-    """Saves runs/RECIPE/report.html and report.json from what is in the store now, and prints the tables."""
+def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
+    """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was evaluated."""
     from trivium.pipeline.account import current, summary
     from trivium.pipeline.run import status
-    from trivium.report.page import html, show
+    from trivium.report.page import html
 
     artifacts = current(places["store"], status(recipe, **places))
-    if any(artifact.kind == "evaluate" for artifact in artifacts.values()):
-        result = summary(recipe, artifacts)
+    result = summary(recipe, artifacts)
+    if result["models"]:
         folder = places["runs_folder"] / recipe.name
         files.write_json(folder / "report.json", result)
         files.write_text(folder / "report.html", html(result))
+    return result
+
+
+def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
+    """Prints the tables of what was evaluated, and where the report is."""
+    from trivium.report.page import show
+
+    result = gathered(recipe, places)
+    if result["models"]:
+        folder = places["runs_folder"] / recipe.name
         show(result)
         print(f"saved: {folder / 'report.html'}, {folder / 'report.json'}")
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ def normal_quantile(p: float) -> float:
     return NormalDist().inv_cdf(p)
 
 
+@lru_cache
 def t_quantile(p: float, degrees: int) -> float:
     """The p-quantile (p >= 0.5) of Student's t for a whole number of degrees of freedom, by bisection of its exact series."""
     if degrees > 500:  # Cornish-Fisher, right to seven digits here

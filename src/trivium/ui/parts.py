@@ -48,7 +48,13 @@ def frame(title: str) -> None:
         ui.link("Trivium", "/").classes("text-white text-weight-bold no-underline")
         ui.label(title)
         ui.space()
-        for label, where in (("Runs", "/"), ("Compare", "/compare"), ("Chat", "/chat"), ("Store", "/store")):
+        for label, where in (
+            ("Runs", "/"),
+            ("Compare", "/compare"),
+            ("Sweeps", "/sweeps"),
+            ("Chat", "/chat"),
+            ("Store", "/store"),
+        ):
             ui.link(label, where).classes("text-white")
         ui.button(icon="contrast", on_click=dark.toggle).props("flat round color=white").tooltip(
             "light or dark"
