@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from trivium.cli import commands, data, router, serve, trace, withdraw
+from trivium.cli import convert as conversions
 from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
 from trivium.cli import explain as explanations
@@ -159,6 +160,7 @@ app.add_typer(router.app, name="rollout")
 app.add_typer(evaluations.app, name="evaluate")
 app.command()(serve.serve)
 app.command()(trace.trace)
+app.command()(conversions.convert)
 app.command()(withdraw.withdraw)
 app.add_typer(stores.app, name="store")
 app.command()(explanations.explain)
