@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,39 +54,53 @@ def sweep(
 
       trivium sweep mine.yaml -o aligned.beta=0.05,0.1 -o aligned.lr=1e-5,2e-5 --by aligned.win_rate
     """
+    points, loaded, told = _grid(recipe, override or (), seeds, by)
+    _announce(points, loaded, commands.places_of(recipe, store, runs), quiet=as_json)
+    if not dry_run:
+        _run_all(points, loaded, told, commands.places_of(recipe, store, runs), as_json)
+
+
+def _grid(
+    recipe: Recipe, override: Sequence[str], seeds: int, by: str | None
+) -> tuple[list[Point], dict[str, Any], Callable[[Sequence[Found]], dict[str, Any]]]:
+    """The runs, their recipes by name (all mistakes are found here), and what makes the account of what came of them."""
     from trivium.pipeline import sweep as grids
 
-    fixed, axes = grids.axes_of(override or ())
+    fixed, axes = grids.axes_of(override)
     whole = commands.load(recipe, fixed)
     metric = by or grids.usual(whole)
     if metric.split(".")[0] not in whole.stages or "." not in metric:
         fix = f"write STAGE.METRIC, such as {grids.usual(whole)}; stages: {', '.join(whole.stages)}"
         raise RecipeError(f"`{metric}` is no metric of a stage", where="--by", fix=fix)
     points = grids.points(whole, fixed, axes, seeds)
-    loaded = {
-        point.name: commands.load(recipe, point.overrides) for point in points
-    }  # all mistakes, before any computing
-    _announce(points, loaded, commands.places_of(recipe, store, runs), quiet=as_json)
-    if dry_run:
-        return
-    file = runs / f"{whole.name}.sweep.json"
+    loaded = {point.name: commands.load(recipe, point.overrides) for point in points}
+    return points, loaded, lambda found: _told(whole.name, axes, seeds, metric, found)
+
+
+def _run_all(
+    points: Sequence[Point],
+    loaded: dict[str, Any],
+    told: Callable[[Sequence[Found]], dict[str, Any]],
+    places: dict[str, Any],
+    as_json: bool,
+) -> None:
     found: list[Found] = []
     failed: dict[str, str] = {}
     for nth, point in enumerate(points, 1):
         if not as_json:
             print(f"[{nth} of {len(points)}] {point.name}")
-        found.append(
-            _run(point, loaded[point.name], commands.places_of(recipe, store, runs), failed, as_json)
-        )
-        files.write_json(file, _told(whole.name, axes, seeds, metric, found))
-    told = _told(whole.name, axes, seeds, metric, found)
+        found.append(_run(point, loaded[point.name], places, failed, as_json))
+        account = told(found)
+        file = places["runs_folder"] / f"{account['recipe']}.sweep.json"
+        files.write_json(file, account)
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(account))
     else:
-        _print(told, found)
+        _print(account, found)
         print(f"saved: {file}")
-    if all(one.error for one in found):
+    if all(one.error and not one.metrics for one in found):
         raise TriviumError(f"none of the {len(found)} runs ended well", where=str(file), fix=found[-1].error)
+    metric = account["metric"]
     if not any(metric in one.metrics for one in found):
         known = sorted({name for one in found for name in one.metrics})
         raise RecipeError(
