@@ -196,7 +196,7 @@ def main() -> None:
         path = Path(folder) / "plan.yaml"
         path.write_text(json.dumps(plan))
         commands = [[sys.executable, __file__, "--be-stub", str(n)] for n in stubs]
-        serve = ["rollout", "serve", str(path), "--log", str(Path(folder) / "log.jsonl"), "--port", str(port)]
+        serve = ["rollout", "serve", str(path), "--log", str(Path(folder) / "log.db"), "--port", str(port)]
         commands.append([sys.executable, "-m", "trivium", *serve, "--without-gates"])
         processes = [subprocess.Popen(command) for command in commands]
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from trivium.rollout import journal
 from trivium.rollout.ledger import Ledger
 from trivium.rollout.plan import RolloutPlan, plan_of
 from trivium.rollout.router import Router
@@ -164,10 +165,10 @@ class Site:
 
 
 def events_of(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return list(journal.events(log))
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.01)

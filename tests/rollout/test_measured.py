@@ -177,6 +177,34 @@ def test_what_a_reply_says() -> None:
     assert slow["slow"] == 1 and slow["error"] is None
 
 
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e3), st.floats(0, 1e3))
+def test_cost_is_tokens_times_prices_of_the_arm(given_: int, made: int, input_: float, output: float) -> None:
+    """In every API, streamed or not; without counted tokens or without a price nobody knows it."""
+    limits = Limits(10.0, 1.0, frozenset({"cost"}))
+    one, two = (given_, made), {"input_tokens": given_, "output_tokens": made}
+    openai = {"prompt_tokens": given_, "completion_tokens": made}
+    chunk = {"choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}
+    said = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    start = event({"type": "message_start", "message": {"usage": {"input_tokens": given_}}})
+    end = event({"type": "message_delta", "delta": {}, "usage": {"output_tokens": made}})
+    bodies = [
+        (CHAT, False, json.dumps(said | {"usage": openai}).encode()),
+        (CHAT, True, event(chunk) + event({"choices": [], "usage": openai}) + b"data: [DONE]\n\n"),
+        (MESSAGES, False, json.dumps({"content": [], "stop_reason": "end_turn", "usage": two}).encode()),
+        (MESSAGES, True, start + end + event({"type": "message_stop"})),
+        (RESPONSES, False, json.dumps(response("x") | {"usage": two}).encode()),
+    ]
+    for route, streamed, body in bodies:
+        seen = Seen(
+            route, streamed, 200, EVENTS if streamed else JSON, ((0.1, body),), price=(input_, output)
+        )
+        assert measure(seen, limits) == ({"cost": (one[0] * input_ + one[1] * output) / 1e6}, "")
+        free = Seen(route, streamed, 200, EVENTS if streamed else JSON, ((0.1, body),))
+        assert measure(free, limits) == ({"cost": None}, "")
+    silent = Seen(CHAT, False, 200, JSON, ((0.1, whole("x")),), price=(1.0, 1.0))
+    assert measure(silent, limits) == ({"cost": None}, "")
+
+
 def test_tools_and_declared_refusals_are_not_empty() -> None:
     called = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
     declined = {"role": "assistant", "content": None, "refusal": "No."}

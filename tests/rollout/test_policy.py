@@ -15,6 +15,8 @@ from trivium.rollout.plan import load_plan, plan_of
 from trivium.rollout.policy import decide
 from trivium.rollout.simulate import Behaviour, Traffic, replay, simulate, verdict
 
+COST = {"money": {"metric": "cost", "within": 0.001, "tau": 0.001}}
+PRICED = {"url": "http://a", "price": {"input": 1, "output": 2}}
 PLAN = {
     "name": "chat",
     "unit": "request",
@@ -193,6 +195,11 @@ def test_replay_says_the_same(seed: int, rate: float) -> None:
         ({"excluded": ["ann"]}, "unit: request"),
         ({"stages": [{"share": 1.2}]}, "less than or equal to 1"),
         ({"unknown": 1}, "Extra inputs"),
+        ({"guardrails": {"money": {"metric": "cost", "within": 0.001}}}, "say as `tau`"),
+        (
+            {"guardrails": COST, "arms": {"stable": PRICED, "candidate": {"url": "http://b"}}},
+            "need a `price`",
+        ),
     ],
 )
 def test_plans_that_cannot_work_are_refused(change: dict, says: str) -> None:

@@ -28,7 +28,7 @@ class Process:
     """`trivium rollout serve` on a port of its own."""
 
     def __init__(self, folder: Path, plan: Any) -> None:
-        self.plan, self.log, self.out = folder / "plan.yaml", folder / "log.jsonl", folder / "out.txt"
+        self.plan, self.log, self.out = folder / "plan.yaml", folder / "log.db", folder / "out.txt"
         self.plan.write_text(plan.model_dump_json())
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -48,7 +48,7 @@ class Process:
         with self.out.open("ab") as out:
             self.process = subprocess.Popen([sys.executable, "-m", "trivium", *words], stdout=out, stderr=out)
         async with aiohttp.ClientSession() as http:
-            for _ in range(600):
+            for _ in range(6000):
                 assert self.process.poll() is None, self.out.read_text()
                 with contextlib.suppress(aiohttp.ClientError):
                     async with http.get(self.url + "/health") as response:
@@ -144,7 +144,7 @@ def test_kills_lose_no_reply_and_move_no_user(tmp_path: Path) -> None:
         return answered, refused, wrong
 
     answered, refused, wrong = asyncio.run(work())
-    requests = [event for event in events_of(tmp_path / "log.jsonl") if event["event"] == "request"]
+    requests = [event for event in events_of(tmp_path / "log.db") if event["event"] == "request"]
     arms: dict[str, set[str]] = {}
     for event in requests:
         arms.setdefault(event["unit"], set()).add(event["arm"])
@@ -185,9 +185,9 @@ def test_a_rollback_outlives_a_kill(tmp_path: Path) -> None:
             assert await act("promote") == 409
 
     asyncio.run(work())
-    rows = [row["action"] for row, _ in replay(journal.read(tmp_path / "log.jsonl"))]
+    rows = [row["action"] for row, _ in replay(journal.events(tmp_path / "log.db"))]
     assert rows.count("roll back") == 1
-    assert fold(journal.read(tmp_path / "log.jsonl")).status == "rolled back"
+    assert fold(journal.events(tmp_path / "log.db")).status == "rolled back"
 
 
 def test_commands_and_an_end_that_waits(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_commands_and_an_end_that_waits(tmp_path: Path) -> None:
             assert await asyncio.to_thread(router.process.wait, 30) == 0
 
     asyncio.run(work())
-    assert [row["action"] for row, _ in replay(journal.read(tmp_path / "log.jsonl"))] == ["hold", "roll back"]
+    assert [row["action"] for row, _ in replay(journal.events(tmp_path / "log.db"))] == ["hold", "roll back"]
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:
@@ -256,4 +256,4 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
             await router.start()
 
     asyncio.run(work())
-    assert {event["event"] for event in events_of(tmp_path / "log.jsonl")} == {"started", "request"}
+    assert {event["event"] for event in events_of(tmp_path / "log.db")} == {"started", "request"}

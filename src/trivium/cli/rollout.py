@@ -66,14 +66,17 @@ def simulate(
 @app.command()
 def replay(
     log: Annotated[
-        Path, typer.Argument(metavar="LOG", help="The log of a rollout (JSON lines).", show_default=False)
+        str,
+        typer.Argument(
+            metavar="LOG", help="The log of a rollout: a file, or a database's address.", show_default=False
+        ),
     ],
 ) -> None:
     """Work out a log's verdicts again from its events alone. Exit code 4 where they differ.
 
     Example:
 
-      trivium rollout replay rollout.jsonl
+      trivium rollout replay rollout.db
     """
     raise typer.Exit(commands.guarded(lambda: _replay(log)))
 
@@ -163,14 +166,14 @@ def _simulate(
         Console(highlight=False).print(f"  such as: {some[0].reason}")
 
 
-def _replay(path: Path) -> None:
+def _replay(place: str) -> None:
     from rich.console import Console
 
-    from trivium.rollout.journal import read
+    from trivium.rollout.journal import events
     from trivium.rollout.simulate import replay as again
 
     count = 0
-    for event, decision in again(read(path)):
+    for event, decision in again(events(place)):
         count += 1
         who = "as the policy decides again" if decision else f"by {event['by']}"
         Console(highlight=False).print(

@@ -42,7 +42,13 @@ HERE = "http://127.0.0.1:8100"
 @app.command()
 def serve(
     plan: Plan,
-    log: Annotated[Path, typer.Option(metavar="FILE", help="The log: all that is kept. It is gone on with.")],
+    log: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The log, gone on with: SQLite, lines if .jsonl, or postgresql://USER@HOST/NAME.",
+        ),
+    ] = "rollout.db",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
     keys: Keys = None,
@@ -62,9 +68,9 @@ def serve(
 
     Examples:
 
-      trivium rollout serve plan.yaml --log rollout.jsonl
+      trivium rollout serve plan.yaml
 
-      trivium rollout serve plan.yaml --log rollout.jsonl --host 0.0.0.0 --keys keys.txt --admin-keys admins.txt
+      trivium rollout serve plan.yaml --log rollout.db --host 0.0.0.0 --keys keys.txt --admin-keys admins.txt
     """
 
     def start() -> None:
@@ -142,7 +148,7 @@ def status(url: Url = HERE, key: Key = None) -> None:
 
 @app.command()
 def feedback(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="The log of a rollout.", show_default=False)],
+    log: Annotated[str, typer.Argument(metavar="LOG", help="The log of a rollout.", show_default=False)],
     texts: Annotated[
         Path, typer.Option(metavar="FILE", help="What `serve --texts` kept.", show_default=False)
     ],
@@ -165,14 +171,14 @@ def feedback(
 
     Examples:
 
-      trivium rollout feedback rollout.jsonl --texts texts.jsonl --out thumbs.jsonl
+      trivium rollout feedback rollout.db --texts texts.jsonl --out thumbs.jsonl
 
-      trivium rollout feedback rollout.jsonl --texts texts.jsonl --kind preferences --since 30d --out pairs.jsonl
+      trivium rollout feedback rollout.db --texts texts.jsonl --kind preferences --since 30d --out pairs.jsonl
     """
     raise typer.Exit(commands.guarded(lambda: _feedback(log, texts, out, kind, since, keep_personal)))
 
 
-def _feedback(log: Path, texts: Path, out: Path, kind: str, since: str | None, keep_personal: bool) -> None:
+def _feedback(log: str, texts: Path, out: Path, kind: str, since: str | None, keep_personal: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from trivium import files
@@ -187,7 +193,7 @@ def _feedback(log: Path, texts: Path, out: Path, kind: str, since: str | None, k
         after = None if since is None else datetime.now(UTC) - timedelta(seconds=parse_duration(since))
     except ValueError as error:
         raise RecipeError(str(error), where="--since", fix="--since 30d") from None
-    votes, state = export.joined(journal.read(log))
+    votes, state = export.joined(journal.events(log))
     clean = None if keep_personal else lambda text: redact(text, Pii())
     rows, account = export.rows(kind, votes, journal.read(texts), since=after, clean=clean)
     if not rows:
@@ -195,7 +201,7 @@ def _feedback(log: Path, texts: Path, out: Path, kind: str, since: str | None, k
             ", ".join(f"{count} {reason}" for reason, count in account.items() if count) or "nobody has voted"
         )
         raise DataError(
-            f"there are no rows: {why}", where=str(log), fix="users must vote, and consent to be learnt from"
+            f"there are no rows: {why}", where=log, fix="users must vote, and consent to be learnt from"
         )
     files.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{len(rows)} rows of {len(votes)} votes in {out}")

@@ -81,7 +81,7 @@ class Admin:
     ) -> tuple[int, Any]:
         """(status, JSON) of a path that is not proxied. ApiError."""
         wanted = "POST" if path in PATHS or path == "/v1/feedback" else "GET"
-        if path not in PATHS and path not in ("/v1/feedback", "/rollout/status"):
+        if path not in PATHS and path not in ("/v1/feedback", "/rollout/status", "/rollout/history"):
             raise ApiError(404, f"there is no {path} here", code="not_found")
         if method != wanted:
             raise ApiError(405, f"{path} takes {wanted}", code="method_not_allowed")
@@ -90,6 +90,8 @@ class Admin:
         who = self._known(headers)
         if path in PATHS:
             return await self._act(PATHS[path], wire.read(ActionBody, body), who)
+        if path == "/rollout/history":
+            return 200, {"points": self.ledger.history.now(self.ledger.state)}
         return 200, self._status(traffic)
 
     def _known(self, headers: dict[str, str]) -> str | None:
@@ -143,6 +145,6 @@ class Admin:
         }
         told = status_of(ledger.state, ledger.now)
         return told | {
-            "share": ledger.share, "log": str(ledger.path), "stuck": ledger.stuck, "lost": ledger.lost, "arms": arms,
+            "share": ledger.share, "log": ledger.journal.where, "stuck": ledger.stuck, "lost": ledger.lost, "arms": arms,
             "traffic": traffic.counts,
         }  # fmt: skip

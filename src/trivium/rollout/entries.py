@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from trivium.rollout.log import Event
+from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State
 from trivium.rollout.replies import Seen
 
 
@@ -27,12 +27,15 @@ class Exchange:
     """A request that has ended and is not measured yet; `mirror`: the candidate's answer to the copy, in a shadow stage."""
 
     event: Event
-    seen: Seen
+    seen: Seen | None
+    """None once it is measured."""
     mirror: Seen | None = None
     turns: list[dict[str, str]] | None = None
     """What was asked, where the user lets it be kept."""
     gained: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "unmeasured": True})
     """What was found in the bytes."""
+    told = None
+    """Nobody waits to hear of it."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Vote:
     """Feedback, and who waits to hear what became of it: `joins` once it is on the disk."""
 
     event: Event
-    fate: asyncio.Future[str]
+    told: asyncio.Future[str]
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Order:
     reason: str
     who: str
     stage: int | None
-    answer: asyncio.Future[Answer]
+    told: asyncio.Future[Answer]
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:
@@ -62,3 +65,15 @@ def settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def done_already(state: State, action: str, stage: int | None) -> bool:
+    """Whether a person's action has been done. Refused where it makes no sense."""
+    done = {"promote": PROMOTED, "roll back": ROLLED_BACK, "hold": HELD, "resume": RUNNING}[action]
+    if state.status == done or (action == "promote" and stage is not None and stage < state.stage):
+        return True
+    if state.status == IDLE or (action != "roll back" and state.status not in (RUNNING, HELD)):
+        raise Refused(f"nothing can be done: the rollout is {state.status}")
+    if stage is not None and stage > state.stage:
+        raise Refused(f"the rollout is in stage {state.stage + 1}, not in {stage + 1}")
+    return False

@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from trivium import files
 from trivium.errors import ArtifactError
-from trivium.rollout import journal
-from trivium.rollout.entries import Answer, Exchange, Order, Refused, Vote, settle
-from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State, over
+from trivium.rollout.entries import Answer, Exchange, Order, Refused, Vote, done_already, settle
+from trivium.rollout.history import History, folded
+from trivium.rollout.journal import Journal, journal_at
+from trivium.rollout.log import HELD, IDLE, RUNNING, Event, State, over
 from trivium.rollout.measuring import Measuring, Work
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.policy import Decision, decide
@@ -35,6 +33,8 @@ BATCH = 0.1
 """Seconds between two writes."""
 MOST, BACKLOG = 500, 10_000
 """Replies that are measured at once, and that may wait for it; more are not measured, and their events say so."""
+ELSEWHERE = 2.0
+"""Seconds that feedback waits for a request that another router may have answered."""
 WAITING = 100_000
 """Events that are kept while the log cannot be written; more are lost, and counted."""
 
@@ -43,7 +43,8 @@ WAITING = 100_000
 class Ledger:
     """State, log and decisions of one router. `start` it in a running loop."""
 
-    path: Path
+    path: Path | str
+    """Of the log: a file, or a database's address where several routers share a rollout."""
     plan: RolloutPlan
     aside: bool = False
     """Measure replies in another process."""
@@ -51,6 +52,7 @@ class Ledger:
     """Where words and replies are kept, of users who consent."""
     clock: Callable[[], float] = time.monotonic
     state: State = field(default_factory=State)
+    history: History = field(default_factory=History)
     stuck: str | None = None
     """Why the log cannot be written: nothing is promoted meanwhile."""
     lost: int = 0
@@ -71,10 +73,15 @@ class Ledger:
     _stopping: bool = False
     _unmeasured: list[Exchange] = field(default_factory=list)
     _to_measure: asyncio.Event = field(default_factory=asyncio.Event)
-    _lock: FileLock | None = None
+    _taken: list[Exchange | Vote | Order] = field(default_factory=list)
+    """What this turn is about."""
+    _stale: bool = False
+    """The state has seen what a shared log may not have: it is read again."""
+    journal: Journal = field(init=False)
     _measuring: Measuring = field(init=False)
 
     def __post_init__(self) -> None:
+        self.journal = journal_at(self.path)
         self._measuring = Measuring(self.plan, self.aside)
 
     def open(self, candidate: Mapping[str, Any], force: bool) -> None:
@@ -84,33 +91,29 @@ class Ledger:
         that has not ended.
         """
         try:
+            self.journal.open()
             self._open(candidate, force)
         except OSError as error:
+            self.journal.close()
+            fix = "name another --log, or start the database"
             raise ArtifactError(
-                f"the log cannot be written: {error}", where=str(self.path), fix="name another --log"
+                f"the log cannot be written: {error}", where=self.journal.where, fix=fix
             ) from None
+        except BaseException:
+            self.journal.close()
+            raise
 
     def _open(self, candidate: Mapping[str, Any], force: bool) -> None:
-        try:
-            self._lock = FileLock(f"{self.path}.lock")
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            fix = "one rollout has one router; stop the other, or name another --log"
-            raise ArtifactError("another router writes this log", where=str(self.path), fix=fix) from None
         if self.texts is not None:
             self.texts.open()
-        torn = files.cut_torn_line(self.path)
-        if torn:
-            log.warning("%d bytes of a line that a kill had cut were taken from %s", torn, self.path)
-        if self.path.exists():
-            for event in journal.read(self.path):
-                self.state.apply(event)
+        self.state, self.history = folded(self.journal.read())
         self._offset = self.state.now - self.clock()
+        self._take_in(self.journal.enter())
         same = self.state.plan == self.plan and dict(self.state.candidate) == dict(candidate)
         if self.state.status in (RUNNING, HELD) and not same:
             raise ArtifactError(
                 "the log is of another rollout, which has not ended",
-                where=str(self.path),
+                where=self.journal.where,
                 fix="go on with its plan and its candidate, roll it back first, or name another --log",
             )
         if self.state.plan is None or not same:
@@ -121,9 +124,16 @@ class Ledger:
                 "plan": self.plan.model_dump(mode="json"),
             }
             self._apply(started | {"candidate": dict(candidate), "force": force})
-            journal.write(self.path, self._unwritten)
-            self._unwritten.clear()
+        self.journal.write(self._unwritten)
+        self._unwritten.clear()
         self.share = self.state.share
+
+    def _take_in(self, events: list[Event]) -> None:
+        """What others have written; this router's time is never behind theirs."""
+        for event in events:
+            self.state.apply(event)
+            self.history.note(self.state, event)
+        self._offset = max(self._offset, self.state.now - self.clock())
 
     @property
     def now(self) -> float:
@@ -150,8 +160,7 @@ class Ledger:
         await asyncio.gather(*self._tasks)
         await self._turn()
         self._measuring.close()
-        if self._lock is not None:
-            self._lock.release()
+        self.journal.close()
 
     def begin(self, request: str) -> None:
         """A request is under way: feedback on it will wait for it."""
@@ -176,7 +185,7 @@ class Ledger:
         told = Vote({"t": self.now, **said}, _future())
         self._queue.append(told)
         self._wake.set()
-        return await told.fate
+        return await told.told
 
     async def act(self, action: str, reason: str, who: str, stage: int | None = None) -> Answer:
         """A person's `promote`, `hold`, `roll back` or `resume`. `stage`: the one it is about, so that a promotion that is sent
@@ -187,7 +196,7 @@ class Ledger:
         asked = Order(action, reason, who, stage, _future())
         self._queue.append(asked)
         self._wake.set()
-        return await asked.answer
+        return await asked.told
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -208,35 +217,73 @@ class Ledger:
             if not self._unmeasured and not self._stopping:
                 self._to_measure.clear()
             found = await self._measuring(
-                [Work(each.seen, each.mirror, each.turns is not None) for each in batch]
+                [Work(each.seen, each.mirror, each.turns is not None) for each in batch if each.seen]
             )
             for each, gained in zip(batch, found, strict=True):
                 each.gained = gained
+                each.seen = each.mirror = None  # it may wait long for a database
             self._queue += batch
             await asyncio.sleep(0 if self._stopping else BATCH / 2)
 
     async def _turn(self) -> None:
         """Takes what has come, decides, and writes."""
-        taken, self._queue = self._queue, []
-        for entry in taken:
-            if isinstance(entry, Exchange):
-                self._record(entry)
-            elif isinstance(entry, Vote):
-                self._tell(entry)
-            else:
-                self._person(entry)
-        self._pass_time()
-        self._policy()
+        if self.journal.shared and not await self._entered():
+            return
+        self._taken, self._queue = self._queue, []
+        try:
+            for entry in self._taken:
+                if isinstance(entry, Exchange):
+                    self._record(entry)
+                elif isinstance(entry, Vote):
+                    self._tell(entry)
+                else:
+                    self._person(entry)
+            self._pass_time()
+            self._policy()
+        except BaseException:
+            self._stale = self.journal.shared
+            self.journal.leave()
+            raise
         await self._write()
+
+    async def _entered(self) -> bool:
+        """Takes this router's turn at a shared log. Where that cannot be had, all stays as it is, and who waits is told."""
+        try:
+            if self._stale:
+                read = self.journal.read(again=True)
+                self.state, self.history = await asyncio.to_thread(folded, read)
+                self._stale = False
+            self._take_in(await asyncio.to_thread(self.journal.enter))
+        except OSError as error:
+            self._cannot(error, [(entry.told, None) for entry in self._queue])
+            self.lost += max(0, len(self._queue) - WAITING)
+            del self._queue[WAITING:]
+            return False
+        if self.state.plan != self.plan:
+            self.share, self.stuck = 0.0, "another rollout has begun on this log"
+            self.journal.leave()
+            return False
+        return True
+
+    def _cannot(self, error: OSError, waiters: list[tuple[asyncio.Future[Any] | None, Any]]) -> None:
+        if self.stuck is None:
+            log.error("the log cannot be written (%s): routing goes on, nothing is promoted", error)
+        self.stuck = error.strerror or str(error)
+        for future, _ in waiters:
+            if future is not None:
+                settle(future, error)
 
     def _record(self, exchange: Exchange) -> None:
         reply, event = exchange.gained.pop("reply", None), exchange.event | exchange.gained
+        written = self.journal.shared and self.state.fate(event["id"], "") != "unknown"
+        if written and event["event"] == "request":
+            return  # by a turn of which nobody knew how it had ended
         if reply is not None and self.texts is not None and exchange.turns is not None:
             self.texts.keep(event, candidate_name(dict(self.state.candidate)), exchange.turns, reply)
         waiting = self.underway.pop(event["id"], [])
         if not self._apply(event):
             for told in waiting:
-                settle(told.fate, OSError(self.stuck or "the log is full"))
+                settle(told.told, OSError(self.stuck or "the log is full"))
             return
         for told in waiting:
             self._tell(told)
@@ -254,18 +301,20 @@ class Ledger:
                 fate = "unknown"
         else:
             fate = self.state.fate(event["id"], event["metric"])
-        if fate in ("unknown", "capped"):
-            settle(told.fate, fate)
+        if fate == "unknown" and self.journal.shared and self.now - event["t"] < ELSEWHERE:
+            self._queue.append(told)
+        elif fate in ("unknown", "capped"):
+            settle(told.told, fate)
         elif fate == "again" or self._apply(told.event):
-            self._waiters.append((told.fate, fate))
+            self._waiters.append((told.told, fate))
         else:
-            settle(told.fate, OSError(self.stuck or "the log is full"))
+            settle(told.told, OSError(self.stuck or "the log is full"))
 
     def _person(self, asked: Order) -> None:
         try:
-            again = self._defined(asked.action, asked.stage)
+            again = done_already(self.state, asked.action, asked.stage)
         except Refused as refusal:
-            settle(asked.answer, refusal)
+            settle(asked.told, refusal)
             return
         if not again:
             decision = Decision(asked.action, asked.reason)
@@ -273,21 +322,7 @@ class Ledger:
                 verdict(self.state, decision, asked.who) | {"t": self.now, "at": _today()}, always=True
             )
         last = next((row for row in reversed(self.state.verdicts) if row["action"] == asked.action), None)
-        self._waiters.append((asked.answer, Answer(last, again)))
-
-    def _defined(self, action: str, stage: int | None) -> bool:
-        """Whether the action has been done already. Refused where it makes no sense."""
-        status, here = self.state.status, self.state.stage
-        done = {"promote": (PROMOTED,), "roll back": (ROLLED_BACK,), "hold": (HELD,), "resume": (RUNNING,)}[
-            action
-        ]
-        if status in done or (action == "promote" and stage is not None and stage < here):
-            return True
-        if status == IDLE or (action != "roll back" and status not in (RUNNING, HELD)):
-            raise Refused(f"nothing can be done: the rollout is {status}")
-        if stage is not None and stage > here:
-            raise Refused(f"the rollout is in stage {here + 1}, not in {stage + 1}")
-        return False
+        self._waiters.append((asked.told, Answer(last, again)))
 
     def _pass_time(self) -> None:
         """A tick where the plan waits for a time that has come; without one, an idle router writes nothing."""
@@ -316,6 +351,7 @@ class Ledger:
             self.lost += 1
             return False
         self.state.apply(event)
+        self.history.note(self.state, event)
         self._unwritten.append(event)
         return True
 
@@ -323,16 +359,15 @@ class Ledger:
         waiters, self._waiters = self._waiters, []
         if self.texts is not None:
             await asyncio.to_thread(self.texts.write)
-        if self._unwritten:
+        if self._unwritten or self.journal.shared:
             lines = list(self._unwritten)
             try:
-                await asyncio.to_thread(journal.write, self.path, lines)
+                await asyncio.to_thread(self.journal.write, lines)
             except OSError as error:
-                if self.stuck is None:
-                    log.error("the log cannot be written (%s): routing goes on, nothing is promoted", error)
-                self.stuck = error.strerror or str(error)
-                for future, _ in waiters:
-                    settle(future, error)
+                self._cannot(error, [*waiters])
+                if self.journal.shared:  # others may write before this is tried again
+                    self._unwritten.clear()
+                    self._queue, self._stale = self._taken + self._queue, True
                 return
             del self._unwritten[: len(lines)]
         if self.stuck is not None:

@@ -13,6 +13,7 @@ An event is a dict with `t` (seconds, of the router's clock) and `event`:
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any
 from trivium.errors import ArtifactError
 from trivium.rollout.assign import STABLE
 from trivium.rollout.evidence import Flips, Means, SampleRatio
-from trivium.rollout.plan import Guardrail, RolloutPlan, plan_of
+from trivium.rollout.plan import BETTER_HIGH, Guardrail, RolloutPlan, plan_of
 
 Event = dict[str, Any]
 CANDIDATE = "candidate"
@@ -105,7 +106,7 @@ class Watch:
     @property
     def _high(self) -> bool:
         """Whether more of it is better."""
-        return self.guardrail.metric in ("score", "thumbs", "success")
+        return self.guardrail.metric in BETTER_HIGH
 
     def next_stage(self) -> None:
         """Evidence multiplies over stages and is never pooled: the shares differ, and the days."""
@@ -281,6 +282,17 @@ FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
 def over(other: str) -> str:
     """What a choice over another reply counts as among a request's votes."""
     return f"over {other}"
+
+
+def event_of(line: str, where: str) -> Event:
+    """ArtifactError, with `where`, for a text that is no event."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("t"), int | float) or "event" not in event:
+        raise ArtifactError("a line that is no event", where=where, fix="the log is damaged or cut")
+    return event
 
 
 def fold(events: Iterable[Event]) -> State:

@@ -44,13 +44,29 @@ class Guardrail(Strict):
 
     metric: Literal[*EVENTS, *MEANS]  # type: ignore[valid-type]
     tau: Annotated[float, Field(gt=0)] = 0.05
-    """Means only: the smallest difference that matters, in the metric's own unit; evidence grows fastest near it."""
+    """Means only: the smallest difference that matters, in the metric's own unit; evidence grows fastest near it. `cost` is
+    money a reply and has no usual one."""
     within: Annotated[float, Field(gt=0)] | None = None
     """Promotion needs proof that the candidate is not worse by this much: 0.01 is one point of a rate. None: not needed."""
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> Guardrail:
+        if self.metric == "cost" and "tau" not in self.model_fields_set:
+            raise ValueError("`cost` is money a reply: say as `tau` which difference matters")
+        return self
 
     @property
     def is_event(self) -> bool:
         return self.metric in EVENTS
+
+
+class Price(Strict):
+    """What an arm's tokens cost, in any money, by the million; for the metric `cost`."""
+
+    input: Annotated[float, Field(ge=0)]
+    """Of the request, as the arm counts them in `usage`."""
+    output: Annotated[float, Field(ge=0)]
+    """Of the reply."""
 
 
 class Arm(Strict):
@@ -62,6 +78,8 @@ class Arm(Strict):
     """What this server calls its model; None: as the client calls it."""
     key: Annotated[str, Field(pattern="^[A-Z][A-Z0-9_]*$")] | None = None
     """Environment variable that holds the server's API key; None: the client's own is passed on."""
+    price: Price | None = None
+    """What its tokens cost: both arms need one where a guardrail watches `cost`."""
     patience: Seconds = 60.0
     """Longest silence, before the first byte and between two; after it the reply has failed."""
 
@@ -131,6 +149,9 @@ class RolloutPlan(Strict):
             raise ValueError("no stage decides: the candidate would get all traffic for having survived")
         if all(guardrail.within is None for guardrail in self.guardrails.values()):
             raise ValueError("no guardrail has `within`: nothing would ever be proven before promotion")
+        costs = any(guardrail.metric == "cost" for guardrail in self.guardrails.values())
+        if costs and self.arms and None in (self.arms.stable.price, self.arms.candidate.price):
+            raise ValueError("a guardrail watches `cost`: both arms need a `price`")
         if self.unit == "request" and self.excluded:
             raise ValueError("`excluded` names units that come again; with `unit: request` none does")
         return self

@@ -15,7 +15,6 @@ SPREAD = {
     "score": 0.3,
     "thumbs": 0.5,
     "success": 0.5,
-    "cost": 1.0,
 }
 """Standard deviations that are assumed of means before there is any traffic, in the metric's own unit."""
 RATE = 0.01
@@ -73,7 +72,7 @@ def until_caught(rate: float, ratio: float, share: float, limit: float) -> float
 
 def until_different(guardrail: Guardrail, times: float, share: float, limit: float) -> float:
     """Units until `Means` is expected to reach `limit` where the candidate is worse by `times` tau."""
-    spread = SPREAD[guardrail.metric]
+    spread = _spread(guardrail)
     return _smallest(
         lambda units: _expected(guardrail.tau, times * guardrail.tau, spread**2, units, share) >= limit
     )
@@ -82,10 +81,15 @@ def until_different(guardrail: Guardrail, times: float, share: float, limit: flo
 def until_proven(guardrail: Guardrail, rate: float, share: float, limit: float) -> float:
     """Units until a candidate that equals stable is expected to be proven within the margin."""
     assert guardrail.within is not None
-    variance = rate * (1 - rate) if guardrail.is_event else SPREAD[guardrail.metric] ** 2
+    variance = rate * (1 - rate) if guardrail.is_event else _spread(guardrail) ** 2
     tau = guardrail.within if guardrail.is_event else guardrail.tau
     margin = guardrail.within
     return _smallest(lambda units: _expected(tau, margin, variance, units, share) >= limit)
+
+
+def _spread(guardrail: Guardrail) -> float:
+    """Of money nothing is known but which difference matters: five times that."""
+    return SPREAD.get(guardrail.metric, 5 * guardrail.tau)
 
 
 def _expected(tau: float, difference: float, variance: float, units: float, share: float) -> float:

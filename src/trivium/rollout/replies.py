@@ -326,6 +326,8 @@ class Seen:
     """False for bytes that are compressed or too many."""
     request: str = ""
     """What was asked, for the rules on refusals."""
+    price: tuple[float, float] | None = None
+    """Of a million tokens of request and reply, at the arm that answered."""
 
 
 @dataclass(frozen=True)
@@ -376,6 +378,8 @@ def _of(reply: Reply, seen: Seen, limits: Limits) -> dict[str, float | None]:
     if "refusal" in limits.watched:
         asked = seen.request[-JUDGED:]
         found["refusal"] = int(reply.declined or any(refuses(text[:JUDGED], asked) for text in says))
+    if reply.used is not None and seen.price is not None:
+        found["cost"] = sum(n * price for n, price in zip(reply.used, seen.price, strict=True)) / 1e6
     if seen.streamed and reply.first is not None:
         found["slow_start"] = int(reply.first > limits.slow_start_after)
         found["log_first_token"] = math.log(max(reply.first, 1e-6))

@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trivium.rollout import replies
@@ -24,12 +25,17 @@ from trivium.rollout.replies import Seen
 from trivium.rollout.upstream import Failed, Headers, Opened, Upstream
 from trivium.serve.keys import Keys
 from trivium.serve.problems import ApiError
-from trivium.serve.process import Gone, check_caller, given_key, until_gone
+from trivium.serve.process import PAGE_HEADERS, Gone, check_caller, given_key, until_gone
 
 log = logging.getLogger("trivium.rollout")
 ASIDE = ("/tokenize", "/detokenize", "/v1/messages/count_tokens")
 """Routes that go to the unit's arm, too, and are not measured."""
 MODELS = "/v1/models"
+PAGE = {
+    "/rollout": ("page.html", "text/html; charset=utf-8"),
+    "/rollout/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+"""The page for people: it holds no data, and asks for a key where one is needed."""
 MOST = 32_000_000
 """Bytes of a request."""
 SLOW = 30.0
@@ -90,6 +96,8 @@ class Router:
             check_caller(named.get("host", ""), named.get("origin"), self.names)
             if path in ("/health", "/ready"):
                 await self._ready(path, send)
+            elif path in PAGE:
+                await send_page(send, path)
             elif path in replies.REPLIES or path in ASIDE or path == MODELS or path.startswith(MODELS + "/"):
                 self._check_key(named)
                 await self._proxied(scope, named, receive, send)
@@ -243,7 +251,7 @@ def _seen(question: Asked, opened: Opened | None, why: str, left: bool) -> Seen:
     words = question.words[-replies.JUDGED :]
     return Seen(
         question.route, opened.streamed, opened.status, opened.content_type, tuple(opened.chunks), opened.took, why, left,
-        opened.readable, words,
+        opened.readable, words, opened.price,
     )  # fmt: skip
 
 
@@ -265,9 +273,18 @@ async def _body(receive: Receive, most: int) -> bytes:
         raise ApiError(408, f"the body did not come within {SLOW:g} s", code="slow_body") from None
 
 
+async def send_page(send: Send, path: str) -> None:
+    name, kind = PAGE[path]
+    await _send(send, 200, Path(__file__).with_name(name).read_bytes(), {"content-type": kind} | PAGE_HEADERS)
+
+
 async def send_json(send: Send, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
     body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    head += [(name.lower().encode(), text.encode()) for name, text in (headers or {}).items()]
+    await _send(send, status, body, {"content-type": "application/json"} | (headers or {}))
+
+
+async def _send(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    head = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
+    head.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import scipy.special  # noqa: F401  seconds of loading that no router should spend in its turn at a shared log
 
 from trivium.errors import DataError, RecipeError
 from trivium.rollout.admin import Admin
@@ -23,7 +24,8 @@ from trivium.serve.keys import Keys
 from trivium.serve.process import configured, loopback, own_names, shown, until_drained
 
 MEASURED = (
-    "error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "log_latency", "log_first_token", *FEEDBACK,
+    "error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "log_latency", "log_first_token", "cost",
+    *FEEDBACK,
 )  # fmt: skip
 """Metrics that the router finds in replies, or that users send."""
 
@@ -42,7 +44,7 @@ class Options:
     """Seconds for replies under way after SIGTERM."""
 
 
-def serve(plan: RolloutPlan, log: Path, candidate: dict[str, Any], force: bool, options: Options) -> None:
+def serve(plan: RolloutPlan, log: str, candidate: dict[str, Any], force: bool, options: Options) -> None:
     """Serves until SIGTERM or SIGINT. `candidate`: what the log knows it by; `force`: without passed gates.
 
     RecipeError for a plan without arms or with a metric that nobody measures; DataError for an address that others reach while an

@@ -7,6 +7,7 @@ from typing import Any
 
 from trivium.rollout.assign import STABLE
 from trivium.rollout.log import CANDIDATE, State, Watch
+from trivium.rollout.plan import BETTER_HIGH
 from trivium.rollout.policy import decide
 
 
@@ -41,7 +42,7 @@ def _guardrail(watch: Watch, alpha: float, tests: int) -> dict[str, Any]:
     rows = {
         arm: {
             "units": int(moments.count),
-            "mean": _number(moments.mean if moments.count else None),
+            "mean": finite(moments.mean if moments.count else None),
             "absent": watch.absent[arm],
         }
         for arm, moments in ((CANDIDATE, means.candidate), (STABLE, means.stable))
@@ -56,15 +57,16 @@ def _guardrail(watch: Watch, alpha: float, tests: int) -> dict[str, Any]:
         "metric": guardrail.metric,
         "arms": rows,
         "bad_units": bad,
-        "difference": _number(means.difference if both else None),
-        "interval": [_number(low), _number(high)],
+        "difference": finite(means.difference if both else None),
+        "interval": [finite(low), finite(high)],
         "margin": guardrail.within,
-        "harm": {"log_e": _number(watch.harm), "limit": math.log(tests / alpha)},
+        "more_is_better": guardrail.metric in BETTER_HIGH,
+        "harm": {"log_e": finite(watch.harm), "limit": math.log(tests / alpha)},
         "proof": None
         if guardrail.within is None
-        else {"log_e": _number(watch.within), "limit": math.log(1 / alpha)},
+        else {"log_e": finite(watch.within), "limit": math.log(1 / alpha)},
     }
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)

@@ -45,6 +45,8 @@ class Opened:
     began: float
     """`time.monotonic` of the request."""
     streamed: bool
+    price: tuple[float, float] | None = None
+    """As `Seen` has it."""
     fault: str | None = None
     """Why it is no good reply, so far."""
     ended: bool = False
@@ -160,7 +162,8 @@ class Upstream:
             allow_redirects=False,
         )  # fmt: skip
         streamed = asked.streamed and response.status < 400
-        opened = Opened(response, began, streamed)
+        price = self.arm.price
+        opened = Opened(response, began, streamed, None if price is None else (price.input, price.output))
         try:
             await self._begin(opened)
         except BaseException:

@@ -20,15 +20,11 @@ from trivium.serve import anthropic, openai, responses, wire
 from trivium.serve import asked as asking
 from trivium.serve.keys import Keys
 from trivium.serve.problems import ApiError
-from trivium.serve.process import Gone, check_caller, given_key, until_gone
+from trivium.serve.process import PAGE_HEADERS, Gone, check_caller, given_key, until_gone
 from trivium.serve.service import Service
 
 log = logging.getLogger("trivium.serve")
 PAGE = Path(__file__).parent / "page.html"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 SLOW = 30.0
 """Seconds that a body may take to arrive."""
 OPEN = ("/", "/page.js", "/health", "/ready")
@@ -176,12 +172,7 @@ class Web:
         return Events(first, events, failed)
 
     async def _page(self, _: Request) -> Response:
-        headers = {
-            "Content-Security-Policy": POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-        }
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=headers)
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
     async def _script(self, _: Request) -> Response:
         return Response(PAGE.with_name("page.js").read_text(encoding="utf-8"), media_type="text/javascript")

@@ -18,6 +18,15 @@ CONNECTIONS = 1000
 """Connections at once; uvicorn answers more with 503."""
 LEAVING = 5
 """Seconds that connections get after the drain: one of a client that says nothing would hold the process for ever."""
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of pages that our servers show: only their own script runs, and nobody frames them."""
 Result = TypeVar("Result")
 
 
