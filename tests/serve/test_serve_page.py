@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from served import Served
+
+from trivium.corpus.rows import record
+from trivium.serve.engines import Limits
+from trivium.serve.local import TorchEngine
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -52,12 +57,70 @@ def test_a_question_is_answered_and_asked_again(page: Any, served: Served) -> No
     page.press("#text", "Enter")
     page.wait_for_selector("article.assistant")
     idle(page)
-    first = page.inner_text("article.assistant")
-    assert len(first) > len("tiny")
+    first = page.inner_text("article.assistant div")
+    assert len(first) > 1
     page.click("#retry")
     idle(page)
-    assert page.inner_text("article.assistant") == first
+    assert page.inner_text("article.assistant div") == first
     assert page.locator("article").count() == 2
+
+
+def ask(page: Any, text: str) -> str:
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+    page.wait_for_selector("article.assistant")
+    idle(page)
+    return str(page.locator("article.assistant div").first.inner_text())
+
+
+def test_a_question_is_edited_and_the_branches_stay(page: Any) -> None:
+    first = ask(page, "the cat sees the red ball")
+    page.click("article.user >> text=Edit")
+    page.fill("article.user textarea", "nobody finds the old book")
+    page.click("text=Ask")
+    page.wait_for_selector("text=2/2")
+    idle(page)
+    assert page.inner_text("article.user p") == "nobody finds the old book"
+    second = page.locator("article.assistant div").first.inner_text()
+    assert second != first
+    page.click("article.user [aria-label='the branch before']")
+    assert page.inner_text("article.user p") == "the cat sees the red ball"
+    assert page.locator("article.assistant div").first.inner_text() == first
+    page.click("#retry")
+    idle(page)
+    assert "2/2" in page.inner_text("article.assistant .tools")
+    assert "1/2" in page.inner_text("article.user .tools")
+
+
+def test_probabilities_are_told_of_every_token(page: Any) -> None:
+    page.check("#chances")
+    ask(page, "the cat")
+    tokens = page.locator("article.assistant span.token")
+    assert tokens.count() > 3
+    assert "%" in tokens.first.get_attribute("title")
+    assert len(tokens.first.get_attribute("title").splitlines()) == 2 + 5
+
+
+def test_a_thumb_and_its_reason_are_kept_as_a_row_of_feedback(
+    browser: Any, service: TorchEngine, tmp_path: Path
+) -> None:
+    engine = TorchEngine(service.model, service.chat, "tiny", service.generation, Limits(tokens=1024))
+    judged = Served(engine, feedback=tmp_path / "said.jsonl")
+    page = browser.new_page(bypass_csp=True)
+    page.goto(judged.root)
+    page.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+    reply = ask(page, "the cat")
+    page.click("[aria-label='a bad reply']")
+    page.fill(".reason", "it says <b>nothing</b>")
+    page.press(".reason", "Enter")
+    page.wait_for_selector("[aria-label='a bad reply'][aria-pressed=true]")
+    [row] = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert row["prompt"] == [{"role": "user", "content": "the cat"}]
+    assert row["completion"].split() == reply.split()
+    assert (row["label"], row["reason"], row["model"]) == (False, "it says <b>nothing</b>", "tiny")
+    assert record(row, "feedback")["label"] == 0
+    page.close()
+    judged.close()
 
 
 def test_a_reply_is_stopped_and_its_server_is_told(page: Any, served: Served) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from trivium.errors import DataError
 from trivium.serve.server import serve
-from trivium.serve.service import Limits
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_it_writes(checkpoint: Callable[..., Path]) -> None:
@@ -67,4 +66,4 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def test_an_address_that_others_reach_needs_keys() -> None:
     with pytest.raises(DataError, match="can be reached by others"):
-        serve(None, None, Path(), name="x", host="0.0.0.0", port=0, limits=Limits())  # type: ignore[arg-type]
+        serve(lambda metrics: None, host="0.0.0.0", port=0)  # type: ignore[arg-type, return-value]

@@ -14,8 +14,9 @@ from random_models import random_model
 from served import Served
 
 from trivium.recipe.network import Generation
+from trivium.serve.engines import Limits
 from trivium.serve.keys import Keys, add
-from trivium.serve.service import Limits, Service
+from trivium.serve.local import TorchEngine
 from trivium.text.chat import ChatTokenizer
 
 USER = {"role": "user", "content": "the cat"}
@@ -185,7 +186,7 @@ def wait_for(condition: Any) -> None:
 def slow(chat: ChatTokenizer) -> Any:
     """A server with room for one sequence whose replies are long."""
     usual = Generation(temperature=0.0, max_new_tokens=8000)
-    service = Service(
+    service = TorchEngine(
         random_model(context=8192), chat, "tiny", usual, Limits(tokens=8192, running=1, queue=2)
     )
     service.grammars  # noqa: B018
@@ -238,7 +239,7 @@ def test_a_server_that_drains_finishes_and_takes_no_more(slow: Served) -> None:
 
 
 def test_deadlines(chat: ChatTokenizer) -> None:
-    service = Service(random_model(context=8192), chat, "tiny", None, Limits(tokens=8192, deadline=0.2))
+    service = TorchEngine(random_model(context=8192), chat, "tiny", None, Limits(tokens=8192, deadline=0.2))
     server = Served(service)
     body = {"model": "tiny", "messages": [USER], "max_tokens": 8000, "logit_bias": {"40": 100}}
     assert post(server, CHAT, body)[0] == 504
@@ -249,7 +250,7 @@ def test_deadlines(chat: ChatTokenizer) -> None:
 def test_keys(chat: ChatTokenizer, tmp_path: Path) -> None:
     key = add(tmp_path / "keys", "alice")
     assert key not in (tmp_path / "keys").read_text()
-    service = Service(random_model(context=512), chat, "tiny", None, Limits(tokens=512))
+    service = TorchEngine(random_model(context=512), chat, "tiny", None, Limits(tokens=512))
     server = Served(service, keys=Keys(tmp_path / "keys"))
     body = {"model": "tiny", "messages": [USER], "max_tokens": 1}
     assert post(server, CHAT, body)[0] == 401
@@ -262,7 +263,7 @@ def test_keys(chat: ChatTokenizer, tmp_path: Path) -> None:
 
 
 def test_no_name_but_our_own_where_there_are_no_keys(chat: ChatTokenizer) -> None:
-    service = Service(random_model(context=512), chat, "tiny", None, Limits(tokens=512))
+    service = TorchEngine(random_model(context=512), chat, "tiny", None, Limits(tokens=512))
     server = Served(service, hosts=frozenset({"localhost", "127.0.0.1"}))
     assert get(server, "/v1/models")[0] == 200
     assert get(server, "/v1/models", Host="rebound.example.org")[0] == 403

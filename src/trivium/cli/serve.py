@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,26 @@ NewKey = Annotated[
     str | None,
     typer.Option(metavar="CLIENT", help="Add a key for a client to --keys, print it once, and stop."),
 ]
+Feedback = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep thumbs and their reasons here, as rows that a source of feedback reads."
+    ),
+]
+Requests = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Requests that a key may have, such as 60/minute; with --new-key, that key alone.",
+    ),
+]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Tokens of prompts and replies that a key may have, such as 200000/day; with --new-key, that key alone.",
+    ),
+]
 KvTokens = Annotated[
     int,
     typer.Option(min=32, help="Memory for keys and values, in tokens. It is taken at once and never grows."),
@@ -40,7 +61,30 @@ Drain = Annotated[float, typer.Option(min=0.0, help="Seconds for replies under w
 Withdrawn = Annotated[
     str, typer.Option(help="refuse or allow: models that stand on data that was withdrawn.")
 ]
-Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+Precision = Annotated[str, typer.Option(help="torch: float32 or bfloat16.")]
+Guess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="look-up|CHECKPOINT",
+        help="torch: read ahead what followed the same words before, or what a smaller model says. Replies stay the same.",
+    ),
+]
+EngineName = Annotated[
+    str, typer.Option(help="torch, or llama.cpp for a GGUF file (in a process of its own; needs xllamacpp).")
+]
+UpstreamUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="No checkpoint: pass requests on to a server of OpenAI's protocol."),
+]
+UpstreamModel = Annotated[
+    str | None, typer.Option(help="--upstream: the model's name there; the first that it lists if not given.")
+]
+UpstreamKey = Annotated[
+    str | None,
+    typer.Option(metavar="VARIABLE", help="--upstream: the environment variable with its API key."),
+]
+Make = Callable[[Any], Any]
+"""Makes an engine; see `serve.server.Make`."""
 
 
 def serve(
@@ -58,6 +102,14 @@ def serve(
     drain: Drain = 30.0,
     precision: Precision = "float32",
     withdrawn: Withdrawn = "refuse",
+    feedback: Feedback = None,
+    requests: Requests = None,
+    tokens: Tokens = None,
+    guess: Guess = None,
+    engine: EngineName = "torch",
+    upstream: UpstreamUrl = None,
+    upstream_model: UpstreamModel = None,
+    upstream_key: UpstreamKey = None,
 ) -> None:
     """Serve a checkpoint: the APIs of OpenAI and Anthropic, metrics, and a page to chat at `/`.
 
@@ -67,24 +119,17 @@ def serve(
 
       trivium serve --new-key alice --keys keys.txt
 
-      trivium serve model.gguf --host 0.0.0.0 --keys keys.txt
+      trivium serve model.gguf --engine llama.cpp --host 0.0.0.0 --keys keys.txt
+
+      trivium serve --upstream http://10.0.0.7:8000/v1 --keys keys.txt
     """
     if new_key is not None:
         from trivium.serve.keys import add
 
         if keys is None:
             raise RecipeError("there is no file for the key", fix="add --keys FILE")
-        print(add(keys, new_key))
+        print(add(keys, new_key, requests, tokens))
         return
-    if checkpoint is None:
-        raise RecipeError("there is no checkpoint to serve", fix="trivium serve CHECKPOINT")
-    commands.check_checkpoint(checkpoint)
-    if withdrawn not in ("refuse", "allow"):
-        raise RecipeError(f"--withdrawn cannot be {withdrawn!r}", fix="--withdrawn refuse or allow")
-    if withdrawn == "refuse":
-        from trivium.pipeline.withdraw import refuse_withdrawn
-
-        refuse_withdrawn(checkpoint)
     limits = {
         "tokens": kv_tokens,
         "chunk": chunk,
@@ -93,28 +138,94 @@ def serve(
         "deadline": deadline,
         "drain": drain,
     }
-    _start(checkpoint, host, port, name, keys, precision, limits)
-
-
-def _start(
-    checkpoint: Path, host: str, port: int, name: str | None, keys: Path | None, precision: str,
-    limits: dict[str, Any],
-) -> None:  # fmt: skip
-    """`limits`: fields of `serve.service.Limits` by name."""
+    if keys is None and (requests or tokens):
+        raise RecipeError("limits are those of a key, and no key is asked for", fix="add --keys FILE")
+    if (checkpoint is None) == (upstream is None):
+        raise RecipeError(
+            "a checkpoint is served, or --upstream is: one of them", fix="trivium serve CHECKPOINT"
+        )
     try:
-        from trivium.serve.server import PRECISIONS, serve
-        from trivium.serve.service import Limits
+        from trivium.serve.server import serve as run
+
+        if upstream is not None:
+            make = _upstream(upstream, upstream_model, name, upstream_key, limits)
+        else:
+            assert checkpoint is not None
+            make = _local(checkpoint, engine, name, precision, guess, withdrawn, limits)
     except ModuleNotFoundError as error:
         raise TriviumError(f"serving needs {error.name}", fix="pip install 'trivium[serve]'") from None
-    if precision not in PRECISIONS:
-        raise RecipeError(
-            f"there is no precision {precision!r}", fix=f"--precision {' or '.join(PRECISIONS)}"
-        )
-    from trivium.imports import open_checkpoint
+    run(make, host=host, port=port, keys=keys, requests=requests, tokens=tokens, feedback=feedback)
 
-    model, chat = open_checkpoint(checkpoint)
+
+def _local(
+    checkpoint: Path,
+    engine: str,
+    name: str | None,
+    precision: str,
+    guess: str | None,
+    withdrawn: str,
+    limits: dict[str, Any],
+) -> Make:
+    commands.check_checkpoint(checkpoint)
+    if withdrawn not in ("refuse", "allow"):
+        raise RecipeError(f"--withdrawn cannot be {withdrawn!r}", fix="--withdrawn refuse or allow")
+    if withdrawn == "refuse":
+        from trivium.pipeline.withdraw import refuse_withdrawn
+
+        refuse_withdrawn(checkpoint)
     called = name or checkpoint.name.removesuffix(".gguf") or checkpoint.resolve().name
-    serve(
-        model, chat, checkpoint, name=called, host=host, port=port, limits=Limits(**limits), keys=keys,
-        precision=precision,
-    )  # fmt: skip
+    if engine == "llama.cpp":
+        return _llama(checkpoint, called, limits)
+    if engine != "torch":
+        raise RecipeError(f"there is no engine {engine!r}", fix="--engine torch or llama.cpp")
+    return _torch(checkpoint, called, precision, guess, limits)
+
+
+def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limits: dict[str, Any]) -> Make:
+    import torch
+
+    from trivium.imports import open_checkpoint
+    from trivium.model import generation
+    from trivium.serve.engines import Limits
+    from trivium.serve.local import TorchEngine
+
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision not in precisions:
+        raise RecipeError(
+            f"there is no precision {precision!r}", fix=f"--precision {' or '.join(precisions)}"
+        )
+
+    def make(metrics: Any) -> Any:
+        model, chat = open_checkpoint(checkpoint)
+        draft: Any = guess
+        if guess not in (None, "look-up"):
+            draft, theirs = open_checkpoint(Path(guess))
+            if theirs.tokenizer.get_vocab() != chat.tokenizer.get_vocab():
+                raise RecipeError(f"{guess} has another vocabulary than {checkpoint}", where="--guess")
+        usual = generation.read(checkpoint)
+        return TorchEngine(model, chat, name, usual, Limits(**limits), precisions[precision], metrics, draft)
+
+    return make
+
+
+def _llama(checkpoint: Path, name: str, limits: dict[str, Any]) -> Make:
+    from trivium.serve.engines import Limits
+    from trivium.serve.llama import LlamaEngine
+
+    if not checkpoint.is_file():
+        raise RecipeError(
+            f"llama.cpp reads GGUF files; {checkpoint} is a folder", fix="`kind: export` writes one"
+        )
+    return lambda metrics: LlamaEngine(checkpoint, name, Limits(**limits), metrics)
+
+
+def _upstream(url: str, there: str | None, name: str | None, key: str | None, limits: dict[str, Any]) -> Make:
+    from trivium.generate.streaming import Streaming
+    from trivium.serve.engines import Limits
+    from trivium.serve.upstream import Upstream
+
+    def make(metrics: Any) -> Any:
+        model = Streaming(url, there, key).model
+        return Upstream(url, model, name, key, Limits(**limits), metrics)
+
+    return make

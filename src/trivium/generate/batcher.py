@@ -15,8 +15,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trivium.generate.guess import Guesser, Pays
 from trivium.generate.packed import Linear
-from trivium.generate.paged import BLOCK, Blocks, PagedCache
+from trivium.generate.paged import BLOCK, Blocks, PagedCache, blocks_of
 from trivium.generate.sampling import SamplingParams, draw
 from trivium.model.transformer import Transformer
 from trivium.seeds import generator
@@ -71,6 +72,7 @@ class Request:
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
         self._uniforms = generator(self.sampling.seed, "sample", 0)
+        self._ahead: deque[float] = deque()  # uniform numbers that somebody has looked at
         self._drawn: dict[int, int] = {}
 
     @property
@@ -78,7 +80,16 @@ class Request:
         return len(self.tokens) - len(self.prompt)
 
     def uniform(self) -> float:
-        return float(self._uniforms.random()) if self.sampling.temperature > 0 else 0.0
+        """The number that the next token is drawn with."""
+        if self.sampling.temperature == 0:
+            return 0.0
+        return self._ahead.popleft() if self._ahead else float(self._uniforms.random())
+
+    def coming(self, count: int) -> list[float]:
+        """The numbers that the next tokens will be drawn with; they stay to be drawn."""
+        while self.sampling.temperature > 0 and len(self._ahead) < count:
+            self._ahead.append(float(self._uniforms.random()))
+        return list(self._ahead)[:count] or [0.0] * count
 
     def adjust(self, logits: Tensor) -> Tensor:
         """Logits (V,) with bias, penalties and constraint."""
@@ -114,18 +125,22 @@ class Counters:
     prefix_queries: int = 0  # tokens that were looked up
     prefix_hits: int = 0  # tokens that were there
     preemptions: int = 0
+    guessed: int = 0  # tokens that were read ahead
+    guessed_right: int = 0  # those that were said
 
 
 class Batcher:
     """The sequences that wait and run, and one `step` after another. Not safe in threads: one thread calls it.
 
     `tokens`: the memory for keys and values, in tokens; it is taken at once, and never grows. `chunk`: tokens of prompts read in
-    a step. `running`: most sequences at once. `head`: from `generate.packed`. ValueError where no sequence fits at all.
+    a step. `running`: most sequences at once. `head`: from `generate.packed`. `guesser`: what to read ahead. ValueError where no
+    sequence fits at all.
     """
 
     def __init__(
-        self, model: Transformer, head: Linear, *, tokens: int, chunk: int = 256, running: int = 32
-    ) -> None:
+        self, model: Transformer, head: Linear, *, tokens: int, chunk: int = 256, running: int = 32,
+        guesser: Guesser | None = None,
+    ) -> None:  # fmt: skip
         if tokens < 2 * BLOCK:
             raise ValueError(f"{tokens} tokens are fewer than two blocks")
         self.model, self.head, self.chunk, self.most = model, head, chunk, running
@@ -135,6 +150,9 @@ class Batcher:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in the order in which they came
         self.counters = Counters()
+        # a text whose positions change as it grows cannot be read ahead
+        self.guesser = guesser if model.config.changes_at is None else None
+        self.pays = Pays()
 
     @property
     def room(self) -> int:
@@ -175,14 +193,16 @@ class Batcher:
         return ended
 
     def _free(self, sequence: Request) -> None:
+        if self.guesser is not None:
+            self.guesser.forget(sequence)
         self.blocks.release(sequence.blocks)
         sequence.blocks, sequence.read, sequence.known = [], 0, (0, 0)
 
     def _admit(self) -> None:
         """Those who wait come in, in their order, where there is room for what they are now and one token more."""
-        needed = sum(_blocks(len(s.tokens) + 1) - len(s.blocks) for s in self.running)
+        needed = sum(blocks_of(len(s.tokens) + 1) - len(s.blocks) for s in self.running)
         while self.waiting and len(self.running) < self.most:
-            needed += _blocks(len(self.waiting[0].tokens) + 1)
+            needed += blocks_of(len(self.waiting[0].tokens) + 1)
             if needed > self.blocks.available and self.running:
                 return
             self.running.append(self.waiting.popleft())
@@ -240,17 +260,58 @@ class Batcher:
         ready = [s for s in ready if s in self.running and len(s.blocks) * BLOCK >= len(s.tokens)]
         if not ready:
             return
-        tokens = torch.tensor([[s.tokens[-1]] for s in ready])
-        hidden = self._pass(ready, tokens, torch.tensor([[s.read] for s in ready]))
-        for sequence in ready:
+        began, before = self.pays.clock(), self.counters.reply_tokens
+        guesses = self._guesses(ready)
+        ahead = any(guesses)
+        hidden = self._pass(ready, *_rows(ready, guesses))
+        if not ahead:
+            self._next(ready, hidden[:, -1])
+        else:
+            self._check(ready, guesses, hidden)
+        if self.guesser is not None:
+            self.pays.took(len(ready), ahead, self.pays.clock() - began, self.counters.reply_tokens - before)
+
+    def _next(self, rows: Sequence[Request], hidden: Tensor) -> None:
+        """What each row says after the token that was read last; its hidden states (B, D)."""
+        for sequence in rows:
             sequence.read += 1
             self._learn(sequence)
-        self._say(ready, self.head(hidden[:, -1]).float())
+        self._say(rows, self.head(hidden).float())
+
+    def _guesses(self, ready: Sequence[Request]) -> list[list[int]]:
+        """Tokens to read ahead for each row, as many as there is room for without taking any from another."""
+        none: list[list[int]] = [[] for _ in ready]
+        if self.guesser is None or not self.pays.ahead(len(ready)):
+            return none
+        guesses = self.guesser.guess(ready)
+        for sequence, guess in zip(ready, guesses, strict=True):
+            del guess[max(0, sequence.limit - sequence.said - 1) :]
+            while (room := len(sequence.blocks) * BLOCK - len(sequence.tokens)) < len(guess):
+                block = self.blocks.take()
+                if block is None:
+                    del guess[room:]
+                    break
+                sequence.blocks.append(block)
+            self.counters.guessed += len(guess)
+        return guesses
+
+    def _check(self, ready: Sequence[Request], guesses: Sequence[list[int]], hidden: Tensor) -> None:
+        """Goes through hidden states (B, T, D) as if they had come one by one: a row goes on while it says what was guessed."""
+        rows = list(range(len(ready)))
+        for column in range(hidden.shape[1]):
+            self._next([ready[row] for row in rows], hidden[rows, column])
+            rows = [
+                row for row in rows
+                if ready[row].finish is None and guesses[row][column : column + 1] == ready[row].tokens[-1:]
+            ]  # fmt: skip
+            self.counters.guessed_right += len(rows)
+            if not rows:
+                return
 
     def _grow(self, sequence: Request, tokens: int) -> bool:
         """Room for so many tokens of a sequence, taken from those that came last where none is free. False: it came last itself,
         and waits again."""
-        while len(sequence.blocks) < _blocks(tokens):
+        while len(sequence.blocks) < blocks_of(tokens):
             block = self.blocks.take()
             if block is not None:
                 sequence.blocks.append(block)
@@ -267,19 +328,9 @@ class Batcher:
 
     def _pass(self, rows: Sequence[Request], tokens: Tensor, places: Tensor) -> Tensor:
         """New tokens (B, T) at `places` (B, T) behind what the rows' blocks hold: final hidden states (B, T, D)."""
-        longest = max(_blocks(int(end) + 1) for end in places[:, -1])
-        table = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for number, sequence in enumerate(rows):
-            used = sequence.blocks[:longest]
-            table[number, : len(used)] = torch.tensor(used)
-        writes = table.gather(1, places // BLOCK) * BLOCK + places % BLOCK
-        places = places.to(self.device)
-        self.cache.table, self.cache.writes = table.to(self.device), writes.to(self.device)
-        self.cache.query_places = places
-        self.cache.last = torch.tensor([len(sequence.tokens) - 1 for sequence in rows], device=self.device)
-        columns = torch.arange(longest * BLOCK, device=self.device)
-        mask = columns <= places[:, None, :, None]
-        return self.model.hidden(tokens.to(self.device), places, mask, self.cache)
+        last = [len(sequence.tokens) - 1 for sequence in rows]
+        mask = self.cache.describe([sequence.blocks for sequence in rows], places, last)
+        return self.model.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
 
     def _learn(self, sequence: Request) -> None:
         if sequence.read // BLOCK > sequence.known[0] and not self._long(sequence):
@@ -317,5 +368,14 @@ def _likeliest(logits: Tensor, normal: float, count: int) -> tuple[tuple[int, fl
     return tuple((i, v - normal) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK)
+def _rows(ready: Sequence[Request], guesses: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """(tokens, places), both (B, T): the last token of each row and what is guessed after it. Shorter rows repeat their last one,
+    which writes what is there anyway."""
+    width = 1 + max(map(len, guesses))
+    tokens, places = torch.zeros(2, len(ready), width, dtype=torch.int64)
+    for row, (sequence, guess) in enumerate(zip(ready, guesses, strict=True)):
+        texts = [sequence.tokens[-1], *guess]
+        short = width - len(texts)
+        tokens[row] = torch.tensor(texts + texts[-1:] * short)
+        places[row] = sequence.read + torch.tensor([*range(len(texts)), *[len(texts) - 1] * short])
+    return tokens, places

@@ -49,6 +49,27 @@ class PagedCache:
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
 
+    def describe(self, rows: Sequence[Sequence[int]], places: Tensor, last: Sequence[int]) -> Tensor:
+        """Says what a pass is about: new tokens of rows with these blocks, at `places` (B, T), which never fall; `last`: the last
+        position of each row's text. Returns the pass's mask (B, 1, T, columns)."""
+        device = self.keys[0].device
+        longest = max(blocks_of(int(end) + 1) for end in places[:, -1])
+        table = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for number, blocks in enumerate(rows):
+            used = list(blocks[:longest])
+            table[number, : len(used)] = torch.tensor(used)
+        writes = table.gather(1, places // BLOCK) * BLOCK + places % BLOCK
+        self.table, self.writes = table.to(device), writes.to(device)
+        self.query_places = places.to(device)
+        self.last = torch.tensor(last, device=device)
+        columns = torch.arange(longest * BLOCK, device=device)
+        return columns <= self.query_places[:, None, :, None]
+
+
+def blocks_of(tokens: int) -> int:
+    """Blocks that hold so many tokens."""
+    return -(-tokens // BLOCK)
+
 
 @dataclass
 class Blocks:

@@ -12,7 +12,7 @@ from trivium.serve import asked as asking
 from trivium.serve import openai
 from trivium.serve.asked import Asked
 from trivium.serve.service import Service, Usage
-from trivium.serve.wire import ChatBody, Count, Wire, checked
+from trivium.serve.wire import ChatBody, Count, Wire, checked, event
 
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -184,7 +184,7 @@ async def stream(service: Service, body: MessagesBody) -> AsyncGenerator[str]:
     started, number, open_text, finish = False, 0, False, "stop"
 
     def told(kind: str, **more: Any) -> str:
-        return openai.event({"type": kind, **more}, kind)
+        return event({"type": kind, **more}, kind)
 
     async for piece in openai.pieces(job, asked):
         if not started:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from trivium.serve import anthropic, openai, responses, wire
-from trivium.serve import asked as asking
+from trivium import files
+from trivium.serve import spans, wire
+from trivium.serve.anthropic import CountBody, MessagesBody
+from trivium.serve.engines import CALL, Call, Engine, check_model
 from trivium.serve.keys import Keys
+from trivium.serve.openapi import description
 from trivium.serve.problems import ApiError
 from trivium.serve.process import PAGE_HEADERS, Gone, check_caller, given_key, until_gone
-from trivium.serve.service import Service
+from trivium.serve.responses import ResponseBody
 
 log = logging.getLogger("trivium.serve")
 PAGE = Path(__file__).parent / "page.html"
@@ -29,8 +32,22 @@ SLOW = 30.0
 """Seconds that a body may take to arrive."""
 OPEN = ("/", "/page.js", "/health", "/ready")
 """What needs no key."""
-Whole = Callable[[Service, Any], Coroutine[Any, Any, dict[str, Any]]]
-Stream = Callable[[Service, Any], AsyncGenerator[str]]
+BODIES: dict[str, type[wire.Wire]] = {
+    "/v1/chat/completions": wire.ChatBody,
+    "/v1/completions": wire.CompletionBody,
+    "/v1/responses": ResponseBody,
+    "/v1/messages": MessagesBody,
+    "/v1/messages/count_tokens": CountBody,
+    "/tokenize": wire.TokenizeBody,
+}
+"""What may be posted, and where."""
+READS = {
+    "/v1/models": "application/json",
+    "/health": "application/json",
+    "/ready": "application/json",
+    "/metrics": "text/plain",
+}
+"""What may be read, and as what."""
 
 
 class Events(Response):
@@ -42,6 +59,8 @@ class Events(Response):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.first, self.rest, self.failed = first, rest, failed
+        self.ended: Callable[[], None] = lambda: None
+        """Called when the last event is out, or the client gone."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write() -> None:
@@ -59,47 +78,41 @@ class Events(Response):
                 await until_gone(receive, write())
         finally:
             await self.rest.aclose()
+            self.ended()
 
     async def _body(self, send: Send, text: str) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
 
 class Web:
-    """The routes of one service. `hosts`: names that it may be called by where no key is asked for (against DNS rebinding)."""
+    """The routes of one engine. `hosts`: names that it may be called by where no key is asked for (against DNS rebinding).
+    `feedback`: where what people think of replies is kept."""
 
     def __init__(
-        self, service: Service, keys: Keys | None = None, hosts: frozenset[str] | None = None
-    ) -> None:
-        self.service, self.keys, self.hosts = service, keys, hosts
+        self, engine: Engine, keys: Keys | None = None, hosts: frozenset[str] | None = None,
+        feedback: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.engine, self.keys, self.hosts, self.feedback = engine, keys, hosts, feedback
 
     def app(self) -> Starlette:
-        def post(path: str, kind: type[wire.Wire], whole: Whole, stream: Stream | None = None) -> Route:
-            async def handler(request: Request) -> Response:
-                return await self._answer(request, kind, whole, stream)
-
-            return Route(path, self._guarded(handler), methods=["POST"])
-
         def get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
             return Route(path, self._guarded(handler), methods=["GET"])
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            self.service.start()
+            self.engine.start()
             try:
                 yield
             finally:
-                await asyncio.to_thread(self.service.stop)
+                await asyncio.to_thread(self.engine.stop)
 
         routes = [
             get("/", self._page), get("/page.js", self._script),
             get("/health", self._health), get("/ready", self._ready), get("/metrics", self._metrics),
+            get("/openapi.json", self._openapi),
             get("/v1/models", self._models), get("/v1/models/{name:path}", self._model),
-            post("/v1/chat/completions", wire.ChatBody, openai.chat, openai.chat_stream),
-            post("/v1/completions", wire.CompletionBody, openai.completion, openai.completion_stream),
-            post("/v1/responses", responses.ResponseBody, responses.whole, responses.stream),
-            post("/v1/messages", anthropic.MessagesBody, anthropic.whole, anthropic.stream),
-            post("/v1/messages/count_tokens", anthropic.CountBody, anthropic.count),
-            post("/tokenize", wire.TokenizeBody, tokenize),
+            Route("/feedback", self._guarded(self._judged), methods=["POST"]),
+            *(Route(path, self._guarded(self._answer), methods=["POST"]) for path in BODIES),
         ]  # fmt: skip
         return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _lost, 405: _lost})
 
@@ -110,9 +123,11 @@ class Web:
         a word of what was asked."""
 
         async def guarded(request: Request) -> Response:
-            began, client = time.monotonic(), None
+            began, call = time.monotonic(), Call(request.url.path)
+            CALL.set(call)
+            span = spans.started(call.path, request.headers)
             try:
-                client = self._known(request)
+                call.client = self._known(request)
                 response = await handler(request)
             except ApiError as error:
                 response = self._refusal(request, error)
@@ -121,21 +136,27 @@ class Web:
             except Exception:
                 log.exception("%s failed", request.url.path)
                 response = self._refusal(request, ApiError(500, "something went wrong here", code="internal"))
-            took = 1000 * (time.monotonic() - began)
-            log.info(
-                "%s %s %d %.0f ms %s",
-                request.method,
-                request.url.path,
-                response.status_code,
-                took,
-                client or "-",
-            )
+            call.status = response.status_code
+
+            def ended() -> None:
+                took = 1000 * (time.monotonic() - began)
+                log.info(
+                    "%s %s %d %.0f ms %s", request.method, call.path, call.status, took, call.client or "-"
+                )
+                if self.keys is not None and call.client is not None:
+                    self.keys.spend(call.client, call.prompt + call.reply)
+                spans.ended(span, call)
+
+            if isinstance(response, Events):
+                response.ended = ended
+            else:
+                ended()
             return response
 
         return guarded
 
     def _refusal(self, request: Request, error: ApiError) -> Response:
-        self.service.metrics.refused.labels(self.service.name, str(error.status)).inc()
+        self.engine.metrics.refused.labels(self.engine.name, str(error.status)).inc()
         body = error.anthropic() if request.url.path.startswith("/v1/messages") else error.openai()
         return JSONResponse(body, error.status, headers=error.headers)
 
@@ -149,27 +170,40 @@ class Web:
         owner = self.keys.owner(key)
         if owner is None:
             raise ApiError(401, "this server needs a valid API key", code="invalid_api_key")
+        if request.url.path in BODIES:
+            self.keys.admit(owner)
         return owner
 
-    async def _answer(
-        self, request: Request, kind: type[wire.Wire], whole: Whole, stream: Stream | None
-    ) -> Response:
-        body = wire.read(kind, await _body(request, self.service.limits.body))
-        if stream is None or not getattr(body, "stream", False):
-            result = await until_gone(request.receive, whole(self.service, body))
-            return JSONResponse(result)
-        events = stream(self.service, body)
+    async def _answer(self, request: Request) -> Response:
+        engine, path = self.engine, request.url.path
+        raw = wire.parsed(await _body(request, engine.limits.body))
+        body = wire.checked(BODIES[path], raw)
+        if (call := CALL.get()) is not None:
+            call.model = engine.name
+        if not getattr(body, "stream", False):
+            return JSONResponse(await until_gone(request.receive, engine.whole(path, body, raw)))
+        events = engine.stream(path, body, raw)
         try:  # what cannot be done has a status of its own, and no 200 before it
             first = await until_gone(request.receive, _next(events))
         except BaseException:
             await events.aclose()
             raise
-        named = request.url.path in ("/v1/messages", "/v1/responses")
+        named = path in ("/v1/messages", "/v1/responses")
 
         def failed(error: ApiError) -> str:
-            return openai.event(error.anthropic() if named else error.openai(), "error" if named else None)
+            return wire.event(error.anthropic() if named else error.openai(), "error" if named else None)
 
         return Events(first, events, failed)
+
+    async def _judged(self, request: Request) -> Response:
+        """Keeps what somebody thinks of a reply; it is told so once it is in the file."""
+        if self.feedback is None:
+            raise ApiError(404, "this server keeps no feedback; `--feedback FILE` does", code="not_found")
+        body = wire.read(wire.FeedbackBody, await _body(request, self.engine.limits.body))
+        call = CALL.get()
+        row = body.row(self.engine.name, None if call is None else call.client)
+        await asyncio.to_thread(files.append, self.feedback, row)
+        return JSONResponse({"kept": True})
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
@@ -177,47 +211,37 @@ class Web:
     async def _script(self, _: Request) -> Response:
         return Response(PAGE.with_name("page.js").read_text(encoding="utf-8"), media_type="text/javascript")
 
+    async def _openapi(self, _: Request) -> Response:
+        return JSONResponse(description(BODIES, READS))
+
     async def _health(self, _: Request) -> Response:
-        broken = self.service.broken
+        broken = self.engine.broken
         return JSONResponse({"status": "ok" if broken is None else broken}, 200 if broken is None else 503)
 
     async def _ready(self, _: Request) -> Response:
-        ready = self.service.ready
-        return JSONResponse({"ready": ready, "sequences": self.service.active}, 200 if ready else 503)
+        ready = self.engine.ready
+        return JSONResponse({"ready": ready, "sequences": self.engine.active}, 200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:
-        return Response(self.service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(self.engine.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._described()]})
 
     async def _model(self, request: Request) -> Response:
-        asking.check_model(self.service, request.path_params["name"])
+        check_model(self.engine, request.path_params["name"])
         return JSONResponse(self._described())
 
     def _described(self) -> dict[str, Any]:
-        service = self.service
+        engine = self.engine
         return {
-            "id": service.name, "object": "model", "created": service.started, "owned_by": "trivium",
-            "max_model_len": service.room,
+            "id": engine.name, "object": "model", "created": engine.started, "owned_by": "trivium",
+            "max_model_len": engine.room, "feedback": self.feedback is not None,
         }  # fmt: skip
 
 
 async def _next(events: AsyncIterator[str]) -> str:
     return await anext(events)
-
-
-async def tokenize(service: Service, body: wire.TokenizeBody) -> dict[str, Any]:
-    if body.model is not None:
-        asking.check_model(service, body.model)
-    if body.messages is not None:
-        ids = asking.chat_prompt(service, body.messages, [])
-    else:
-        ids = [
-            *(service.chat.begin if body.add_special_tokens else ()),
-            *service.chat.guard.plain(body.prompt or ""),
-        ]
-    return {"count": len(ids), "max_model_len": service.room, "tokens": ids}
 
 
 async def _body(request: Request, most: int) -> bytes:

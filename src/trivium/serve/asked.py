@@ -14,6 +14,7 @@ from trivium.generate.constrain import Matcher
 from trivium.generate.sampling import SamplingParams
 from trivium.seeds import derive
 from trivium.serve import tools as calling
+from trivium.serve.engines import check_model
 from trivium.serve.problems import ApiError
 from trivium.serve.service import Job, Service
 from trivium.serve.wire import ChatBody, Message, Sampled
@@ -35,14 +36,6 @@ class Asked:
     names: frozenset[str] = frozenset()  # of the tools that may be called
     forced: bool = False  # calls, and nothing else
     matchers: list[Matcher] = field(default_factory=list)
-
-
-def check_model(service: Service, name: str) -> None:
-    if name != service.name:
-        raise ApiError(
-            404, f"there is no model {name!r}; this server has {service.name!r}", param="model",
-            code="model_not_found",
-        )  # fmt: skip
 
 
 def chat_prompt(

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from trivium.generate.batcher import Batcher, Counters
+if TYPE_CHECKING:  # an engine elsewhere needs no torch here
+    from trivium.generate.batcher import Batcher
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+
+TAKEN = {
+    "prompt_tokens": "prompt_tokens",
+    "generation_tokens": "reply_tokens",
+    "prefix_cache_queries": "prefix_queries",
+    "prefix_cache_hits": "prefix_hits",
+    "num_preemptions": "preemptions",
+    "spec_decode_num_draft_tokens": "guessed",
+    "spec_decode_num_accepted_tokens": "guessed_right",
+}
+"""Sums here, and the engine's counters that they are taken from."""
 
 
 class Metrics:
@@ -26,6 +41,8 @@ class Metrics:
             "prefix_cache_queries": "Tokens of prompts that were looked up.",
             "prefix_cache_hits": "Tokens of prompts that had been read before.",
             "num_preemptions": "Sequences that gave their memory away and were read again.",
+            "spec_decode_num_draft_tokens": "Tokens of replies that were guessed and read ahead.",
+            "spec_decode_num_accepted_tokens": "Those of them that were said.",
         }
         self.sums = {name: self._counter(name, what) for name, what in names.items()}
         self.ended = self._counter("request_success", "Sequences that ended.", "finished_reason")
@@ -35,7 +52,7 @@ class Metrics:
         self.whole = self._seconds("e2e_request_latency_seconds", "From a request to its end.")
         self.prompts = self._histogram("request_prompt_tokens", "Tokens of a prompt.", TOKENS)
         self.replies = self._histogram("request_generation_tokens", "Tokens of a reply.", TOKENS)
-        self._seen = Counters()
+        self._seen: WeakKeyDictionary[Batcher, dict[str, int]] = WeakKeyDictionary()  # what was taken over
 
     def _gauge(self, name: str, what: str) -> Gauge:
         return Gauge(f"vllm:{name}", what, ["model_name"], registry=self.registry).labels(self.model)
@@ -53,16 +70,11 @@ class Metrics:
 
     def after_step(self, batcher: Batcher) -> None:
         """Takes over what the engine counted."""
-        now, seen = batcher.counters, self._seen
-        for name, more in {
-            "prompt_tokens": now.prompt_tokens - seen.prompt_tokens,
-            "generation_tokens": now.reply_tokens - seen.reply_tokens,
-            "prefix_cache_queries": now.prefix_queries - seen.prefix_queries,
-            "prefix_cache_hits": now.prefix_hits - seen.prefix_hits,
-            "num_preemptions": now.preemptions - seen.preemptions,
-        }.items():
-            self.sums[name].inc(more)
-        self._seen = Counters(**vars(now))
+        now = vars(batcher.counters)
+        seen = self._seen.get(batcher, {})
+        for name, field in TAKEN.items():
+            self.sums[name].inc(now[field] - seen.get(field, 0))
+        self._seen[batcher] = dict(now)
         self.running.set(len(batcher.running))
         self.waiting.set(len(batcher.waiting))
         self.usage.set(len(batcher.blocks.users) / batcher.blocks.total)

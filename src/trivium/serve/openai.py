@@ -13,10 +13,11 @@ from jsonschema import Draft202012Validator as validator
 from trivium.generate.batcher import Token
 from trivium.serve import asked as asking
 from trivium.serve.asked import Asked
+from trivium.serve.engines import check_model
 from trivium.serve.problems import ApiError
 from trivium.serve.service import Job, Service, Usage
 from trivium.serve.tools import Call, Reader
-from trivium.serve.wire import ChatBody, CompletionBody
+from trivium.serve.wire import ChatBody, CompletionBody, event
 from trivium.serve.words import Delta
 
 
@@ -197,15 +198,9 @@ async def chat_stream(service: Service, body: ChatBody) -> AsyncGenerator[str]:
     yield "data: [DONE]\n\n"
 
 
-def event(value: dict[str, Any], name: str | None = None) -> str:
-    """One server-sent event."""
-    first = "" if name is None else f"event: {name}\n"
-    return f"{first}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
 def _completion(service: Service, body: CompletionBody) -> tuple[Asked, list[str]]:
     """What was asked, and the texts of the prompts where they are to be echoed."""
-    asking.check_model(service, body.model)
+    check_model(service, body.model)
     given: list[Any] = [body.prompt] if isinstance(body.prompt, str) else list(body.prompt)
     if given and isinstance(given[0], int):
         given = [given]

@@ -2,8 +2,10 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-let messages = []; // what was said: {role, content}
+// What was said is a tree: an edited question and a reply that is asked for again are branches beside the first ones.
+const root = { branches: [], at: 0 };
 let model = "";
+let feedback = false; // whether the server keeps what is thought of its replies
 let under = null; // the request under way
 
 function element(name, parent, text) {
@@ -56,27 +58,128 @@ function markdown(parent, text) {
   });
 }
 
-function turn(role, content) {
+// The branch that is looked at, from the first question on.
+function path() {
+  const found = [];
+  for (let node = root.branches[root.at]; node; node = node.branches[node.at]) found.push(node);
+  return found;
+}
+
+const plain = (nodes) => nodes.map(({ role, content }) => ({ role, content }));
+
+function grow(parent, role, content) {
+  const node = { role, content, parent, branches: [], at: 0, tokens: [], thumb: null };
+  parent.at = parent.branches.push(node) - 1;
+  return node;
+}
+
+function button(parent, name, label, pressed) {
+  const made = element("button", parent, name);
+  made.type = "button";
+  made.title = label;
+  made.setAttribute("aria-label", label);
+  made.addEventListener("click", pressed);
+  return made;
+}
+
+// Every token with its probability, and what else was likely, for who points at it.
+function probabilities(parent, tokens) {
+  parent.replaceChildren();
+  const percent = (logprob) => `${(100 * Math.exp(logprob)).toFixed(1)}%`;
+  const paragraph = element("p", parent);
+  for (const token of tokens) {
+    const made = element("span", paragraph, token.token);
+    const others = token.top_logprobs.map((other) => `${percent(other.logprob)} ${JSON.stringify(other.token)}`);
+    made.title = [`${percent(token.logprob)} ${JSON.stringify(token.token)}`, "", ...others].join("\n");
+    made.className = "token";
+    made.style.setProperty("--doubt", (1 - Math.exp(token.logprob)).toFixed(2));
+  }
+}
+
+function fill(body, node) {
+  if (node.role === "user") body.replaceChildren(Object.assign(document.createElement("p"), { textContent: node.content }));
+  else if ($("chances").checked && node.tokens.length) probabilities(body, node.tokens);
+  else markdown(body, node.content);
+}
+
+function turn(node) {
   const made = element("article", $("talk"));
-  made.className = role;
-  element("b", made, role === "user" ? "you" : model);
+  made.className = node.role;
+  element("b", made, node.role === "user" ? "you" : model);
   const body = element("div", made);
-  if (role === "user") element("p", body, content);
-  else markdown(body, content);
+  fill(body, node);
+  const tools = element("div", made);
+  tools.className = "tools";
+  if (node.parent.branches.length > 1) {
+    const move = (by) => () => {
+      const count = node.parent.branches.length;
+      node.parent.at = (node.parent.at + by + count) % count;
+      show();
+    };
+    button(tools, "‹", "the branch before", move(-1));
+    element("span", tools, `${node.parent.branches.indexOf(node) + 1}/${node.parent.branches.length}`);
+    button(tools, "›", "the next branch", move(1));
+  }
+  if (node.role === "user") button(tools, "Edit", "ask something else instead", () => edit(node, body));
+  else if (feedback) thumbs(tools, node);
   made.scrollIntoView({ block: "end" });
   return body;
 }
 
+function edit(node, body) {
+  if (under) return;
+  body.replaceChildren();
+  const text = element("textarea", body);
+  text.value = node.content;
+  button(body, "Ask", "ask this instead; the other question stays", () => {
+    if (!text.value.trim()) return;
+    reply(grow(node.parent, "user", text.value));
+  });
+  button(body, "Leave it", "do not edit", show);
+  text.focus();
+}
+
+function thumbs(parent, node) {
+  const note = document.createElement("span");
+  for (const [name, label, liked] of [["👍", "a good reply", true], ["👎", "a bad reply", false]]) {
+    const made = button(parent, name, label, () => {
+      const reason = element("input", note);
+      note.replaceChildren(reason);
+      reason.placeholder = "why? Enter keeps it";
+      reason.className = "reason";
+      reason.maxLength = 2000;
+      reason.addEventListener("keydown", (event) => event.key === "Enter" && judge(node, liked, reason.value, note));
+      reason.focus();
+    });
+    made.setAttribute("aria-pressed", String(node.thumb === liked));
+  }
+  parent.append(note);
+}
+
+async function judge(node, liked, reason, note) {
+  const before = path();
+  const prompt = plain(before.slice(0, before.indexOf(node)));
+  const body = JSON.stringify({ prompt, completion: node.content, label: liked, reason });
+  try {
+    const response = await fetch("feedback", { method: "POST", headers: headers(), body });
+    if (!response.ok) throw new Error((await response.json()).error.message);
+    node.thumb = liked;
+    show();
+  } catch (error) {
+    note.replaceChildren(document.createTextNode(`not kept: ${error.message}`));
+  }
+}
+
 function show() {
   $("talk").replaceChildren();
-  for (const message of messages) turn(message.role, message.content);
+  for (const node of path()) turn(node);
   buttons();
 }
 
 function buttons() {
   $("send").disabled = under !== null;
   $("stop").disabled = under === null;
-  $("retry").disabled = under !== null || !messages.some((message) => message.role === "user");
+  $("retry").disabled = under !== null || !root.branches.length;
 }
 
 function headers() {
@@ -100,11 +203,14 @@ async function* events(response) {
   }
 }
 
-async function reply() {
-  const body = turn("assistant", "");
+async function reply(question) {
+  const node = grow(question, "assistant", "");
+  show();
+  const body = $("talk").lastElementChild.querySelector("div");
+  const messages = plain(path().slice(0, -1));
   const asked = { model, messages, stream: true, stream_options: { include_usage: true } };
+  if ($("chances").checked) Object.assign(asked, { logprobs: true, top_logprobs: 5 });
   if ($("temperature").value !== "") asked.temperature = Number($("temperature").value);
-  let text = "";
   let note = "";
   under = new AbortController();
   buttons();
@@ -119,9 +225,10 @@ async function reply() {
       const choice = event.choices[0];
       if (!choice) continue;
       if (choice.finish_reason === "length") note = "cut: the longest reply, or the end of the context";
+      if (choice.logprobs) node.tokens.push(...choice.logprobs.content);
       if (choice.delta.content) {
-        text += choice.delta.content;
-        markdown(body, text);
+        node.content += choice.delta.content;
+        fill(body, node);
         body.scrollIntoView({ block: "end" });
       }
     }
@@ -130,9 +237,12 @@ async function reply() {
     if (error.name !== "AbortError") element("p", body, error.message).className = "error";
   }
   under = null;
-  if (text) messages.push({ role: "assistant", content: text });
+  if (!node.content) {
+    question.branches.splice(question.branches.indexOf(node), 1); // a question without a reply is asked anew
+    question.at = Math.max(0, question.branches.length - 1);
+    buttons();
+  } else if (path().includes(node)) show();
   $("note").textContent = note;
-  buttons();
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -140,10 +250,11 @@ $("ask").addEventListener("submit", (event) => {
   const text = $("text").value;
   if (!text.trim() || under) return;
   $("text").value = "";
-  while (messages.length && messages.at(-1).role === "user") messages.pop(); // a question without a reply is asked anew
-  messages.push({ role: "user", content: text });
-  show();
-  reply();
+  const last = path().at(-1) ?? root;
+  if (last.role === "user") {
+    last.content = text;
+    reply(last);
+  } else reply(grow(last, "user", text));
 });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -153,13 +264,12 @@ $("text").addEventListener("keydown", (event) => {
 });
 $("stop").addEventListener("click", () => under && under.abort());
 $("retry").addEventListener("click", () => {
-  while (messages.length && messages.at(-1).role === "assistant") messages.pop();
-  show();
-  reply();
+  const last = path().at(-1);
+  reply(last.role === "user" ? last : last.parent);
 });
 $("new").addEventListener("click", () => {
   if (under) under.abort();
-  messages = [];
+  root.branches = [];
   $("note").textContent = "";
   show();
 });
@@ -171,9 +281,11 @@ async function greet() {
     if (!response.ok) throw new Error(answer.error.message);
     model = answer.data[0].id;
     $("model").textContent = model;
+    feedback = Boolean(answer.data[0].feedback);
   } catch (error) {
     $("note").textContent = error.message;
   }
 }
 $("key").addEventListener("change", greet);
+$("chances").addEventListener("change", show);
 greet();

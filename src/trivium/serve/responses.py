@@ -13,7 +13,7 @@ from trivium.serve import openai
 from trivium.serve.asked import Asked
 from trivium.serve.service import Service, Usage
 from trivium.serve.tools import Call
-from trivium.serve.wire import ChatBody, Count, TextPart, Wire, checked
+from trivium.serve.wire import ChatBody, Count, TextPart, Wire, checked, event
 
 
 class Item(Wire):
@@ -158,7 +158,7 @@ async def whole(service: Service, body: ResponseBody) -> dict[str, Any]:
 async def stream(service: Service, body: ResponseBody) -> AsyncGenerator[str]:
     number = 0
     async for told in _events(service, body):
-        yield openai.event({**told, "sequence_number": number}, told["type"])
+        yield event({**told, "sequence_number": number}, told["type"])
         number += 1
 
 

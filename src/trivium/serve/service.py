@@ -6,35 +6,25 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
+from trivium.generate.guess import Draft, Guesser, LookUp
 from trivium.generate.packed import packed
 from trivium.generate.paged import BLOCK
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
+from trivium.serve.engines import CALL, Call, Limits
 from trivium.serve.metrics import Metrics
 from trivium.serve.problems import ApiError
 from trivium.serve.words import Choice, Delta
 from trivium.text.chat import ChatTokenizer
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes on. Times in seconds."""
-
-    tokens: int = 16384  # memory for keys and values
-    chunk: int = 256  # tokens of prompts that are read between two steps
-    running: int = 32  # sequences at once
-    queue: int = 256  # sequences that wait; more are told to come again
-    deadline: float = 600.0  # of a request, from its arrival
-    body: int = 4 << 20  # bytes of a request
-    drain: float = 30.0  # for replies under way when the server is told to stop
 
 
 class Usage(NamedTuple):
@@ -51,6 +41,7 @@ class Job:
     requests: list[Request]
     choices: list[Choice]
     prompts: int  # tokens, each prompt once
+    call: Call | None = None  # of the client, told what the sequences cost
     arrived: float = field(default_factory=time.monotonic)
     _deltas: asyncio.Queue[Delta] = field(default_factory=asyncio.Queue)
 
@@ -86,19 +77,20 @@ class Job:
 
 
 class Service:
-    """One model, served. `name` is what clients call it. Start it inside a running event loop."""
+    """One model, served. `name` is what clients call it. `draft`: what guesses ahead. Start it inside a running event loop."""
 
     def __init__(
         self, model: Transformer, chat: ChatTokenizer, name: str, generation: Generation | None = None,
-        limits: Limits | None = None, precision: torch.dtype = torch.float32,
+        limits: Limits | None = None, precision: torch.dtype = torch.float32, metrics: Metrics | None = None,
+        draft: Transformer | Literal["look-up"] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.chat, self.name = model, chat, name
         self.generation = generation or Generation(max_new_tokens=model.config.context)
-        self.limits, self.precision = limits or Limits(), precision
-        self.metrics = Metrics(name)
+        self.limits, self.precision, self.draft = limits or Limits(), precision, draft
+        self.metrics = metrics or Metrics(name)
         self.grammars = Grammars(chat, model.config.vocab_size)
         self.started = int(time.time())
-        self.room = min(model.config.context, self.limits.tokens // BLOCK * BLOCK)
+        self.room: int = min(model.config.context, self.limits.tokens // BLOCK * BLOCK)
         self.draining = False
         self.broken: str | None = None
         self.batcher: Batcher | None = None
@@ -160,7 +152,10 @@ class Service:
             )  # fmt: skip
         loop = self._loop
         assert loop is not None, "start() first"
-        job = Job(self, list(requests), [], sum({id(r.prompt): len(r.prompt) for r in requests}.values()))
+        prompts = sum({id(r.prompt): len(r.prompt) for r in requests}.values())
+        job = Job(self, list(requests), [], prompts, CALL.get())
+        if job.call is not None:
+            job.call.prompt += prompts
 
         def send(delta: Delta) -> None:
             loop.call_soon_threadsafe(job._deltas.put_nowait, delta)
@@ -184,6 +179,8 @@ class Service:
             else:
                 self.metrics.between.observe(now - last)
             self._times[request] = now
+            if job.call is not None:
+                job.call.reply += 1
             return choice.watch(token)
 
         return watch
@@ -193,10 +190,12 @@ class Service:
         with (
             torch.autocast(kind, self.precision, enabled=self.precision != torch.float32),
             packed(self.model) as head,
+            self._guessing() as guesser,
         ):
             while not self._stopping:
                 batcher = self.batcher = Batcher(
-                    self.model, head, tokens=self.limits.tokens, chunk=self.limits.chunk, running=self.limits.running
+                    self.model, head, tokens=self.limits.tokens, chunk=self.limits.chunk, running=self.limits.running,
+                    guesser=guesser,
                 )  # fmt: skip
                 try:
                     self._steps(batcher)
@@ -207,6 +206,14 @@ class Service:
                     raise
             for request in list(self._jobs):
                 self._end(request, "cancelled")
+
+    @contextmanager
+    def _guessing(self) -> Iterator[Guesser | None]:
+        if isinstance(self.draft, Transformer):
+            with packed(self.draft) as head:
+                yield Draft(self.draft, head, room=self.limits.tokens)
+        else:
+            yield LookUp() if self.draft == "look-up" else None
 
     def _steps(self, batcher: Batcher) -> None:
         while True:

@@ -186,20 +186,48 @@ class TokenizeBody(Wire):
         return self
 
 
-def read(kind: type[Body], raw: bytes) -> Body:
-    """A request's body. ApiError 400 that names the first field that is wrong."""
+class FeedbackBody(Wire):
+    """What somebody thinks of a reply: a row that sources of feedback read."""
+
+    prompt: Annotated[list[Message], Field(min_length=1)]
+    completion: Annotated[str, Field(min_length=1)]
+    label: bool
+    reason: Annotated[str, Field(max_length=2000)] | None = None
+
+    def row(self, model: str, client: str | None) -> str:
+        """A line of JSON for KTO: a label of a reply, why, of which model, and by whom."""
+        turns = [{"role": message.role, "content": message.text} for message in self.prompt]
+        said = {"prompt": turns, "completion": self.completion, "label": self.label}
+        about = {"reason": self.reason or "", "model": model, "client": client}
+        return json.dumps({**said, **about}, ensure_ascii=False)
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """A request's JSON. ApiError 400 for what is none, and no object."""
     try:
         value = json.loads(raw, parse_constant=_no_number)
     except UnicodeDecodeError as error:
         raise ApiError(400, f"the body is no UTF-8: {error.reason}", code="invalid_json") from None
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
-    return checked(kind, value)
-
-
-def checked(kind: type[Body], value: Any) -> Body:
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
+    return value
+
+
+def read(kind: type[Body], raw: bytes) -> Body:
+    """A request's body. ApiError 400 that names the first field that is wrong."""
+    return checked(kind, parsed(raw))
+
+
+def event(value: dict[str, Any], name: str | None = None) -> str:
+    """One server-sent event."""
+    first = "" if name is None else f"event: {name}\n"
+    return f"{first}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def checked(kind: type[Body], value: dict[str, Any]) -> Body:
+    """What a request means. ApiError 400 that names the first field that is wrong."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
