@@ -55,6 +55,10 @@ def command(side: str, model: Path, folder: Path, port: int, threads: int) -> li
     commands = {
         "ours": [*trivium, "--port", str(port)],
         "ours, bfloat16": [*trivium, "--port", str(port), "--precision", "bfloat16"],
+        "ours, look-up": [*trivium, "--port", str(port), "--guess", "look-up"],
+        "ours, llama.cpp": [
+            *trivium, "--port", str(port), "--engine", "llama.cpp", "--kv-tokens", "32768",
+        ],
         "llama.cpp": [*me, "--be-llama", str(model), "--port", str(port), "--threads", str(threads)],
         "transformers": [
             str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port),
@@ -183,7 +187,7 @@ def as_folder(model: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    sides = ["ours", "ours, bfloat16", "llama.cpp", "transformers"]
+    sides = ["ours", "ours, look-up", "ours, bfloat16", "ours, llama.cpp", "llama.cpp", "transformers"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -124,20 +124,11 @@ def serve(
       trivium serve --upstream http://10.0.0.7:8000/v1 --keys keys.txt
     """
     if new_key is not None:
-        from trivium.serve.keys import add
-
-        if keys is None:
-            raise RecipeError("there is no file for the key", fix="add --keys FILE")
-        print(add(keys, new_key, requests, tokens))
+        _add_key(keys, new_key, requests, tokens)
         return
     limits = {
-        "tokens": kv_tokens,
-        "chunk": chunk,
-        "running": running,
-        "queue": queue,
-        "deadline": deadline,
-        "drain": drain,
-    }
+        "tokens": kv_tokens, "chunk": chunk, "running": running, "queue": queue, "deadline": deadline, "drain": drain,
+    }  # fmt: skip
     if keys is None and (requests or tokens):
         raise RecipeError("limits are those of a key, and no key is asked for", fix="add --keys FILE")
     if (checkpoint is None) == (upstream is None):
@@ -155,6 +146,14 @@ def serve(
     except ModuleNotFoundError as error:
         raise TriviumError(f"serving needs {error.name}", fix="pip install 'trivium[serve]'") from None
     run(make, host=host, port=port, keys=keys, requests=requests, tokens=tokens, feedback=feedback)
+
+
+def _add_key(keys: Path | None, name: str, requests: str | None, tokens: str | None) -> None:
+    from trivium.serve.keys import add
+
+    if keys is None:
+        raise RecipeError("there is no file for the key", fix="add --keys FILE")
+    print(add(keys, name, requests, tokens))
 
 
 def _local(

@@ -185,6 +185,13 @@ def _quantize(ctx: Context) -> dict[str, Any]:
     return quantize.run(ctx.config, ctx.inputs[ctx.config.model].path, data, ctx.out, ctx.emit)
 
 
+def _prune(ctx: Context) -> dict[str, Any]:
+    from trivium.deploy import prune
+
+    model, data = ctx.inputs[ctx.config.model].path, ctx.inputs[ctx.config.data].path
+    return prune.run(ctx.config, model, data, ctx.out, ctx.emit)
+
+
 def _export(ctx: Context) -> dict[str, Any]:
     from trivium.deploy.export import export
 
@@ -230,6 +237,7 @@ STAGES: Registry = {
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(5, _evaluate, _evaluate_identity),
     "quantize": Kind(2, _quantize),
+    "prune": Kind(1, _prune),
     "export": Kind(1, _export, _export_identity),
     "release": Kind(1, _release, _release_identity),
 }

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
 from trivium.recipe.data import DataStage, TokenizerStage
-from trivium.recipe.deployment import QuantizeStage
+from trivium.recipe.deployment import PruneStage, QuantizeStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
@@ -90,7 +90,15 @@ def model_of(look: Look, name: str | None) -> ModelConfig | None:
     """The shape of the model that a stage makes or uses, through its ancestors."""
     base = look.base(name)
     vocabulary = look.get(base[1].tokenizer, TokenizerStage) if base else None
-    return ModelConfig.from_shape(base[1].model, vocabulary.vocab_size) if base and vocabulary else None
+    if base is None or vocabulary is None:
+        return None
+    config = ModelConfig.from_shape(base[1].model, vocabulary.vocab_size)
+    for _, stage in reversed(look.ancestry(name)):
+        if isinstance(stage, PruneStage):
+            config = replace(
+                config, layers=stage.layers or config.layers, hidden=stage.hidden or config.hidden
+            )
+    return config
 
 
 def _stage(look: Look, name: str, peak: float | None, characters: Mapping[str, int]) -> Cost:
@@ -102,7 +110,7 @@ def _stage(look: Look, name: str, peak: float | None, characters: Mapping[str, i
     if isinstance(stage, DataStage) and stage.size and peak is not None:
         seconds = stage.size / DATA_RATES[stage.format]
         return Cost(name, stage.kind, minutes=seconds / 60, note="at most: at the rates of two busy cores")
-    if isinstance(stage, QuantizeStage) and (config := model_of(look, stage.model)):
+    if isinstance(stage, QuantizeStage | PruneStage) and (config := model_of(look, name)):
         return Cost(name, stage.kind, parameters=flops.parameters(config))
     return Cost(name, stage.kind)
 

@@ -70,6 +70,26 @@ class QuantizeStage(SmallerStage):
         return self
 
 
+class PruneStage(SmallerStage):
+    """Cuts a smaller student from a checkpoint, for `distill` to teach: whole blocks, units of feed-forward layers, or both."""
+
+    kind: Literal["prune"]
+    data: Name  # type: ignore[assignment]
+    """A data stage: its training split shows what matters least, its held-out split what the cut costs."""
+    items: Annotated[int, Field(ge=1)] = 64  # type: ignore[assignment]
+    """Records of `data` that are read for each of the two."""
+    layers: Annotated[int, Field(gt=0)] | None = None
+    """Blocks that stay: those that turn the residual stream most (Men et al. 2024). None: all."""
+    hidden: Annotated[int, Field(gt=0)] | None = None
+    """Inner units of each feed-forward layer that stay: those whose output weighs most (Muralidharan et al. 2024). None: all."""
+
+    @model_validator(mode="after")
+    def _cuts_something(self) -> Self:
+        if self.layers is None and self.hidden is None:
+            raise ValueError("give `layers`, `hidden` or both: how much stays")
+        return self
+
+
 class ExportStage(SmallerStage):
     """Writes a checkpoint as GGUF files, for llama.cpp, Ollama, LM Studio and others, and a Modelfile for Ollama."""
 

@@ -59,7 +59,8 @@ TRAINING: dict[str, type[TrainingStage]] = {
 CHECKPOINTS = frozenset(
     kind
     for kind, stage in STAGES.items()
-    if stage is ImportStage or (issubclass(stage, TrainingStage) and not stage.scalar)
+    if stage in (ImportStage, deployment.PruneStage)
+    or (issubclass(stage, TrainingStage) and not stage.scalar)
 )
 """Kinds whose artifact is a model that training can start from."""
 

@@ -47,4 +47,4 @@ def references(config: object, path: Path = ()) -> list[tuple[Path, str]]:
 def wanted(kind: str, place: Path) -> frozenset[str]:
     """The kinds that the stage referred to at `place` of a stage of `kind` may have."""
     field = next(part for part in reversed(place) if isinstance(part, str))
-    return CHECKPOINTS if field == "model" and kind in ("quantize", "export") else _WANTED[field]
+    return CHECKPOINTS if field == "model" and kind in ("quantize", "prune", "export") else _WANTED[field]
