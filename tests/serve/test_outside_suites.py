@@ -1,12 +1,15 @@
-"""Two suites that others wrote, against a served SmolLM2-135M: what they say of us is what counts."""
+"""Two suites that others wrote, against a served SmolLM2-135M and a router before it: what they say of us is what counts."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,15 +39,83 @@ def smollm2() -> Iterator[Served]:
     server.close()
 
 
+@pytest.fixture(scope="module", params=["server", "router"])
+def address(
+    request: pytest.FixtureRequest, smollm2: Served, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Of the server itself, and of a router that has it as both of its arms."""
+    if request.param == "server":
+        yield smollm2.url
+        return
+    with routed(smollm2.root, tmp_path_factory.mktemp("router") / "log.db") as root:
+        yield f"{root}/v1"
+
+
+@contextlib.contextmanager
+def routed(arm: str, log: Path) -> Iterator[str]:
+    """A router in a thread. Half of the requests are the candidate's."""
+    from trivium.rollout.ledger import Ledger
+    from trivium.rollout.log import fold
+    from trivium.rollout.plan import plan_of
+    from trivium.rollout.server import Options, build, client
+    from trivium.serve.process import configured
+
+    plan = plan_of(
+        {
+            "name": "suites",
+            "unit": "request",
+            "arms": {"stable": {"url": arm}, "candidate": {"url": arm}},
+            "stages": [{"share": 0.5, "min_units": 10**6}],
+            "guardrails": {"slow": {"metric": "slow", "within": 0.1}},
+        }
+    )
+    found: list[str] = []
+    ready, loops = threading.Event(), []
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        loops.append((asyncio.get_running_loop(), stop))
+        async with client() as session:
+            ledger = Ledger(log, plan)
+            router = build(ledger, session, Options())
+            ledger.open({"url": arm}, force=True)
+            await ledger.start()
+            server = configured(router, "127.0.0.1", 0, lifespan="off")
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.01)
+            found.append(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+            ready.set()
+            await stop.wait()
+            server.should_exit = True
+            await serving
+            await ledger.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    thread.start()
+    while not ready.wait(0.1):
+        assert thread.is_alive()
+    try:
+        yield found[0]
+    finally:
+        loop, stop = loops[0]
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+    from trivium.rollout import journal
+
+    state = fold(journal.events(log))
+    assert min(state.units.values()) > 0  # the suites have met both arms
+
+
 @pytest.mark.parametrize("profile", ["chat", "modern"])
-def test_compatcanary_finds_nothing(smollm2: Served, tmp_path: Path, profile: str) -> None:
+def test_compatcanary_finds_nothing(address: str, tmp_path: Path, profile: str) -> None:
     npx = shutil.which("npx")
     if npx is None:
         pytest.skip("npx is not installed")
     there = subprocess.run([npx, "--yes", SUITE, "--version"], cwd=tmp_path, capture_output=True, check=False)
     if there.returncode != 0:
         pytest.skip(f"{SUITE} cannot be had: {there.stderr.decode()[-200:]}")
-    command = [npx, "--yes", SUITE, "scan", "--base-url", smollm2.url, "--model", "smollm2", "--profile", profile,
+    command = [npx, "--yes", SUITE, "scan", "--base-url", address, "--model", "smollm2", "--profile", profile,
                "--api-key", "x", "--format", "json", "--fail-on", "any"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     report: Any = json.loads(done.stdout)
@@ -54,12 +125,12 @@ def test_compatcanary_finds_nothing(smollm2: Served, tmp_path: Path, profile: st
     assert done.returncode == 0
 
 
-def test_provider_check_finds_no_failure_in_five_tiers(smollm2: Served, tmp_path: Path) -> None:
+def test_provider_check_finds_no_failure_in_five_tiers(address: str, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("trustedrouter-provider-check")
     if not program.is_file():
         pytest.skip("trustedrouter-provider-check is not installed")
     out = tmp_path / "report.json"
-    command = [program, "--base-url", smollm2.url, "--model", "smollm2",
+    command = [program, "--base-url", address, "--model", "smollm2",
                "--tier", "5", "--json", str(out)]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "TR_PROVIDER_API_KEY": "x"}, capture_output=True, text=True, check=False
