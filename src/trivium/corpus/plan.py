@@ -48,6 +48,8 @@ class Corpus:
     sources: list[Source]
     planned: list[float]
     """Share of the mix of each source, 0 to 1."""
+    kept: Path
+    """Where parts of finite sources are read to: the work folder, or one that other mixes of the same sources share."""
     evaluated: Path | None = None
     withdrawn: tuple[Rule, ...] = ()
     names: list[str] = field(default_factory=list)
@@ -72,8 +74,18 @@ class Corpus:
         """The folder of the parts' final text."""
         return "lines" if self.config.dedup and self.config.dedup.lines else "read"
 
+    def read_to(self, place: int) -> Path:
+        """The folder that source number `place` is read to. How much of an endless one is read, the mix decides."""
+        return (self.work if self.sources[place].endless else self.kept) / "read"
+
+    def part(self, folder: str, number: int) -> Path:
+        """The files of a part, without their endings, as the step `folder` left them."""
+        above = self.read_to(self.source_of[number]) if folder == "read" else self.work / folder
+        return above / self.names[number]
+
     def sidecars(self, folder: str) -> list[dict[str, Any]]:
-        return [json.loads((self.work / folder / f"{name}.json").read_text("utf-8")) for name in self.names]
+        parts = (self.part(folder, number) for number in range(len(self.names)))
+        return [json.loads(part.with_suffix(".json").read_text("utf-8")) for part in parts]
 
 
 @dataclass
@@ -91,7 +103,9 @@ class Plan:
 
 def judge(corpus: Corpus) -> Plan:
     """Copies, overlap and split of all that is read so far."""
-    files = [write.path_of(corpus.work / corpus.stage() / name, "marks") for name in corpus.names]
+    files = [
+        write.path_of(corpus.part(corpus.stage(), number), "marks") for number in range(len(corpus.names))
+    ]
     fuzzy = corpus.config.dedup and corpus.config.dedup.fuzzy
     if files and fuzzy:
         engine.use(corpus.config.runner)

@@ -188,7 +188,7 @@ def _keys(corpus: Corpus, ids: set[int]) -> dict[int, str]:
 
     found: dict[int, str] = {}
     for number in sorted({one >> 32 for one in ids}):
-        path = path_of(corpus.work / corpus.stage() / corpus.names[number], "documents")
+        path = path_of(corpus.part(corpus.stage(), number), "documents")
         keys = pq.read_table(path, columns=["key"]).column("key")
         found |= {one: str(keys[one & 0xFFFFFFFF].as_py()) for one in ids if one >> 32 == number}
     return found

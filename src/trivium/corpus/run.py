@@ -51,6 +51,7 @@ def build(
     against: dict[str, Path],
     emit: Emit,
     work: Path | None = None,
+    kept: Path | None = None,
     inputs: dict[str, Path] | None = None,
     withdrawn: Sequence[Rule] = (),
 ) -> dict[str, Any]:
@@ -58,13 +59,16 @@ def build(
     metrics.
 
     `against`: data stage -> its artifact's folder, whose held-out items must not be seen in this training split. `work`:
-    what a killed run left for the next try. `inputs`: stage -> its artifact's folder, for sources that read another stage.
+    what a killed run left for the next try. `kept`: a folder that stays, for all mixes of what is read here (None: in `work`);
+    whoever gives it answers for it that the same is read. `inputs`: stage -> its artifact's folder, for sources that read another
+    stage.
     `withdrawn`: what is dropped before anything else is done with it.
     DataError for unusable input, for more dead letters than allowed, or if nothing is left to train on; TriviumError when the
     disk is full.
     """
     with tempfile.TemporaryDirectory() as scratch:
         corpus = _opened(config, seed, recipe_folder, (work or Path(scratch)).absolute(), inputs or {}, emit)
+        corpus.kept = (kept or corpus.work).absolute()
         corpus.withdrawn = tuple(withdrawn)
         if against:
             corpus.evaluated = corpus.work / "evaluated.npz"
@@ -118,7 +122,8 @@ def _opened(
     for source in opened:
         source.emit = emit
     work.mkdir(parents=True, exist_ok=True)
-    return Corpus(config, seed, setting, work, emit, opened, [weight / sum(weights) for weight in weights])
+    shares = [weight / sum(weights) for weight in weights]
+    return Corpus(config, seed, setting, work, emit, opened, shares, kept=work)
 
 
 def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
@@ -127,9 +132,8 @@ def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
     for place, characters in wanted.items():
         parts += corpus.sources[place].parts(characters)
     tasks = read.tasks(parts, len(corpus.names))
-    job = read.Read(
-        corpus.config, corpus.setting, corpus.seed, corpus.work / "read", corpus.evaluated, corpus.withdrawn
-    )
+    folder = corpus.read_to(next(iter(wanted), 0))
+    job = read.Read(corpus.config, corpus.setting, corpus.seed, folder, corpus.evaluated, corpus.withdrawn)
     corpus.run(job, tasks, small=_small(parts, corpus.setting.folder))
     corpus.names += [write.name_of(part) for part in parts]
     corpus.source_of += [part.source for part in parts]
@@ -140,7 +144,7 @@ def _read(corpus: Corpus, wanted: dict[int, int | None]) -> None:
         _something(corpus, place)
     lines = corpus.config.dedup.lines if corpus.config.dedup else None
     if lines:
-        _unline(corpus, tasks, parts)
+        _unline(corpus, folder, tasks, parts)
 
 
 def _something(corpus: Corpus, place: int) -> None:
@@ -164,25 +168,21 @@ def _something(corpus: Corpus, place: int) -> None:
         corpus.emit({"event": "warning", "message": f"{message}\n{dead.first()}"})
 
 
-def _unline(corpus: Corpus, tasks: list[str], parts: list[Part]) -> None:
+def _unline(corpus: Corpus, folder: Path, tasks: list[str], parts: list[Part]) -> None:
     """Counts the lines of what is read for the first time here (made-up sources repeat by design), removes them."""
     assert corpus.config.dedup and corpus.config.dedup.lines
     repeated = corpus.work / "repeated.npy"
-    real = [
-        n
-        for n, s in zip(corpus.names, corpus.source_of, strict=True)
-        if corpus.sources[s].kind not in MADE_UP
-    ]
+    real = [number for number, s in enumerate(corpus.source_of) if corpus.sources[s].kind not in MADE_UP]
     if not repeated.exists():
         import pyarrow.parquet as pq
 
-        files = [write.path_of(corpus.work / "read" / name, "lines") for name in real]
+        files = [write.path_of(corpus.part("read", number), "lines") for number in real]
         total = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
         if files:
             engine.use(corpus.config.runner)
         hashes = repeated_lines(files, corpus.config.dedup.lines, total)
         write_array(repeated, hashes)
-    job = Unline(corpus.config, corpus.seed, corpus.work / "read", corpus.work / "lines", repeated)
+    job = Unline(corpus.config, corpus.seed, folder, corpus.work / "lines", repeated)
     named = [
         json.dumps({"number": json.loads(task)["number"], "name": write.name_of(part)})
         for task, part in zip(tasks, parts, strict=True)
@@ -208,14 +208,19 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
     rows = [sidecar["rows"] for sidecar in corpus.sidecars(corpus.stage())]
     starts = np.cumsum([0, *rows])
     small = int(decided.marks.characters.sum()) < SMALL_TO_DEAL
-    job = write.Deal(
-        corpus.config, corpus.work / corpus.stage(), corpus.work / "deal", folder, REASONS, training
-    )
+    job = write.Deal(corpus.config, corpus.work / "deal", folder, REASONS, training)
     corpus.run(
         job,
         [
-            json.dumps({"name": name, "start": int(start), "rows": count})
-            for name, start, count in zip(corpus.names, starts, rows, strict=False)
+            json.dumps(
+                {
+                    "name": name,
+                    "from": str(corpus.part(corpus.stage(), number)),
+                    "start": int(starts[number]),
+                    "rows": rows[number],
+                }
+            )
+            for number, name in enumerate(corpus.names)
         ],
         small=small,
     )
@@ -239,8 +244,8 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
         _place(final / planned.file, out / planned.file)
     if corpus.config.keep_rejects:
         for stage in dict.fromkeys(("read", corpus.stage(), "deal")):
-            for name in corpus.names:
-                file = write.path_of(corpus.work / stage / name, "rejects")
+            for number, name in enumerate(corpus.names):
+                file = write.path_of(corpus.part(stage, number), "rejects")
                 _place(file, out / "rejects" / f"{stage}-{name}.parquet")
 
 

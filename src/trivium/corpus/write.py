@@ -218,10 +218,10 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Deal:
-    """Writes a part's documents by shard: `task` is {"name", "start", "rows"} with the part's place in the plan."""
+    """Writes a part's documents by shard: `task` is {"name", "from", "start", "rows"}: what was left
+    of the part, without its ending, and its place in the plan."""
 
     config: DataStage
-    source: Path
     target: Path
     plan: Path
     """Folder with shard.npy (N,) int32, -1 where dropped, reason.npy (N,) uint8 and order.npy (N,) uint64."""
@@ -258,7 +258,7 @@ class Deal:
             else None
         )
         with (
-            pq.ParquetFile(path_of(self.source / said["name"], "documents")) as old,
+            pq.ParquetFile(path_of(Path(said["from"]), "documents")) as old,
             pq.ParquetWriter(files["documents"], plan, compression="zstd", compression_level=1) as new,
         ):
             for table in _chunks(old):

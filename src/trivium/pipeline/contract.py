@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +65,8 @@ class Context:
     emit: Emit
     recipe_folder: Path
     """Relative paths in the recipe start here."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """What the artifact's fingerprint is made of."""
     withdrawn: tuple[Rule, ...] = ()
     """What a data stage drops: the part of the recipe's withdrawals that its identity holds."""
     stopping: Interrupted | None = None

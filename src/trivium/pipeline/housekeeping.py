@@ -27,6 +27,7 @@ PUT = "put"
 PARTS = {
     "artifacts": "artifacts",
     "tokens": "token shards (made again by themselves)",
+    "read": "what data stages read, for other mixes of it (read again by themselves)",
     "index": "indexes of traces (made again by themselves)",
     "last_state": "optimizer states, to train on from",
     "work": "work of stopped stages",
@@ -43,7 +44,7 @@ class Entry:
 
     path: Path
     part: str
-    """artifacts, work, building, last_state, tokens or index."""
+    """One of PARTS."""
     bytes: int
     reachable: bool
     record: dict[str, Any] | None = None
@@ -138,7 +139,7 @@ class Inventory:
         for part in SHARDS:
             for path in _folders(root / part):
                 yield Entry(path, part, files.folder_size(path), path.name in self._token_folders)
-        for part in ("work", "building"):
+        for part in ("read", "work", "building"):
             for path in _folders(root / part):
                 yield Entry(path, part, files.folder_size(path), False)
 
@@ -198,7 +199,7 @@ def collect(inventory: Inventory, entries: Iterable[Entry]) -> int:
         entry.path.rename(away)
         shutil.rmtree(away)
         freed += entry.bytes
-    for part in ("artifacts", *SHARDS, "last_state", "work", "building"):
+    for part in PARTS:
         for leftover in (inventory.store.root / part).glob(f"{files.TEMPORARY}gone-*"):
             shutil.rmtree(leftover, ignore_errors=True)
     return freed

@@ -215,6 +215,7 @@ class _Walk:
             seed=stage_seed(recipe, name),
             emit=lambda event: self.tell({**event, "stage": name}),
             recipe_folder=self.recipe_folder,
+            identity=self.plan.identities[name],
             withdrawn=withdrawals.held(self.plan.identities[name]),
         )
 

@@ -34,9 +34,19 @@ def _data(ctx: Context) -> dict[str, Any]:
         against=against,
         emit=ctx.emit,
         work=ctx.work,
+        kept=ctx.work.parent.parent / "read" / _reading(ctx) if ctx.config.keep_read else None,
         inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
         withdrawn=ctx.withdrawn,
     )
+
+
+def _reading(ctx: Context) -> str:
+    """What is read is known by the stage's identity without what only mixes and splits."""
+    from trivium.pipeline.fingerprint import fingerprint
+
+    identity = {name: value for name, value in ctx.identity.items() if name not in ("size", "heldout", "mix")}
+    sources = [{**source, "weight": None} for source in identity["sources"]]
+    return fingerprint({**identity, "sources": sources, "rejects": ctx.config.keep_rejects})
 
 
 def _data_identity(config: Any, folder: Path) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class DataStage(StageBase):
     evaluation refuses flagged items unless its suite says `contaminated: report`."""
     keep_rejects: bool = how(False)
     """Keep what is dropped, with step and reason, in the folder `rejects`. Data that is there already is not made anew for it."""
+    keep_read: bool = how(True)
+    """Keep what was read in the store, so that other weights, another size or split of it need no reading; about as large as the
+    corpus, and `trivium store gc` frees it."""
     max_dead: Annotated[int, Field(ge=0)] = how(1000)
     """Inputs that cannot be read before the stage stops; each is listed in dead_letters.jsonl."""
     runner: Literal["native", "ray"] = how("native")
