@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivium.corpus import records
+from trivium.corpus.readers import Setting, open_source
 from trivium.errors import DataError
+from trivium.recipe.data import DataStage
 
 KINDS = ("good", "good", "copy", "near", "personal", "blank", "empty", "wrong", "short")
 
@@ -73,15 +77,98 @@ def pages(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
     return {"kind": "html", "path": "pages"}
 
 
+def answer(url: str, body: bytes, head: str = "text/html; charset=utf-8") -> bytes:
+    """A page as a crawler writes it."""
+    block = f"HTTP/1.1 200 OK\r\nContent-Type: {head}\r\n\r\n".encode() + body
+    said = {
+        "WARC-Type": "response", "WARC-Target-URI": url, "WARC-Date": "2026-01-01T00:00:00Z",
+        "WARC-Record-ID": "<urn:uuid:00000000-0000-0000-0000-000000000000>",
+        "Content-Type": "application/http; msgtype=response", "Content-Length": str(len(block)),
+    }  # fmt: skip
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    return f"WARC/1.0\r\n{lines}\r\n".encode() + block + b"\r\n\r\n"
+
+
+def archive(path: Path, kinds: list[str], format: str) -> None:
+    with gzip.open(path, "wb") as file:
+        for number, row in enumerate(rows(kinds, format)):
+            damaged = (
+                "text/html\r\nContent-Encoding: gzip" if "text" not in row else "text/html; charset=utf-8"
+            )
+            body = f"<main><p>{row.get('text', 'no gzip')}</p></main>".encode()
+            file.write(answer(f"https://x.test/{number}", body, damaged))
+
+
+def warc(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
+    (folder / "web").mkdir()
+    archive(folder / "web" / "a.warc.gz", kinds, format)
+    return {"kind": "warc", "path": "web"}
+
+
+def crawl(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
+    """What a finished crawl left: its pages, one that robots.txt refused and one that never came."""
+    block = {"kind": "crawl", "start": ["https://x.test/"], "agent": "tests (https://x.test/)"}
+    config = DataStage.model_validate({"kind": "data", "sources": [block]}).sources[0]
+    place = open_source(config, Setting(folder=folder)).folder
+    place.mkdir(parents=True)
+    said = [{"url": f"https://x.test/{name}"} for name in ("gone", "shut")]
+    pages = kinds[2:]
+    archive(place / "00000.warc.gz", pages, format)
+    log = [{**said[0], "failed": "no answer"}, {**said[1], "refused": "robots.txt"}]
+    (place / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log[: len(kinds)]))
+    (place / "done.json").write_text(json.dumps({"pages": len(pages)}))
+    return block
+
+
+def books(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
+    """A book with a chapter of each kind; `wrong` is a chapter that the package lists and the archive lacks."""
+    (folder / "shelf").mkdir()
+    numbers = range(len(kinds))
+    items = "".join(
+        f'<item id="c{n}" href="c{n}.xhtml" media-type="application/xhtml+xml"/>' for n in numbers
+    )
+    spine = "".join(f'<itemref idref="c{n}"/>' for n in numbers)
+    package = '<package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata/>'
+    with zipfile.ZipFile(folder / "shelf" / "a.epub", "w") as book:
+        book.writestr("mimetype", "application/epub+zip")
+        container = '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        book.writestr(
+            "META-INF/container.xml", f'{container}<rootfile full-path="b.opf"/></rootfiles></container>'
+        )
+        book.writestr("b.opf", f"{package}<manifest>{items}</manifest><spine>{spine}</spine></package>")
+        for number, row in enumerate(rows(kinds, format)):
+            if "text" in row:
+                page = f"<html xmlns='http://www.w3.org/1999/xhtml'><body><p>{row['text']}</p></body></html>"
+                book.writestr(f"c{number}.xhtml", page)
+    return {"kind": "books", "path": "shelf"}
+
+
+def code(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
+    (folder / "code").mkdir()
+    for number, row in enumerate(rows(kinds, format)):
+        said = "\n".join(f"# {line}" for line in row["text"].split(". ")) if "text" in row else "a\0b"
+        (folder / "code" / f"{number}.py").write_text(said)
+    return {"kind": "code", "path": "code", "licenses": None}
+
+
+def huggingface(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
+    from datasets import Dataset
+
+    names = dict.fromkeys(name for row in rows(["good"], format) for name in row)
+    made = [{name: row.get(name) for name in names} for row in rows(kinds, format)]
+    Dataset.from_list(made).save_to_disk(folder / "set")
+    return {"kind": "huggingface", "name": "set"}
+
+
 def demo(folder: Path, kinds: list[str], format: str) -> dict[str, Any]:
     return {"kind": "refusals"}
 
 
 SOURCES: dict[str, tuple[Callable[[Path, list[str], str], dict[str, Any]], ...]] = {
-    "documents": (jsonl, parquet, files, pages),
-    "conversations": (jsonl, parquet, table, demo),
-    "preferences": (jsonl, parquet, table, demo),
-    "feedback": (jsonl, parquet, table),
+    "documents": (jsonl, parquet, files, pages, warc, crawl, books, code, huggingface),
+    "conversations": (jsonl, parquet, table, demo, huggingface),
+    "preferences": (jsonl, parquet, table, demo, huggingface),
+    "feedback": (jsonl, parquet, table, huggingface),
 }
 STEPS: dict[str, Any] = {
     "normalise": st.booleans(),
@@ -91,6 +178,17 @@ STEPS: dict[str, Any] = {
     "size": st.sampled_from([None, 4, 900]),
     "decontaminate": st.sampled_from([[], ["exam"]]),
 }
+
+
+ALL = [(format, make) for format, makers in SOURCES.items() for make in makers]
+
+
+@pytest.mark.parametrize(("format", "make"), ALL, ids=lambda value: getattr(value, "__name__", value))
+def test_every_kind_of_source_accounts_for_a_row_of_each_kind(tmp_path: Path, format: str, make: Any) -> None:
+    kinds = list(dict.fromkeys(KINDS)) + ["good"] * 5
+    sources = [{**make(tmp_path, kinds, format), "weight": 1}]
+    stage(tmp_path, tmp_path / "out", format=format, keep_rejects=True, workers=1, sources=sources)
+    _holds(tmp_path / "out", [len(kinds)], [make])
 
 
 @pytest.mark.parametrize("format", SOURCES)
@@ -137,7 +235,7 @@ def _holds(out: Path, given: list[int], makers: list[Any]) -> None:
         assert make is demo or source["read"] == count
         if of_files := source["files"]:
             assert of_files["found"] == of_files["read"] + sum(of_files["passed_over"].values())
-        assert (of_files is None) == (make is demo)
+        assert (of_files is None) == (make in (demo, huggingface, crawl))  # no files of the user
     assert sum(source["train_items"] for source in account["sources"]) == len(train)
     assert sum(source["heldout_items"] for source in account["sources"]) == len(heldout)
     assert sum(source["dead"] for source in account["sources"]) == account["dead_letters"] == dead
