@@ -40,6 +40,28 @@ def test_logits_on_both_sides(both, tmp_path, length):
         assert (again(tokens).logits - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("length", [ORIGINAL - 1, ORIGINAL + 9])
+def test_gradients_on_both_sides(both, length):
+    """What every layer gives back meets in the embedding, and the last norm sees the head alone."""
+    theirs, ours, _ = both
+    tokens = families.tokens(length=length)
+    weight = torch.randn(*tokens.shape, ours.config.vocab_size, generator=torch.Generator().manual_seed(3))
+    positions = torch.arange(length).expand_as(tokens)
+    for logits in (
+        theirs(tokens).logits,
+        ours({"tokens": tokens, "positions": positions}, {"logits"}).logits,
+    ):
+        (logits * weight[..., : logits.shape[-1]]).sum().backward()
+    found, expected = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    names = ["model.embed_tokens.weight", "model.norm.weight", "model.layers.0.mlp.down_proj.weight"]
+    names += ["model.layers.0.self_attn.o_proj.weight", "model.layers.0.input_layernorm.weight"]
+    for name in names:
+        assert expected[name].grad.abs().max() > 0.1
+        torch.testing.assert_close(found[name].grad, expected[name].grad, atol=1e-3, rtol=1e-3)
+    for model in (theirs, ours):
+        model.zero_grad()
+
+
 def test_the_side_is_that_of_each_text(both):
     """Packed into one row, behind one another, a short and a long text are what they are alone."""
     _, ours, _ = both
