@@ -59,3 +59,23 @@ def test_links_in_the_documentation_lead_somewhere():
     for page in PAGES[:1]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page):
             assert (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_page_of_faults_names_is_there():
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-D]\d*) \| .+? \| (.+) \|$", page, re.MULTILINE)
+    assert [row for row, _ in rows] == [
+        *(
+            f"{part}{number + 1}"
+            for part, count in (("A", 21), ("B", 8), ("C", 14))
+            for number in range(count)
+        ),
+        "D",
+    ]
+    for row, cell in rows:
+        for held in cell.split("; "):
+            file, *names = re.findall(r"`([^`]+)`", held)
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert not file.startswith("tests/") or "def test_" in text, (row, file)
+            for name in names:
+                assert re.search(rf"def test_\w*{name}", text), (row, file, name)
