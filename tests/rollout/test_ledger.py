@@ -273,6 +273,23 @@ def test_a_clock_that_jumps_moves_no_stage(log: Path, monkeypatch: pytest.Monkey
     run(log, work, stages=[{"share": 0.5, "min_units": 0, "min_time": "1h", "decide": False}, {"share": 0.6}])
 
 
+def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path) -> None:
+    for name, data in (("old.log", b'{"t": 1, "event": "tick"}\n'), ("garbage.db", bytes(range(256)) * 20)):
+        path = tmp_path / name
+        path.write_bytes(data)
+        for _ in range(2):  # nor does it stay locked
+            with pytest.raises(ArtifactError, match="not a database"):
+                Ledger(path, plan_for(Arm(), Arm())).open({"url": "stub"}, force=True)
+        with pytest.raises(ArtifactError, match="not a database"):
+            list(journal.events(path))
+        assert path.read_bytes() == data
+    with pytest.raises(ArtifactError, match="no such log"):
+        list(journal.events(tmp_path / "missing.db"))
+    with pytest.raises(ArtifactError, match="PostgreSQL only") as raised:
+        journal.journal_at("mysql://ann:secret@host/name")
+    assert "secret" not in str(raised.value)
+
+
 def test_time_is_the_logs_own(tmp_path: Path) -> None:
     """It begins at 0 and goes on where it stood, whatever the machine's clock says."""
     clock = {"now": 5000.0}

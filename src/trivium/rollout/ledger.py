@@ -95,7 +95,11 @@ class Ledger:
             self._open(candidate, force)
         except OSError as error:
             self.journal.close()
-            fix = "name another --log, or start the database"
+            fix = (
+                "start the database"
+                if self.journal.shared
+                else "name another --log (lines of JSON end in .jsonl)"
+            )
             raise ArtifactError(
                 f"the log cannot be written: {error}", where=self.journal.where, fix=fix
             ) from None

@@ -60,8 +60,9 @@ class Measuring:
 
 
 def _begin() -> None:
-    """The process ends with the router, however that ends, and leaves Ctrl-C to it."""
+    """The process ends with the router, however that ends, and leaves Ctrl-C and SIGTERM (sent to the whole group) to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
