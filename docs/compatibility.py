@@ -9,6 +9,8 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,14 @@ from trivium.generate.engine import SamplingParams, generate
 from trivium.model import gguf, gguf_write, hf
 from trivium.model.config import ModelConfig
 from trivium.model.families import FAMILIES
+from trivium.text.chat import ChatTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path += [str(ROOT / "tests" / folder) for folder in ("model", "corpus", "corpus/readers")]
+sys.path += [str(ROOT / "tests" / folder) for folder in ("model", "corpus", "corpus/readers", "text")]
 import families  # noqa: E402  # the tests' own checkpoints
+import test_peft_import  # noqa: E402
+import test_quantised  # noqa: E402
+import zoo  # noqa: E402  # and tokenizers
 from sources_made import kept, read  # noqa: E402
 from test_files_counted import READ  # noqa: E402  # and files
 
@@ -37,6 +43,69 @@ transformers' (train), the same greedy reply with the cache as without one (gene
 
 | family (`model_type`) | import | train | export, saved as | generate | read from GGUF | written as GGUF |
 |---|---|---|---|---|---|---|
+"""
+TOKENIZERS = """
+## Tokenizers
+
+A small one of each build, saved by transformers. "yes" means: the ids of texts without control tokens (encode), those of a
+conversation in its template (chat) and the text of ids (decode) are transformers', here and in what is written again (export).
+Texts that spell a control token never give its id here; in transformers they do.
+
+| build | as in | encode | chat | decode | export |
+|---|---|---|---|---|---|
+"""
+BUILDS = {
+    "byte-level": "Llama 3, Qwen, SmolLM3, Granite, OLMo, Phi-4, DeepSeek, GLM, gpt-oss, GPT-2, Mistral Nemo and later",
+    "sentencepiece": "Llama 2, Mistral 7B, Mixtral, Gemma, Phi-3",
+    "NFKC": "a normaliser of Unicode",
+    "lower case": "a normaliser of case",
+    "one character": "special tokens of one character",
+    "unigram": "T5, XLM",
+}
+QUANTISED = """
+## Quantised weights
+
+Dequantised when they are read. "yes" means: the weights are those of the scheme's own definition, or of its library where
+one is named.
+
+| weights | as | read |
+|---|---|---|
+"""
+SCHEMES: list[tuple[str, str, Callable[[], None]]] = [
+    *(
+        (f"GPTQ, {bits} bits", layout, partial(test_quantised.test_gptq, bits, layout, True))
+        for bits in (2, 4, 8)
+        for layout in ("gptq", "gptq_v2")
+    ),
+    ("AWQ, 4 bits", "gemm", test_quantised.test_awq),
+    ("fp8", "by blocks, by tensor", test_quantised.test_fp8_by_blocks_and_as_a_whole),
+    *(
+        (
+            "compressed-tensors, packed integers",
+            "symmetric" if symmetric else "with zero points",
+            partial(test_quantised.test_packed_integers_of_compressed_tensors, symmetric),
+        )
+        for symmetric in (True, False)
+    ),
+    *(
+        (
+            "bitsandbytes, 4 bits",
+            f"{kind}, nested scales" if nested else kind,
+            partial(test_quantised.test_bitsandbytes_in_four_bits, kind, nested),
+        )
+        for kind in ("nf4", "fp4")
+        for nested in (False, True)
+    ),
+    ("bitsandbytes, 8 bits", "LLM.int8()", test_quantised.test_bitsandbytes_in_eight_bits),
+    ("MXFP4", "gpt-oss", test_quantised.test_mxfp4_is_what_transformers_makes_of_it),
+]
+ADAPTERS = """
+## Adapters of PEFT
+
+A folder that peft wrote beside its base, merged when it is read. "yes" means: the logits are those of peft's model.
+
+| what is adapted | read |
+|---|---|
 """
 FILES = """
 ## Files of text
@@ -141,6 +210,66 @@ def _gguf(config: ModelConfig) -> bool:
     return True
 
 
+def tokenizer_row(build: str, folder: Path) -> list[str]:
+    """The cells of a build of tokenizers."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    marks = {"eos_token": "<|end|>", "pad_token": "<|endoftext|>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=zoo.ZOO[build](), **marks)
+    made.chat_template = zoo.TEMPLATE
+    made.save_pretrained(folder / "theirs")
+    theirs, ours = AutoTokenizer.from_pretrained(folder / "theirs"), ChatTokenizer.load(folder / "theirs")
+    ours.save(folder / "ours", context=128)
+    again = AutoTokenizer.from_pretrained(folder / "ours")
+    texts = ["what is the answer?", "four and six\n\n system user", "  the start. "]
+    talk = [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": "four"}]
+    talk.append({"role": "user", "content": "and six?"})
+
+    def all_of(one: Any) -> tuple[Any, Any, Any]:
+        ids = [one(text, add_special_tokens=False).input_ids for text in texts]
+        prompt = one.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
+        return (
+            ids,
+            prompt,
+            [one.decode(some, skip_special_tokens=True, clean_up_tokenization_spaces=False) for some in ids],
+        )
+
+    there = all_of(theirs)
+    here = [ours.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    held = (
+        here == there[0],
+        ours.prompt(talk) == there[1],
+        [ours.decode(ids) for ids in here] == there[2],
+        all_of(again) == there,
+    )
+    return [build, BUILDS[build], *("yes" if one else "NO" for one in held)]
+
+
+def holds(check: Callable[[], None]) -> str:
+    """Says "yes" if a check of the tests passes."""
+    try:
+        check()
+    except Exception:  # whatever is wrong: the cell says so, the test says what
+        return "NO"
+    return "yes"
+
+
+def weight_rows() -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
+    """The rows of tokenizers, quantised weights and adapters."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizers = [tokenizer_row(build, folder / f"tokenizer {n}") for n, build in enumerate(BUILDS)]
+        schemes = [[weights, kind, holds(check)] for weights, kind, check in SCHEMES]
+        adapters = [
+            [
+                case,
+                holds(partial(test_peft_import.test_logits_are_those_of_peft, folder / f"adapter {n}", case)),
+            ]
+            for n, case in enumerate(test_peft_import.CASES)
+        ]
+    return tokenizers, schemes, adapters
+
+
 def file_row(name: str, folder: Path) -> list[str]:
     """The cells of a kind of file."""
     kind, made = READ[name]
@@ -184,12 +313,14 @@ def table() -> str:
     with tempfile.TemporaryDirectory() as folder:
         rows = [row(family, Path(folder) / family) for family in FAMILIES]
     files, shapes = data_rows()
-    return HEAD + lines(rows) + FILES + lines(files) + ROWS + lines(shapes)
+    tokenizers, schemes, adapters = weight_rows()
+    weights = TOKENIZERS + lines(tokenizers) + QUANTISED + lines(schemes) + ADAPTERS + lines(adapters)
+    return HEAD + lines(rows) + weights + FILES + lines(files) + ROWS + lines(shapes)
 
 
 def families_of(page: str) -> str:
     """The part of the page that is about families."""
-    return page.partition(FILES)[0]
+    return page.partition(TOKENIZERS)[0]
 
 
 def lines(rows: list[list[str]]) -> str:

@@ -34,6 +34,22 @@ def test_a_row_is_what_its_run_gives(tmp_path, family):
     assert "NO" not in " ".join(cells)
 
 
+@pytest.mark.parametrize("build", compatibility.BUILDS)
+def test_a_row_of_tokenizers_is_what_its_run_gives(tmp_path, build):
+    cells = compatibility.tokenizer_row(build, tmp_path)
+    assert compatibility.lines([cells]) in (DOCS / "compatibility.md").read_text(encoding="utf-8")
+    assert set(cells[2:]) == {"yes"}
+
+
+def test_weights_and_adapters_have_rows_for_all_that_the_tests_read():
+    """Their cells are runs of those tests, which run by themselves too."""
+    page = (DOCS / "compatibility.md").read_text(encoding="utf-8")
+    for weights, kind, _ in compatibility.SCHEMES:
+        assert compatibility.lines([[weights, kind, "yes"]]) in page
+    for case in compatibility.test_peft_import.CASES:
+        assert compatibility.lines([[case, "yes"]]) in page
+
+
 def test_rows_of_data_are_what_their_runs_give():
     page = (DOCS / "compatibility.md").read_text(encoding="utf-8")
     files, shapes = compatibility.data_rows()
