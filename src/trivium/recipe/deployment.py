@@ -20,8 +20,8 @@ class SmallerStage(StageBase):
     references: ClassVar[tuple[str, ...]] = ("model", "data")
     model: Name
     data: Name | None = None
-    """A data stage: its training split shows which inputs matter, where a scheme asks; on its held-out split the smaller model is
-    measured against `model`, token by token. None: neither."""
+    """A data stage: its training split shows what matters, where a scheme or a cut asks; on its held-out split the smaller model
+    is measured against `model`, token by token. None: neither."""
     items: Annotated[int, Field(ge=1)] = only(64, {"data": "set"})
     """Records of `data` that are read for each of the two."""
     max_kl: Annotated[float, Field(gt=0)] | None = None
@@ -75,7 +75,6 @@ class PruneStage(SmallerStage):
 
     kind: Literal["prune"]
     data: Name  # type: ignore[assignment]
-    """A data stage: its training split shows what matters least, its held-out split what the cut costs."""
     items: Annotated[int, Field(ge=1)] = 64  # type: ignore[assignment]
     """Records of `data` that are read for each of the two."""
     layers: Annotated[int, Field(gt=0)] | None = None
