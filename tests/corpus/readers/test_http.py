@@ -66,6 +66,7 @@ def written(
     head = ["HTTP/1.1 200 OK", "Content-Type: text/html; charset=utf-8"]
     head += [f"Content-Encoding: {'deflate' if encoding == 'raw' else encoding}"] if encoding else []
     head += ["Transfer-Encoding: chunked"] if te else []
+    head = [line.lower() if lower else line for line in head]
     block = "".join(line + eol for line in (*head, "")).encode() + body
     uri = "https://x.test/a"
     lines = ["WARC/1.0", "WARC-Type: response", f"WARC-Target-URI: {f'<{uri}>' if angle else uri}"]

@@ -17,7 +17,7 @@ from trivium.corpus.readers import streams
 HTML, XHTML, PLAIN, BINARY = "text/html", "application/xhtml+xml", "text/plain", "application/octet-stream"
 END = re.compile(rb"\r?\n\r?\n|\A\r?\n|\Z")
 """Of the header lines: CRLF, or LF alone."""
-_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?[ \t]+(\d{3})\b[^\n]*(?:\n|\Z)")
+_STATUS = re.compile(rb"HTTP/\d(?:\.\d)?[ \t]+(\d{3})\b[^\n]*(?:\n|\Z)", re.IGNORECASE)
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,4096})?\r?\n")
 _LINE = re.compile(rb"\r?\n")

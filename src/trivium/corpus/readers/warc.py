@@ -90,7 +90,7 @@ class Warc(Source):
         said_type, body = record.headers.get("content-type"), record.block
         try:
             if said_type.lower().startswith("application/http") or (
-                record.kind == "response" and body.startswith(b"HTTP/")
+                record.kind == "response" and body[:5].upper() == b"HTTP/"
             ):
                 answer = http.answer(body)
                 meta["status"], said_type = answer.status, answer.headers.get("content-type")
