@@ -117,3 +117,15 @@ def test_what_smaller_models_cost_is_kept_by_stage(plan, made, tmp_path):
     assert summary(plan, made)["smaller"] == {
         "small": {"model": plan.stages["small"].model, "outputs": outputs}
     }
+
+
+def test_what_was_found_verbatim_is_told_by_licence(made):
+    suites = [
+        {"kind": "verbatim", "data": "chats", "name": "gpl", "tokens": 30, "licences": ["GPL-3.0"]},
+        {"kind": "bits_per_byte", "data": "corpus"},
+    ]
+    measured = {"gpl.verbatim_replies": {"value": 0.1}, "gpl.verbatim_share": {"value": 0.2}}
+    made["again"].path.joinpath("results.json").write_text(json.dumps(results("small", {"small": measured})))
+    plan = recipe({**stages(), "again": {"kind": "evaluate", "model": "small", "suites": suites}})
+    about = {"model": "small", "tokens": 30, "licences": ["GPL-3.0"]}
+    assert summary(plan, made)["verbatim"] == [{**about, "replies": {"value": 0.1}, "share": {"value": 0.2}}]

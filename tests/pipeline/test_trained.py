@@ -8,7 +8,7 @@ import pytest
 from pipeline_fakes import Bench, Fake, default
 
 from trivium.errors import ArtifactError
-from trivium.pipeline.trained import trained
+from trivium.pipeline.trained import VOCABULARY, trained
 
 
 def data(context) -> dict:
@@ -65,3 +65,11 @@ def test_what_measured_a_model_is_no_part_of_what_made_it(bench, made):
     assert {one.stage for one in found} == {"corpus", "chats"}
     with pytest.raises(ArtifactError, match="nothing that this model"):
         trained(made["corpus"].fingerprint, bench.store)
+
+
+def test_a_tokenizer_that_was_changed_is_named(bench, made):
+    path = made["base"].path / VOCABULARY
+    path.write_text("{}")
+    with pytest.raises(ArtifactError, match="tokenizer was changed") as refused:
+        trained(made["aligned"].fingerprint, bench.store)
+    assert refused.value.where == str(path)

@@ -12,13 +12,17 @@ from typer.testing import CliRunner
 from trivium.api import run
 from trivium.batches.rows import BatchSharding
 from trivium.cli import app
+from trivium.cli.router import candidate_of
 from trivium.corpus.shards import open_shards
 from trivium.corpus.withdrawn import Rule
-from trivium.errors import ArtifactError, RecipeError
-from trivium.pipeline import withdraw, withdrawals
+from trivium.errors import ArtifactError, GateError, RecipeError
+from trivium.pipeline import rollouts, withdraw, withdrawals
+from trivium.rollout import journal
+from trivium.rollout.plan import load_plan, plan_of
 from trivium.text.chat import ChatTokenizer
 
 CANARY = "The heron of Ulm keeps nine brass keys under the fourth stair"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "rollout.yaml"
 ASKED = "Which heron keeps a tenth key of tin"
 RECIPE = """
 name: small
@@ -136,6 +140,32 @@ def test_the_step_of_a_conversation(finished):
     assert sft["first"] == first_step(seen, "sft", chat.guard.plain(ASKED))
 
 
+def test_rollouts_are_listed_until_they_are_rolled_back(finished, tmp_path):
+    folder, _ = finished
+    base, log, gone = (folder / "runs/small/base").resolve(), tmp_path / "log.jsonl", tmp_path / "gone.jsonl"
+    candidate = {"fingerprint": base.name}
+    started = {"t": 0.0, "event": "started", "at": "now", "plan": load_plan(EXAMPLE).model_dump(mode="json"),
+               "candidate": candidate, "force": True}  # fmt: skip
+    journal.write(log, [started])
+    for path in (log, log, gone):
+        rollouts.note(base, str(path))
+
+    def told() -> list[dict[str, Any]]:
+        asked = call(folder, "withdraw", str(folder / "small.yaml"), "--url", "https://e.org/77", "--json")
+        return json.loads(asked.stdout)["rollouts"]
+
+    here, lost = told()
+    assert (here["log"], here["status"], here["stage"]) == (str(log), "running", 1)
+    assert "no such log" in lost["status"]
+    back = {"t": 9.0, "event": "verdict", "action": "roll back", "reason": "said", "by": "me", "stage": 0}
+    journal.write(log, [back])
+    assert [one["log"] for one in told()] == [str(gone)]
+    rollouts.note(base, "postgresql://me:secret@nowhere.invalid/rollouts?connect_timeout=1")
+    kept = (folder / "store" / rollouts.NAME).read_text()
+    assert "postgresql://me@nowhere.invalid/rollouts" in kept and "secret" not in kept
+    (folder / "store" / rollouts.NAME).unlink()
+
+
 def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_again(finished):
     folder, _ = finished
     old = (folder / "runs/small/base").resolve()
@@ -163,6 +193,12 @@ def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_aga
     withdraw.refuse_withdrawn(made["sft"].path)
     with pytest.raises(ArtifactError, match=r"'base' trained on data that was withdrawn \(url https"):
         withdraw.refuse_withdrawn(old)
+    plan = load_plan(EXAMPLE).model_dump(mode="json")
+    for model, word, error in ((old, "refuse", ArtifactError), (old, "allow", GateError), (old, "x", RecipeError), (
+        made["sft"].path, "refuse", GateError)):  # fmt: skip
+        plan["arms"]["candidate"]["artifact"] = str(model)
+        with pytest.raises(error):
+            candidate_of(plan_of(plan), folder, False, word)
     found = call(folder, "trace", str(made["sft"].path), CANARY, "--json")
     assert json.loads(found.stdout)["spans"] == []
     started.clear()

@@ -100,6 +100,11 @@ REPORT: dict[str, Any] = {
             ]
         }
     },
+    "verbatim": [
+        {"model": "aligned", "tokens": 50, "licences": ["GPL-3.0", "AGPL-3.0"],
+         "replies": {"value": 0.25, "low": 0.125, "high": 0.5}, "share": {"value": 0.125, "low": 0.0625, "high": 0.25}},
+        {"model": "aligned", "tokens": 20, "licences": [], "replies": None, "share": None},
+    ],
     "seconds": {"base": 90.0},
     "environment": {"python": "3.11.4"},
     "smaller": {
@@ -313,6 +318,8 @@ def test_the_card_is_what_model_hubs_read():
     for block in re.findall(r"(?:^\|.*\n)+", body, re.MULTILINE):  # every table is whole
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
     assert "Python \\| docs" in body
+    told = "| aligned | GPL-3.0, AGPL-3.0 | 50 tokens: 25.0% [12.5%, 50.0%] | 12.5% [6.2%, 25.0%] |"
+    assert told in body and "| aligned | any | 20 tokens: – | – |" in body
 
 
 @pytest.mark.parametrize("model", ["aligned"])

@@ -23,6 +23,7 @@ def span(start: int, end: int, reply: str) -> dict:
 def report() -> dict:
     reply = "0123<img src=x>[bold]9"
     spans = [span(2, 8, reply), span(6, 12, reply)]
+    near = {**spans[0]["documents"][0], "similarity": 0.5, "passage": "<script>alert(2)</script>"}
     return {
         "model": "m",
         "unknown": ["what 'hub' saw"],
@@ -30,6 +31,7 @@ def report() -> dict:
         "least": 8,
         "verbatim": 0.5,
         "spans": spans,
+        "near": [{"start": 0, "end": 21, "documents": [near]}, {"start": 0, "end": 4, "documents": []}],
     }
 
 
@@ -43,6 +45,7 @@ def test_the_pieces_are_the_reply_and_the_better_span_has_what_both_hold(report)
 def test_the_page_escapes_what_others_wrote(report):
     page = html(report)
     assert "<script" not in page and "<img" not in page
+    assert "&lt;script&gt;alert(2)" in page and "50% alike" in page and "No document says nearly" in page
     assert "&lt;script&gt;alert(1)" in page and "https://e.org/&lt;x&gt;" in page
     assert 'href="#span-1"' in page and 'id="span-2"' in page and "what &#39;hub&#39; saw" in page
 
@@ -52,3 +55,4 @@ def test_the_terminal_shows_markup_of_others_as_text(report, capsys):
     said = capsys.readouterr().out
     assert "[bold]9" in said and "<script>alert(1)</script>" in said and "licence unknown" in said
     assert "read by base (pretrain, 2 epochs)" in said
+    assert "50% https://e.org/<x>" in said and "nothing is near to '0123'" in said

@@ -31,6 +31,8 @@ class Feedback(Held[tuple[Encoded, int]]):
     behind the next other prompt (the mismatched pair that the baseline is estimated on)."""
 
     mismatched: list[Encoded] = field(default_factory=list)
+    lent: list[int] = field(default_factory=list)
+    """Of each of `mismatched`, the item whose prompt it stands behind."""
     ref_logp: NDArray[np.float32] | None = None
 
     @classmethod
@@ -77,7 +79,9 @@ class Feedback(Held[tuple[Encoded, int]]):
         if both and labels != {0, 1}:
             kind = "desirable" if labels == {1} else "undesirable"
             raise DataError(f"all {len(self.items)} replies are {kind}", fix="KTO needs both kinds of label")
-        for text, (other_prompt, other_tools) in zip(texts, _others(prompts), strict=True):
+        self.lent = _others(prompts)
+        for text, lender in zip(texts, self.lent, strict=True):
+            other_prompt, other_tools = prompts[lender]
             other = chat.response(other_prompt, text, other_tools)
             self.mismatched.append(Encoded(other.ids[:context], other.mask[:context]))
         longest = max(len(e.ids) for e in [*(e for e, _ in self.items), *self.mismatched])
@@ -102,13 +106,13 @@ class Feedback(Held[tuple[Encoded, int]]):
         return [sequence_row([self.mismatched[index]], self.length, self.pad)]
 
 
-def _others(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """For each prompt the next one that is another: the replies of a pair, side by side, share theirs."""
-    others = list(prompts)
-    after: Prompt | None = None
+def _others(prompts: Sequence[Prompt]) -> list[int]:
+    """For each prompt the place of the next one that is another: the replies of a pair, side by side, share theirs."""
+    others = list(range(len(prompts)))
+    after: int | None = None
     for index in range(2 * len(prompts) - 1, -1, -1):
-        here, following = prompts[index % len(prompts)], prompts[(index + 1) % len(prompts)]
-        if here != following:
+        following = (index + 1) % len(prompts)
+        if prompts[index % len(prompts)] != prompts[following]:
             after = following
         if after is not None:
             others[index % len(prompts)] = after

@@ -28,6 +28,8 @@ class Prompts:
     """The first of those left out, by their place in the split, counted from 1."""
     unasked: list[int] = field(default_factory=list)
     """Records in which nobody but the assistant speaks, by their places."""
+    numbers: list[int] = field(default_factory=list)
+    """Of each of `records`, its place in the split, counted from 1."""
     refused: Refused = field(default_factory=Refused)
     """Records whose prompts the chat template does not take."""
 
@@ -37,6 +39,7 @@ class Prompts:
     ) -> Prompts:
         kept: list[Mapping[str, Any]] = []
         ids: list[list[int]] = []
+        numbers: list[int] = []
         too_long: list[int] = []
         unasked: list[int] = []
         refused = Refused()
@@ -53,6 +56,7 @@ class Prompts:
             if len(encoded) + max_new_tokens <= context:
                 kept.append(record)
                 ids.append(encoded)
+                numbers.append(number)
             else:
                 too_long.append(number)
         if not kept:
@@ -70,7 +74,7 @@ class Prompts:
         longest = max(map(len, ids)) + max_new_tokens
         length = min(context, -(-longest // STEP) * STEP)
         each = sum(map(len, ids)) / len(ids) + max_new_tokens
-        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED], unasked, refused)
+        return cls(kept, ids, len(too_long), length, each, too_long[:NAMED], unasked, numbers, refused)
 
     @property
     def count(self) -> int:

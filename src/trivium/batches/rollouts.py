@@ -251,12 +251,8 @@ class Rollouts:
     def _asked(self, number: int) -> list[int]:
         """Which prompts the set replies to, over all ranks: every epoch in a new order, `group` times each."""
         share = self.sharding.batch * self.minibatches // self.group
-        asked = []
-        for place in range(number * share, (number + 1) * share):
-            epoch, inside = divmod(place, self.prompts.count)
-            order = generator(self.sharding.seed, "prompts", epoch).permutation(self.prompts.count)
-            asked += [int(order[inside])] * self.group
-        return asked
+        asked = prompts_of(self.sharding.seed, number, share, self.prompts.count)
+        return [place for place in asked for _ in range(self.group)]
 
     def reply(self, policy: Transformer, asked: Sequence[int], seed: int, first: int = 0) -> Rollout:
         """The policy's replies to prompts by their numbers; `first` is the place of the first among all of the set."""
@@ -299,6 +295,16 @@ class Rollouts:
             for name in want:
                 pieces[name].append(getattr(out, name).float().cpu())
         return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def prompts_of(seed: int, number: int, share: int, count: int) -> list[int]:
+    """The places of the `share` prompts, of `count`, that set `number` asks: every epoch in a new order."""
+    places = range(number * share, (number + 1) * share)
+    orders = {
+        epoch: generator(seed, "prompts", epoch).permutation(count)
+        for epoch in range(places[0] // count, places[-1] // count + 1)
+    }
+    return [int(orders[place // count][place % count]) for place in places]
 
 
 def policy_of(network: Any) -> Transformer:

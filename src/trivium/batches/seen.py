@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trivium.batches.chat import Conversations
 from trivium.batches.feedback import Feedback
 from trivium.batches.offline import chat, feedback, packed, pairs, pairs_with_reference
+from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import open_corpus
 from trivium.batches.pairs import Pairs
+from trivium.batches.prompts import Prompts
+from trivium.batches.rollouts import prompts_of
 from trivium.batches.rows import BatchSharding, Shuffled
 from trivium.batches.shares import mixed
+from trivium.batches.teacher import is_own, taught, translated
 from trivium.corpus.records import read
+from trivium.model.hf import read_config
 from trivium.recipe.training import TrainingStage
 from trivium.text.chat import ChatTokenizer
 
@@ -29,6 +34,7 @@ class Reading:
     chat: ChatTokenizer
     context: int  # tokens in a row, at most
     seed: int
+    others: Mapping[str, Path] = field(default_factory=dict)  # by role, such as the teacher
 
     def sharding(self, total: int) -> BatchSharding:
         return BatchSharding(self.seed, self.config.batch, self.config.batch, total=total)
@@ -73,15 +79,72 @@ def _documents(reading: Reading, wanted: Records) -> Seen:
 
 def _items(build: Callable[[Reading, Any], Any]) -> Callable[[Reading, Records], Seen]:
     def seen(reading: Reading, wanted: Records) -> Seen:
-        items = build(reading, read(reading.data / "train"))
-        length = reading.config.length(items.count, items.tokens_per_item)
-        order = Shuffled(items.count, items.item, reading.sharding(length.items))
-        lines = {number for _, number in wanted}
-        holding = {place for place, numbers in enumerate(items.numbers) if lines & set(numbers)}
-        found = _first(lambda step: order.describe(step)["items"], holding, length.steps)
-        return Seen(len(holding), found, length.steps)
+        return _shuffled(reading, build(reading, read(reading.data / "train")), wanted)
 
     return seen
+
+
+def _shuffled(reading: Reading, items: Any, wanted: Records) -> Seen:
+    length = reading.config.length(items.count, items.tokens_per_item)
+    order = Shuffled(items.count, items.item, reading.sharding(length.items))
+    holding = _holding(items, wanted)
+    found = _first(lambda step: order.describe(step)["items"], holding, length.steps)
+    return Seen(len(holding), found, length.steps)
+
+
+def _holding(items: Any, wanted: Records) -> set[int]:
+    """The items that are made of one of the records, or behind whose reply KTO's baseline puts its prompt."""
+    lines = {number for _, number in wanted}
+    holding = {place for place, numbers in enumerate(items.numbers) if lines & set(numbers)}
+    return holding | {place for place, lender in enumerate(getattr(items, "lent", ())) if lender in holding}
+
+
+def _rollouts(reading: Reading, wanted: Records) -> Seen:
+    """Of a set of rollouts the first step counts: whitened advantages depend on all of its replies."""
+    config: Any = reading.config
+    prompts = _prompts(reading)
+    length = config.length(prompts.count, prompts.tokens_per_item)
+    share = config.batch * config.minibatches // getattr(config, "group", 1)
+    holding = _asking(prompts, wanted)
+    sets = -(-length.steps // config.period)
+    found = _first(lambda number: prompts_of(reading.seed, number, share, prompts.count), holding, sets)
+    return Seen(len(holding), None if found is None else (found - 1) * config.period + 1, length.steps)
+
+
+def _prompts(reading: Reading) -> Prompts:
+    config: Any = reading.config
+    rows = list(read(reading.data / "train"))
+    return Prompts.build(rows, reading.chat, reading.context, config.max_new_tokens)
+
+
+def _asking(prompts: Prompts, wanted: Records) -> set[int]:
+    lines = {number for _, number in wanted}
+    return {place for place, number in enumerate(prompts.numbers) if number in lines}
+
+
+def _taught(reading: Reading, wanted: Records) -> Seen:
+    config: Any = reading.config
+    split = reading.data / "train"
+    if config.match == "text":
+        folder = reading.others["teacher"]
+        theirs = read_config(folder).config.context
+        items = translated(split, reading.chat, ChatTokenizer.load(folder), reading.context, theirs)
+        return _shuffled(reading, items, wanted)
+    rows = Conversations.build(read(split), reading.chat, reading.context)
+    if not config.on_policy:
+        return _shuffled(reading, rows, wanted)
+    prompts = _prompts(reading)
+    holding, asking = _holding(rows, wanted), _asking(prompts, wanted)
+    length = config.length(rows.count, rows.tokens_per_item)
+    order = Shuffled(rows.count, rows.item, reading.sharding(length.items))
+
+    def shown(step: int) -> set[tuple[str, int]]:
+        if is_own(reading.seed, step, config.on_policy):
+            return {("own", place) for place in prompts_of(reading.seed, step, config.batch, prompts.count)}
+        return {("given", place) for place in order.describe(step)["items"]}
+
+    both = {("given", place) for place in holding} | {("own", place) for place in asking}
+    return Seen(len(holding), _first(shown, both, length.steps), length.steps)
 
 
 def _first(shown: Callable[[int], Any], wanted: set[Any], steps: int) -> int | None:
@@ -104,5 +167,8 @@ SEEN: Mapping[Any, Callable[[Reading, Records], Seen]] = {
     pairs: _pairs,
     pairs_with_reference: _pairs,
     feedback: _items(lambda reading, rows: Feedback.build(rows, reading.chat, reading.context, both=True)),
+    critic_rollouts: _rollouts,
+    group_rollouts: _rollouts,
+    taught: _taught,
 }
-"""How a phase makes batches (`trivium.phases`) -> when they show a record. Not of rollouts, nor of rows with a teacher."""
+"""How a phase makes batches (`trivium.phases`) -> when they show a record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,8 +72,13 @@ class Blend:
         return self.share * self.own.live_flops
 
     def batch(self, step: int) -> list[Batch]:
-        own = unit(self.sharding.seed, f"own/{step}") < self.share
+        own = is_own(self.sharding.seed, step, self.share)
         return list((self.own if own else self.given).batch(step))
+
+
+def is_own(seed: int, step: int, share: float) -> bool:
+    """Whether a step takes the student's own replies."""
+    return unit(seed, f"own/{step}") < share
 
 
 @dataclass(kw_only=True)
@@ -144,10 +150,15 @@ class TaughtByText(Items):
 
 def _translated(ctx: PhaseContext[DistillStage], teacher: Transformer) -> Items:
     them = ChatTokenizer.load(ctx.others["teacher"])
-    longest = min(teacher.config.context, 2 * ctx.length)  # another tokenizer may need more tokens
 
     def build(split: str) -> Translated:
-        return Translated.build(read(ctx.data / split), ctx.chat, them, ctx.length, longest)
+        return translated(ctx.data / split, ctx.chat, them, ctx.length, teacher.config.context)
 
     items = both_splits(build, ctx)
     return TaughtByText(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher, chat=them)
+
+
+def translated(split: Path, us: ChatTokenizer, them: ChatTokenizer, length: int, theirs: int) -> Translated:
+    """A split for a teacher with the tokenizer `them` and a context of `theirs` tokens."""
+    longest = min(theirs, 2 * length)  # another tokenizer may need more tokens
+    return Translated.build(read(split), us, them, length, longest)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from trivium.errors import RecipeError
+
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
 Stages = Annotated[
     list[str] | None,
@@ -39,7 +41,20 @@ RunsFolder = Annotated[
         "--runs", metavar="DIR", help="Where readable links to them are made.", envvar="TRIVIUM_RUNS"
     ),
 ]
+Withdrawn = Annotated[
+    str, typer.Option(help="refuse or allow: models that stand on data that was withdrawn.")
+]
 STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
+
+
+def check_withdrawn(model: Path, withdrawn: str) -> None:
+    """ArtifactError where `model` stands on data that was withdrawn, unless `withdrawn` is "allow"; RecipeError for others."""
+    if withdrawn not in ("refuse", "allow"):
+        raise RecipeError(f"--withdrawn cannot be {withdrawn!r}", fix="--withdrawn refuse or allow")
+    if withdrawn == "refuse":
+        from trivium.pipeline.withdraw import refuse_withdrawn
+
+        refuse_withdrawn(model)
 
 
 class OrRecipe(TyperGroup):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.cli import commands, rollout
+from trivium.cli.options import Withdrawn, check_withdrawn
 from trivium.cli.rollout import Plan
 from trivium.errors import DataError, RecipeError, TriviumError
 
@@ -63,6 +64,7 @@ def serve(
             "--without-gates", help="Take a candidate whose gates nobody has seen; the log keeps that."
         ),
     ] = False,
+    withdrawn: Withdrawn = "refuse",
 ) -> None:
     """Put a router in front of two servers: it moves traffic to the candidate, step by step, and back where it does harm.
 
@@ -74,6 +76,7 @@ def serve(
     """
 
     def start() -> None:
+        from trivium.pipeline.rollouts import note
         from trivium.rollout.plan import load_plan
 
         try:
@@ -84,13 +87,17 @@ def serve(
             ) from None
         loaded = load_plan(plan)
         options = Options(host, port, keys, admin_keys, texts, drain)
-        serve(loaded, log, candidate_of(loaded, plan.parent, without_gates), without_gates, options)
+        candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn)
+        if loaded.arms is not None and loaded.arms.candidate.artifact is not None:
+            note(plan.parent / loaded.arms.candidate.artifact, log)
+        serve(loaded, log, candidate, without_gates, options)
 
     raise typer.Exit(commands.guarded(start))
 
 
-def candidate_of(plan: Any, folder: Path, without_gates: bool) -> dict[str, Any]:
-    """What the log knows a candidate by. GateError where its gates have not passed, or nobody has seen them, unless allowed."""
+def candidate_of(plan: Any, folder: Path, without_gates: bool, withdrawn: str = "refuse") -> dict[str, Any]:
+    """What the log knows a candidate by. GateError where its gates have not passed, or nobody has seen them, unless allowed;
+    ArtifactError where it stands on data that was withdrawn, unless `withdrawn` is "allow"."""
     from trivium.errors import GateError
     from trivium.pipeline.released import check_release
 
@@ -99,6 +106,7 @@ def candidate_of(plan: Any, folder: Path, without_gates: bool) -> dict[str, Any]
     arm = plan.arms.candidate
     known = {"url": arm.url, "model": arm.model}
     if arm.artifact is not None:
+        check_withdrawn(folder / arm.artifact, withdrawn)
         try:
             return known | check_release(folder / arm.artifact)
         except GateError:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.cli import commands
+from trivium.cli.options import Withdrawn, check_withdrawn
 from trivium.errors import RecipeError, TriviumError
 
 Checkpoint = Annotated[
@@ -58,9 +59,6 @@ Running = Annotated[int, typer.Option(min=1, help="Most sequences in the batch."
 Queue = Annotated[int, typer.Option(min=0, help="Most sequences that wait; more are answered 429.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
 Drain = Annotated[float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")]
-Withdrawn = Annotated[
-    str, typer.Option(help="refuse or allow: models that stand on data that was withdrawn.")
-]
 Precision = Annotated[str, typer.Option(help="torch: float32 or bfloat16.")]
 Guess = Annotated[
     str | None,
@@ -166,12 +164,7 @@ def _local(
     limits: dict[str, Any],
 ) -> Make:
     commands.check_checkpoint(checkpoint)
-    if withdrawn not in ("refuse", "allow"):
-        raise RecipeError(f"--withdrawn cannot be {withdrawn!r}", fix="--withdrawn refuse or allow")
-    if withdrawn == "refuse":
-        from trivium.pipeline.withdraw import refuse_withdrawn
-
-        refuse_withdrawn(checkpoint)
+    check_withdrawn(checkpoint, withdrawn)
     called = name or checkpoint.name.removesuffix(".gguf") or checkpoint.resolve().name
     if engine == "llama.cpp":
         return _llama(checkpoint, called, limits)

@@ -27,6 +27,10 @@ File = Annotated[
 ]
 Least = Annotated[int, typer.Option(min=1, help="Tokens of the shortest span that is told.")]
 Documents = Annotated[int, typer.Option(min=1, help="Documents that are named for a span; all are counted.")]
+Near = Annotated[
+    int,
+    typer.Option(min=0, help="For each paragraph, also this many documents that say nearly the same."),
+]
 Page = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a page with the reply's spans highlighted."),
@@ -40,6 +44,7 @@ def trace(
     file: File = None,
     least: Least = 8,
     documents: Documents = 5,
+    near: Near = 0,
     page: Page = None,
     as_json: AsJson = False,
     store: StoreFolder = STORE,
@@ -53,17 +58,15 @@ def trace(
       trivium trace runs/quickstart/aligned "Return the sum of a start value plus an iterable of numbers"
 
       trivium trace runs/quickstart/aligned --file reply.txt --html reply.html
+
+      trivium trace runs/quickstart/aligned --file reply.txt --near 3
     """
     text = _text(reply, file)
     from trivium.pipeline.store import Store
-    from trivium.pipeline.trained import trained
+    from trivium.pipeline.trained import traced
     from trivium.report import trace as shown
-    from trivium.trace.corpora import open_corpus
-    from trivium.trace.reply import trace as find
 
-    known, unknown = trained(model, Store(store))
-    corpora = [open_corpus(one, store, _tell) for one in known]
-    report = {"model": model, "unknown": unknown, **find(text, corpora, least=least, documents=documents)}
+    report = traced(model, Store(store), text, _tell, least=least, documents=documents, near=near)
     if page is not None:
         from trivium import files
 

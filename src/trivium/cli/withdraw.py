@@ -15,6 +15,7 @@ from trivium.errors import ArtifactError, DataError, RecipeError
 
 if TYPE_CHECKING:
     from trivium.corpus.withdrawn import Rule
+    from trivium.pipeline.store import Store
     from trivium.pipeline.withdraw import Holding, Standing
 
 Target = Annotated[
@@ -84,7 +85,7 @@ def withdraw(
         )
     holdings = list(forward.search(rule, data))
     stood = forward.standing(holdings, artifacts, known)
-    report = _report(rule, holdings, stood)
+    report = _report(rule, holdings, stood, known)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -130,7 +131,9 @@ def _sure(rule: Rule, holdings: list[Holding], *, ask: bool, why: Any) -> None:
         raise DataError(what, where=f"--{rule.by}", fix=f"{hint}with --apply, --yes writes it all the same")
 
 
-def _report(rule: Rule, holdings: list[Holding], stood: list[Standing]) -> dict[str, Any]:
+def _report(rule: Rule, holdings: list[Holding], stood: list[Standing], store: Store) -> dict[str, Any]:
+    from trivium.pipeline.rollouts import serving
+
     return {
         "by": rule.by,
         "value": rule.value,
@@ -158,6 +161,7 @@ def _report(rule: Rule, holdings: list[Holding], stood: list[Standing]) -> dict[
             }
             for one in stood
         ],
+        "rollouts": serving(store, {one.artifact.fingerprint for one in stood if one.reads or one.upon}),
         "retrain": [_named(one.artifact) for one in stood if one.reads and not one.upon],
     }
 
@@ -179,6 +183,9 @@ def _show(report: dict[str, Any]) -> None:
         )
     for one in report["stands"]:
         say(f"  {one['recipe']}/{one['stage']} ({one['kind']}) {one['fingerprint'][:12]}: {_said(one)}")
+    for one in report["rollouts"]:
+        share = "" if one["share"] is None else f", {one['share']:.0%} of the units"
+        say(f"  rollout {one['rollout']} ({one['log']}) of {one['fingerprint'][:12]}: {one['status']}{share}")
     names = [f"{one['recipe']}/{one['stage']}" for one in report["retrain"]]
     if names:
         say(

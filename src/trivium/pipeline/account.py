@@ -11,6 +11,7 @@ from trivium.pipeline.run import StageStatus
 from trivium.pipeline.store import Store
 from trivium.recipe.deployment import SmallerStage
 from trivium.recipe.models import TRAINING, Recipe
+from trivium.recipe.suites import Verbatim
 
 
 def history(inputs: Mapping[str, Artifact], store: Store) -> dict[str, Artifact]:
@@ -81,10 +82,27 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
             for name, stage in recipe.stages.items()
             if isinstance(stage, SmallerStage) and name in present
         },
+        "verbatim": [
+            row for name in present for row in _verbatim(recipe.stages[name], gates.get(name), models)
+        ],
         "seconds": {name: artifact.record["seconds"] for name, artifact in present.items()},
         "environment": next(iter(present.values())).record["environment"] if present else {},
         "samples": samples,
     }
+
+
+def _verbatim(stage: Any, measured: Any, models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each suite that looks replies up in the training data: for which licences, and what it found in the tested model."""
+    if measured is None:
+        return []
+    found = models[measured["tested"]]
+    rows = []
+    for suite in stage.suites:
+        if isinstance(suite, Verbatim):
+            replies, share = (found.get(suite.named(metric)) for metric in suite.metrics)
+            about = {"model": measured["tested"], "tokens": suite.tokens, "licences": list(suite.licences)}
+            rows.append({**about, "replies": replies, "share": share})
+    return rows
 
 
 def _phase(name: str, artifact: Artifact) -> dict[str, Any]:

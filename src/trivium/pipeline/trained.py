@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trivium import files
 from trivium.errors import ArtifactError
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.store import RECORD, Store, read
 from trivium.recipe.models import TRAINING
 from trivium.trace.corpora import Trained, Use
+from trivium.types import Emit
 
+VOCABULARY = "tokenizer.json"
 READ = "data"
 """The role of what a training stage trains on."""
 
@@ -28,6 +31,26 @@ def trained(where: str | Path, store: Store) -> tuple[list[Trained], list[str]]:
             fix="trace a model that was trained by a recipe, with the store that holds its data (`--store`)",
         )
     return found, unknown
+
+
+def traced(
+    model: str | Path, store: Store, reply: str, emit: Emit, *, least: int, documents: int, near: int
+) -> dict[str, Any]:
+    """The report of `trivium.trace.reply.trace` on a reply of `model`, with `model`, `unknown` (what is not known, in
+    words) and `near` (`trivium.trace.near.near`, of `near` documents a paragraph; empty where that is 0).
+
+    Makes indexes and signatures where they are not there yet. DataError for a reply that is too short; ArtifactError for a model
+    of which nothing is known and for what is damaged.
+    """
+    from trivium.trace.corpora import open_corpus, open_near
+    from trivium.trace.near import near as nearest
+    from trivium.trace.reply import trace
+
+    known, unknown = trained(model, store)
+    corpora = [open_corpus(one, store.root, emit) for one in known]
+    found = trace(reply, corpora, least=least, documents=documents)
+    sources = [(one.trained.stage, open_near(one, store.root, emit), one.texts) for one in corpora if near]
+    return {"model": str(model), "unknown": unknown, **found, "near": nearest(reply, sources, near)}
 
 
 def history(where: str | Path, store: Store) -> dict[str, Artifact | None]:
@@ -57,7 +80,10 @@ def history(where: str | Path, store: Store) -> dict[str, Artifact | None]:
 
 
 def uses(known: dict[str, Artifact | None], store: Store) -> tuple[list[Trained], list[str]]:
-    """The data that these artifacts were trained on, each once for each tokenizer, and what is not known."""
+    """The data that these artifacts were trained on, each once for each tokenizer, and what is not known.
+
+    ArtifactError names a tokenizer that is not the one a stage was trained with.
+    """
     found: dict[tuple[str, str], Trained] = {}
     unknown = [
         f"what made {fingerprint[:12]} is no longer in the store"
@@ -76,7 +102,8 @@ def uses(known: dict[str, Artifact | None], store: Store) -> tuple[list[Trained]
         if data is None:
             unknown.append(f"the data of {artifact.stage!r} ({str(fingerprint)[:12]}) is gone from the store")
             continue
-        vocabulary = str(artifact.record["files"].get("tokenizer.json"))
+        vocabulary = str(artifact.record["files"].get(VOCABULARY))
+        _unchanged(artifact.path / VOCABULARY, vocabulary)
         use = Use(artifact.stage, artifact.kind, artifact.fingerprint, epochs(artifact))
         before = found.get((data.fingerprint, vocabulary))
         if before is None:
@@ -86,6 +113,15 @@ def uses(known: dict[str, Artifact | None], store: Store) -> tuple[list[Trained]
         else:
             found[data.fingerprint, vocabulary] = Trained(**{**vars(before), "uses": (*before.uses, use)})
     return list(found.values()), list(dict.fromkeys(unknown))
+
+
+def _unchanged(tokenizer: Path, made: str) -> None:
+    if tokenizer.is_file() and files.sha256(tokenizer) != made:
+        raise ArtifactError(
+            "the tokenizer was changed since the stage was trained: its tokens are not those of the training data",
+            where=str(tokenizer),
+            fix="put the file back, or run the recipe again; `trivium store verify` names what else was changed",
+        )
 
 
 def epochs(artifact: Artifact) -> dict[int, float]:

@@ -154,12 +154,16 @@ def _reads(artifact: Artifact, holding: Holding, upon: str, store: Store) -> Sta
     shards = place(store.root / "tokens", data.fingerprint, chat)
     tokens = _tokens(holding, shards, chat)
     seen = SEEN.get(PHASES[artifact.kind].batches)
-    if seen is None:
-        return Standing(artifact, data, tokens, known=False, upon=upon)
     config = config_of(artifact)
+    others = {
+        role: store.path(one) for role, one in artifact.record["identity"]["inputs"].items() if store.has(one)
+    }
+    by_text = getattr(config, "match", None) == "text"  # rows depend on the teacher's tokenizer
+    if seen is None or (by_text and "teacher" not in others):
+        return Standing(artifact, data, tokens, known=False, upon=upon)
     context = config.context or read_config(artifact.path).config.context
     seed = derive(artifact.record["identity"]["seed"], artifact.kind)
-    shown = seen(Reading(config, data.path, shards, chat, context, seed), holding.train)
+    shown = seen(Reading(config, data.path, shards, chat, context, seed, others), holding.train)
     return Standing(artifact, data, tokens, shown.first, shown.steps, upon=upon)
 
 

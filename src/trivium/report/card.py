@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trivium.recipe.suites import metric_named
 from trivium.report.smaller import SMALLER, smaller_lines
-from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines
+from trivium.report.table import SHOWN, cell, gate_lines, lines, phases, shown_lines
 
 
 def model_card(report: Mapping[str, Any], model: str) -> str:
@@ -30,6 +31,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
                 for g in gate_lines(report)
             ],
         ),
+        *_verbatim(report),
         *_smaller(report),
         "## Training",
         _table(
@@ -58,6 +60,26 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         "its refusals were tested on the held-out requests of the recipe and on nothing else.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verbatim(report: Mapping[str, Any]) -> list[str]:
+    """What of the replies stands verbatim in training data, by the licences that were looked for."""
+    rows = [
+        [
+            row["model"],
+            ", ".join(row["licences"]) or "any",
+            f"{row['tokens']} tokens: {cell(metric_named('verbatim_replies'), row['replies'])}",
+            cell(metric_named("verbatim_share"), row["share"]),
+        ]
+        for row in report["verbatim"]
+    ]
+    head = [
+        "model",
+        "licence of the source",
+        "replies with a verbatim span of at least",
+        "share of a reply that is verbatim",
+    ]
+    return ["## Verbatim training data in replies", _table(head, rows)] if rows else []
 
 
 def _smaller(report: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ def shown(metric: Metric, value: float | None) -> str:
     return "–" if value is None else _SHOW.get(metric.name, _SHOW[metric.show])(value)
 
 
-def _cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
+def cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
     """The figure, its interval, and how many rows are undecided: `82.0% [69.1%, 90.2%], 3 undecided`."""
     if found is None or (found["value"] is None and not found.get("undecided")):
         return "–"
@@ -68,10 +68,10 @@ def lines(report: Mapping[str, Any]) -> list[Line]:
         arrow = {1: " ↑", -1: " ↓", 0: ""}[metric.better]
         prefix = "" if name == metric.name else f"{name.rsplit('.', 1)[0]}: "
         label = f"{prefix}{metric.label}{arrow}{_size(name, [one for one in found if one is not None])}"
-        result.append(Line(label, [_cell(metric, one) for one in found], _best(metric, found, known)))
+        result.append(Line(label, [cell(metric, one) for one in found], _best(metric, found, known)))
         right = [report["corrected"].get(model, {}).get(name) for model in report["models"]]
         if judge := next((one for one in right if one), None):
-            result.append(Line(JUDGED.format(**judge), [_cell(metric, one) for one in right], None))
+            result.append(Line(JUDGED.format(**judge), [cell(metric, one) for one in right], None))
     return result
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 """Spans take turns with them, the most improbable first."""
@@ -67,12 +70,31 @@ def show(report: Mapping[str, Any]) -> None:
     console.print(reply, soft_wrap=True)
     for what in report["unknown"]:
         console.print(Text(f"not known: {what}", "yellow"))
-    if not report["spans"]:
+    if report["spans"]:
+        console.print(f"\n{report['verbatim']:.0%} of the reply stands verbatim in training data")
+    else:
         console.print(
             f"\nno span of {report['least']} tokens or more stands in what is known of the training data"
         )
-        return
-    console.print(f"\n{report['verbatim']:.0%} of the reply stands verbatim in training data")
+    _spans(report, console)
+    for one in report["near"]:
+        start = _line(report["reply"][one["start"] : one["end"]])[:60]
+        console.print(
+            Text(f"\nnear to {start!r}:" if one["documents"] else f"\nnothing is near to {start!r}")
+        )
+        for document in one["documents"]:
+            console.print(
+                Text(f"   {document['similarity']:.0%} {name(document)}", "bold"),
+                Text(f"   {document['data']}: {terms(document)}, character {document['character']}"),
+                Text("   " + _line(document["passage"])[:120], "dim"),
+                sep="\n",
+                soft_wrap=True,
+            )
+
+
+def _spans(report: Mapping[str, Any], console: Console) -> None:
+    from rich.text import Text
+
     for number, span in enumerate(report["spans"]):
         places = "once" if span["count"] == 1 else f"{span['count']:,} times"
         head = f"\n{number + 1}. {span['tokens']} tokens, {places}, improbability {span['improbability']:.0f} nats"

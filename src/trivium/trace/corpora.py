@@ -10,6 +10,8 @@ from pathlib import Path
 from trivium.corpus.shards import encode, place
 from trivium.text.chat import ChatTokenizer
 from trivium.trace.index import FORMAT, Index, build
+from trivium.trace.near import Near
+from trivium.trace.near import build as sign
 from trivium.trace.texts import Texts, texts
 from trivium.types import Emit
 
@@ -78,3 +80,17 @@ def open_corpus(trained: Trained, store: Path, emit: Emit) -> Corpus:
     build(shards, folder, emit)
     vocabulary = hashlib.sha256(chat.tokenizer.to_str().encode()).hexdigest()
     return Corpus(trained, Index(shards, folder), Texts(split), chat, vocabulary)
+
+
+def open_near(corpus: Corpus, store: Path, emit: Emit) -> Near:
+    """The signatures of a corpus' pieces, made where they are not there yet, beside its index. Errors as `open_corpus`."""
+    folder = place(store / "index", corpus.trained.fingerprint, corpus.chat) / str(FORMAT) / "near"
+    if not (folder / "near.json").exists():
+        emit(
+            {
+                "event": "message",
+                "message": f"signing the paragraphs of {corpus.trained.stage!r}, which is kept",
+            }
+        )
+    sign(corpus.texts.folder, folder, emit)
+    return Near(folder)

@@ -88,6 +88,7 @@ class Texts:
         with extras.needed("data", "pyarrow"):
             import pyarrow.parquet as pq
         self.folder = folder
+        self._rows: dict[Path, int] = {}
         self._groups: dict[int, list[tuple[int, Path, int]]] = {}
         """Source -> (number of the first row, file, row group)."""
         for source, paths in groupby(sorted(records.files(folder)), key=source_of):
@@ -97,10 +98,15 @@ class Texts:
                     metadata = pq.read_metadata(path)
                 except Exception as error:  # pyarrow has errors of its own
                     raise _gone(path, error) from None
+                self._rows[path] = metadata.num_rows
                 for group in range(metadata.num_row_groups):
                     self._groups.setdefault(source, []).append((row, path, group))
                     row += metadata.row_group(group).num_rows
         self._read = lru_cache(HELD)(_group)
+
+    def rows(self) -> dict[Path, int]:
+        """How many texts each file has."""
+        return self._rows
 
     def record(self, source: int, number: int) -> dict[str, Any]:
         """All that is known of a text. ArtifactError where the file no longer has it."""
@@ -112,18 +118,6 @@ class Texts:
             found: dict[str, Any] = table.slice(number - first, 1).to_pylist()[0]
             return found
         raise _gone(path, f"source {source} has no text {number}")
-
-    def all(self, columns: tuple[str, ...]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """(source, number, these columns) of every text, a row group in memory."""
-        import pyarrow.parquet as pq
-
-        for source, groups in self._groups.items():
-            for first, path, group in groups:
-                with pq.ParquetFile(path) as file:
-                    known = [name for name in columns if name in file.schema_arrow.names]
-                    rows = file.read_row_group(group, columns=known).to_pylist()
-                for place, row in enumerate(rows):
-                    yield source, first + place, row
 
 
 def _group(path: Path, group: int) -> Any:

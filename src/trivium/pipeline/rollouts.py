@@ -1,0 +1,68 @@
+"""Which rollouts serve an artifact of a store: each is noted there when it begins, and its log says how it stands.
+
+STORE/rollouts.jsonl has one JSON object a line: log (a path, or an address without its password), fingerprint (of the candidate's
+artifact).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trivium.errors import TriviumError
+from trivium.files import append
+from trivium.pipeline.store import RECORD, Store, read
+
+NAME = "rollouts.jsonl"
+
+
+def note(artifact: Path, log: str) -> None:
+    """Notes in the store of the candidate's artifact that the rollout of `log` serves it, once. What has no record is let by."""
+    folder = artifact.resolve()
+    if not (folder / RECORD).is_file():
+        return
+    said = {"log": _place(log), "fingerprint": read(folder).fingerprint}
+    path = folder.parent.parent / NAME
+    if said not in _noted(path):
+        append(path, json.dumps(said, ensure_ascii=False))
+
+
+def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
+    """The rollouts whose candidate is one of these artifacts and was not rolled back: fingerprint, log, rollout (its name),
+    status, stage, share. Of one whose log is gone or damaged, `status` says so."""
+    from trivium.rollout import journal
+    from trivium.rollout.log import ROLLED_BACK, State
+
+    found = []
+    for said in _noted(store.root / NAME):
+        if said["fingerprint"] not in fingerprints:
+            continue
+        state = State()
+        try:
+            for event in journal.events(said["log"]):
+                state.apply(event)
+        except TriviumError as error:
+            found.append({**said, "rollout": None, "status": str(error), "stage": None, "share": None})
+            continue
+        if state.candidate.get("fingerprint") == said["fingerprint"] and state.status != ROLLED_BACK:
+            name = state.plan.name if state.plan else None
+            about = {"status": state.status, "stage": state.stage + 1, "share": state.share}
+            found.append({**said, "rollout": name, **about})
+    return found
+
+
+def _place(log: str) -> str:
+    if "://" not in log:
+        return str(Path(log).resolve())
+    parts = urlsplit(log)
+    user = f"{parts.username}@" if parts.username else ""
+    return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _noted(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
