@@ -13,6 +13,9 @@ Three questions, on `published_runs.yaml` (every figure there has its source):
 A run counts in `given` if its utilisation is one of model FLOPs over the whole run, and in both if its hours are those of one
 pass over its tokens. What does not is left out for a cause that the file states, and shown beside. Nothing `low` is used.
 
+A frozen split asks it more strictly: constant and band come from organisations whose name has an even first byte in SHA-256, and
+are held against the others. Changes of the roofline may look at the even half only from here on.
+
 The roofline was changed three times after a look at these runs, and the band's width comes from them: `predicted` is no test on
 runs unseen (docs/planning.md).
 """
@@ -20,6 +23,7 @@ runs unseen (docs/planning.md).
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -105,10 +109,18 @@ def at_the_roofline(run: dict[str, Any]) -> tuple[float, search.Found]:
     return steps * found.winner.step.seconds * found.cluster.count / 3600, found
 
 
-def predicted(runs: Sequence[dict[str, Any]]) -> list[Point]:
-    """Every run with a shape, each with the share of the roofline that the runs of all other organisations reached."""
+Bare = list[tuple[dict[str, Any], float, search.Found]]
+"""Runs, their device-hours if nothing were lost, and the layout that has them."""
+
+
+def bare_hours(runs: Sequence[dict[str, Any]]) -> Bare:
+    """Of every run with a shape."""
     usable = [run for run in runs if "shape" in run and run.get("left_out") not in ("low", "no shape")]
-    bare = [(run, *at_the_roofline(run)) for run in usable]
+    return [(run, *at_the_roofline(run)) for run in usable]
+
+
+def predicted(bare: Bare) -> list[Point]:
+    """Each run with the share of the roofline that the runs of all other organisations reached."""
     points = []
     for run, hours, found in bare:
         others = [
@@ -119,6 +131,23 @@ def predicted(runs: Sequence[dict[str, Any]]) -> list[Point]:
         share = statistics.median(others)
         points.append(Point(run, hours / share, run.get("left_out", ""), str(found.winner)))
     return points
+
+
+def held_out(run: dict[str, Any]) -> bool:
+    """The frozen split: runs of organisations whose name has an odd first byte in SHA-256."""
+    return hashlib.sha256(run["organisation"].encode()).digest()[0] % 2 == 1
+
+
+def frozen(bare: Bare) -> tuple[list[Point], list[Point], float]:
+    """The half that constant and band are taken from, the half that they are not, and the share of that half in the band."""
+    counted = [(run, hours, found) for run, hours, found in bare if "left_out" not in run]
+    shares = sorted(hours / run["hours"] for run, hours, _ in counted if not held_out(run))
+    share = statistics.median(shares)
+    points = [Point(run, hours / share, "", str(found.winner)) for run, hours, found in counted]
+    inner, outer = ([one for one in points if held_out(one.run) is out] for out in (False, True))
+    low, *_, high = statistics.quantiles(shares, n=10)
+    inside = sum(low <= share * one.planned / one.run["hours"] <= high for one in outer) / len(outer)
+    return inner, outer, inside
 
 
 def headline(points: Sequence[Point]) -> list[Point]:
@@ -269,11 +298,17 @@ def main() -> None:
     known = [given(run) for run in data["runs"] if "quoted" in run and run.get("left_out") != "low"]
     table("utilisation given", known)
     print(f"\nmedian error {error(headline(known)):.1%} of {len(headline(known))} runs")
-    points = predicted(data["runs"])
+    bare = bare_hours(data["runs"])
+    points = predicted(bare)
     table("predicted", points)
     chosen = headline(points)
     print(
         f"\nmedian error {error(chosen):.1%} of {len(chosen)} runs; {covered(chosen):.0%} lie in the 80% band"
+    )
+    inner, outer, inside = frozen(bare)
+    print(
+        f"frozen split: constant and band of {len(inner)} runs (median error {error(inner):.1%}) on the {len(outer)} of "
+        f"other organisations: median error {error(outer):.1%}, {inside:.0%} in the band"
     )
     if asked.svg:
         asked.svg.write_text(svg(points), encoding="utf-8")

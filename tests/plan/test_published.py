@@ -42,7 +42,12 @@ def test_with_the_utilisation_given_the_median_error_is_under_a_tenth() -> None:
 
 @pytest.mark.slow
 def test_predicted_the_median_error_is_under_a_quarter_and_the_band_holds_four_in_five() -> None:
-    points = benchmark.headline(benchmark.predicted(RUNS))
+    bare = benchmark.bare_hours(RUNS)
+    points = benchmark.headline(benchmark.predicted(bare))
     assert len(points) >= 40 and sum("experts" in point.run for point in points) >= 3
     assert benchmark.error(points) <= 0.25
     assert 0.7 <= benchmark.covered(points) <= 0.9
+    inner, outer, inside = benchmark.frozen(bare)
+    assert len(inner) + len(outer) == len(points) and min(len(inner), len(outer)) >= 15
+    assert not {one.run["organisation"] for one in inner} & {one.run["organisation"] for one in outer}
+    assert benchmark.error(outer) <= 0.35 and inside >= 0.5

@@ -28,6 +28,8 @@ def test_it_fits_the_cluster_that_it_names(name: str) -> None:
     assert base.found is not None and base.devices == found.cluster.count
     assert {"sft", "aligned", "safety", "release"} <= set(phases)
     assert 0 < found.hours.expected < 24 * 90
+    # a run without `micro_batch` takes all rows of a rank at once, and would not fit
+    assert not [phase.stage for phase in found.phases if "the recipe does not say" in phase.note]
 
 
 def test_there_is_no_other() -> None:

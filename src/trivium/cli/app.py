@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 
-from trivium.cli import commands, data, router, serve, trace, withdraw
+from trivium.cli import commands, data, planning, router, serve, trace, withdraw
 from trivium.cli import convert as conversions
 from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
 from trivium.cli import explain as explanations
-from trivium.cli import plan as plans
 from trivium.cli import runs as recorded
 from trivium.cli import store as stores
 from trivium.cli import sweep as sweeps
@@ -82,59 +81,7 @@ def run(
     commands.run(recipe, override, store, runs, only or None)
 
 
-@app.command()
-def plan(
-    recipe: Recipe,
-    override: Override = None,
-    on: Annotated[
-        str | None,
-        typer.Option("--on", metavar="CLUSTER", help="On these devices instead: 8xH100, or a YAML file."),
-    ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", help="--on: so many devices.")] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option("--budget", metavar="USD", help="--on: exit code 5 if it is expected to cost more."),
-    ] = None,
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            "--deadline",
-            metavar="TIME",
-            help="--on: exit code 5 if it takes longer (3d, 12h); without a count, as many devices as it needs.",
-        ),
-    ] = None,
-    explain: Annotated[
-        str | None,
-        typer.Option(
-            "--explain", metavar="STAGE.QUANTITY", help="--on: what a number was made from: base.minutes."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="--on: plain values for programs.")] = False,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Take a few real steps of each training stage here first (a minute)."
-        ),
-    ] = False,
-    store: StoreFolder = STORE,
-    runs: RunsFolder = RUNS,
-) -> None:
-    """Show what a run would do: stages, what is cached or why not, parameters, tokens, FLOPs, minutes.
-
-    Runs nothing but a matrix product for about a second, to measure this machine (once). With --on: whether it fits there and in
-    which layout, memory by cause, and time, cost and energy as low, expected and high.
-
-    Examples:
-
-      trivium plan mine.yaml -o base.tokens=10M
-
-      trivium plan mine.yaml --calibrate
-
-      trivium plan mine.yaml --on 8xH100 --explain base.minutes
-
-      trivium plan mine.yaml --on H100 --deadline 3d --budget 5000
-    """
-    plans.plan(recipe, override, store, runs, on, (gpus, budget, deadline, explain, as_json), calibrate)
+app.command()(planning.plan)
 
 
 @app.command()

@@ -82,11 +82,17 @@ def run(
 def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
     """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was evaluated."""
     from trivium.pipeline.account import current, summary
+    from trivium.pipeline.forecast import compared
     from trivium.pipeline.run import status
+    from trivium.plan.machine import known_peak
     from trivium.report.page import html
 
     artifacts = current(places["store"], status(recipe, **places))
     result = summary(recipe, artifacts)
+    root = places["store"].root
+    if (peak := known_peak(root / "machine.json")) is not None:
+        both = compared(recipe, root, artifacts, peak)
+        result["planned"] = {one.stage: {"planned": one.planned, "took": one.took} for one in both}
     if result["models"]:
         folder = places["runs_folder"] / recipe.name
         files.write_json(folder / "report.json", result)

@@ -12,23 +12,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trivium import files
 from trivium.cli import commands
 from trivium.errors import DataError, GateError, RecipeError
 
 if TYPE_CHECKING:
     from trivium.pipeline.run import StageStatus
-    from trivium.plan.bands import Band
     from trivium.plan.cost import Cost
     from trivium.plan.hardware import Cluster
     from trivium.plan.project import Project
     from trivium.recipe.models import Recipe
 
-MACHINE, SPEEDS = "machine.json", "speeds.json"
+MACHINE = "machine.json"
 GIB = 2**30
 
 
-Asked = tuple[int | None, float | None, str | None, str | None, bool]
-"""What goes with `--on`: devices, budget, deadline, what is to be explained, plain values."""
+Asked = tuple[int | None, float | None, str | None, str | None, bool, Path | None]
+"""What goes with `--on`: devices, budget, deadline, what is to be explained, plain values, where to write a page."""
 
 
 def plan(
@@ -39,19 +39,20 @@ def plan(
     on: str | None,
     asked: Asked,
     calibrate: bool = False,
+    learn: bool = False,
 ) -> None:
-    gpus, budget, deadline, explain, as_json = asked
+    gpus, budget, deadline, explain, as_json, page = asked
     if on is None:
-        if asked != (None, None, None, None, False):
+        if asked != (None, None, None, None, False, None):
             raise RecipeError(
-                "--gpus, --budget, --deadline, --explain and --json are about a cluster",
+                "--gpus, --budget, --deadline, --explain, --json and --html are about a cluster",
                 fix="name it: --on 8xH100",
             )
-        here(path, overrides, store, runs, calibrate)
+        here(path, overrides, store, runs, calibrate, learn)
         return
-    if calibrate:
+    if calibrate or learn:
         raise RecipeError(
-            "--calibrate measures this machine, not a cluster", fix="leave --on or --calibrate out"
+            "--calibrate and --learn are about this machine, not a cluster", fix="leave them or --on out"
         )
     from trivium.recipe.units import parse_duration
 
@@ -63,19 +64,24 @@ def plan(
         raise RecipeError(
             "nothing can be had for nothing", where="--budget, --deadline", fix="write more than 0"
         )
-    elsewhere(path, overrides, store, runs, Elsewhere(on, gpus, budget, hours, explain, as_json))
+    elsewhere(path, overrides, store, runs, Elsewhere(on, gpus, budget, hours, explain, as_json, page))
 
 
 def here(
-    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, calibrate: bool = False
+    path: Path,
+    overrides: Sequence[str] | None,
+    store: Path,
+    runs: Path,
+    calibrate: bool = False,
+    learn: bool = False,
 ) -> None:
-    """What a run would do on this machine; `calibrate`: after a few real steps of each training stage."""
+    """What a run would do on this machine; `calibrate`: after a few real steps of each training stage; `learn`: after
+    keeping what the stages that have run took."""
     recipe = commands.load(path, overrides)
-    from trivium.pipeline import rehearsal
+    from trivium.pipeline import forecast, rehearsal
     from trivium.pipeline.account import current
     from trivium.pipeline.checks import check_precision
     from trivium.pipeline.run import status
-    from trivium.plan.cost import estimate
     from trivium.plan.machine import measured_peak
 
     places = commands.places_of(path, store, runs)
@@ -87,23 +93,25 @@ def here(
 
     peak = measured_peak(cache=store / MACHINE, tell=tell)
     made = current(places["store"], statuses)
-    size = "train_characters"
-    characters = {name: a.metrics[size] for name, a in made.items() if size in a.metrics}
-    kept = store / SPEEDS
     if calibrate:
-        flops = {cost.stage: cost.flops for cost in estimate(recipe, peak, characters) if cost.flops}
-        speeds = rehearsal.rehearse(recipe, flops, peak, kept, tell)
-    else:
-        speeds = rehearsal.known(recipe, kept)
-    costs = estimate(recipe, peak, characters, speeds)
+        flops = {
+            cost.stage: cost.flops for cost in forecast.forecast(recipe, store, made, peak) if cost.flops
+        }
+        rehearsal.rehearse(recipe, flops, peak, store / forecast.SPEEDS, tell)
+    if learn:
+        for lesson in forecast.learn(recipe, store, made, peak):
+            tell(
+                f"{lesson.stage}: {lesson.planned:.1f} minutes planned, {lesson.took:.1f} taken (x {lesson.ratio:.2g})"
+            )
+    costs = forecast.forecast(recipe, store, made, peak)
     console = Console(highlight=False)
     took = {name: artifact.record["seconds"] / 60 for name, artifact in made.items()}
     table = plan_table(recipe, statuses, costs, took, console.width)
     console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
 
 
-WIDE = 110
-"""Columns of a terminal from which on tables show everything."""
+WIDE, WIDER = 110, 150
+"""Columns of a terminal from which on the tables, here and of a cluster, show everything."""
 
 
 def plan_table(
@@ -199,8 +207,15 @@ def elsewhere(path: Path, overrides: Sequence[str] | None, store: Path, runs: Pa
         console.print("\n".join(terms(found, asked.explain)), soft_wrap=True, markup=False)
     elif asked.as_json:
         print(json.dumps(as_plain(found), indent=2))
+    elif asked.page is not None:
+        from trivium.report.plan import html
+
+        files.write_text(asked.page, html(found))
+        console.print(f"saved: {asked.page}", markup=False)
     else:
-        console.print(_phases(found), *_layouts(found), *_memories(found), *_doubts(found), sep="\n")
+        console.print(
+            _phases(found, console.width), *_layouts(found), *_memories(found), *_doubts(found), sep="\n"
+        )
     said = whatif.check(found, recipe, asked.budget, asked.deadline, characters)
     if said and not asked.as_json:
         console.print("\n".join(said), markup=False)
@@ -215,6 +230,7 @@ class Elsewhere(NamedTuple):
     deadline: float | None  # hours
     explain: str | None
     as_json: bool
+    page: Path | None = None
 
 
 def _cluster(recipe: Recipe, asked: Elsewhere, characters: dict[str, int]) -> Cluster:
@@ -254,20 +270,21 @@ def _characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str
     return {name: a.metrics[size] for name, a in data.items() if size in a.metrics}
 
 
-def _phases(found: Project) -> Table:
-    """One row a stage: time, cost, energy, share of the total."""
+def _phases(found: Project, width: int) -> Table:
+    """One row a stage: time, compute, data, output, cost, energy, share of the total; on a narrow terminal without the middle."""
+    from trivium.report.plan import HEADINGS, row, whole
+
+    shown = range(len(HEADINGS)) if width >= WIDER else (0, 1, 6, 7, 8)
     table = Table(title=f"{found.recipe} on {found.cluster}", title_justify="left")
-    table.add_column("stage", overflow="fold")
-    for heading in ("time", "US dollars", "kWh", "share"):
-        table.add_column(heading, justify="right")
-    whole = found.hours.expected
-    counted = [phase for phase in found.phases if phase.hours.expected]
-    for phase in counted:
-        share = f"{phase.hours.expected / whole:.0%}"
-        money, energy = _amount(phase.dollars), _amount(phase.energy)
-        table.add_row(Text(phase.stage), _span(phase.hours), money, energy, share)
+    for column in shown:
+        table.add_column(HEADINGS[column], justify="right" if column else "left", overflow="fold")
+    for phase in found.phases:
+        if phase.hours.expected:
+            cells = row(phase, found)
+            table.add_row(*(Text(cells[column]) for column in shown))
     table.add_section()
-    table.add_row("all", _span(found.hours), _amount(found.dollars), _amount(found.energy), "")
+    cells = ("all", *whole(found))
+    table.add_row(*(Text(cells[column]) for column in shown))
     return table
 
 
@@ -291,26 +308,6 @@ def _layouts(found: Project) -> list[Text]:
 
 def _small(gib: float) -> str:
     return f"{gib:.1f}" if gib >= 1 else f"{gib:.2g}"
-
-
-def _span(hours: Band) -> str:
-    """`1.2 h (0.9 – 1.8)`, in the unit that fits."""
-    for unit, size in (("d", 24.0), ("h", 1.0), ("min", 1 / 60), ("s", 1 / 3600)):
-        if hours.expected >= size * (2 if unit == "d" else 1) or unit == "s":
-            break
-    low, expected, high = (f"{value / size:,.3g}" for value in (hours.low, hours.expected, hours.high))
-    return f"{expected} {unit} ({low} – {high})"
-
-
-def _amount(band: Band | None) -> str:
-    if band is None:
-        return "not known"
-    low, expected, high = (_round(value) for value in (band.low, band.expected, band.high))
-    return f"{expected} ({low} – {high})"
-
-
-def _round(value: float) -> str:
-    return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _memories(found: Project) -> list[Table]:
@@ -344,7 +341,9 @@ def _doubts(found: Project) -> list[Text]:
         )
     carbon = found.carbon
     if carbon is not None and carbon.expected:
-        lines.append(f"CO2, kg: {_amount(carbon)}")
+        from trivium.report.plan import amount
+
+        lines.append(f"CO2, kg: {amount(carbon)}")
     lines.append(
         "this run alone, without trials, storage and egress (whole projects took 1.6 to 3.4 times their final run)"
     )

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from trivium.model.config import Experts
 from trivium.model.swiglu import SwiGLU
@@ -26,6 +27,22 @@ class Exchange(Protocol):
 
         `compute` does the same for rows that all belong to this rank's experts.
         """
+
+
+def tally(picked: Tensor, experts: int) -> Tensor:
+    """How many of the choices `picked` (N,) fell on each expert: (E,) int64."""
+    if isinstance(picked, FakeTensor):  # a dry run: nothing has numbers
+        return picked.new_zeros(experts)
+    return torch.bincount(picked, minlength=experts)
+
+
+def sizes(counts: Tensor, rows: int) -> list[int]:
+    """`counts` (E,) of `rows` rows as numbers; equal shares where they have none (a dry run)."""
+    if not isinstance(counts, FakeTensor):
+        listed: list[int] = counts.tolist()
+        return listed
+    each, more = divmod(rows, len(counts))
+    return [each + (place < more) for place in range(len(counts))]
 
 
 class Router(nn.Module):
@@ -101,7 +118,7 @@ class MixtureOfExperts(nn.Module):
         """Tokens sorted by expert, so that each does one product: x (N, D), chosen and weights (N, top_k) -> (N, D)."""
         picked = chosen.flatten()
         order = picked.argsort(stable=True)
-        counts = torch.bincount(picked, minlength=len(self.experts))
+        counts = tally(picked, len(self.experts))
         if self.training and torch.is_grad_enabled():
             self.gate.load = counts if self.gate.load is None else self.gate.load + counts
         token = order // self.top_k
@@ -116,7 +133,7 @@ class MixtureOfExperts(nn.Module):
 
     def computed(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Each held expert on its own of the sorted rows (N, D); counts (number held,) says how many those are -> (N, D)."""
-        groups = torch.split(rows, counts.tolist())
+        groups = torch.split(rows, sizes(counts, len(rows)))
         # experts without tokens compute too: every rank must have every gradient
         return torch.cat([self.experts[i](group) for i, group in zip(self.held, groups, strict=True)])
 

@@ -121,7 +121,7 @@ def _measure(look: Look, name: str, stage: TrainingStage, flops: float, peak: fl
         run = Run(
             model=model.to(machine.device),
             objective=NextToken(),
-            batches=_Same(config.vocab_size, stage, context),
+            batches=Same(config.vocab_size, stage, context),
             steps=STEPS,
             config=stage.model_copy(update={**quiet, "compile": "on" if compiled else "off"}),
             machine=machine,
@@ -135,7 +135,7 @@ def _measure(look: Look, name: str, stage: TrainingStage, flops: float, peak: fl
     return Speed(typical * stage.forwards / 3, start)
 
 
-class _Same:
+class Same:
     """The same batch of made-up tokens in each step."""
 
     period = 1

@@ -58,6 +58,8 @@ class Cost:
     parallel: Parallel | None = None
     memory: float | None = None
     """Bytes on each rank of `parallel`, eager and in the precision that takes more where the machine decides."""
+    unique: float | None = None
+    """Of pre-training: tokens that the data has, each counted once, where that is known."""
 
 
 def estimate(
@@ -132,7 +134,15 @@ def _training(
         return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
     operations = tokens * stage.forwards * flops.forward(config, context)
     minutes = _minutes(operations, peak, TRAINING_UTILISATION)
-    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held)
+    unique = _unique(look, stage, characters) if isinstance(stage, PretrainStage) else None
+    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held, unique)
+
+
+def _unique(look: Look, stage: TrainingStage, characters: Mapping[str, int]) -> float | None:
+    """Tokens of the data, of its size where it has not run."""
+    data = look.get(stage.data, DataStage)
+    known = characters.get(stage.data, data.size if data is not None else None)
+    return None if known is None else known / CHARACTERS_PER_TOKEN
 
 
 def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Parallel | None, float | None]:
@@ -148,6 +158,7 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
         context=context,
         bf16=stage.precision in ("bf16", "float8"),
         recompute=stage.recompute == "blocks",
+        z_loss=getattr(stage, "z_loss", 0.0) > 0,
     )
     return parallel, needed.total
 

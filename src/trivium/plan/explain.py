@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trivium.errors import RecipeError
-from trivium.plan import failures, search
+from trivium.plan import failures, scaling, search
 from trivium.plan.bands import Band
 from trivium.plan.project import Phase, Project
 from trivium.recipe.lines import listed, nearest
@@ -88,7 +88,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
-QUANTITIES = ("minutes", "dollars", "memory", "layout", "flops", "interruptions")
+QUANTITIES = ("minutes", "dollars", "memory", "layout", "flops", "interruptions", "scaling")
 
 
 def terms(project: Project, asked: str) -> list[str]:
@@ -173,6 +173,15 @@ def _interruptions(phase: Phase, project: Project) -> list[str]:
     ]
 
 
+def _scaling(phase: Phase, project: Project) -> list[str]:
+    cost = phase.cost
+    if phase.kind != "pretrain" or cost is None or not cost.parameters or not cost.tokens:
+        return ["the laws are of pre-training"]
+    experts = phase.config is not None and phase.config.experts is not None
+    lines = scaling.said(cost.parameters, cost.tokens, cost.unique)
+    return ["the laws are of dense models: read them for the order of size", *lines] if experts else lines
+
+
 PLAYED, MOST_PLAYED = 20, 1000
 """Runs that are played through, and the interruptions of each at most."""
 
@@ -183,4 +192,5 @@ EXPLAIN = {
     "layout": _layout,
     "flops": _flops,
     "interruptions": _interruptions,
+    "scaling": _scaling,
 }

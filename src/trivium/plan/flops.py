@@ -43,6 +43,16 @@ def layer_matrices(config: ModelConfig, layer: int = 0, *, active: bool = False)
     return attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
 
 
+def routed(config: ModelConfig) -> int:
+    """Numbers in the experts of a layer that tokens are sent to."""
+    experts = config.experts
+    if experts is None:
+        return 0
+    return experts.count * (
+        3 * config.dim * experts.hidden + experts.bias * (2 * experts.hidden + config.dim)
+    )
+
+
 def layer_vectors(config: ModelConfig, layer: int = 0) -> int:
     """Numbers in the norms, biases and sinks of a layer."""
     count = (4 if config.norms == "both" else 2) * norm_size(config)

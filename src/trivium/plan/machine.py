@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from trivium import files
+from trivium.cores import cores
 
 SIZES = {"cpu": (512, 768, 1024, 2048), "cuda": (4096, 8192)}
 """Widths of the square matrices. Large ones reach the peak of an idle machine; on a busy one, small ones do, since a product that
@@ -51,6 +52,19 @@ def measured_peak(
         if cache is not None:
             files.write_json(cache, known)
     return _measured[key]
+
+
+def known_peak(cache: Path) -> float | None:
+    """The highest peak that `measured_peak` kept in `cache` on a machine of as many cores; None where it has measured nothing.
+    Needs no torch."""
+    here = f"{os.cpu_count()} cores"
+    return max((peak for key, peak in _read(cache).items() if key.endswith(here)), default=None)
+
+
+def machine_name() -> str:
+    """What lessons of one machine go by: processor, cores, and whether there is a GPU of NVIDIA's. Needs no torch."""
+    gpu = ", cuda" if Path("/dev/nvidia0").exists() else ""
+    return f"{platform.machine()} x{cores()}{gpu}"
 
 
 _measured: dict[str, float] = {}

@@ -18,6 +18,10 @@ FLOAT = 4
 LOGITS = 2**25
 """Most logits held at once (`model.heads.CHUNK`)."""
 
+COPIES, Z_COPIES = 3, 5
+"""Of the logits, at most at once, in float32: their logarithms, the gradient of these and of the logits; with a z-loss the
+logits, what its softmax is made from, and the gradients of both terms (`trivium plan --dry-run` counts them)."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -56,6 +60,7 @@ def training(
     trained: int | None = None,
     others: bool = False,
     pointwise: bool = False,
+    z_loss: bool = False,
 ) -> Memory:
     """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all.
     What only other codes do: `others`, tensor ranks split embeddings and output layer too, and copies share the float32 weights
@@ -64,12 +69,13 @@ def training(
     learnt = held if trained is None else float(trained)
     tokens = rows * context / parallel.context
     copies = parallel.data // parallel.expert if others else 1
+    logits = FLOAT * (Z_COPIES if z_loss else COPIES) * min(tokens * config.vocab_size, LOGITS)
     return Memory(
         weights=FLOAT * held / copies,
         gradients=FLOAT * learnt,
         optimizer=2 * FLOAT * learnt / copies,
-        activations=_activations(config, parallel, tokens, bf16, recompute, pointwise),
-        logits=FLOAT * 2 * min(tokens * config.vocab_size, LOGITS),  # and their gradient
+        activations=_activations(config, parallel, tokens, bf16, recompute, (others, pointwise), logits),
+        logits=logits,
         buffers=_buffers(config, parallel, tokens, bf16, others),
     )
 
@@ -125,24 +131,36 @@ def parameters(config: ModelConfig, parallel: Parallel, others: bool = False) ->
 
 
 def _activations(
-    config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool, recompute: bool, pointwise: bool
+    config: ModelConfig,
+    parallel: Parallel,
+    tokens: float,
+    bf16: bool,
+    recompute: bool,
+    fused: tuple[bool, bool],
+    logits: float,
 ) -> float:
+    """Beside `logits` bytes of the output layer. A block computed again takes their place, so only what is more counts."""
     size = 2 if bf16 else FLOAT
     layers = -(-config.layers // parallel.pipeline)
     in_flight = parallel.pipeline  # micro-batches that the first stage has sent on and not had back
-    block = tokens * size * _kept(config, parallel, pointwise)
+    block = tokens * size * _kept(config, parallel, bf16, *fused)
     between = tokens * size * config.dim
-    blocks = in_flight * layers * between + block if recompute else in_flight * layers * block
-    return blocks + FLOAT * 3 * tokens * config.dim  # the last norm
+    blocks = in_flight * layers * (between if recompute else block)
+    again = max(0.0, block - logits) if recompute else 0.0
+    return blocks + again + FLOAT * 3 * tokens * config.dim  # the last norm
 
 
-def _kept(config: ModelConfig, parallel: Parallel, pointwise: bool) -> float:
+def _kept(config: ModelConfig, parallel: Parallel, bf16: bool, others: bool, pointwise: bool) -> float:
     """Elements that one block keeps of one token: two norms of three vectors each; queries, keys, values and what attention
     gives; gate, its SiLU, up and their product. `context` ranks keep keys and values of the whole row."""
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     attention = 2 * heads + 2 * keys * parallel.context
     experts = config.experts
     width = config.hidden if experts is None else experts.hidden * (experts.top_k + experts.shared)
+    sorted_rows = 0 if experts is None else 2 * experts.top_k * config.dim  # to the experts and back
     if pointwise:  # the inputs of the products and of attention
-        return 2 * config.dim + (attention + 2 * width) / parallel.tensor
-    return 6 * config.dim + (attention + 4 * width) / parallel.tensor
+        return 2 * config.dim + sorted_rows + (attention + 2 * width) / parallel.tensor
+    norms = (
+        10 if bf16 and not others else 6
+    )  # two of each are float32 (`model.norms`); fused ones keep 16 bits
+    return norms * config.dim + sorted_rows + (attention + 4 * width) / parallel.tensor

@@ -35,6 +35,8 @@ class Phase:
     devices: int = 0
     cost: Cost | None = None
     found: search.Found | None = None
+    config: ModelConfig | None = None
+    """Of the model that is trained."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of the whole stage by cause, at the roofline."""
     doubts: tuple[Doubt, ...] = ()
@@ -100,7 +102,8 @@ def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cos
     except RecipeError as error:
         raise RecipeError(f"{name}: {error.what}", where=f"--on {cluster}", fix=error.fix) from None
     if cost.tokens is None:
-        return Phase(name, stage.kind, found.cluster.count, cost, found, note=cost.note)
+        return Phase(name, stage.kind, found.cluster.count, cost, found, config, note=cost.note)
+    note = _said(cost.note, stage, found.winner.shape)
     each = stage.batch * context * stage.rows_per_item()
     steps = cost.tokens / each
     seconds = {cause: steps * stage.rows_per_item() * one for cause, one in found.winner.step.parts.items()}
@@ -114,8 +117,21 @@ def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cos
         )
         bands.append(doubts()["decode"])
     return _counted(
-        Phase(name, stage.kind, found.cluster.count, cost, found, seconds, note=cost.note), cluster
+        Phase(name, stage.kind, found.cluster.count, cost, found, config, seconds, note=note), cluster
     )
+
+
+def _said(note: str, stage: TrainingStage, shape: roofline.Shape) -> str:
+    """`note`, and what the recipe has to say for the layout to be the one that is planned: a run without `micro_batch` takes all
+    rows of a rank at once."""
+    missing = []
+    rows = shape.batch // (shape.parallel.data * shape.parallel.shard)
+    if stage.micro_batch is None and shape.micro != rows:
+        missing.append(f"`micro_batch: {shape.micro}`")
+    if shape.recompute and stage.recompute != "blocks":
+        missing.append("`recompute: blocks`")
+    told = f"planned with {' and '.join(missing)}, which the recipe does not say" if missing else ""
+    return "; ".join(part for part in (note, told) if part)
 
 
 def _asked(look: Look, name: str, stage: TrainingStage, config: ModelConfig, context: int) -> search.Asked:
@@ -141,6 +157,7 @@ def _asked(look: Look, name: str, stage: TrainingStage, config: ModelConfig, con
         forwards=stage.forwards,
         fp8=stage.precision == "float8",
         frozen=frozen,
+        z_loss=getattr(stage, "z_loss", 0.0) > 0,
         rows_per_item=stage.rows_per_item(),
     )
 
@@ -187,7 +204,7 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, cluster: Cluster, c
         note = (
             f"{name} does not fit: it runs on one device, and its weights are {held / 2**30:,.0f} GiB; {note}"
         )
-    return _counted(Phase(name, stage.kind, 1, cost, None, seconds, note=note), cluster)
+    return _counted(Phase(name, stage.kind, 1, cost, seconds=seconds, note=note), cluster)
 
 
 def _counted(phase: Phase, cluster: Cluster) -> Phase:

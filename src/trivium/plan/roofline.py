@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from trivium.model.config import ModelConfig
-from trivium.plan import flops, memory
+from trivium.plan import flops, memory, traffic
 from trivium.plan.hardware import Accelerator, Cluster
 from trivium.recipe.parallel import Parallel
 
@@ -187,7 +187,7 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         "output layer": passes * ends,
         "optimizer": stream(device, 28 * memory.parameters(config, parallel, shape.others), 10),
     }
-    parts |= _exchanges(config, cluster, shape, tokens, mine, passes, compute, forwards + again)
+    parts |= _exchanges(config, cluster, shape, tokens, compute, forwards)
     parts["host"] = max(0.0, passes * mine * HOST - sum(parts.values())) + STEP
     busy = sum(seconds for name, seconds in parts.items() if name != "optimizer")
     parts["pipeline bubble"] = busy * (filled - 1)
@@ -208,50 +208,47 @@ def _kinds(config: ModelConfig) -> dict[int, int]:
 
 
 def _exchanges(
-    config: ModelConfig,
-    cluster: Cluster,
-    shape: Shape,
-    tokens: float,
-    layers: float,
-    passes: int,
-    compute: float,
-    rounds: int,
+    config: ModelConfig, cluster: Cluster, shape: Shape, tokens: float, compute: float, forwards: int
 ) -> dict[str, float]:
-    """Seconds of what ranks send each other in a step. `compute`: of one pass, behind which shards travel; `rounds`: passes
-    through a block in units of a forward one."""
-    parallel, size = shape.parallel, 2 if shape.bf16 else 4
-    residual = size * tokens * config.dim
-    tensor, context = parallel.tensor, parallel.context
-    both = rounds * 2 / 3  # a forward pass and a backward one send as much as each other
-    reduced = both * 2 * layers * _ring(cluster, residual, tensor, 1, rounds=2)
-    keys = size * tokens * context * 2 * config.kv_heads * config.head_dim / tensor
-    gathered = both * layers * _ring(cluster, keys, context, tensor)
-    sent = 0.0
-    if parallel.expert > 1 and config.experts is not None:
-        rows = size * tokens * config.experts.top_k * config.dim  # there and back, each to another rank
-        inside = parallel.expert * tensor * context <= cluster.accelerator.domain
-        rate = cluster.accelerator.link if inside else cluster.accelerator.network
-        sent = both * 2 * layers * ((1 - 1 / parallel.expert) * rows / (rate * LINK) + START)
-    whole = memory.parameters(config, parallel.model_copy(update={"shard": 1}), shape.others)
-    inner = tensor * context
-    travelling = passes * (
-        (1 + (rounds > 2)) * _ring(cluster, size * whole, parallel.shard, inner)
-        + _ring(cluster, 4 * whole, parallel.shard, inner)
+    """Seconds of what ranks send each other in a step. `compute`: of one pass, behind which shards travel."""
+    parallel, passes = shape.parallel, shape.passes
+    found = traffic.exchanged(
+        config,
+        parallel,
+        tokens=tokens,
+        passes=passes,
+        bf16=shape.bf16,
+        recompute=shape.recompute,
+        forwards=forwards,
+        others=shape.others,
     )
-    copies = parallel.data // parallel.expert
-    summed = _ring(
-        cluster, 4 * whole / parallel.shard, copies, inner * parallel.shard * parallel.expert, rounds=2
-    )
+
+    def seconds(*causes: str) -> float:
+        return sum(
+            one.count * _ring(cluster, one.size, one.ranks, one.inner, one.rounds)
+            for one in found
+            if one.cause in causes
+        )
+
+    travelling, summed = seconds("shards", "gradients"), seconds("copies")
     exposed = max(0.0, travelling - HIDDEN * passes * compute) + (1 - HIDDEN) * travelling
-    # gradients of copies can only hide behind the last backward pass
-    exposed += max(0.0, summed - HIDDEN * compute * 2 / 3) + (1 - HIDDEN) * summed
-    handed = 2 * residual / (cluster.accelerator.network * LINK) if parallel.pipeline > 1 else 0.0
+    # gradients of copies can only hide behind the backward pass that they come from
+    behind = max((one.count for one in found if one.cause == "copies"), default=1) * compute * 2 / 3
+    exposed += max(0.0, summed - HIDDEN * behind) + (1 - HIDDEN) * summed
+    sent = 0.0
+    for one in found:
+        if one.cause == "expert ranks":
+            inside = one.ranks * parallel.tensor * parallel.context <= cluster.accelerator.domain
+            rate = cluster.accelerator.link if inside else cluster.accelerator.network
+            sent += one.count * ((1 - 1 / one.ranks) * one.size / (rate * LINK) + START)
     if shape.others:  # behind the arithmetic of another micro-batch (DeepSeek-V3, section 3.2.1)
-        sent = max(0.0, sent - HIDDEN * compute) + (1 - HIDDEN) * sent
+        sent = max(0.0, sent - HIDDEN * passes * compute) + (1 - HIDDEN) * sent
+    residual = (2 if shape.bf16 else 4) * tokens * config.dim
+    handed = 2 * residual / (cluster.accelerator.network * LINK) if parallel.pipeline > 1 else 0.0
     return {
-        "tensor ranks": passes * reduced,
-        "context ranks": passes * gathered,
-        "expert ranks": passes * sent,
+        "tensor ranks": seconds("tensor ranks"),
+        "context ranks": seconds("context ranks"),
+        "expert ranks": sent,
         "shards and gradients": exposed,
         "pipeline hand-over": passes * handed,
     }

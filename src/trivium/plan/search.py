@@ -39,6 +39,7 @@ class Asked:
     fp8: bool = False
     frozen: float = 0.0
     """Bytes of models that are only read, on each device."""
+    z_loss: bool = False
     rows_per_item: int = 1
     trained: int | None = None
     """Parameters of adapters; None: all."""
@@ -88,6 +89,7 @@ def needed(asked: Asked, shape: roofline.Shape) -> memory.Memory:
         trained=asked.trained,
         others=shape.others,
         pointwise=shape.pointwise,
+        z_loss=asked.z_loss,
     )
     return memory.Memory(**{**vars(counted), "frozen": asked.frozen})
 

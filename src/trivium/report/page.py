@@ -11,7 +11,16 @@ from jinja2 import Environment
 from trivium.report.smaller import HEIGHT as PLOT_HEIGHT
 from trivium.report.smaller import SMALLER, SmallerLine, dots, smaller_lines
 from trivium.report.smaller import WIDTH as PLOT_WIDTH
-from trivium.report.table import SHOWN, gate_lines, lines, phases, shown_lines, source_lines
+from trivium.report.table import (
+    PLANNED,
+    SHOWN,
+    gate_lines,
+    lines,
+    phases,
+    planned_lines,
+    shown_lines,
+    source_lines,
+)
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -31,6 +40,13 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(table)
     if report["phases"]:
         console.print(*_phases(report, console.width), sep="\n")
+    if planned := planned_lines(report):
+        table = Table(title="plan beside actual", title_justify="left")
+        for heading in PLANNED:
+            table.add_column(heading, justify="left" if heading == "stage" else "right")
+        for row in planned:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
     if sources := source_lines(report):
         headings = ("phase", "source", "held-out loss", "share")
         table = Table(*headings, title="held-out loss by source", title_justify="left")
@@ -103,6 +119,8 @@ def html(report: Mapping[str, Any]) -> str:
             lines=lines(report),
             phases=phases(report),
             sources=source_lines(report),
+            planned=planned_lines(report),
+            planned_head=PLANNED,
             shown=shown_lines(report),
             shown_head=SHOWN,
             gates=gate_lines(report),

@@ -131,6 +131,17 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
     return result
 
 
+PLANNED = ("stage", "minutes planned", "taken", "taken / planned")
+
+
+def planned_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Plan beside actual, of every stage whose minutes the plan counts; nothing in a report that knows of no plan."""
+    return [
+        (name, f"{one['planned']:.1f}", f"{one['took']:.1f}", f"{one['took'] / one['planned']:.2f}")
+        for name, one in report.get("planned", {}).items()
+    ]
+
+
 def source_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(phase, source, held-out loss before → after, share of the held-out weight) where a phase has several sources."""
     result = []

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -36,6 +36,7 @@ class Mesh:
 
     sizes: Mapping[str, int]
     grid: DeviceMesh | None = None
+    _rows: dict[tuple[str, ...], DeviceMesh] = field(default_factory=dict, compare=False, repr=False)
 
     def size(self, *axes: str) -> int:
         return math.prod(self.sizes[axis] for axis in axes)
@@ -52,10 +53,11 @@ class Mesh:
         """The ranks that differ from this one only along `axes`, as one row; None if this rank is alone there."""
         if self.grid is None or self.size(*axes) == 1:
             return None
-        several = [axis for axis in axes if self.sizes[axis] > 1]
-        if len(several) == 1:
-            return self.grid[several[0]]
-        return self.grid[tuple(several)]._flatten("_".join(several))
+        several = tuple(axis for axis in axes if self.sizes[axis] > 1)
+        if several not in self._rows:
+            part = self.grid[several]
+            self._rows[several] = part if len(several) == 1 else part._flatten("_".join(several))
+        return self._rows[several]
 
 
 ALONE = Mesh(dict.fromkeys(AXES, 1))
@@ -68,7 +70,6 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
     A rank that does not answer within `timeout_s` seconds makes the others fail, so that a launcher can start anew.
     RecipeError if the layout does not fill the ranks.
     """
-    global _current
     world = int(os.environ.get("WORLD_SIZE", "1"))
     sizes = {axis: sizes.get(axis, 1) for axis in AXES}
     if sizes["data"] % sizes["expert"]:
@@ -94,6 +95,32 @@ def start(sizes: Mapping[str, int], device: str, *, timeout_s: float = 600.0) ->
     if device == "cuda":
         # modulo: Ray shows each of its tasks only the GPU that it gave it
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return _lay_out(sizes, device)
+
+
+def pretend(sizes: Mapping[str, int]) -> Mesh:
+    """The first of as many ranks as `sizes` has, all others made up: what is sent to them arrives nowhere (a dry run).
+
+    `sizes` along AXES: `data` is what is left of a recipe's `data` beside `expert`.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if math.prod(sizes.values()) == 1:
+        return ALONE
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=math.prod(sizes.values()))
+    made = _lay_out(sizes, "cpu")
+    for axes in (
+        (*ROWS, "context"),
+        ("data", "expert", "context"),
+        ("data", "context"),
+        ("shard", "context"),
+    ):
+        made.along(*axes)  # made with numbers, before there are none
+    return made
+
+
+def _lay_out(sizes: Mapping[str, int], device: str) -> Mesh:
+    global _current
     grid = init_device_mesh(device, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
     _current = Mesh(sizes, grid)
     return _current

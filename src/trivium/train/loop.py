@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from trivium.train.optim import build
 from trivium.train.progress import Progress
 from trivium.train.run import Run, State, moved
 from trivium.train.validation import validate
-from trivium.types import Output
+from trivium.types import Batch, Output
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises Interrupted after a checkpoint on Ctrl-C, Preempted on SIGTERM, TrainingError where the guard stops the run.
     """
-    model, objective, config = run.model, run.objective, run.config
+    model, config = run.model, run.config
     optimizer = build(model, config)
     writer = checkpoint.Writer(run.folder, run.emit, keep_last=config.keep_last, keep_every=config.keep_every)
     with stop_on_signal() as stop, writer:
@@ -45,22 +45,7 @@ def train(run: Run) -> dict[str, Any]:
             step = state["step"]
             micro = [moved(b, run.machine.device) for b in run.batches.batch(state["position"])]  # LOAD
             progress.sees(micro)
-            units = torch.stack([objective.weight(batch) for batch in micro]).sum()
-            weight = global_sum(units).clamp_min(1)  # the one denominator, known before the forward pass
-            total = torch.zeros((), device=run.machine.device)
-            metrics: dict[str, Tensor] = {}
-            if run.pipeline is not None:  # the same three, scheduled over the ranks
-                metrics = run.pipeline.step(micro, weight, run.machine.autocast())
-                total += metrics["loss"][0]
-                micro = []
-            for batch in micro:
-                with run.machine.autocast():
-                    out = forward(batch, objective.wants)  # FORWARD
-                loss = objective(out, batch)  # LOSS
-                (loss.total / weight).backward()  # type: ignore[no-untyped-call]  # BACKWARD
-                total += loss.total.detach()
-                for name, pair in loss.metrics.items():
-                    metrics[name] = metrics.get(name, 0) + torch.stack(pair)
+            weight, total, metrics = passes(run, forward, micro)  # FORWARD, LOSS, BACKWARD
             sum_gradients(model)
             norm = clip_gradients(model, config.max_grad_norm)
             mean = float(global_sum(total) / weight)
@@ -85,6 +70,31 @@ def train(run: Run) -> dict[str, Any]:
                     raise _stopped(stop, state["step"], run.steps, writer.finish())
         recover.keep(run, optimizer, state)
         return progress.summary() | best.last_look(run, state, optimizer, writer)
+
+
+def passes(
+    run: Run, forward: Callable[..., Output], micro: Sequence[Batch]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Forward, loss and backward of this rank's micro-batches of a step: leaves the gradients in the parameters.
+
+    Returns the weight of the step over all ranks, the sum of this rank's losses, and the metrics, (sum, weight) each.
+    """
+    units = torch.stack([run.objective.weight(batch) for batch in micro]).sum()
+    weight = global_sum(units).clamp_min(1)  # the one denominator, known before the forward pass
+    total = torch.zeros((), device=run.machine.device)
+    metrics: dict[str, Tensor] = {}
+    if run.pipeline is not None:  # the same three, scheduled over the ranks
+        metrics = run.pipeline.step(micro, weight, run.machine.autocast())
+        return weight, total + metrics["loss"][0], metrics
+    for batch in micro:
+        with run.machine.autocast():
+            out = forward(batch, run.objective.wants)  # FORWARD
+        loss = run.objective(out, batch)  # LOSS
+        (loss.total / weight).backward()  # type: ignore[no-untyped-call]  # BACKWARD
+        total += loss.total.detach()
+        for name, pair in loss.metrics.items():
+            metrics[name] = metrics.get(name, 0) + torch.stack(pair)
+    return weight, total, metrics
 
 
 def _stopped(stop: StopRequest, step: int, steps: int, kept: str) -> Interrupted:

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
-from trivium.model.moe import MixtureOfExperts
+from trivium.model.moe import MixtureOfExperts, sizes
 from trivium.model.transformer import Transformer
 from trivium.train.distributed import Mesh
 from trivium.train.parallel.pipeline import Elsewhere
@@ -65,11 +65,11 @@ class Rows:
     def __call__(self, rows: Tensor, counts: Tensor, compute: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         there = counts.view(self.ranks, -1)  # (rank, its expert): rows of this rank that go there
         here = all_to_all_single(counts, None, None, self.group).view_as(there)
-        sent, received = there.sum(1).tolist(), here.sum(1).tolist()
+        sent, received = sizes(there.sum(1), len(rows)), sizes(here.sum(1), len(rows))
         arrived = all_to_all_single_autograd(rows, received, sent, self.group)
         # sorted by rank, then by expert; an expert wants its rows together
         expert = torch.arange(there.shape[1], device=rows.device).repeat(self.ranks)
-        order = torch.repeat_interleave(expert, here.flatten()).argsort(stable=True)
+        order = torch.repeat_interleave(expert, here.flatten(), output_size=len(arrived)).argsort(stable=True)
         made = compute(arrived[order], here.sum(0))
         back = torch.zeros_like(made).index_copy(0, order, made)
         home: Tensor = all_to_all_single_autograd(back, sent, received, self.group)

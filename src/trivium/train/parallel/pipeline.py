@@ -86,9 +86,9 @@ class Pipeline:
         self.schedules: dict[tuple[int, torch.Size], Any] = {}
         self.pending: list[tuple[Batch, Tensor]] = []
 
-    def _loss(self, logp: Tensor, number: Tensor) -> Tensor:
-        """The objective of one micro-batch over the step's weight; `number` (1,) says which it is."""
-        batch, weight = self.pending[int(number)]
+    def _loss(self, logp: Tensor, _: Tensor) -> Tensor:
+        """The objective of one micro-batch over the step's weight. Schedules take them one after the other."""
+        batch, weight = self.pending[len(self.metrics)]
         loss = self.objective(Output(logp=logp), batch)
         self.metrics.append(torch.stack([*loss.metrics["loss"]]))
         return loss.total / weight

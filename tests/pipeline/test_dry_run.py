@@ -1,0 +1,119 @@
+"""A step on ranks that are not there holds and sends what the plan says, and what a real step holds."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from trivium.errors import RecipeError
+from trivium.pipeline.dry_run import dry_run, possible
+from trivium.recipe.lines import Lines
+from trivium.recipe.load import load, loads
+from trivium.recipe.look import Look
+from trivium.recipe.parallel import Parallel
+from trivium.train.counted import Counts
+from trivium.train.distributed import AXES
+
+RECIPE = """
+name: tiny
+stages:
+  corpus: {{kind: data, sources: [{{kind: python-docs}}]}}
+  vocab: {{kind: tokenizer, data: corpus, vocab_size: 4096}}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {{dim: 128, layers: 3, heads: 4, kv_heads: 2, hidden: 384, context: 256 {model}}}
+    tokens: 3M
+    batch: 16
+    micro_batch: 2
+    precision: {precision}
+    recompute: {recompute}
+"""
+SCALE = Path(__file__).resolve().parents[2] / "recipes" / "scale"
+
+
+def look(precision: str = "float32", recompute: str = "none", model: str = "") -> Look:
+    return Look(loads(RECIPE.format(precision=precision, recompute=recompute, model=model)), Lines())
+
+
+EXPERTS = ", moe: {experts: 8, top_k: 2, hidden: 64}"
+CASES = {
+    "copies": (look(), Parallel(data=4)),
+    "shards": (look("bf16", "blocks", ", tie_embeddings: false"), Parallel(shard=4)),
+    "hybrid": (look(), Parallel(data=2, shard=4)),
+    "tensor": (look(), Parallel(tensor=2)),
+    "context": (look(), Parallel(context=2)),
+    "experts": (look(model=EXPERTS), Parallel(data=4, expert=4)),
+}
+
+
+@pytest.mark.parametrize(
+    "case", ["copies", "shards", *(pytest.param(c, marks=pytest.mark.slow) for c in list(CASES)[2:])]
+)
+def test_a_rank_holds_and_sends_what_is_planned(case: str) -> None:
+    recipe, parallel = CASES[case]
+    found = dry_run(recipe, "base", parallel)
+    assert found.passes == 16 // (2 * parallel.data * parallel.shard)
+    held = {line.what: line for line in found.held}
+    for what in ("weights", "gradients", "optimizer"):
+        assert held[what].planned == pytest.approx(held[what].counted, rel=0.005), what
+    # a model that is mostly vocabulary, in shards: the gradient of the output layer comes when the logits have gone
+    near = 0.2 if case == "shards" else 0.1
+    assert held["peak"].planned == pytest.approx(held["peak"].counted, rel=near)
+    assert found.sent
+    for line in found.sent:
+        assert line.planned == pytest.approx(line.counted, rel=0.02), line.what
+        assert line.count
+
+
+def test_what_divides_nothing_and_what_cannot_be_run_is_told() -> None:
+    with pytest.raises(RecipeError, match="a batch of 16 rows cannot be shared"):
+        dry_run(look(), "base", Parallel(data=3))
+    with pytest.raises(RecipeError, match="does not divide the model's 2 key/value heads"):
+        dry_run(look(), "base", Parallel(tensor=4))
+    assert possible(look(), "corpus") == "no training"
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_bytes_are_counted_until_they_are_freed(fake: bool) -> None:
+    counts = Counts(dict.fromkeys(AXES, 1))
+
+    def run() -> None:
+        with counts.running():
+            one = torch.zeros(1000)
+            two = one + 1
+            assert counts.held == 8000
+            one.view(10, 100).t()  # a view holds nothing of its own
+            assert counts.held == 8000
+            two.untyped_storage().resize_(0)
+            assert counts.held == 4000 and counts.peak == 8000
+
+    if fake:
+        with FakeTensorMode():
+            run()
+    else:
+        run()
+    gc.collect()
+    assert counts.held == 0
+    assert torch.UntypedStorage.resize_.__name__ == "resize_"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ranks"), [("7b", 64)])
+def test_a_recipe_of_scale_on_as_many_ranks(name: str, ranks: int) -> None:
+    recipe = Look(load(SCALE / f"{name}.yaml"), Lines())
+    parallel = recipe.recipe.stages["base"].parallel  # type: ignore[union-attr]
+    assert isinstance(parallel, Parallel) and parallel.ranks == ranks
+    found = dry_run(recipe, "base", parallel)
+    held = {line.what: line for line in found.held}
+    for what in ("weights", "gradients", "optimizer"):
+        assert held[what].planned == pytest.approx(held[what].counted, rel=0.01), what
+    assert held["peak"].planned == pytest.approx(held["peak"].counted, rel=0.1)
+    for line in found.sent:
+        assert line.planned == pytest.approx(line.counted, rel=0.02), line.what
