@@ -104,6 +104,8 @@ def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
     """Prints the tables of what was evaluated, and where the report is."""
     from trivium.report.page import show
 
+    if not any(stage.kind == "evaluate" for stage in recipe.stages.values()):
+        return
     result = gathered(recipe, places)
     if result["models"]:
         folder = places["runs_folder"] / recipe.name
