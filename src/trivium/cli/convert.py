@@ -15,7 +15,7 @@ from trivium.cli.output import AsJson, table
 from trivium.errors import RecipeError
 
 if TYPE_CHECKING:
-    from trivium.convert.build import Told
+    from trivium.convert.draft import Told
 
 
 def convert(

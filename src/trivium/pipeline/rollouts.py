@@ -49,7 +49,7 @@ def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
             continue
         if state.candidate.get("fingerprint") == said["fingerprint"] and state.status != ROLLED_BACK:
             name = state.plan.name if state.plan else None
-            about = {"status": state.status, "stage": state.stage + 1, "share": state.share}
+            about: dict[str, Any] = {"status": state.status, "stage": state.stage + 1, "share": state.share}
             found.append({**said, "rollout": name, **about})
     return found
 

@@ -74,8 +74,8 @@ class PruneStage(SmallerStage):
     """Cuts a smaller student from a checkpoint, for `distill` to teach: whole blocks, units of feed-forward layers, or both."""
 
     kind: Literal["prune"]
-    data: Name  # type: ignore[assignment]
-    items: Annotated[int, Field(ge=1)] = 64  # type: ignore[assignment]
+    data: Name
+    items: Annotated[int, Field(ge=1)] = 64
     """Records of `data` that are read for each of the two."""
     layers: Annotated[int, Field(gt=0)] | None = None
     """Blocks that stay: those that turn the residual stream most (Men et al. 2024). None: all."""

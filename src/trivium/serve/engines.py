@@ -41,6 +41,12 @@ CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 """The one that is being answered; engines add what it costs."""
 
 
+class Named(Protocol):
+    """What answers to a name."""
+
+    name: str
+
+
 class Engine(Protocol):
     """Answers requests that were read and checked. `body` is what was understood of a request, `raw` all of its JSON."""
 
@@ -89,7 +95,7 @@ class Engine(Protocol):
         ...
 
 
-def check_model(engine: Engine, name: str) -> None:
+def check_model(engine: Named, name: str) -> None:
     """ApiError 404 for a model that is not there."""
     if name != engine.name:
         raise ApiError(

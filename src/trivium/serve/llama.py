@@ -53,7 +53,7 @@ class LlamaEngine(Upstream):
         self, path: Path, name: str, limits: Limits | None = None, metrics: Metrics | None = None, threads: int = 0
     ) -> None:  # fmt: skip
         limits = limits or Limits()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "path": str(path), "name": name, "tokens": limits.tokens, "running": limits.running,
             "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         }  # fmt: skip
@@ -65,7 +65,8 @@ class LlamaEngine(Upstream):
 
     @property
     def room(self) -> int | None:
-        return int(self.settings["tokens"])
+        tokens: int = self.settings["tokens"]
+        return tokens
 
     @property
     def ready(self) -> bool:

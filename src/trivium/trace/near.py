@@ -188,7 +188,7 @@ def near(reply: str, sources: list[tuple[str, Near, Texts]], documents: int) -> 
     `sources`: (name of the data stage, its signatures, its texts). At most `documents` of each piece, each document once.
     """
     asked = pieces(reply)
-    signed = signatures([reply[start:end] for start, end in asked], SIGNED) if asked else []
+    signed: Any = signatures([reply[start:end] for start, end in asked], SIGNED) if asked else []
     found = []
     for (start, end), signature in zip(asked, signed, strict=True):
         if (signature == EMPTY).all():
