@@ -57,8 +57,9 @@ def status(code: int, **headers: str) -> Any:
 
 def raw(data: bytes, length: int | None = None) -> Any:
     def action(handler: Any, body: Any) -> None:
-        send(handler, 200, data, length)
-        handler.close_connection = True
+        send(
+            handler, 200, data, length, Connection="close"
+        )  # said, or the next request could go into a closed one
 
     return action
 

@@ -77,7 +77,7 @@ def right(handler: Any, body: Any) -> None:
 
 def slow(handler: Any, body: Any) -> None:
     time.sleep(2.5)
-    handler.close_connection = True
+    handler.close_connection = True  # by then the client has left
 
 
 def reset(handler: Any, body: Any) -> None:
