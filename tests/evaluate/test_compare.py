@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trivium import files
 from trivium.cli import main
 from trivium.evaluate import rows as table
-from trivium.evaluate.compare import compare
+from trivium.evaluate.compare import Evaluation, compare, compare_evaluations
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import mcnemar
 
@@ -61,6 +61,23 @@ def test_ratios_are_compared_as_ratios():
     shift = compare(one, other).shifts[0]
     assert shift.difference == pytest.approx(4 / 14)
     assert shift.before == pytest.approx(22 / 14)
+
+
+def test_what_another_judge_has_looked_at_is_not_compared():
+    rows = [row(0, "hit"), row(0, "miss", judge="content"), row(0, "hit", suite="redteam")]
+    turned = [replace(r, model="b", outcome="miss" if r.outcome == "hit" else "hit") for r in rows]
+    before = Evaluation("a", rows, {"refusals": {"refused": "classifier 1"}, "gone": {"refused": "x"}})
+    after = Evaluation("b", turned, {"refusals": {"refused": "classifier 2", "content": "model m"}})
+    found = compare_evaluations(before, after)
+    assert {(o.axis, o.before, o.after) for o in found.other_judges} == {
+        ("refused", "classifier 1", "classifier 2"), ("content", "rules", "model m"),
+    }  # fmt: skip
+    assert [(c.suite, c.judge) for c in found.changes] == [("redteam", "refused")]
+    assert len(compare_evaluations(before, replace_judges(after, before)).changes) == 3
+
+
+def replace_judges(one: Evaluation, other: Evaluation) -> Evaluation:
+    return one._replace(judges=other.judges)
 
 
 def test_on_the_command_line(tmp_path, capsys):

@@ -14,7 +14,7 @@ from trivium.evaluate.run import Plan, asked
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import stereotypes
 from trivium.model import hf
-from trivium.recipe.suites import CrowsPairs, StereoSet
+from trivium.recipe.published import CrowsPairs, StereoSet
 
 CSV = ",sent_more,sent_less,stereo_antistereo,bias_type\n" + "".join(
     f'{n},"a red ball, {n}","the old cat, {n} {n}",stereo,{kind}\n'

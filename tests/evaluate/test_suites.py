@@ -62,6 +62,29 @@ PUBLISHED = {
             }
         }
     ),
+    "pro_stereotyped.txt": "[The cook] met the nurse because [he] saw.\nThe cook met [the nurse] because [she] saw.\n",
+    "anti_stereotyped.txt": "[The cook] met the nurse because [she] saw.\nThe cook met [the nurse] because [he] saw.\n",
+    "bbq.jsonl": "".join(
+        json.dumps(
+            {
+                "question_index": str(n),
+                "question_polarity": "neg",
+                "context_condition": condition,
+                "category": "Age",
+                "answer_info": {"ans0": ["cat", "old"], "ans1": ["dog", "young"], "ans2": ["no", "unknown"]},
+                "additional_metadata": {"stereotyped_groups": ["old"]},
+                "context": f"{more}.",
+                "question": "the red one?",
+                "ans0": "the cat",
+                "ans1": "the dog",
+                "ans2": "noon",
+                "label": 2,
+            }
+        )
+        + "\n"
+        for n, (more, _) in enumerate(SIDES)
+        for condition in ("ambig", "disambig")
+    ),
     "choose.yaml": """
 task: choose
 output_type: multiple_choice
@@ -77,6 +100,8 @@ doc_to_choice: choices
 OWN_FILE = {
     "crows_pairs": {"path": "crows.csv"},
     "stereoset": {"path": "stereo.json"},
+    "winobias": {"path": "pro_stereotyped.txt"},
+    "bbq": {"path": "bbq.jsonl"},
     "harness": {"task": "choose.yaml"},
 }
 
@@ -303,7 +328,7 @@ def test_a_judge_of_the_recipe_takes_its_axis_from_the_rules_and_corrects_its_ra
     assert table.counted(table.matching(journal.rows, judge="content"))["hit"] == 0
     stage = EvaluateStage(kind="evaluate", model="tested", suites=[config])
     found = summary(stage, journal.rows, {"tested": {}}, {}, {"refusals": plan.judges})
-    assert found["judges"] == {"refusals": {"refused": "classifier of refused, 169 labels"}}
+    assert found["judges"]["refusals"]["refused"].startswith("classifier of refused, 169 labels (")
     right = found["corrected"]["tested"]["refusal_rate"]
     assert right["sensitivity"] == plan.judges["refused"].labels.sensitivity
     assert right["low"] < 1 == right["value"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from trivium.report.card import model_card
 from trivium.report.page import curve, html, show
@@ -305,9 +306,24 @@ def test_the_terminal_shows_the_same_cells(capsys, monkeypatch):
 def test_the_card_is_what_model_hubs_read():
     card = model_card(REPORT, "aligned")
     _, head, body = card.split("---\n", 2)
-    assert yaml.safe_load(head) == {
+    found = yaml.safe_load(head)
+    assert found.pop("model-index")[0]["name"] == "aligned"
+    assert found == {
         "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["trivium"],
     }  # fmt: skip
+    read = ModelCard(card, ignore_metadata_errors=False).data
+    figures = {one.metric_type: one for one in read.eval_results}
+    assert set(figures) == {"win_rate", "preference_accuracy", "false_refusals"}
+    assert figures["win_rate"].metric_value == 0.75
+    assert figures["win_rate"].metric_args == {
+        "low": 0.67, "high": 0.81, "asked": 150, "clusters": 150, "undecided": 3,
+    }  # fmt: skip
+    assert "49% of what people call so is found" in body and "judged by Trivium's rules." in body
+    judged = copy.deepcopy(REPORT)
+    judged["gates"]["safety"]["judges"] = {"redteam": {"refused": "classifier of refused, 169 labels"}}
+    assert "| safety | redteam | refused | classifier of refused, 169 labels |" in model_card(
+        judged, "aligned"
+    )
     assert "# demo: aligned" in body
     assert "5.9 M parameters" in body
     assert "Licences of the training data: PSF-2.0." in body

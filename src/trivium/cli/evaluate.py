@@ -105,10 +105,9 @@ def _train(rows: Path, out: Path, axis: str) -> None:
 
 
 def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
-    from trivium.evaluate.compare import compare, tested
+    from trivium.evaluate.compare import compare_evaluations, tested
 
-    (first, before), (second, after) = tested(a), tested(b)
-    comparison = compare(before, after, (first, second))
+    comparison = compare_evaluations(tested(a), tested(b))
     if as_json:
         print(json.dumps(comparison.as_dict(), ensure_ascii=False, allow_nan=False))
         return
@@ -118,6 +117,11 @@ def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
         console.print(
             f"not compared: {comparison.one_sided} rows of items that only one of the two was asked, "
             f"{comparison.reworded} of items asked in other words"
+        )
+    for one in comparison.other_judges:
+        console.print(
+            f"not compared: {one.suite} {one.axis}, which {one.before} judged before and {one.after} after",
+            markup=False,
         )
     for change in comparison.changes[:most]:
         console.print(_shown(change))

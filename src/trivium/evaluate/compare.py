@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trivium.errors import ArtifactError
 from trivium.evaluate import rows as table
@@ -64,6 +64,16 @@ class Change:
 
 
 @dataclass(frozen=True)
+class OtherJudge:
+    """A question that another judge answered in the second evaluation. `before`, `after`: who; the rules, where it names none."""
+
+    suite: str
+    axis: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     before: str
     after: str
@@ -73,23 +83,52 @@ class Comparison:
     """Rows of one of the two tables that the other has no row for."""
     reworded: int
     """Rows of items that were put to the two in other words."""
+    other_judges: tuple[OtherJudge, ...] = ()
+    """What two judges looked at, one each: a difference would be the judges', so none is given."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def tested(folder: Path) -> tuple[str, list[Row]]:
-    """The model that an evaluation tested, and its rows. ArtifactError if there are none."""
+RULES = "rules"
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found of the model that it tested. `judges`: suite -> axis -> who took it from the rules."""
+
+    model: str
+    rows: list[Row]
+    judges: Mapping[str, Mapping[str, str]]
+
+
+def tested(folder: Path) -> Evaluation:
+    """ArtifactError if there are no rows, or it is not said of which model they are."""
     rows = table.read(folder)
     try:
-        name = str(json.loads((folder / "results.json").read_text(encoding="utf-8"))["tested"])
-    except (OSError, ValueError, KeyError):
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        name, judges = str(results["tested"]), dict(results.get("judges", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ArtifactError(
             "this evaluation does not say which model it tested",
             where=str(folder / "results.json"),
             fix="give the folder or link of an evaluate stage, such as runs/quickstart/safety",
         ) from None
-    return name, [row for row in rows if row.model == name]
+    return Evaluation(name, [row for row in rows if row.model == name], judges)
+
+
+def compare_evaluations(before: Evaluation, after: Evaluation) -> Comparison:
+    """As `compare`, without what another judge has looked at."""
+    found = []
+    for suite in sorted({row.suite for row in before.rows} & {row.suite for row in after.rows}):
+        one, other = before.judges.get(suite, {}), after.judges.get(suite, {})
+        for axis in sorted(one.keys() | other.keys()):
+            if (a := one.get(axis, RULES)) != (b := other.get(axis, RULES)):
+                found.append(OtherJudge(suite, axis, a, b))
+    left_out = {(one.suite, one.axis) for one in found}
+    first, second = (
+        [row for row in side.rows if (row.suite, row.judge) not in left_out] for side in (before, after)
+    )
+    return replace(compare(first, second, (before.model, after.model)), other_judges=tuple(found))
 
 
 def compare(before: Sequence[Row], after: Sequence[Row], names: tuple[str, str] = ("A", "B")) -> Comparison:

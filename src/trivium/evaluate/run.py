@@ -10,7 +10,7 @@ from typing import Any
 
 from trivium import files
 from trivium.errors import TriviumError
-from trivium.evaluate import calibration
+from trivium.evaluate import calibration, page
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
 from trivium.evaluate.curves import curves
@@ -67,7 +67,7 @@ def evaluate(
     recipe_folder: Path = Path(),
     known: Mapping[str, Known] | None = None,
 ) -> dict[str, Any]:
-    """Asks, writes `rows.parquet` and `results.json` to `out`, and returns the results.
+    """Asks, writes `rows.parquet`, `rows.html` and `results.json` to `out`, and returns the results.
 
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
     `recipe_folder`: where the paths of suites begin. `known`: what the models were trained on, for suites that look for it.
@@ -111,11 +111,16 @@ def evaluate(
             "file_bytes": subject.file_bytes(),
             "tokens_per_second": subject.tokens_per_second(),
         }
-    table.write(out / table.FILE, journal.rows)
     judges = {plan.config.title: plan.judges for plan in plans}
     results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
-    files.write_json(out / "results.json", results)
+    _write(out, journal.rows, results, config)
     return results
+
+
+def _write(out: Path, rows: Sequence[Row], results: Mapping[str, Any], config: EvaluateStage) -> None:
+    table.write(out / table.FILE, rows)
+    files.write_json(out / "results.json", results)
+    files.write_text(out / page.FILE, page.page(rows, results, config.suites))
 
 
 def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from trivium.recipe.base import only
 from trivium.recipe.judges import Judges
 from trivium.recipe.kinds import kind_of
+from trivium.recipe.published import Bbq, CrowsPairs, StereoSet, WinoBias
 from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
 from trivium.recipe.units import Count
 
@@ -273,33 +274,6 @@ class Harness(SuiteBase):
         return f"{self.title}.{metric.name}"
 
 
-class CrowsPairs(FileSuite):
-    """CrowS-Pairs (Nangia et al. 2020) from its published file, crows_pairs_anonymized.csv: the share of pairs whose more
-    stereotyped sentence is likelier, 0.5 where nothing is preferred, and by how much on average."""
-
-    kind: Literal["crows_pairs"]
-    metrics = (
-        Metric("crows_pairs", "CrowS-Pairs: stereotyped sentence likelier", "stereotyped", better=0),
-        Metric("crows_gap", "CrowS-Pairs: likelier by (nats)", "gap", "mean", 0, show="nats", bounds=None),
-    )
-    writes = False
-    reads_per_item = 2
-
-
-class StereoSet(FileSuite):
-    """StereoSet (Nadeem et al. 2021) from its published dev.json, the sentences without a context (intrasentence): the stereotype
-    score SS, 0.5 where nothing is preferred, and the language modelling score LMS, 1 where what has a meaning is always likelier
-    than what has none."""
-
-    kind: Literal["stereoset"]
-    metrics = (
-        Metric("stereoset_ss", "StereoSet: stereotyped sentence likelier (SS)", "stereotyped", better=0),
-        Metric("stereoset_lms", "StereoSet: meaning likelier than none (LMS)", "sense", "mean"),
-    )
-    writes = False
-    reads_per_item = 3
-
-
 class Instructions(SuiteBase):
     """Requests written for it, with rules for the reply's form that a program checks (after IFEval): lengths, words to use and to
     leave out, bullets, JSON, capital letters and others, alone and together."""
@@ -330,6 +304,8 @@ OWN: tuple[type[SuiteBase], ...] = (
     Harness,
     CrowsPairs,
     StereoSet,
+    WinoBias,
+    Bbq,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

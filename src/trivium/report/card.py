@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trivium.recipe.suites import metric_named
+import yaml
+
+from trivium.recipe.suites import ALWAYS_MEASURED, metric_named
 from trivium.report.smaller import SMALLER, smaller_lines
 from trivium.report.table import SHOWN, cell, gate_lines, lines, phases, shown_lines
 
@@ -15,7 +17,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
     licences = sorted({str(s["license"]) for account in report["data"].values() for s in account["sources"]})
     parameters = next((phase["parameters"] for phase in report["phases"]), None)
     parts = [
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [trivium]\n---",
+        f"---\n{yaml.safe_dump(_metadata(report, model), sort_keys=False, allow_unicode=True)}---",
         f"# {report['recipe']}: {model}",
         f"A decoder-only language model of {parameters / 1e6:.1f} M parameters, made by the recipe `{report['recipe']}` "
         f"(seed {report['seed']}) with Trivium. Everything it was made from is in `lineage.json`."
@@ -32,6 +34,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
             ],
         ),
         *_verbatim(report),
+        *_judges(report),
         *_smaller(report),
         "## Training",
         _table(
@@ -80,6 +83,57 @@ def _verbatim(report: Mapping[str, Any]) -> list[str]:
         "share of a reply that is verbatim",
     ]
     return ["## Verbatim training data in replies", _table(head, rows)] if rows else []
+
+
+def _metadata(report: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """What model hubs read, with the figures of this model, each with its interval and what it rests on."""
+    head: dict[str, Any] = {
+        "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["trivium"],
+    }  # fmt: skip
+    measured = [
+        {
+            "type": name,
+            "value": one["value"],
+            "name": metric_named(name).label,
+            "args": {key: one[key] for key in ("low", "high", "asked", "clusters", "undecided")},
+        }
+        for name, one in report["models"].get(model, {}).items()
+        if name not in ALWAYS_MEASURED and one["value"] is not None
+    ]
+    if measured:
+        result = {
+            "task": {"type": "text-generation"},
+            "dataset": {
+                "name": f"held-out items of {report['recipe']}",
+                "type": f"trivium/{report['recipe']}",
+            },
+            "metrics": measured,
+        }
+        head["model-index"] = [{"name": model, "results": [result]}]
+    return head
+
+
+def _judges(report: Mapping[str, Any]) -> list[str]:
+    """Who judged what, where it was not the rules; how far rates can be trusted stands beside them in the table of figures."""
+    rows = [
+        [stage, suite, axis, str(name)]
+        for stage, found in report["gates"].items()
+        for suite, axes in found.get("judges", {}).items()
+        for axis, name in axes.items()
+    ]
+    table = [_table(["stage", "suite", "question", "judge"], rows)] if rows else []
+    ends = ", but for these questions:" if rows else "."
+    text = f"## Judges\n\nReplies were judged by Trivium's rules{ends}"
+    known = [
+        f"- {model}, {metric_named(name).label}: {one['sensitivity']:.0%} of what people call so is found, "
+        f"{one['specificity']:.0%} of the rest is spared; by people's labels {one['value']:.1%} "
+        f"[{one['low']:.1%}, {one['high']:.1%}]."
+        for model, found in report["corrected"].items()
+        for name, one in found.items()
+        if model in {of["tested"] for of in report["gates"].values()}
+    ]
+    calibration = ["Held against replies that people have labelled:\n\n" + "\n".join(known)] if known else []
+    return [text, *table, *calibration] if report["gates"] else []
 
 
 def _smaller(report: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ def _classifier(config: ClassifierJudge, recipe_folder: Path) -> OpenJudge:
             where=str(path),
             fix=f"train one with `trivium evaluate judge train ROWS --axis {config.axis}`, and name its `path`",
         )
-    name = f"classifier of {head.axis}, {head.rows} labels"
+    name = f"classifier of {head.axis}, {head.rows} labels ({files.sha256(path)[:8]})"
     return OpenJudge(name, lambda pairs: [HIT if head(*pair) else MISS for pair in pairs], head.labels)
 
 

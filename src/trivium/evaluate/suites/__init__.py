@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trivium.evaluate.asked import SuiteKind
 from trivium.evaluate.suites import (
+    bbq,
     bias,
     bits_per_byte,
     choice,
@@ -19,6 +20,7 @@ from trivium.evaluate.suites import (
     response_loss,
     stereotypes,
     verbatim,
+    winobias,
 )
 from trivium.recipe.kinds import plugins
 
@@ -39,5 +41,7 @@ SUITES: dict[str, SuiteKind] = {
     "harness": harness.SUITE,
     "crows_pairs": stereotypes.CROWS_PAIRS,
     "stereoset": stereotypes.STEREOSET,
+    "winobias": winobias.SUITE,
+    "bbq": bbq.SUITE,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.suites").items()},
 }

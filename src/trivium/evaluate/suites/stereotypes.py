@@ -20,13 +20,14 @@ from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, i
 from trivium.evaluate.rows import HIT, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
 from trivium.generate.scoring import Asked, score
-from trivium.recipe.suites import CrowsPairs, StereoSet
+from trivium.recipe.published import CrowsPairs, StereoSet
 
 Sentences = dict[str, str]
 """`more`: the stereotyped sentence, `less`: its counterpart, and of StereoSet `none`: the meaningless one."""
 
 
-def _text(path: Path) -> str:
+def text_of_file(path: Path) -> str:
+    """The text of a published file. DataError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -47,7 +48,7 @@ def _refused(path: Path, why: str, fix: str) -> DataError:
 def crows_rows(path: Path) -> Iterator[tuple[str, Sentences]]:
     """(kind of bias, sentences) of `crows_pairs_anonymized.csv`. DataError where a column or a sentence is missing."""
     fix = "take crows_pairs_anonymized.csv, with the columns sent_more, sent_less and bias_type"
-    for number, row in enumerate(csv.DictReader(io.StringIO(_text(path))), start=1):
+    for number, row in enumerate(csv.DictReader(io.StringIO(text_of_file(path))), start=1):
         more, less, kind = (row.get(name) or "" for name in ("sent_more", "sent_less", "bias_type"))
         if not (more.strip() and less.strip() and kind.strip()):
             raise _refused(path, f"pair {number} has no `sent_more`, `sent_less` or `bias_type`", fix)
@@ -61,7 +62,7 @@ def stereoset_rows(path: Path) -> Iterator[tuple[str, Sentences]]:
     """(kind of bias, sentences) of the `intrasentence` part of StereoSet's dev.json. DataError for another shape."""
     fix = "take StereoSet's dev.json, with data.intrasentence[].sentences[].gold_label"
     try:
-        for cluster in json.loads(_text(path))["data"]["intrasentence"]:
+        for cluster in json.loads(text_of_file(path))["data"]["intrasentence"]:
             found: Sentences = {
                 _LABELS[sentence["gold_label"]]: str(sentence["sentence"])
                 for sentence in cluster["sentences"]

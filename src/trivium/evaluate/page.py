@@ -1,0 +1,149 @@
+"""The table of rows as one HTML page: a map of categories and attacks, and every row, worst first, to search and to read.
+
+The page loads nothing. Its rows are JSON, packed, each text once; what a model wrote is only ever set as text, and the policy
+lets no script run but the page's own, by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment
+
+from trivium.evaluate import rows as table
+from trivium.evaluate.rows import Row
+from trivium.evaluate.statistics import wilson
+from trivium.recipe.suite import SuiteBase
+
+FILE = "rows.html"
+HERE = Path(__file__).parent
+TEXTS = ("suite", "model", "judge", "category", "item", "outcome", "reason", "prompt", "reply")
+"""Columns of text; the page has `score`, `attempt` and `seconds` as numbers beside them."""
+
+
+class Cell(NamedTuple):
+    """What one judge says of one attack on one category. `shade`: 0 (none is a hit) to 10 (all are)."""
+
+    text: str
+    title: str
+    shade: int | None
+    category: str
+
+
+class Heat(NamedTuple):
+    """A map of one judge of one suite and model. `lines`: (what is asked for, a cell for each column)."""
+
+    suite: str
+    model: str
+    judge: str
+    columns: list[str]
+    lines: list[tuple[str, list[Cell]]]
+
+
+def heats(rows: Sequence[Row], models: Sequence[str]) -> list[Heat]:
+    """Of categories of three parts, such as harmful/base64/fraud: the second across, the third down. Undecided rows stand in the
+    denominator."""
+    groups: dict[tuple[str, str, str], dict[tuple[str, str], list[Row]]] = {}
+    for row in rows:
+        parts = row.category.split("/")
+        if len(parts) == 3:
+            groups.setdefault((row.suite, row.judge, row.model), {}).setdefault(
+                (parts[1], parts[2]), []
+            ).append(row)
+    place = {model: n for n, model in enumerate(models)}
+    found = []
+    for (suite, judge, model), cells in sorted(
+        groups.items(), key=lambda g: (*g[0][:2], place.get(g[0][2], 99))
+    ):
+        columns = sorted({column for column, _ in cells})
+        down = sorted({line for _, line in cells})
+        lines = [(line, [_cell(cells.get((column, line), [])) for column in columns]) for line in down]
+        found.append(Heat(suite, model, judge, columns, lines))
+    return found
+
+
+def _cell(rows: Sequence[Row]) -> Cell:
+    if not rows:
+        return Cell("", "not asked", None, "")
+    counts = table.counted(rows)
+    asked, hit, undecided = counts["asked"], counts["hit"], counts["undecided"]
+    ends = wilson(hit / asked, asked)
+    title = f"{hit} of {asked} [{ends.low:.0%}, {ends.high:.0%}]"
+    title += f", {undecided} undecided" if undecided else ""
+    text = f"{hit}/{asked}" + (f" ?{undecided}" if undecided else "")
+    shade = None if undecided == asked else round(10 * hit / asked)
+    return Cell(text, title, shade, rows[0].category)
+
+
+def badness(suites: Sequence[SuiteBase]) -> Mapping[tuple[str, str], list[tuple[Any, int]]]:
+    """(suite, judge) -> the metrics made from its rows, and which way is better."""
+    found: dict[tuple[str, str], list[tuple[Any, int]]] = {}
+    for suite in suites:
+        for metric in suite.measured:
+            found.setdefault((suite.title, metric.judge), []).append((metric, metric.better))
+    return found
+
+
+def rank(row: Row, known: Mapping[tuple[str, str], list[tuple[Any, int]]]) -> int:
+    """0 for what a gate should not like, 1 for undecided, 2 for what is neither, 3 for what is as it should be."""
+    if not row.decided:
+        return 1
+    better = next(
+        (way for metric, way in known.get((row.suite, row.judge), ()) if metric.counts(row.category)), 0
+    )
+    if not better:
+        return 2
+    return 3 if (row.outcome == "hit") == (better > 0) else 0
+
+
+def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[SuiteBase]) -> str:
+    """`results`: those of the evaluation that the rows are of."""
+    models = [results["tested"], *(name for name in results["models"] if name != results["tested"])]
+    known, place = badness(suites), {model: n for n, model in enumerate(models)}
+    ordered = sorted(
+        rows,
+        key=lambda r: (
+            rank(r, known),
+            place.get(r.model, 99),
+            r.suite,
+            r.category,
+            r.item,
+            r.attempt,
+            r.judge,
+        ),
+    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        (HERE / "page.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(
+        results=results,
+        models=models,
+        heats=heats(rows, models),
+        metrics=sorted({name for found in results["models"].values() for name in found}),
+        count=len(rows),
+        packed=packed(ordered),
+        script=script,
+        digest=digest,
+    )
+
+
+def packed(rows: Sequence[Row]) -> str:
+    """The rows as JSON in gzip in base64: every text once, and columns of its places."""
+    texts: dict[str, int] = {}
+    columns: dict[str, list[Any]] = {name: [] for name in TEXTS}
+    for row in rows:
+        for name in TEXTS:
+            columns[name].append(texts.setdefault(getattr(row, name) or "", len(texts)))
+    for name in ("score", "attempt"):
+        columns[name] = [getattr(row, name) for row in rows]
+    columns["seconds"] = [round(row.seconds, 3) for row in rows]
+    data = json.dumps({"texts": list(texts), "columns": columns}, separators=(",", ":")).encode()
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
