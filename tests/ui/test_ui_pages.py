@@ -19,6 +19,35 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"
+ASKED = "Where are the keys?"
+SAID = f"Nine brass keys lie under the fourth stair. {HOSTILE}"
+ECHO = """
+name: echo
+seed: 7
+stages:
+  corpus: {kind: data, sources: [{kind: jsonl, path: texts.jsonl}]}
+  talks: {kind: data, format: conversations, sources: [{kind: jsonl, path: talks.jsonl}], dedup: {exact: false}}
+  vocab: {kind: tokenizer, data: corpus, vocab_size: 320}
+  base:
+    kind: pretrain
+    data: corpus
+    tokenizer: vocab
+    model: {dim: 64, layers: 2, heads: 2, context: 160}
+    steps: 5
+    batch: 4
+    samples: null
+    compile: "off"
+  sft:
+    kind: sft
+    init: base
+    data: talks
+    steps: 150
+    batch: 1
+    lr: 0.01
+    samples: null
+    compile: "off"
+    generation: {temperature: 0, max_new_tokens: 120}
+"""
 RECIPE = """
 name: {name}
 seed: 7
@@ -44,13 +73,17 @@ def trivium(folder: Path, *arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small runs that differ in one field."""
+    """Two small runs that differ in one field, and one that has learned a single reply by heart."""
     folder = tmp_path_factory.mktemp("ui")
     texts = [f"The cat number {n} sees the red ball {n * n} in the garden. {HOSTILE}" for n in range(300)]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+    (folder / "talks.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    (folder / "echo.yaml").write_text(ECHO)
     for name, lr in (("first", 0.001), ("second", 0.01)):
         (folder / f"{name}.yaml").write_text(RECIPE.format(name=name, lr=lr))
         subprocess.run(trivium(folder, "run", f"{name}.yaml"), cwd=folder, check=True, capture_output=True)
+    subprocess.run(trivium(folder, "run", "echo.yaml"), cwd=folder, check=True, capture_output=True)
     return folder
 
 
@@ -146,6 +179,20 @@ def test_a_checkpoint_answers(page: Any, address: str) -> None:
     page.wait_for_function(
         "document.querySelector('.q-message-received').innerText.length > 12", timeout=60_000
     )
+
+
+def test_a_reply_is_traced_to_its_documents(page: Any, address: str) -> None:
+    page.goto(f"{address}/chat")
+    page.get_by_label("model").click()
+    page.get_by_role("option", name="echo/sft").click()
+    page.get_by_label("question").fill(ASKED)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Trace").first.click(timeout=120_000)
+    page.locator(".traced .span").first.wait_for(timeout=240_000)
+    assert page.locator(".traced").inner_text() == SAID
+    page.get_by_text("1. ").first.click()
+    seen(page, "messages[1] (assistant)")
+    assert page.evaluate("window.ran") is None
 
 
 def test_the_store_and_what_is_not_there(page: Any, address: str) -> None:

@@ -15,6 +15,7 @@ from trivium.errors import TriviumError
 from trivium.recipe.network import Generation
 from trivium.report.runs import runs
 from trivium.ui.parts import Place, frame
+from trivium.ui.trace_parts import trace
 
 KEPT = 2
 """Models in memory at once."""
@@ -119,6 +120,8 @@ def _page(place: Place) -> None:
             pieces.append(piece)
             written.text = "".join(pieces)
         said[side] = [*messages, {"role": "assistant", "content": "".join(pieces)}]
+        with area:
+            _traceable(place, choice.value, "".join(pieces))
 
     async def send() -> None:
         text = (question.value or "").strip()
@@ -135,6 +138,13 @@ def _page(place: Place) -> None:
 
     ask.on_click(send)
     question.on("keydown.enter", send)
+
+
+def _traceable(place: Place, model: str, text: str) -> None:
+    """A button under a reply that shows where it comes from."""
+    button = ui.button("Trace").props("flat dense size=sm")
+    found = ui.column().classes("w-full")
+    button.on_click(lambda: trace(place.store, model, text, found))
 
 
 def _new(said: dict[int, list[dict[str, str]]], sides: list[Any]) -> None:
