@@ -60,7 +60,7 @@ class Events(Response):
         del self.headers["content-length"]
         self.first, self.rest, self.failed = first, rest, failed
         self.ended: Callable[[], None] = lambda: None
-        """Called when the last event is out, or the client gone."""
+        """Called once: when the last event is out, before the client is told so, or when it has gone."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write() -> None:
@@ -71,6 +71,7 @@ class Events(Response):
                     await self._body(send, text)
             except ApiError as error:
                 await self._body(send, self.failed(error))
+            self._end()  # its next request is counted after this one
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         try:
@@ -78,7 +79,11 @@ class Events(Response):
                 await until_gone(receive, write())
         finally:
             await self.rest.aclose()
-            self.ended()
+            self._end()
+
+    def _end(self) -> None:
+        ended, self.ended = self.ended, lambda: None
+        ended()
 
     async def _body(self, send: Send, text: str) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
