@@ -34,6 +34,8 @@ async def trace(store: Store, model: str, reply: str, area: Any) -> None:
         with area:
             missing(str(error))
         return
+    if report is None:  # the app is ending
+        return
     area.clear()
     with area:
         show(report)
