@@ -57,9 +57,8 @@ def status(code: int, **headers: str) -> Any:
 
 def raw(data: bytes, length: int | None = None) -> Any:
     def action(handler: Any, body: Any) -> None:
-        send(
-            handler, 200, data, length, Connection="close"
-        )  # said, or the next request could go into a closed one
+        # a close that is not said would meet the client's next request
+        send(handler, 200, data, length, Connection="close")
 
     return action
 

@@ -12,8 +12,8 @@ from trivium.train.machine import native_bf16
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, with its state and its update, but the iteration runs in float32 where bf16 is only emulated (there it
-    takes most of a small model's step otherwise), and over all matrices of one shape at once."""
+    """`torch.optim.Muon`, with its state and its update, but the iteration runs in float32 where bf16 is emulated (a third of
+    the time there), and over all matrices of one shape at once."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

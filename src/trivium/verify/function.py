@@ -38,11 +38,10 @@ class Function:
     A call that raises, computes for more than `seconds` or takes WAITING times as long, or ends its process before it has
     returned (memory is limited to `memory` bytes) scores 0 and is counted in `failures`. What it prints is read by nobody, and
     what it changes (variables, modules, open files, the working folder) is gone with its process, so no reply can touch the
-    score of the next one. It may not start or end processes.
-    The score is what the function returns: one that runs a reply's code by `exec` has it beside
-    itself, and such code can reach the function's variables. The limits guard against accidents, hangs and code that cheats by
-    its output; they are no jail against code that means harm. DataError for a file that does not load, a result that is no
-    number, or a function that fails on each of its first ten replies.
+    score of the next one. It may not start or end processes. The score is what the function returns: one that runs a reply's
+    code by `exec` has it beside itself, and such code can reach the function's variables. The limits guard against accidents,
+    hangs and code that cheats by its output; they are no jail against code that means harm. DataError for a file that does not
+    load, a result that is no number, or a function that fails on each of its first ten replies.
     """
 
     _process: subprocess.Popen[bytes] | None = None
