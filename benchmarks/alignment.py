@@ -3,6 +3,7 @@
     make quickstart                                      its base model is the start
     python benchmarks/alignment.py                       three seeds
     python benchmarks/alignment.py --only grpo --seeds 1 one method, to try something: `-o grpo.lr=3e-4`
+    python benchmarks/alignment.py --seeds 1 --methods dpo ppo grpo      a table of these alone
 
 The start is the same for all; the seed of a stage moves its order of data, its replies and its new weights. Intervals are
 Student's t at 95% over the seeds: they say how much a result hangs on luck in training, while n (held-out items) bounds what a
@@ -115,11 +116,25 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", default=[], help="make this stage only, and print no table"
     )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="rows of the table"
+    )
     parser.add_argument("-o", "--override", action="append", default=[])
     parser.add_argument("--runs", type=Path, default=Path("runs/alignment-seeds"))
     options = parser.parse_args()
-    stages = options.only or ["start", *METHODS, *SMALL, "results"]
-    folders = [run(seed, stages, options.override, options.runs) for seed in options.seeds]
+    methods = [name for name in METHODS if name in options.methods]
+    overrides = options.override
+    if methods == list(METHODS):
+        stages = ["start", *METHODS, *SMALL, "results"]
+    else:  # the evaluation is of the last of them and compares the others
+        stages = ["start", *methods, "results"]
+        overrides = [
+            f"results.model={methods[-1]}",
+            f"results.compare=[{','.join(['start', *methods[:-1]])}]",
+        ]
+        overrides += options.override
+    stages = options.only or stages
+    folders = [run(seed, stages, overrides, options.runs) for seed in options.seeds]
     if options.only:
         return
     results = [json.loads((folder / "results" / "results.json").read_text()) for folder in folders]
@@ -129,7 +144,7 @@ def main() -> None:
         metric: one["asked"] for name in names for metric, one in results[0]["models"].get(name, {}).items()
     }
     print("items:", asked)
-    for stage in ("ppo", "grpo"):
+    for stage in {"ppo", "grpo"}.intersection(methods):
         print(rewards(folders, stage))
 
 

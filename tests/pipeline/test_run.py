@@ -12,9 +12,10 @@ import pipeline_fakes
 import pytest
 from pipeline_fakes import Bench, Fake, default, recipe, stages
 
-from trivium.errors import DataError, Interrupted, RecipeError, TriviumError
+from trivium.errors import DataError, Interrupted, Preempted, RecipeError, TriviumError
 from trivium.pipeline import run
 from trivium.pipeline.run import status
+from trivium.train.guard import stop_on_signal
 
 
 def test_every_stage_is_run_once_and_linked(bench: Bench):
@@ -126,6 +127,48 @@ def test_ctrl_c_says_how_to_go_on(bench: Bench):
     bench.kinds["sft"] = Fake()
     bench.run()
     assert bench.started().keys() == {"chat", "aligned", "safety", "small"}
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_sigterm_outside_a_training_loop_says_that_the_command_is_to_be_started_again(
+    bench: Bench, caught: bool
+):
+    """In a stage that knows nothing of signals, and in one that keeps going, by a handler of its own, until it is through."""
+
+    def stop(ctx):
+        if caught:
+            with stop_on_signal() as asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert asked.signal == signal.SIGTERM
+                (ctx.work / "checkpoint").touch()
+                raise Preempted("stopped after step 3")
+        (ctx.work / "checkpoint").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM was not heeded")
+
+    bench.kinds["data"], before = Fake(stop), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(
+        Preempted, match="after step 3" if caught else "by SIGTERM in stage 'corpus'"
+    ) as raised:
+        bench.run()
+    assert raised.value.exit_code == 75
+    assert bench.events[-1]["event"] == "stage_failed"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert next(s for s in status(recipe(), **bench.places) if s.name == "corpus").resumes
+    bench.kinds["data"] = Fake()
+    bench.run()
+    assert {"corpus", "base"} <= bench.started().keys()
+
+
+def test_a_handler_of_the_callers_keeps_sigterm(bench: Bench):
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        bench.kinds["data"] = Fake(lambda ctx: (os.kill(os.getpid(), signal.SIGTERM), default(ctx))[1])
+        bench.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard and set(heard) == {signal.SIGTERM}
 
 
 def test_a_full_disk_inside_a_stage(bench: Bench):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from trivium.errors import Interrupted, TriviumError
+from trivium.errors import Interrupted, Preempted, TriviumError
 from trivium.files import append_line
 from trivium.pipeline import going_on, withdrawals
 from trivium.pipeline.checks import check_measurable, check_overlap, check_precision
@@ -108,8 +112,8 @@ def run(
 
     Returns stage -> artifact; `runs_folder/RECIPE/STAGE` links to each, and `events.jsonl` beside them says
     what happened. Events: run_start, cached, waiting, stage_start, whatever a stage emits, stage_end or
-    stage_failed, run_end. Raises what a stage raises; Interrupted on Ctrl-C; DataError if an evaluation
-    overlaps the training data.
+    stage_failed, run_end. Raises what a stage raises; Interrupted on Ctrl-C, Preempted on SIGTERM; DataError if an
+    evaluation overlaps the training data.
     """
     started = time.monotonic()
     plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
@@ -127,19 +131,51 @@ def run(
     }
     tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order), "graph": graph})
     walk = _Walk(plan, store, registry, recipe_folder, tell, artifacts={}, ran=[])
-    for name in plan.order:
-        try:
-            walk.visit(name)
-        except KeyboardInterrupt:
-            tell({"event": "stage_failed", "stage": name, "error": "interrupted"})
-            raise Interrupted(
-                f"stopped by the user in stage {name!r}; everything done so far is kept",
-                where=f"recipe {recipe.name}",
-                fix="run the same command again to go on: finished stages are re-used, this one resumes",
-            ) from None
+    name = next(iter(plan.order), "")
+    try:
+        with _sigterm_raises():
+            for name in plan.order:
+                walk.visit(name)
+    except KeyboardInterrupt as stop:
+        tell({"event": "stage_failed", "stage": name, "error": "interrupted"})
+        kind, by = (Preempted, "SIGTERM") if isinstance(stop, _Terminated) else (Interrupted, "the user")
+        raise kind(
+            f"stopped by {by} in stage {name!r}; everything done so far is kept",
+            where=f"recipe {recipe.name}",
+            fix="run the same command again to go on: finished stages are re-used, this one resumes",
+        ) from None
     cached = [name for name in plan.order if name not in walk.ran]
     tell({"event": "run_end", "seconds": time.monotonic() - started, "ran": walk.ran, "cached": cached})
     return walk.artifacts
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which goes up as a Ctrl-C does: past all that catches Exception, through all that tidies up."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """The first SIGTERM raises, the second takes its usual effect. A training loop finishes its step instead, with a handler
+    of its own; one that the caller has set is left alone."""
+    owner = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a fork that is to end
+            os.kill(os.getpid(), number)
+        raise _Terminated
+
+    try:
+        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: signals are somebody else's business
+        ours = False
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass
