@@ -179,7 +179,7 @@ def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limit
     from trivium.imports import open_checkpoint
     from trivium.model import generation
     from trivium.serve.engines import Limits
-    from trivium.serve.local import TorchEngine
+    from trivium.serve.local import TorchEngine, check_template
 
     precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if precision not in precisions:
@@ -189,6 +189,7 @@ def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limit
 
     def make(metrics: Any) -> Any:
         model, chat = open_checkpoint(checkpoint)
+        check_template(chat, checkpoint)
         draft: Any = guess
         if guess not in (None, "look-up"):
             draft, theirs = open_checkpoint(Path(guess))

@@ -287,7 +287,7 @@ class Batcher:
         for sequence, guess in zip(ready, guesses, strict=True):
             del guess[max(0, sequence.limit - sequence.said - 1) :]
             while (room := len(sequence.blocks) * BLOCK - len(sequence.tokens)) < len(guess):
-                block = self.blocks.take()
+                block = self._take()
                 if block is None:
                     del guess[room:]
                     break
@@ -312,7 +312,7 @@ class Batcher:
         """Room for so many tokens of a sequence, taken from those that came last where none is free. False: it came last itself,
         and waits again."""
         while len(sequence.blocks) < blocks_of(tokens):
-            block = self.blocks.take()
+            block = self._take()
             if block is not None:
                 sequence.blocks.append(block)
                 continue
@@ -325,6 +325,13 @@ class Batcher:
             if last is sequence:
                 return False
         return True
+
+    def _take(self) -> int | None:
+        """An empty block: what is no number in the keys of somebody before would come through any mask."""
+        block = self.blocks.take()
+        if block is not None:
+            self.cache.clear(block)
+        return block
 
     def _pass(self, rows: Sequence[Request], tokens: Tensor, places: Tensor) -> Tensor:
         """New tokens (B, T) at `places` (B, T) behind what the rows' blocks hold: final hidden states (B, T, D)."""

@@ -45,6 +45,10 @@ class PagedCache:
         read = held.index_select(0, self.table.flatten())
         return read.view(self.table.shape[0], -1, heads, width).transpose(1, 2)
 
+    def clear(self, block: int) -> None:
+        for held in (*self.keys, *self.values):
+            held[block].zero_()
+
     @property
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
@@ -54,10 +58,10 @@ class PagedCache:
         position of each row's text. Returns the pass's mask (B, 1, T, columns)."""
         device = self.keys[0].device
         longest = max(blocks_of(int(end) + 1) for end in places[:, -1])
-        table = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for number, blocks in enumerate(rows):
-            used = list(blocks[:longest])
-            table[number, : len(used)] = torch.tensor(used)
+        # rows that are shorter see their own last block again: masked, and yet a number that is none would come through
+        table = torch.tensor(
+            [[*used, *used[-1:] * (longest - len(used))] for used in (b[:longest] for b in rows)]
+        )
         writes = table.gather(1, places // BLOCK) * BLOCK + places % BLOCK
         self.table, self.writes = table.to(device), writes.to(device)
         self.query_places = places.to(device)

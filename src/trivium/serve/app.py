@@ -59,6 +59,8 @@ class Events(Response):
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.first, self.rest, self.failed = first, rest, failed
+        self.before: Callable[[], None] = lambda: None
+        """Called before each event goes out: what it cost is counted before a client can know that it was the last."""
         self.ended: Callable[[], None] = lambda: None
         """Called once: when the last event is out, before the client is told so, or when it has gone."""
 
@@ -86,6 +88,7 @@ class Events(Response):
         ended()
 
     async def _body(self, send: Send, text: str) -> None:
+        self.before()
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
 
@@ -143,17 +146,21 @@ class Web:
                 response = self._refusal(request, ApiError(500, "something went wrong here", code="internal"))
             call.status = response.status_code
 
+            def spend() -> None:
+                if self.keys is not None and call.client is not None:
+                    new, call.spent = call.prompt + call.reply - call.spent, call.prompt + call.reply
+                    self.keys.spend(call.client, new)
+
             def ended() -> None:
                 took = 1000 * (time.monotonic() - began)
                 log.info(
                     "%s %s %d %.0f ms %s", request.method, call.path, call.status, took, call.client or "-"
                 )
-                if self.keys is not None and call.client is not None:
-                    self.keys.spend(call.client, call.prompt + call.reply)
+                spend()
                 spans.ended(span, call)
 
             if isinstance(response, Events):
-                response.ended = ended
+                response.before, response.ended = spend, ended
             else:
                 ended()
             return response

@@ -34,6 +34,7 @@ class Call:
     model: str = ""
     prompt: int = 0
     reply: int = 0
+    spent: int = 0  # of both, what its key has been charged already
     status: int = 0
 
 

@@ -38,8 +38,8 @@ class Keys:
     """The keys in a file: a line each, the client's name, the SHA-256 of its key and, where it has some, its limits. `requests`
     and `tokens`: the limits of those whose line names none. DataError for a line that is none of that.
 
-    Limits are of fixed windows. What a request costs in tokens is known when it has ended: a client is refused once it has had
-    more than its tokens, and what it had too much counts.
+    Limits are of fixed windows. Tokens are counted as they are read and written: a client is refused once it has had its
+    tokens, and what it had too much counts.
     """
 
     def __init__(self, path: Path, requests: str | None = None, tokens: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Keys:
                 )  # fmt: skip
 
     def spend(self, client: str, tokens: int) -> None:
-        """Counts the tokens of a request that has ended."""
+        """Counts tokens that a request has cost."""
         if (limit := self._rates[client].get("tokens")) is not None and tokens:
             self._spent.hit(limit, "tokens", client, cost=tokens)
 

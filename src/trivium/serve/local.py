@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
+from trivium.errors import ArtifactError, DataError
 from trivium.serve import anthropic, openai, responses
 from trivium.serve import asked as asking
 from trivium.serve.engines import check_model
 from trivium.serve.service import Service
 from trivium.serve.wire import TokenizeBody, Wire
+from trivium.text.chat import ChatTokenizer
 
 Whole = Callable[[Service, Any], Coroutine[Any, Any, dict[str, Any]]]
 Stream = Callable[[Service, Any], AsyncGenerator[str]]
@@ -41,6 +44,21 @@ STREAMED: dict[str, Stream] = {
     "/v1/responses": responses.stream,
     "/v1/messages": anthropic.stream,
 }
+
+
+def check_template(chat: ChatTokenizer, where: Path) -> None:
+    """ArtifactError for a checkpoint whose chat template cannot even write one message: it would stall every request."""
+    if chat.template is None:
+        return
+    try:
+        chat.prompt([{"role": "user", "content": "a"}])
+    except (DataError, ValueError) as error:
+        what = error.what if isinstance(error, DataError) else str(error)
+        raise ArtifactError(
+            f"its chat template does not write a message: {what}",
+            where=str(where),
+            fix="mend the template, or remove it: /v1/completions needs none",
+        ) from None
 
 
 class TorchEngine(Service):

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import json
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from trivium.serve.problems import ApiError
 
 CONNECTIONS = 1000
-"""Connections at once; uvicorn answers more with 503."""
+"""Connections at once: requests on more are answered 503, and from twice as many on they are closed unheard."""
+HEAD = 15.0
+"""Seconds that a request's head may take to arrive."""
+UNREAD = 60.0
+"""Seconds that a client may leave unread what waits for it."""
 LEAVING = 5
 """Seconds that connections get after the drain: one of a client that says nothing would hold the process for ever."""
 PAGE_HEADERS = {
@@ -99,6 +107,57 @@ class Draining(Protocol):
         """The time is over."""
 
 
+async def crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    """What answers on a connection too many."""
+    error = ApiError(503, "too many connections; come again later", code="overloaded", retry_after=1)
+    named = scope["path"].startswith("/v1/messages")
+    body = json.dumps(error.anthropic() if named else error.openai()).encode()
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A client that sends its request drop by drop, or reads no answer, holds a connection for a time that ends."""
+
+    _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > 2 * CONNECTIONS:
+            transport.abort()
+        elif len(self.connections) > CONNECTIONS:
+            self.app = crowded
+        self._late = self.loop.call_later(HEAD, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late, self._stuck = _stopped(self._late), _stopped(self._stuck)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._late = _stopped(self._late)
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stuck = _stopped(self._stuck)
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    if timer is not None:
+        timer.cancel()
+    return None
+
+
 class Server(uvicorn.Server):
     """Signals are `until_drained`'s."""
 
@@ -108,10 +167,15 @@ class Server(uvicorn.Server):
 
 
 def configured(app: Any, host: str, port: int, **more: Any) -> Server:
+    """uvicorn as all our servers have it. Lets this process open as many files as its connections need, where it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CONNECTIONS if hard == resource.RLIM_INFINITY else min(4 * CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return Server(
         uvicorn.Config(
             app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
-            limit_concurrency=CONNECTIONS, timeout_keep_alive=75, timeout_graceful_shutdown=LEAVING, **more,
+            http=Connection, timeout_keep_alive=75, timeout_graceful_shutdown=LEAVING, **more,
         )
     )  # fmt: skip
 

@@ -71,7 +71,6 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), headers={**self._headers, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
         )  # fmt: skip
 
     def stop_soon(self) -> None:
@@ -86,7 +85,7 @@ class Upstream:
         async with self._asked(path, body, raw) as (response, call):
             try:
                 answer = json.loads(await response.read())
-            except (ValueError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            except ValueError as error:
                 raise _broken(error) from None
             if not isinstance(answer, dict):
                 raise _broken("its answer is no object")
@@ -144,16 +143,19 @@ class Upstream:
         self.metrics.running.set(self._active)
         finish = "abort"
         try:
-            async with asyncio.timeout(limit):
-                async with self._session.post(
-                    self.url + path,
-                    data=json.dumps({**raw, "model": self.model}).encode(),
-                    allow_redirects=False,
-                ) as response:
-                    if response.status != 200:
-                        raise await _refused(response)
-                    yield response, CALL.get() or Call(path)
+            async with self._session.post(
+                self.url + path,
+                data=json.dumps({**raw, "model": self.model}).encode(),
+                allow_redirects=False,
+                # the session's clock, not asyncio.timeout: that watches the task that began, and a stream is read by others
+                timeout=aiohttp.ClientTimeout(total=limit, sock_connect=CONNECT),
+            ) as response:
+                if response.status != 200:
+                    raise await _refused(response)
+                yield response, CALL.get() or Call(path)
             finish = "stop"
+        except aiohttp.ConnectionTimeoutError as error:
+            raise _broken(error) from None
         except TimeoutError:
             raise ApiError(504, f"no whole reply within {limit:g} s", code="deadline") from None
         except (aiohttp.ClientError, OSError) as error:
