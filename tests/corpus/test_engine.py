@@ -1,6 +1,8 @@
 """Tasks in processes: they run side by side, their errors come back as they were, and nobody outlives the run."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,6 +69,23 @@ def test_a_worker_that_dies_is_said(tmp_path: Path) -> None:
     with pytest.raises(TriviumError, match="a worker of note died") as caught:
         go(Note(tmp_path), ["die", "a", "b"])
     assert "run the same command again" in caught.value.fix
+
+
+def test_a_script_without_a_guard_runs_once_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    """But the server, which waits for more without workers of its own until the script ends."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom pathlib import Path\nfrom test_engine import Note, go\n"
+        f"with open({str(tmp_path / 'ran')!r}, 'a') as file: file.write('x')\n"
+        f"go(Note(Path({str(tmp_path)!r})), ['a', 'b'])\n"
+        "def below(pid):\n"
+        "    said = Path(f'/proc/{pid}/task/{pid}/children')\n"
+        "    return said.read_text().split() if said.exists() else []\n"
+        "print([one for child in below(os.getpid()) for one in below(child)])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr[-2000:]
+    assert (tmp_path / "ran").read_text() == "x" and (tmp_path / "a").exists() and (tmp_path / "b").exists()
 
 
 def test_small_work_is_done_here(tmp_path: Path) -> None:

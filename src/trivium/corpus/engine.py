@@ -1,4 +1,4 @@
-"""Runs one function over many tasks in parallel: Daft's native runner with worker processes, or Ray, with the same code.
+"""Runs one function over many tasks in parallel: in processes of this machine, or on Ray through Daft, with the same job.
 
 A task is a line of text; what a job makes goes to files of its own, written whole or not at all, so that a run that was
 killed goes on where it stopped, and neither the number of workers nor their order shows in the result.
@@ -10,13 +10,13 @@ import errno
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from trivium import errors
-from trivium.corpus import extras
+from trivium.corpus import extras, processes
 from trivium.errors import TriviumError
 from trivium.types import Emit
 
@@ -96,18 +96,17 @@ def _here(job: Job, tasks: Sequence[str]) -> Iterator[str]:
 
 
 def _spread(job: Job, tasks: Sequence[str], runner: str, workers: int) -> Iterator[str]:
-    use(runner)
-    import daft
-
-    worker = daft.cls(_Worker, use_process=runner == "native", max_concurrency=workers, cpus=1)(
-        job, os.getpid()
-    )
-    frame = daft.from_pydict({"task": list(tasks)})
-    frame = frame.into_batches(1) if runner == "native" else frame.repartition(len(tasks))
     try:
-        for row in frame.select(worker(daft.col("task")).alias("answer")).iter_rows():
-            yield str(row["answer"])
-    except Exception as error:  # Daft wraps what a dying worker leaves behind in errors of many kinds
+        yield from (
+            _by_ray(job, tasks, workers)
+            if runner == "ray"
+            else processes.each(partial(attempt, job), tasks, workers)
+        )
+    except TriviumError:
+        raise
+    except (
+        Exception
+    ) as error:  # Ray and the pool have errors of many kinds for what a dying worker leaves behind
         raise TriviumError(
             f"a worker of {job.name} died: {type(error).__name__}: {str(error)[:500]}",
             where=job.name,
@@ -115,22 +114,24 @@ def _spread(job: Job, tasks: Sequence[str], runner: str, workers: int) -> Iterat
         ) from error
 
 
-class _Worker:
-    """One process. Ends with the process that started it, also when that one is killed without a word."""
+def _by_ray(job: Job, tasks: Sequence[str], workers: int) -> Iterator[str]:
+    use("ray")
+    import daft
 
-    def __init__(self, job: Job, starter: int) -> None:
+    worker = daft.cls(_Worker, max_concurrency=workers, cpus=1)(job)
+    frame = daft.from_pydict({"task": list(tasks)}).repartition(len(tasks))
+    for row in frame.select(worker(daft.col("task")).alias("answer")).iter_rows():
+        yield str(row["answer"])
+
+
+class _Worker:
+    """One process of Ray's."""
+
+    def __init__(self, job: Job) -> None:
         self.job = job
-        if os.getppid() == starter:
-            threading.Thread(target=_follow, args=(starter,), daemon=True).start()
 
     def __call__(self, task: str) -> str:
         return attempt(self.job, task)
-
-
-def _follow(starter: int) -> None:
-    while os.getppid() == starter:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def attempt(job: Job, task: str) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import connection
 from typing import Any, NamedTuple
 
+from trivium.corpus.processes import follow
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.replies import Limits, Seen, measure
 from trivium.rollout.texts import reply_of
@@ -61,16 +59,8 @@ class Measuring:
 
 def _begin() -> None:
     """The process ends with the router, however that ends, and leaves Ctrl-C and SIGTERM (sent to the whole group) to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(0)
+    follow()
 
 
 def measure_all(work: list[Work], limits: Limits) -> list[dict[str, Any]]:

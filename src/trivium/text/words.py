@@ -47,7 +47,7 @@ class DocumentEncoder:
         if words is None:
             return None
         try:
-            ids = b"".join(words[word] for word in cut(text))
+            ids = b"".join(map(words.__getitem__, cut(text)))
         except _Unsure:
             return None
         return self._head + ids + self._tail

@@ -10,6 +10,8 @@ from trivium.recipe.steps import C4
 
 TERMINAL = (".", "?", "!", '"', "'")
 POLICY = re.compile("terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
+_POLICY_PARTS = ("terms of use", " policy", "cookies")
+"""One of them is in all that POLICY finds, and looking for these is several times as fast."""
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _SENTENCE_END = re.compile(r"(?<!\.)\.(?!\.)[\"'”’»)\]]*(?=\s|$)|[!?…！？।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _DOTS = re.compile(r"\.{2,}[\"'”’»)\]]*(?=\s+[\"'“‘(]*[A-Z]|\s*$)")
@@ -33,7 +35,8 @@ class C4Step:
     def __call__(self, document: Document) -> str | None:
         limit, text = self.config, document["text"]
         lowered = text.lower()
-        policy = limit.policy and POLICY.search(lowered) is not None
+        policy = limit.policy and any(part in lowered for part in _POLICY_PARTS)
+        policy = policy and POLICY.search(lowered) is not None
         javascript = limit.javascript and "javascript" in lowered
         lorem = limit.lorem_ipsum and "lorem ipsum" in lowered
         kept, sentences, needed = [], 0, limit.min_sentences or 0
