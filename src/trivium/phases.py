@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from trivium.batches.context import Phase
+from trivium.batches.forgotten import forgotten
 from trivium.batches.offline import chat, feedback, packed, pairs, pairs_with_reference
 from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.teacher import taught
@@ -18,6 +19,7 @@ from trivium.model.scalar import ActorCritic, Scalar
 from trivium.objectives import Distill, Dpo, Grpo, Kto, NextToken, Orpo, Ppo, Reward
 from trivium.objectives.simpo import Simpo
 from trivium.objectives.uld import Uld
+from trivium.objectives.unlearn import Unlearn
 from trivium.recipe import alignment as align
 from trivium.recipe.kinds import kind_of, plugins
 from trivium.recipe.training import PretrainStage, SftStage
@@ -34,6 +36,7 @@ ROWS = (
     Phase(align.OrpoStage, pairs, lambda c: Orpo(c.beta)),
     Phase(align.SimpoStage, pairs, lambda c: Simpo(c.beta, c.gamma)),
     Phase(align.KtoStage, feedback, lambda c: Kto(c.beta, c.desirable, c.undesirable)),
+    Phase(align.UnlearnStage, forgotten, lambda c: Unlearn(c.loss, c.beta, c.retain)),
     Phase(
         align.PpoStage,
         critic_rollouts,

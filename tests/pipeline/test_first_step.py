@@ -42,6 +42,7 @@ stages:
   orpo: {kind: orpo, init: sft, data: choices, epochs: 1, batch: 2, samples: null}
   simpo: {kind: simpo, init: sft, data: choices, epochs: 1, batch: 2, samples: null}
   kto: {kind: kto, init: sft, data: choices, epochs: 1, batch: 2, samples: null}
+  unlearn: {kind: unlearn, init: sft, data: talks, by: url, forget: 'https://gone', steps: 12, batch: 2, samples: null}
   ppo: {kind: ppo, init: sft, data: talks, reward_model: judge, epochs: 1, batch: 4, max_new_tokens: 4, samples: null}
   grpo:
     kind: grpo
@@ -82,9 +83,11 @@ def write(folder: Path) -> None:
     asked = [f"How many stones on day {n}?" for n in range(20)]
     asked[11] = ASKED
     turns = [[{"role": "user", "content": question}] for question in asked]
-    lines("talks.jsonl", [
+    talks: list[dict[str, Any]] = [
         {"messages": [*said, {"role": "assistant", "content": f"There were {n}."}]} for n, said in enumerate(turns)
-    ])  # fmt: skip
+    ]  # fmt: skip
+    talks[3]["meta"] = talks[8]["meta"] = {"url": "https://gone.example/page"}
+    lines("talks.jsonl", talks)
     lines("choices.jsonl", [
         {"prompt": said, "chosen": f"There were {n}.", "rejected": "None."} for n, said in enumerate(turns)
     ])  # fmt: skip

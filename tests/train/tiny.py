@@ -100,6 +100,8 @@ def config(kind: str, **changes: Any) -> TrainingStage:
     if kind == "distill":
         del fields["tokenizer"]
         fields |= dict(teacher="teacher", on_policy=0.3, max_new_tokens=8)
+    if kind == "unlearn":
+        fields |= dict(forget="facts")
     if kind in ("pretrain", "sft"):
         fields["context"] = 32
     return TRAINING[kind].model_validate({**fields, **changes})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivium.batches.rows import Row, sequence_row
 from trivium.corpus.shards import Shard, encode, open_shards
@@ -33,6 +34,19 @@ class Packed:
         end = min(first + self.length, len(self.tokens))
         low, high = np.searchsorted(self.starts, (first, end - 1), side="right")
         return [self.shard.key(document) for document in range(max(0, int(low) - 1), int(high))]
+
+    def document(self, number: int) -> NDArray[np.int64]:
+        """The ids of a document."""
+        return np.asarray(self.tokens[slice(*self._span(number))], dtype=np.int64)
+
+    def rows_of(self, number: int) -> range:
+        """The rows that hold a part of a document."""
+        first, end = self._span(number)
+        return range(first // self.length, (end - 1) // self.length + 1)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        end = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.tokens)
+        return int(self.starts[number]), int(end)
 
     def item(self, index: int) -> list[Row]:
         first = index * self.length
@@ -64,17 +78,27 @@ class Corpus:
         self._ends = list(accumulate(source.count for source in sources))
         self._order = None if self.count > 2**24 else generator(0, "validation").permutation(self.count)
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def place(self, index: int) -> tuple[int, int]:
         """(source, row of the source) of an item."""
         row = index if self._order is None else int(self._order[index])
         which = bisect_right(self._ends, row)
         return which, row - self._ends[which] + self.sources[which].count
 
+    def items_of(self, documents: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+        """The items that hold a part of one of the documents, which are given as (source, number)."""
+        held = np.zeros(self.count, bool)
+        places = {source.shard.source: place for place, source in enumerate(self.sources)}
+        for number, document in documents:
+            before = self._ends[places[number]] - self.sources[places[number]].count
+            rows = self.sources[places[number]].rows_of(document)
+            held[before + rows.start : before + rows.stop] = True
+        return np.flatnonzero(held if self._order is None else held[self._order])
+
     def origins(self, index: int) -> list[int]:
-        return [self._place(index)[0]]
+        return [self.place(index)[0]]
 
     def item(self, index: int) -> list[Row]:
-        which, row = self._place(index)
+        which, row = self.place(index)
         return self.sources[which].item(row)
 
 

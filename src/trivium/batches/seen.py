@@ -9,6 +9,7 @@ from typing import Any
 
 from trivium.batches.chat import Conversations
 from trivium.batches.feedback import Feedback
+from trivium.batches.forgotten import Beside, forgotten, part
 from trivium.batches.offline import chat, feedback, packed, pairs, pairs_with_reference
 from trivium.batches.online import critic_rollouts, group_rollouts
 from trivium.batches.packed import open_corpus
@@ -71,9 +72,7 @@ def _documents(reading: Reading, wanted: Records) -> Seen:
     rows = set()
     for index, source in enumerate(corpus.sources):
         for document in (number for place, number in wanted if place == source.shard.source):
-            end = source.starts[document + 1] if document + 1 < len(source.starts) else len(source.tokens)
-            first = int(source.starts[document]) // source.length
-            rows |= {(index, row) for row in range(first, (int(end) - 1) // source.length + 1)}
+            rows |= {(index, row) for row in source.rows_of(document)}
     return Seen(len(rows), _first(batches.places, rows, length.steps), length.steps)
 
 
@@ -147,6 +146,18 @@ def _taught(reading: Reading, wanted: Records) -> Seen:
     return Seen(len(holding), _first(shown, both, length.steps), length.steps)
 
 
+def _kept(reading: Reading, wanted: Records) -> Seen:
+    """Of unlearning the rows that are kept count: what is forgotten had been read before."""
+    config: Any = reading.config
+    items = part(config, reading.data, reading.chat, reading.tokens, reading.context)
+    length = config.length(items.count, items.tokens_per_item)
+    order = Beside(items, reading.sharding(length.items))
+    holding = items.kept.holding(wanted)
+    return Seen(
+        len(holding), _first(lambda step: order.describe(step)["kept"], holding, length.steps), length.steps
+    )
+
+
 def _first(shown: Callable[[int], Any], wanted: set[Any], steps: int) -> int | None:
     if not wanted:
         return None
@@ -170,5 +181,6 @@ SEEN: Mapping[Any, Callable[[Reading, Records], Seen]] = {
     critic_rollouts: _rollouts,
     group_rollouts: _rollouts,
     taught: _taught,
+    forgotten: _kept,
 }
 """How a phase makes batches (`trivium.phases`) -> when they show a record."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from trivium.corpus import records
+
+COLUMNS = ("key", "url", "source", "kind", "license", "origin", "where")
+"""What a rule looks at."""
 BY = ("source", "document", "licence", "url")
 """By what a document can be withdrawn."""
 
@@ -39,6 +44,21 @@ def url_of(row: Mapping[str, Any]) -> str:
     """The URL of a row or a record: conversations have it in their `meta`, if at all."""
     meta = row.get("meta")
     return str(row.get("url") or (meta.get("url") if isinstance(meta, Mapping) else "") or "")
+
+
+def numbered(
+    split: Path, columns: tuple[str, ...] | None = None
+) -> Iterator[tuple[Path, int, int, dict[str, Any]]]:
+    """(file, source, number, record) of a split: of documents the number is the place in its source, from 0; of rows the source
+    is 0 and the number is the line, from 1."""
+    counts: dict[int, int] = {}
+    for file in records.files(split):
+        lines = file.suffix == ".jsonl"
+        source = 0 if lines else int(file.name.split("-")[0])
+        for row in records.read_file(file, columns):
+            number = counts.get(source, 1 if lines and "text" not in row else 0)
+            counts[source] = number + 1
+            yield file, source, number, row
 
 
 class WithdrawnStep:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.corpus import records
-from trivium.corpus.withdrawn import Rule, url_of
+from trivium.corpus.withdrawn import COLUMNS, Rule, numbered, url_of
 from trivium.errors import ArtifactError
 from trivium.files import append
 from trivium.pipeline import withdrawals
@@ -22,7 +22,6 @@ from trivium.seeds import derive
 
 STANDING = "withdrawn.jsonl"
 """In the store: data that holds what was withdrawn, and training stages that are known not to have read it."""
-_COLUMNS = ("key", "url", "source", "kind", "license", "origin", "where")
 
 
 @dataclass
@@ -70,7 +69,7 @@ def search(rule: Rule, data: Iterable[Artifact]) -> Iterator[Holding]:
     for artifact in data:
         found = Holding(artifact, set(), 0, 0)
         for split in records.SPLITS:
-            for file, source, number, row in _rows(artifact.path / split):
+            for file, source, number, row in numbered(artifact.path / split, COLUMNS):
                 found.total += 1
                 if not rule.meets(row):
                     continue
@@ -81,18 +80,6 @@ def search(rule: Rule, data: Iterable[Artifact]) -> Iterator[Holding]:
                 else:
                     found.heldout += 1
         yield found
-
-
-def _rows(split: Path) -> Iterator[tuple[Path, int, int, dict[str, Any]]]:
-    """(file, source, number, record) of a split, numbered as `trivium.batches.seen` does."""
-    counts: dict[int, int] = {}
-    for file in records.files(split):
-        lines = file.suffix == ".jsonl"
-        source = 0 if lines else int(file.name.split("-")[0])
-        for row in records.read_file(file, _COLUMNS):
-            number = counts.get(source, 1 if lines else 0)
-            counts[source] = number + 1
-            yield file, source, number, row
 
 
 def everything(store: Store) -> dict[str, Artifact]:
@@ -246,7 +233,7 @@ def known_values(rule: Rule, holdings: list[Holding]) -> list[str]:
     counts: dict[str, int] = {}
     for one in holdings:
         for split in records.SPLITS:
-            for _, _, _, row in _rows(one.artifact.path / split):
+            for _, _, _, row in numbered(one.artifact.path / split, COLUMNS):
                 value = {
                     "source": row.get("kind") or row.get("source"),
                     "document": row.get("key"),

@@ -85,6 +85,34 @@ class KtoStage(PreferenceStage):
     undesirable: Annotated[float, Field(gt=0)] = 1.0
 
 
+class UnlearnStage(Aligned):
+    """Forgetting a part of the training data without retraining, Jang et al. 2023, Zhang et al. 2024; the rest is kept."""
+
+    kind: Literal["unlearn"]
+    when: ClassVar[str] = (
+        "when a part of the training data has to go and retraining is too dear. It makes text unlikely, which is not the same as "
+        "never having read it: `withdraw --apply` and another run is."
+    )
+    formats: ClassVar[tuple[str, ...]] = ("documents", "conversations")
+    rows: ClassVar[Rows] = "pairs"
+    forwards: ClassVar[int] = 4
+    frozen_reference: ClassVar[bool] = True
+    data: Name
+    """What the model was trained on; `by` and `forget` say which part of its training split goes, the rest is the retain set."""
+    by: Literal["source", "document", "licence", "url"] = "source"
+    """How `forget` says it, as for `trivium withdraw`: a source by its kind, origin or file; one document by its key; all under a
+    licence (`unknown` for none); all whose URL begins so."""
+    forget: Annotated[str, Field(min_length=1)]
+    """What is to be forgotten: the name, key, licence or beginning of a URL."""
+    loss: Literal["npo", "gradient_ascent"] = "npo"
+    """npo: negative preference optimisation, which stops by itself (Zhang et al. 2024); gradient_ascent: on the forgotten rows'
+    own loss (Jang et al. 2023), which goes on until nothing is left, so few steps and a small `lr`."""
+    beta: Annotated[float, Field(gt=0)] = only(0.1, {"loss": ["npo"]})
+    """npo only: how soon a forgotten row is left alone; towards 0 it is gradient ascent."""
+    retain: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the next-token loss on a row that is kept, beside each that is forgotten."""
+
+
 class RewardStage(PreferenceStage):
     """A reward model by Bradley-Terry on preference pairs, for ppo, grpo and best-of-n."""
 
