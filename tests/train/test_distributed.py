@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from test_signal import impartial, indifferent
 
@@ -90,7 +89,7 @@ def ranks(tmp_path_factory) -> Path:
         tiny.others(kind, folder / f"{kind}-epoch", chat)
     tiny.data("grpo", folder / "indifferent" / "data")
     impartial(folder / "indifferent")
-    mp.spawn(worker, args=(2, folder), nprocs=2)
+    tiny.on_ranks(worker, 2, folder)
     return folder
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-import torch.multiprocessing as mp
 
 from trivium.batches import context
 from trivium.batches.rows import Shuffled
@@ -164,7 +163,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
     for world in LAYOUTS:
         (folder / str(world)).mkdir()
-        mp.spawn(worker, args=(world, folder / str(world)), nprocs=world)
+        tiny.on_ranks(worker, world, folder / str(world))
     return folder
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 from torch import Tensor
 
 from trivium.assembly import train_phase
@@ -30,6 +32,12 @@ STEPS = 10
 WHO = ("the cat", "a dog", "my friend", "the teacher")
 WHAT = ("red ball", "old book", "long street", "answer 42")
 FACTS = [(who, what, "in the garden" if len(who) > 6 else "at noon") for who in WHO for what in WHAT]
+
+
+def on_ranks(worker: Callable[[int, int, Path], None], ranks: int, folder: Path) -> None:
+    """`worker(rank, ranks, folder)` in a process for each rank: forks of a server that has loaded torch, which takes seconds."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["trivium.assembly", "trivium.phases"])
+    mp.start_processes(worker, args=(ranks, folder), nprocs=ranks, start_method="forkserver")
 
 
 def records(kind: str) -> list[dict[str, Any]]:
