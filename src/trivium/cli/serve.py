@@ -59,7 +59,7 @@ Running = Annotated[int, typer.Option(min=1, help="Most sequences in the batch."
 Queue = Annotated[int, typer.Option(min=0, help="Most sequences that wait; more are answered 429.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
 Drain = Annotated[float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")]
-Precision = Annotated[str, typer.Option(help="torch: float32 or bfloat16.")]
+Precision = Annotated[str, typer.Option(help="torch: float32, bfloat16, or int8 for matrices.")]
 Guess = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +80,13 @@ UpstreamModel = Annotated[
 UpstreamKey = Annotated[
     str | None,
     typer.Option(metavar="VARIABLE", help="--upstream: the environment variable with its API key."),
+]
+Beside = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHECKPOINT|URL",
+        help="A second model, asked by its own name: the page at `/` shows both replies side by side.",
+    ),
 ]
 Make = Callable[[Any], Any]
 """Makes an engine; see `serve.server.Make`."""
@@ -108,6 +115,7 @@ def serve(
     upstream: UpstreamUrl = None,
     upstream_model: UpstreamModel = None,
     upstream_key: UpstreamKey = None,
+    beside: Beside = None,
 ) -> None:
     """Serve a checkpoint: the APIs of OpenAI and Anthropic, metrics, and a page to chat at `/`.
 
@@ -130,20 +138,26 @@ def serve(
     if keys is None and (requests or tokens):
         raise RecipeError("limits are those of a key, and no key is asked for", fix="add --keys FILE")
     if (checkpoint is None) == (upstream is None):
-        raise RecipeError(
-            "a checkpoint is served, or --upstream is: one of them", fix="trivium serve CHECKPOINT"
-        )
+        raise RecipeError("a checkpoint is served, or --upstream is: one", fix="trivium serve CHECKPOINT")
     try:
         from trivium.serve.server import serve as run
 
-        if upstream is not None:
-            make = _upstream(upstream, upstream_model, name, upstream_key, limits)
-        else:
-            assert checkpoint is not None
+        if checkpoint is not None:
             make = _local(checkpoint, engine, name, precision, guess, withdrawn, limits)
+        else:
+            make = _upstream(str(upstream), upstream_model, name, upstream_key, limits)
+        second = None if beside is None else _second(beside, engine, precision, withdrawn, limits)
     except ModuleNotFoundError as error:
         raise TriviumError(f"serving needs {error.name}", fix="pip install 'trivium[serve]'") from None
-    run(make, host=host, port=port, keys=keys, requests=requests, tokens=tokens, feedback=feedback)
+    given: Any = {"host": host, "port": port, "requests": requests, "tokens": tokens, "feedback": feedback}
+    run(make, keys=keys, beside=second, **given)
+
+
+def _second(beside: str, engine: str, precision: str, withdrawn: str, limits: dict[str, Any]) -> Make:
+    if beside.startswith(("http://", "https://")):
+        return _upstream(beside, None, None, None, limits)
+    path = Path(beside)
+    return _local(path, engine if path.is_file() else "torch", None, precision, None, withdrawn, limits)
 
 
 def _add_key(keys: Path | None, name: str, requests: str | None, tokens: str | None) -> None:
@@ -181,15 +195,15 @@ def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limit
     from trivium.serve.engines import Limits
     from trivium.serve.local import TorchEngine, check_template
 
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
     if precision not in precisions:
-        raise RecipeError(
-            f"there is no precision {precision!r}", fix=f"--precision {' or '.join(precisions)}"
-        )
+        raise RecipeError(f"there is no precision {precision!r}", fix=f"--precision {', '.join(precisions)}")
 
     def make(metrics: Any) -> Any:
         model, chat = open_checkpoint(checkpoint)
         check_template(chat, checkpoint)
+        if precision != "bfloat16":
+            model = model.float()  # an int8 checkpoint's other tensors are bf16; integers stay
         draft: Any = guess
         if guess not in (None, "look-up"):
             draft, theirs = open_checkpoint(Path(guess))

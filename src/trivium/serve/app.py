@@ -21,6 +21,7 @@ from trivium.serve import spans, wire
 from trivium.serve.anthropic import CountBody, MessagesBody
 from trivium.serve.engines import CALL, Call, Engine, check_model
 from trivium.serve.keys import Keys
+from trivium.serve.metrics import Metrics
 from trivium.serve.openapi import description
 from trivium.serve.problems import ApiError
 from trivium.serve.process import PAGE_HEADERS, Gone, check_caller, given_key, until_gone
@@ -94,13 +95,23 @@ class Events(Response):
 
 class Web:
     """The routes of one engine. `hosts`: names that it may be called by where no key is asked for (against DNS rebinding).
-    `feedback`: where what people think of replies is kept."""
+    `feedback`: where what people think of replies is kept. `beside`: a second engine, for who asks it by its name."""
 
     def __init__(
         self, engine: Engine, keys: Keys | None = None, hosts: frozenset[str] | None = None,
-        feedback: Path | None = None,
+        feedback: Path | None = None, beside: Engine | None = None,
     ) -> None:  # fmt: skip
-        self.engine, self.keys, self.hosts, self.feedback = engine, keys, hosts, feedback
+        self.engine, self.keys, self.hosts, self.feedback, self.beside = engine, keys, hosts, feedback, beside
+        if beside is not None:
+            beside.metrics = Metrics(beside.name, engine.metrics)
+
+    @property
+    def engines(self) -> list[Engine]:
+        return [self.engine] if self.beside is None else [self.engine, self.beside]
+
+    def _named(self, name: str | None) -> Engine:
+        """The engine of that name; the first one for a name that none has, which refuses it."""
+        return next((engine for engine in self.engines if engine.name == name), self.engine)
 
     def app(self) -> Starlette:
         def get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -108,11 +119,13 @@ class Web:
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            self.engine.start()
+            for engine in self.engines:
+                engine.start()
             try:
                 yield
             finally:
-                await asyncio.to_thread(self.engine.stop)
+                for engine in self.engines:
+                    await asyncio.to_thread(engine.stop)
 
         routes = [
             get("/", self._page), get("/page.js", self._script),
@@ -187,9 +200,10 @@ class Web:
         return owner
 
     async def _answer(self, request: Request) -> Response:
-        engine, path = self.engine, request.url.path
-        raw = wire.parsed(await _body(request, engine.limits.body))
+        path = request.url.path
+        raw = wire.parsed(await _body(request, self.engine.limits.body))
         body = wire.checked(BODIES[path], raw)
+        engine = self._named(getattr(body, "model", None))
         if (call := CALL.get()) is not None:
             call.model = engine.name
         if not getattr(body, "stream", False):
@@ -213,7 +227,9 @@ class Web:
             raise ApiError(404, "this server keeps no feedback; `--feedback FILE` does", code="not_found")
         body = wire.read(wire.FeedbackBody, await _body(request, self.engine.limits.body))
         call = CALL.get()
-        row = body.row(self.engine.name, None if call is None else call.client)
+        engine = self.engine if body.model is None else self._named(body.model)
+        check_model(engine, body.model or engine.name)
+        row = body.row(engine.name, None if call is None else call.client)
         await asyncio.to_thread(files.append, self.feedback, row)
         return JSONResponse({"kept": True})
 
@@ -227,25 +243,25 @@ class Web:
         return JSONResponse(description(BODIES, READS))
 
     async def _health(self, _: Request) -> Response:
-        broken = self.engine.broken
+        broken = next((engine.broken for engine in self.engines if engine.broken is not None), None)
         return JSONResponse({"status": "ok" if broken is None else broken}, 200 if broken is None else 503)
 
     async def _ready(self, _: Request) -> Response:
-        ready = self.engine.ready
-        return JSONResponse({"ready": ready, "sequences": self.engine.active}, 200 if ready else 503)
+        ready, active = all(e.ready for e in self.engines), sum(e.active for e in self.engines)
+        return JSONResponse({"ready": ready, "sequences": active}, 200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.engine.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._described()]})
+        return JSONResponse({"object": "list", "data": [self._described(engine) for engine in self.engines]})
 
     async def _model(self, request: Request) -> Response:
-        check_model(self.engine, request.path_params["name"])
-        return JSONResponse(self._described())
+        engine = self._named(request.path_params["name"])
+        check_model(engine, request.path_params["name"])
+        return JSONResponse(self._described(engine))
 
-    def _described(self) -> dict[str, Any]:
-        engine = self.engine
+    def _described(self, engine: Engine) -> dict[str, Any]:
         return {
             "id": engine.name, "object": "model", "created": engine.started, "owned_by": "trivium",
             "max_model_len": engine.room, "feedback": self.feedback is not None,

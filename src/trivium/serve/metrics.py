@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -26,10 +26,12 @@ TAKEN = {
 
 
 class Metrics:
-    """All metrics of one server; every one has the label `model_name`."""
+    """All metrics of one model; every one has the label `model_name`. `shared`: those of another one on the same page."""
 
-    def __init__(self, model: str) -> None:
-        self.registry, self.model = CollectorRegistry(), model
+    def __init__(self, model: str, shared: Metrics | None = None) -> None:
+        self.model = model
+        self.registry = CollectorRegistry() if shared is None else shared.registry
+        self._families: dict[str, Any] = {} if shared is None else shared._families
         self.running = self._gauge("num_requests_running", "Sequences in the batch.")
         self.waiting = self._gauge("num_requests_waiting", "Sequences that wait for room.")
         self.usage = self._gauge(
@@ -55,17 +57,25 @@ class Metrics:
         self._seen: WeakKeyDictionary[Batcher, dict[str, int]] = WeakKeyDictionary()  # what was taken over
 
     def _gauge(self, name: str, what: str) -> Gauge:
-        return Gauge(f"vllm:{name}", what, ["model_name"], registry=self.registry).labels(self.model)
+        gauge: Gauge = self._family(Gauge, name, what)
+        return gauge.labels(self.model)
+
+    def _family(self, kind: Any, name: str, what: str, *more: str, **settings: Any) -> Any:
+        """A metric of all models."""
+        if name not in self._families:
+            labels = ["model_name", *more]
+            self._families[name] = kind(f"vllm:{name}", what, labels, registry=self.registry, **settings)
+        return self._families[name]
 
     def _counter(self, name: str, what: str, *more: str) -> Counter:
-        counter = Counter(f"vllm:{name}", what, ["model_name", *more], registry=self.registry)
+        counter: Counter = self._family(Counter, name, what, *more)
         return counter if more else counter.labels(self.model)
 
     def _seconds(self, name: str, what: str) -> Histogram:
         return self._histogram(name, what, SECONDS)
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(f"vllm:{name}", what, ["model_name"], registry=self.registry, buckets=buckets)
+        histogram: Histogram = self._family(Histogram, name, what, buckets=buckets)
         return histogram.labels(self.model)
 
     def after_step(self, batcher: Batcher) -> None:

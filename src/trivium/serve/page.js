@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 // What was said is a tree: an edited question and a reply that is asked for again are branches beside the first ones.
 const root = { branches: [], at: 0 };
 let model = "";
+let models = []; // this one, and the one beside it where the server has two
 let feedback = false; // whether the server keeps what is thought of its replies
 let under = null; // the request under way
 
@@ -65,10 +66,12 @@ function path() {
   return found;
 }
 
-const plain = (nodes) => nodes.map(({ role, content }) => ({ role, content }));
+// What a model is told: its own replies where two answer side by side.
+const plain = (nodes, second) =>
+  nodes.map((node) => ({ role: node.role, content: (second && node.other?.content) || node.content }));
 
 function grow(parent, role, content) {
-  const node = { role, content, parent, branches: [], at: 0, tokens: [], thumb: null };
+  const node = { role, content, parent, branches: [], at: 0, tokens: [], thumb: null, model, other: null };
   parent.at = parent.branches.push(node) - 1;
   return node;
 }
@@ -105,9 +108,14 @@ function fill(body, node) {
 function turn(node) {
   const made = element("article", $("talk"));
   made.className = node.role;
-  element("b", made, node.role === "user" ? "you" : model);
-  const body = element("div", made);
-  fill(body, node);
+  const bodies = [node, node.other].filter(Boolean).map((half, second) => {
+    const place = node.other ? element("section", made) : made;
+    element("b", place, node.role === "user" ? "you" : half.model);
+    const body = element("div", place);
+    fill(body, half);
+    if (node.other && feedback && half.content) thumbs(element("div", place), node, half, second);
+    return body;
+  });
   const tools = element("div", made);
   tools.className = "tools";
   if (node.parent.branches.length > 1) {
@@ -120,10 +128,10 @@ function turn(node) {
     element("span", tools, `${node.parent.branches.indexOf(node) + 1}/${node.parent.branches.length}`);
     button(tools, "›", "the next branch", move(1));
   }
-  if (node.role === "user") button(tools, "Edit", "ask something else instead", () => edit(node, body));
-  else if (feedback) thumbs(tools, node);
+  if (node.role === "user") button(tools, "Edit", "ask something else instead", () => edit(node, bodies[0]));
+  else if (feedback && !node.other) thumbs(tools, node, node, 0);
   made.scrollIntoView({ block: "end" });
-  return body;
+  return bodies;
 }
 
 function edit(node, body) {
@@ -139,7 +147,8 @@ function edit(node, body) {
   text.focus();
 }
 
-function thumbs(parent, node) {
+function thumbs(parent, node, half, second) {
+  parent.className = "tools";
   const note = document.createElement("span");
   for (const [name, label, liked] of [["👍", "a good reply", true], ["👎", "a bad reply", false]]) {
     const made = button(parent, name, label, () => {
@@ -148,22 +157,22 @@ function thumbs(parent, node) {
       reason.placeholder = "why? Enter keeps it";
       reason.className = "reason";
       reason.maxLength = 2000;
-      reason.addEventListener("keydown", (event) => event.key === "Enter" && judge(node, liked, reason.value, note));
+      reason.addEventListener("keydown", (event) => event.key === "Enter" && judge(node, half, second, liked, reason.value, note));
       reason.focus();
     });
-    made.setAttribute("aria-pressed", String(node.thumb === liked));
+    made.setAttribute("aria-pressed", String(half.thumb === liked));
   }
   parent.append(note);
 }
 
-async function judge(node, liked, reason, note) {
+async function judge(node, half, second, liked, reason, note) {
   const before = path();
-  const prompt = plain(before.slice(0, before.indexOf(node)));
-  const body = JSON.stringify({ prompt, completion: node.content, label: liked, reason });
+  const prompt = plain(before.slice(0, before.indexOf(node)), second);
+  const body = JSON.stringify({ model: half.model, prompt, completion: half.content, label: liked, reason });
   try {
     const response = await fetch("feedback", { method: "POST", headers: headers(), body });
     if (!response.ok) throw new Error((await response.json()).error.message);
-    node.thumb = liked;
+    half.thumb = liked;
     show();
   } catch (error) {
     note.replaceChildren(document.createTextNode(`not kept: ${error.message}`));
@@ -203,17 +212,12 @@ async function* events(response) {
   }
 }
 
-async function reply(question) {
-  const node = grow(question, "assistant", "");
-  show();
-  const body = $("talk").lastElementChild.querySelector("div");
-  const messages = plain(path().slice(0, -1));
-  const asked = { model, messages, stream: true, stream_options: { include_usage: true } };
+// One model's reply, as it comes into `body`; gives what is to be said of it.
+async function say(half, messages, body) {
+  const asked = { model: half.model, messages, stream: true, stream_options: { include_usage: true } };
   if ($("chances").checked) Object.assign(asked, { logprobs: true, top_logprobs: 5 });
   if ($("temperature").value !== "") asked.temperature = Number($("temperature").value);
   let note = "";
-  under = new AbortController();
-  buttons();
   try {
     const response = await fetch("v1/chat/completions", {
       method: "POST", headers: headers(), body: JSON.stringify(asked), signal: under.signal,
@@ -225,24 +229,40 @@ async function reply(question) {
       const choice = event.choices[0];
       if (!choice) continue;
       if (choice.finish_reason === "length") note = "cut: the longest reply, or the end of the context";
-      if (choice.logprobs) node.tokens.push(...choice.logprobs.content);
+      if (choice.logprobs) half.tokens.push(...choice.logprobs.content);
       if (choice.delta.content) {
-        node.content += choice.delta.content;
-        fill(body, node);
+        half.content += choice.delta.content;
+        fill(body, half);
         body.scrollIntoView({ block: "end" });
       }
     }
   } catch (error) {
-    note = error.name === "AbortError" ? "stopped" : error.message;
-    if (error.name !== "AbortError") element("p", body, error.message).className = "error";
+    if (error.name === "AbortError") return "stopped";
+    element("p", body, error.message).className = "error";
+    return error.message;
   }
+  return note;
+}
+
+async function reply(question) {
+  const before = path();
+  const asked = before.slice(0, before.indexOf(question) + 1);
+  const node = grow(question, "assistant", "");
+  const two = $("beside").checked;
+  if (two) node.other = { role: "assistant", model: models[1], content: "", tokens: [], thumb: null };
+  $("talk").replaceChildren();
+  const bodies = path().map(turn).at(-1);
+  under = new AbortController();
+  buttons();
+  const halves = [node, node.other].filter(Boolean);
+  const notes = await Promise.all(halves.map((half, second) => say(half, plain(asked, second), bodies[second])));
   under = null;
-  if (!node.content) {
+  if (!halves.some((half) => half.content)) {
     question.branches.splice(question.branches.indexOf(node), 1); // a question without a reply is asked anew
     question.at = Math.max(0, question.branches.length - 1);
     buttons();
   } else if (path().includes(node)) show();
-  $("note").textContent = note;
+  $("note").textContent = two ? notes.map((note, number) => `${models[number]}: ${note}`).join("; ") : notes[0];
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -279,8 +299,11 @@ async function greet() {
     const response = await fetch("v1/models", { headers: headers() });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error.message);
-    model = answer.data[0].id;
+    models = answer.data.map((one) => one.id);
+    [model] = models;
     $("model").textContent = model;
+    $("second").textContent = models[1] ? `${models[1]} beside it` : "";
+    $("beside").parentElement.hidden = models.length < 2;
     feedback = Boolean(answer.data[0].feedback);
   } catch (error) {
     $("note").textContent = error.message;

@@ -30,7 +30,7 @@ class Reloading:
 
     @property
     def active(self) -> int:
-        return sum(engine.active for engine in (self.web.engine, *self.leaving))
+        return sum(engine.active for engine in (*self.web.engines, *self.leaving))
 
     @property
     def draining(self) -> bool:
@@ -38,10 +38,11 @@ class Reloading:
 
     @draining.setter
     def draining(self, now: bool) -> None:
-        self.web.engine.draining = now
+        for engine in self.web.engines:
+            engine.draining = now
 
     def stop_soon(self) -> None:
-        for engine in (self.web.engine, *self.leaving):
+        for engine in (*self.web.engines, *self.leaving):
             engine.stop_soon()
 
     async def reload(self) -> bool:
@@ -73,12 +74,12 @@ class Reloading:
 
 def serve(
     make: Make, *, host: str, port: int, keys: Path | None = None, requests: str | None = None,
-    tokens: str | None = None, feedback: Path | None = None,
+    tokens: str | None = None, feedback: Path | None = None, beside: Make | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGTERM or SIGINT, then finishes what is under way for the engine's `drain` seconds. A second signal
-    ends it at once. `requests`, `tokens`: see `Keys`; `feedback`: see `Web`.
+    ends it at once. `requests`, `tokens`: see `Keys`; `feedback`, `beside`: see `Web`.
 
-    DataError for an address that others can reach without keys.
+    DataError for an address that others can reach without keys, and two engines of one name.
     """
     if keys is None and not loopback(host):
         raise DataError(
@@ -87,7 +88,12 @@ def serve(
         )
     known = None if keys is None else Keys(keys, requests, tokens)
     engine = make(None)
-    web = Web(engine, known, None if keys is not None else own_names(host), feedback)
+    second = None if beside is None else beside(None)
+    if second is not None and second.name == engine.name:
+        raise DataError(
+            f"both models are called {engine.name!r}", fix="give the first one another name: --name"
+        )
+    web = Web(engine, known, None if keys is not None else own_names(host), feedback, second)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     url = shown(host, port)
     print(f"{engine.name} on {url} (API: {url}/v1); Ctrl-C stops, SIGHUP loads it again", flush=True)

@@ -77,7 +77,8 @@ class Job:
 
 
 class Service:
-    """One model, served. `name` is what clients call it. `draft`: what guesses ahead. Start it inside a running event loop."""
+    """One model, served. `name` is what clients call it. `precision`: float32, bfloat16, or int8 for matrices. `draft`: what
+    guesses ahead. Start it inside a running event loop."""
 
     def __init__(
         self, model: Transformer, chat: ChatTokenizer, name: str, generation: Generation | None = None,
@@ -188,8 +189,8 @@ class Service:
     def _run(self) -> None:
         kind = self.model.output_weight.device.type
         with (
-            torch.autocast(kind, self.precision, enabled=self.precision != torch.float32),
-            packed(self.model) as head,
+            torch.autocast(kind, torch.bfloat16, enabled=self.precision == torch.bfloat16),
+            packed(self.model, int8=self.precision == torch.int8) as head,
             self._guessing() as guesser,
         ):
             while not self._stopping:

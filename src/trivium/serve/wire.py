@@ -189,6 +189,7 @@ class TokenizeBody(Wire):
 class FeedbackBody(Wire):
     """What somebody thinks of a reply: a row that sources of feedback read."""
 
+    model: str | None = None
     prompt: Annotated[list[Message], Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
     label: bool
