@@ -103,7 +103,7 @@ def dry_run(look: Look, name: str, parallel: Parallel) -> DryRun:
         )
     passes = stage.batch // (micro * ranks)
     bf16 = stage.precision != "float32"
-    counted, blocks = _counted(config, stage, parallel, micro, passes, context, bf16)
+    counted, blocks = _counted(config, _Case(stage, parallel, micro, passes, context, bf16))
     rows = micro * stage.rows_per_item()
     planned = memory.training(
         config,
@@ -166,42 +166,34 @@ def _sent(expected: list[traffic.Traffic], counted: Mapping[str, float]) -> list
     ]
 
 
-def _counted(
-    config: ModelConfig,
-    stage: TrainingStage,
-    parallel: Parallel,
-    micro: int,
-    passes: int,
-    context: int,
-    bf16: bool,
-) -> tuple[dict[str, float], str]:
+@dataclass(frozen=True)
+class _Case:
+    """What of a step does not hang on how many blocks are built."""
+
+    stage: TrainingStage
+    parallel: Parallel
+    micro: int
+    passes: int
+    context: int
+    bf16: bool
+
+
+def _counted(config: ModelConfig, case: _Case) -> tuple[dict[str, float], str]:
     """By name: weights, gradients, optimizer, peak, parameters; `bytes/OPERATION/AXES`, `count/OPERATION/AXES` of a step."""
-
-    def of(shape: ModelConfig) -> dict[str, float]:
-        return _step(shape, stage, parallel, micro, passes, context, bf16)
-
     experts = config.experts
-    alike = experts is not None and not config.windowed and not config.no_rope and parallel.pipeline == 1
+    alike = experts is not None and not config.windowed and not config.no_rope and case.parallel.pipeline == 1
     if experts is None or not alike or (config.layers - experts.dense) * experts.count * 3 < MANY:
-        return of(config), ""
+        return _step(config, case), ""
     low, high = (experts.dense + few for few in FEW)
     if config.layers <= high:
-        return of(config), ""
-    first, second = of(replace(config, layers=low)), of(replace(config, layers=high))
+        return _step(config, case), ""
+    first, second = (_step(replace(config, layers=layers), case) for layers in (low, high))
     share = (config.layers - low) / (high - low)
     found = {key: first.get(key, 0.0) + share * (second[key] - first.get(key, 0.0)) for key in second}
     return found, f"{low} and {high} of {config.layers} blocks were built: the others are alike"
 
 
-def _step(
-    config: ModelConfig,
-    stage: TrainingStage,
-    parallel: Parallel,
-    micro: int,
-    passes: int,
-    context: int,
-    bf16: bool,
-) -> dict[str, float]:
+def _step(config: ModelConfig, case: _Case) -> dict[str, float]:
     from torch._subclasses import FakeTensorMode
 
     from trivium.model.transformer import Transformer
@@ -212,21 +204,24 @@ def _step(
     from trivium.train.parallel.pipeline import Pipeline, Stage
     from trivium.train.run import Run
 
-    sizes = {**dict(parallel), "data": parallel.data // parallel.expert}
+    stage, micro = case.stage, case.micro
+    sizes = {**dict(case.parallel), "data": case.parallel.data // case.parallel.expert}
     objective = NextToken(getattr(stage, "z_loss", 0.0))
     mesh = pretend(sizes)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            check(config, mesh, context)
+            check(config, mesh, case.context)
             model = Transformer(config)
             model.recompute, model.ragged = stage.recompute == "blocks", False
             parameters = sum(p.numel() for p in model.parameters())
-            root = _laid_out(model, mesh, bf16)
+            root = _laid_out(model, mesh, case.bf16)
             pipeline = Pipeline(root, mesh, objective, "cpu") if isinstance(root, Stage) else None
-            rows = {"batch": micro if pipeline is None else micro * passes, "micro_batch": micro}
-            batches = cut(model, Same(config.vocab_size, stage.model_copy(update=rows), context))
-            run = Run(model, objective, batches, 1, stage, Machine("cpu", bf16), Path(), _hears, pipeline)
-            found = _taken(run, passes)
+            rows = {"batch": micro if pipeline is None else micro * case.passes, "micro_batch": micro}
+            batches = cut(model, Same(config.vocab_size, stage.model_copy(update=rows), case.context))
+            run = Run(
+                model, objective, batches, 1, stage, Machine("cpu", case.bf16), Path(), _hears, pipeline
+            )
+            found = _taken(run, case.passes)
             return found | {"parameters": parameters, "weights": _local(model.parameters())}
     finally:
         stop()
