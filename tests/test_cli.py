@@ -7,24 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import RECIPE, stand_in, trivium
 
 from trivium.cli import main
 from trivium.cores import WAITING
 from trivium.errors import DataError, GateError
-
-RECIPE = """\
-name: tiny
-stages:
-  corpus: {kind: data, sources: [{kind: python-docs}]}
-  vocab: {kind: tokenizer, data: corpus}
-  base: {kind: pretrain, data: corpus, tokenizer: vocab, model: {dim: 64, heads: 4, layers: 2}, steps: 10}
-  more: {kind: pretrain, data: corpus, tokenizer: vocab, init: base, model: {dim: 64, heads: 4, layers: 2}, epochs: 1}
-"""
 
 
 class Fake:
@@ -63,22 +54,12 @@ class Fake:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TRIVIUM_DEBUG", raising=False)
     monkeypatch.setattr("trivium.plan.machine.measured_peak", lambda **_: 1e9)
-    stage, module = Fake(), types.ModuleType("trivium.pipeline.stages")
-    module.STAGES = dict.fromkeys(("data", "tokenizer", "pretrain"), stage)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trivium.pipeline.stages", module)
-    Path("tiny.yaml").write_text(RECIPE)
+    stage = Fake()
+    stand_in(stage, RECIPE, tmp_path, monkeypatch)
     return stage
-
-
-def trivium(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 def test_run_runs_each_stage_once(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

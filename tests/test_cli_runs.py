@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import trivium
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.cli import main
 from trivium.pipeline.fingerprint import fingerprint
 from trivium.pipeline.stale import stale
 from trivium.pipeline.store import Store
@@ -19,13 +19,6 @@ from trivium.report.compare import fields
 from trivium.report.runs import EVENTS, RunLog, Stage
 
 NOON = "2026-01-01T12:00:{:02d}+00:00"
-
-
-def trivium(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 def line(event: str, /, **more: Any) -> str:

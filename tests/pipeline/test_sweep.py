@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import pytest
+from command_line import stand_in, trivium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivium.cli import main
 from trivium.errors import RecipeError, TrainingError
 from trivium.pipeline.sweep import Found, Point, axes_of, cut, interval, outcome, points, verdict
 from trivium.recipe.load import loads
 
-RECIPE = """\
-name: tiny
-seed: 3
-stages:
-  corpus: {kind: data, sources: [{kind: python-docs}]}
-  vocab: {kind: tokenizer, data: corpus}
-  base: {kind: pretrain, data: corpus, tokenizer: vocab, model: {dim: 64, heads: 4, layers: 2}, steps: 10}
-  more: {kind: pretrain, data: corpus, tokenizer: vocab, init: base, model: {dim: 64, heads: 4, layers: 2}, epochs: 1}
-"""
+RECIPE = f"seed: 3\n{command_line.RECIPE}"
 plain = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-._"), min_size=1)
 
 
@@ -142,19 +133,9 @@ class Fake:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.chdir(tmp_path)
-    stage, module = Fake(), types.ModuleType("trivium.pipeline.stages")
-    module.STAGES = dict.fromkeys(("data", "tokenizer", "pretrain"), stage)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trivium.pipeline.stages", module)
-    Path("tiny.yaml").write_text(RECIPE)
+    stage = Fake()
+    stand_in(stage, RECIPE, tmp_path, monkeypatch)
     return stage
-
-
-def trivium(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 def test_a_sweep_makes_what_is_shared_once_and_again_nothing(
