@@ -9,6 +9,8 @@ from itertools import islice
 import pytest
 import torch
 
+from trivium.corpus.canaries import made
+from trivium.corpus.canaries import write as write_canaries
 from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
@@ -19,6 +21,7 @@ from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.model import hf
+from trivium.recipe.data import Canaries as CanariesBlock
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.suite import DataSuite, FileSuite
 from trivium.recipe.suites import SUITES as MODELS
@@ -141,6 +144,9 @@ def data(tmp_path, write_lines, monkeypatch):
     }
     for name, values in records.items():
         write_lines(tmp_path / name / "heldout.jsonl", values)
+    write_lines(tmp_path / "documents" / "train.jsonl", records["documents"])
+    planted = made(CanariesBlock(count=2, repeats=[0, 4]), seed=1)
+    write_canaries(tmp_path / "documents" / "canaries.jsonl", planted)
     for name, text in PUBLISHED.items():
         (tmp_path / name).write_text(text)
     return {name: tmp_path / name for name in records}
@@ -357,7 +363,7 @@ def test_what_is_no_reply_is_undecided(reply, why):
 
 WRITING = [kind for kind, model in MODELS.items() if model.writes]
 HOMES = {"bits_per_byte": "documents", "preferences": "pairs", "primer": "lessons", "choice": "questions",
-         "questions": "asked"}  # fmt: skip
+         "questions": "asked", "canaries": "documents", "memorisation": "documents"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SUITES)

@@ -51,6 +51,7 @@ def write(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
         "pii": counts.merged(sidecar["pii"] for sidecar in corpus.sidecars("read")),
         "dead_letters": len(dead),
         "contamination": _contamination(corpus, plan, out),
+        "canaries": _canaries(corpus),
     }
     if not corpus.documents:
         account["statistics"] = statistics(list(records.read(out / "train")))
@@ -69,6 +70,7 @@ def write(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
         "heldout_characters": int(plan.marks.characters[kept & plan.heldout].sum()),
         "dropped": {row["name"]: n for row in steps if (n := row["documents_in"] - row["documents_out"])},
         "dead_letters": len(dead),
+        **({"canaries": account["canaries"]["planted"]} if account["canaries"] else {}),
         **({} if corpus.documents else {"statistics": account["statistics"]}),
     }
 
@@ -220,6 +222,12 @@ def _contamination(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
         }
         for place, name in enumerate(evaluated.names)
     }
+
+
+def _canaries(corpus: Corpus) -> dict[str, Any] | None:
+    """How many were planted beside the documents that the sources are counted with."""
+    config = corpus.config.canaries
+    return config and {**config.model_dump(), "planted": config.count * sum(config.repeats)}
 
 
 def nothing(corpus: Corpus, plan: Plan) -> DataError:

@@ -17,13 +17,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trivium import seeds
-from trivium.corpus import engine, plan, read, readers, report, write
+from trivium.corpus import canaries, engine, plan, read, readers, report, write
 from trivium.corpus.contamination import MADE_UP, Evaluated
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.dedup.lines import Unline, repeated_lines
@@ -229,11 +230,12 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
         for number, groups in sidecar["groups"].items():
             gathered.setdefault(int(number), []).append((name, groups))
     final = corpus.work / "final"
+    planted = _planted(corpus, [planned.rows for planned in shards[:training]], out)
     corpus.run(
         write.Gather(corpus.work / "deal", final),
         [
-            json.dumps({"file": planned.file, "parts": gathered.get(place, [])})
-            for place, planned in enumerate(shards)
+            json.dumps({"file": planned.file, "parts": gathered.get(place, []), "planted": rows})
+            for place, (planned, rows) in enumerate(zip_longest(shards, planted, fillvalue=[]))
         ],
         small=small,
     )
@@ -247,6 +249,15 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
             for number, name in enumerate(corpus.names):
                 file = write.path_of(corpus.part(stage, number), "rejects")
                 _place(file, out / "rejects" / f"{stage}-{name}.parquet")
+
+
+def _planted(corpus: Corpus, rows: Sequence[int], out: Path) -> list[list[dict[str, Any]]]:
+    """The canaries that go into each file of the training split; their list is written to `out`."""
+    if corpus.config.canaries is None:
+        return []
+    found = canaries.made(corpus.config.canaries, corpus.seed)
+    canaries.write(out / canaries.FILE, found)
+    return canaries.planted(found, corpus.seed, rows)
 
 
 def _place(file: Path, target: Path) -> None:

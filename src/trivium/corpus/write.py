@@ -347,7 +347,8 @@ def _domain(url: str) -> str:
 
 @dataclass(frozen=True)
 class Gather:
-    """Writes one file of the artifact: `task` is {"file": name, "parts": [[name of part, [row groups]], ...]}."""
+    """Writes one file of the artifact: `task` is {"file": name, "parts": [[name of part, [row groups]], ...],
+    "planted": rows that are in no part}."""
 
     source: Path
     target: Path
@@ -368,6 +369,8 @@ class Gather:
         if not tables:
             write_lines(path, ())
             return
+        if said.get("planted"):
+            tables.append(pa.Table.from_pylist(said["planted"], tables[0].schema))
         table = pa.concat_tables(tables)
         order = np.lexsort((np.arange(len(table)), table.column("order").to_numpy()))
         table = table.take(pa.array(order))

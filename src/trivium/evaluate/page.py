@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,11 +62,16 @@ def heats(rows: Sequence[Row], models: Sequence[str]) -> list[Heat]:
     for (suite, judge, model), cells in sorted(
         groups.items(), key=lambda g: (*g[0][:2], place.get(g[0][2], 99))
     ):
-        columns = sorted({column for column, _ in cells})
-        down = sorted({line for _, line in cells})
+        columns = sorted({column for column, _ in cells}, key=_counted)
+        down = sorted({line for _, line in cells}, key=_counted)
         lines = [(line, [_cell(cells.get((column, line), [])) for column in columns]) for line in down]
         found.append(Heat(suite, model, judge, columns, lines))
     return found
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """What names are sorted by: `4 copies` before `16 copies`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _cell(rows: Sequence[Row]) -> Cell:

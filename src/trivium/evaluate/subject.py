@@ -66,11 +66,16 @@ class Subject:
 
     def prompts(self, items: Sequence[Item]) -> list[Answer]:
         """Each item's ids, with the beginning of the reply that its record asks for (`prefill`), or why it cannot be asked:
-        nothing is cut in silence."""
+        nothing is cut in silence. Where the record has a `document`, that is gone on with, as in pre-training."""
         result = []
         for item in items:
+            document = item.record.get("document")
             try:
-                ids = self.chat.prompt(item.messages, item.record.get("tools"))
+                ids = (
+                    self.chat.prompt(item.messages, item.record.get("tools"))
+                    if document is None
+                    else self.chat.document(document)[:-1]
+                )
             except DataError as error:
                 result.append(Answer(failed=f"no prompt: {error.what}"))
                 continue

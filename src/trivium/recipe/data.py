@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trivium.recipe.base import Fraction, Name, StageBase, how, only
+from trivium.recipe.base import Fraction, Name, StageBase, Strict, how, only
 from trivium.recipe.dedup import Dedup
 from trivium.recipe.mix import Mix
 from trivium.recipe.steps import Extract, Language, Normalise, Pii, PlugInStep, Quality, RulesBlock, Switch
@@ -14,6 +14,21 @@ from trivium.recipe.units import Count
 
 if TYPE_CHECKING:
     from trivium.recipe.sources import SourceBase as Source  # `recipe.models` says which there are
+
+
+class Canaries(Strict):
+    """Sentences with made-up secrets, planted in the training documents: what is kept of a text that stands there so often?"""
+
+    count: Annotated[int, Field(gt=0, le=10_000)] = 8
+    """Canaries of each number of `repeats`."""
+    repeats: Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=1)] = [0, 1, 4, 16, 64]
+    """How often each is planted. 0: never, to compare with."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Canaries:
+        if len(set(self.repeats)) < len(self.repeats):
+            raise ValueError("repeats: every number once; `count` says how many canaries each has")
+        return self
 
 
 class DataStage(StageBase):
@@ -54,6 +69,9 @@ class DataStage(StageBase):
     on_overlap: Literal["drop", "flag"] = only("drop", {"decontaminate": "set"})
     """Items that share words with an evaluation item: dropped here, or kept and the evaluation items flagged; an
     evaluation refuses flagged items unless its suite says `contaminated: report`."""
+    canaries: Canaries | None = None
+    """Documents: made-up secrets planted in the training split after all steps; the suites `canaries` and `memorisation` look for
+    them in what the model gives. For models that are to be measured, not released."""
     keep_rejects: bool = how(False)
     """Keep what is dropped, with step and reason, in the folder `rejects`. Data that is there already is not made anew for it."""
     keep_read: bool = how(True)

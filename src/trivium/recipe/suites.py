@@ -14,6 +14,7 @@ from pydantic import Field
 from trivium.recipe.base import only
 from trivium.recipe.judges import Judges
 from trivium.recipe.kinds import kind_of
+from trivium.recipe.memorisation import Canaries, Memorisation
 from trivium.recipe.published import Bbq, CrowsPairs, StereoSet, WinoBias
 from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
 from trivium.recipe.units import Count
@@ -306,6 +307,8 @@ OWN: tuple[type[SuiteBase], ...] = (
     StereoSet,
     WinoBias,
     Bbq,
+    Canaries,
+    Memorisation,
 )
 """A new kind is one more here, and one row in `evaluate/suites`."""
 SUITES: dict[str, type[SuiteBase]] = {kind_of(suite): suite for suite in OWN}

@@ -29,7 +29,7 @@ def no_sources(look: Look) -> Found:
             )
 
 
-DOCUMENTS_ONLY = ("mix", "extract", "rules")
+DOCUMENTS_ONLY = ("mix", "extract", "rules", "canaries")
 
 
 def for_documents_only(look: Look) -> Found:

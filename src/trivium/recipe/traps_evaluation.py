@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
+from trivium.recipe.data import DataStage
 from trivium.recipe.deployment import ReleaseStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
+from trivium.recipe.memorisation import Canaries
 from trivium.recipe.names import meant
 from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metrics_of
 
@@ -96,6 +98,23 @@ def two_of_a_name(look: Look) -> Found:
             seen.add(suite.title)
 
 
+def no_canaries(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        for index, suite in enumerate(stage.suites):
+            if not isinstance(suite, Canaries):
+                continue
+            data = look.get(suite.data, DataStage)
+            if data and data.canaries is None:
+                yield look.error(
+                    f"suite {suite.title} looks for secrets that were planted, and `{suite.data}` plants none",
+                    name,
+                    "suites",
+                    index,
+                    "data",
+                    fix=f"write `canaries: {{count: 8}}` in stage `{suite.data}`, and train on it",
+                )
+
+
 def comparison_without_baseline(look: Look) -> Found:
     for name, stage in look.each(EvaluateStage):
         compared = [
@@ -162,6 +181,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     gate_on_nothing,
     gate_that_cannot_pass,
     two_of_a_name,
+    no_canaries,
     comparison_without_baseline,
     gate_of_no_side,
     release_without_requires,
