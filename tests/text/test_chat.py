@@ -95,6 +95,20 @@ def test_transformers_makes_the_same_ids_and_mask(transformers_tokenizer, messag
     assert prompt == CHAT.prompt(messages)
 
 
+def test_another_template_over_our_own_tokens_learns_the_replies_too():
+    """One that a user gives, without generation blocks, for a model that was made here."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    other = ChatTokenizer(CHAT.tokenizer, template)
+    talk = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c d"}] * 2
+    encoded = other.encode(talk)
+    learned = [token for token, weight in zip(encoded.ids, encoded.mask, strict=True) if weight]
+    assert CHAT.tokenizer.decode(learned, skip_special_tokens=False) == "c d<|end|>c d<|end|>"
+    assert other.encode(talk, learn="none").ids == encoded.ids and not any(other.encode(talk[:1]).mask)
+
+
 def test_saved_and_loaded_the_template_is_the_same(tmp_path):
     template = "{% for m in messages %}<|user|>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
     ChatTokenizer(CHAT.tokenizer, template).save(tmp_path, context=64)

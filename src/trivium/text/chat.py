@@ -40,6 +40,9 @@ class Encoded(NamedTuple):
     mask: Sequence[float]
 
 
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+
+
 def _fresh_marks() -> foreign.Marks:
     """Marks that occur in no message: from Unicode's private area, with a nonce that is new each time."""
     nonce = secrets.token_hex(8)
@@ -161,7 +164,8 @@ class ChatTokenizer:
         shown = [turns.shown(message, self._template(tools)) for message in messages]
         turns.check_tools(tools, self._template(tools))
         marks = _fresh_marks()
-        if self.special is not None or any(turns.is_rich(message) for message in shown) or tools:
+        silent = _GENERATION.search(self.template or "") is None  # says nothing of who speaks where
+        if silent or self.special is not None or any(turns.is_rich(message) for message in shown) or tools:
             return self._encode_foreign(shown, weights, reply, marks, tools)
         hidden = [
             {**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(shown)
