@@ -125,6 +125,27 @@ def test_means_say_nothing_before_there_are_units() -> None:
     assert means.interval(0.05) == (-math.inf, math.inf)
 
 
+@pytest.mark.parametrize("rates", [(0.0, 0.01), (0.0, 0.03), (0.01, 0.02)], ids=str)
+def test_a_candidate_worse_by_the_margin_is_seldom_proven_within_it(rates: tuple[float, float]) -> None:
+    """Also where stable never fails: the first units without an error prove nothing."""
+    random, means = np.random.default_rng(6), Means(rates[1] - rates[0], shares=True)
+    proven = np.zeros(RUNS, bool)
+    for _ in range(1500):
+        for arm in (False, True):
+            means.add(np.full(RUNS, arm), random.random(RUNS) < rates[arm])
+        proven |= alarm(means.log_e(rates[1] - rates[0], smaller=True), 0.05, 1)
+    assert proven.mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / RUNS)
+
+
+def test_arms_that_never_fail_are_proven_alike() -> None:
+    means = Means(0.01, shares=True)
+    for count in range(2000):
+        means.add(count % 2 == 0, 0.0)
+        if alarm(means.log_e(0.01, smaller=True), 0.05, 1):
+            break
+    assert 600 < count < 1200  # a rate of 1% would show nothing in 300 replies of one arm with probability 5%
+
+
 def test_sample_ratio() -> None:
     random, right, wrong = np.random.default_rng(4), SampleRatio(0.5), SampleRatio(0.5)
     false, caught = np.zeros(RUNS, bool), np.zeros(RUNS, bool)

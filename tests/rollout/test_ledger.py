@@ -74,7 +74,7 @@ def test_a_good_candidate_is_promoted_and_the_log_says_the_same(log: Path) -> No
     guardrails = {"errors": {"metric": "error", "within": 0.5}, "empty": {"metric": "empty", "within": 0.5}}
 
     async def sometimes(request: Any, body: Any) -> Any:
-        """Both arms fail alike, or nothing has a variance."""
+        """Both arms fail alike."""
         sometimes.count += 1
         text = "" if sometimes.count % 7 == 0 else "Well."
         status = 500 if sometimes.count % 5 == 0 else 200

@@ -140,6 +140,12 @@ def test_a_good_candidate_is_promoted_and_a_bad_one_is_not() -> None:
     assert bad.status == ROLLED_BACK and bad.candidate_requests < 200
 
 
+def test_arms_that_never_fail_are_promoted() -> None:
+    never = Behaviour({"error": 0.0, "empty": 0.0}, (0.0, 0.5))
+    found = simulate(plan_of(PLAN), dataclasses.replace(TRAFFIC, stable=never, candidate=never))
+    assert found.status == PROMOTED and "errors within 0.05" in found.reason
+
+
 def test_one_loud_user_in_a_hundred_rolls_nothing_back() -> None:
     """Five of five hundred users fail on every request, in either arm: per request, a third of such rollouts would end."""
     plan = plan_of(PLAN | {"unit": "user", "stages": [{"share": 0.5, "min_units": 10**6}]})

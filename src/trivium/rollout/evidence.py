@@ -97,6 +97,9 @@ class Means:
     tau: float
     least: int = 50
     """Units an arm needs before anything is said; with fewer, log_e is 0 and the interval is everything."""
+    shares: bool = False
+    """Values lie from 0 to 1. Their variance is then taken as p (1 - p) with one more of each kind, p = (k + 1) / (n + 2)
+    (Agresti & Caffo 2000): never nought, so that arms which never failed can be told from arms that nobody tried."""
     candidate: Moments = field(default_factory=Moments)
     stable: Moments = field(default_factory=Moments)
 
@@ -115,7 +118,13 @@ class Means:
 
     @property
     def _variance(self) -> Numbers:
-        return np.asarray(self.candidate.variance_of_mean + self.stable.variance_of_mean)
+        return np.asarray(self._of(self.candidate) + self._of(self.stable))
+
+    def _of(self, arm: Moments) -> Numbers:
+        if not self.shares:
+            return arm.variance_of_mean
+        rate = (arm.mean * arm.count + 1) / (arm.count + 2)
+        return rate * (1 - rate) / np.maximum(arm.count, 1)
 
     def log_e(self, beyond: float = 0.0, *, smaller: bool = False) -> Numbers:
         """Evidence against "the difference is at most `beyond`"; with `smaller`, against "it is at least `beyond`"."""

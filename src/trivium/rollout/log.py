@@ -22,7 +22,7 @@ from typing import Any
 from trivium.errors import ArtifactError
 from trivium.rollout.assign import STABLE
 from trivium.rollout.evidence import Flips, Means, SampleRatio
-from trivium.rollout.plan import BETTER_HIGH, Guardrail, RolloutPlan, plan_of
+from trivium.rollout.plan import BETTER_HIGH, EVENTS, SHARES, Guardrail, RolloutPlan, plan_of
 
 Event = dict[str, Any]
 CANDIDATE = "candidate"
@@ -54,7 +54,7 @@ class Watch:
 
     def _fresh(self) -> Means:
         tau = (self.guardrail.within or 0.01) if self.guardrail.is_event else self.guardrail.tau
-        return Means(tau)
+        return Means(tau, shares=self.guardrail.metric in (*EVENTS, *SHARES))
 
     def add(self, unit: str, arm: str, share: float, value: Any, here: bool = True) -> None:
         """One reply: a unit counts with its first value of a stage, and with its first bad event of the rollout.

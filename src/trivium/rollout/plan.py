@@ -19,6 +19,8 @@ EVENTS = ("error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", 
 """Metrics that happen or do not, a reply each; all are bad."""
 MEANS = ("log_latency", "log_first_token", "cost", "score", "thumbs", "success")
 """Metrics with a value: log of seconds, money, a judge's score, 1 or 0."""
+SHARES = ("thumbs", "success")
+"""Means of values from 0 to 1, mostly one or the other."""
 BETTER_HIGH = ("score", "thumbs", "success")
 
 
