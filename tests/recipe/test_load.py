@@ -264,4 +264,4 @@ def test_the_schema_knows_units_and_help() -> None:
 @pytest.mark.parametrize("betas", ["[0.9, 1.5]", "[1, 0.9]", "[-0.1, 0.9]"])
 def test_betas_that_keep_all_or_more_are_refused(betas: str) -> None:
     error = refuse(RECIPE.replace("    steps: 1e3\n", f"    steps: 1e3\n    betas: {betas}\n"))
-    assert "betas" in error.where
+    assert "betas" in error.where and error.what.startswith("`betas[") and "running means" in error.fix

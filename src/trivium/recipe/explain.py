@@ -109,7 +109,11 @@ def _kind(path: Path, raw: Any) -> tuple[str, str, Path]:
 def _wrong_value(detail: dict[str, Any], path: Path, raw: Any) -> tuple[str, str]:
     said = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     value = detail["input"]
-    shown = f"`{path[-1]}` is {_shown(value)}" if path else f"the recipe is {_shown(value)}"
+    if len(path) > 1 and isinstance(path[-1], int):  # an item of a list: `betas[1]`
+        field, name = path[:-1], f"{path[-2]}[{path[-1]}]"
+    else:
+        field, name = path, str(path[-1]) if path else ""
+    shown = f"`{name}` is {_shown(value)}" if path else f"the recipe is {_shown(value)}"
     if detail["type"] in _LISTS:
         said = f"it must be {_LISTS[detail['type']]}"
     elif detail["type"] in ("model_attributes_type", "dataclass_type"):
@@ -118,9 +122,9 @@ def _wrong_value(detail: dict[str, Any], path: Path, raw: Any) -> tuple[str, str
         allowed = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
         return (
             f"{shown}, which is none of: {listed(allowed)}",
-            f"{nearest(value, allowed)}{_help(path, raw)}".strip() or (f"write one of: {listed(allowed)}"),
+            f"{nearest(value, allowed)}{_help(field, raw)}".strip() or (f"write one of: {listed(allowed)}"),
         )
-    return f"{shown}: {said}", _help(path, raw) or "write a value of the kind that the message names"
+    return f"{shown}: {said}", _help(field, raw) or "write a value of the kind that the message names"
 
 
 def _shown(value: Any) -> str:
