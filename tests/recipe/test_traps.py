@@ -274,6 +274,9 @@ MISTAKES = {
         (changed("init: base", "init: theirs\n    tokenizer: vocab", "", "  theirs: {kind: import, path: x.gguf}\n"), "18, stage chat, field tokenizer", "`vocab` is not the one that came with `theirs`", "tokenizer: theirs"),
         (changed("tokenizer: vocab\n", "tokenizer: vocab\n    init: theirs\n", "", "  theirs: {kind: import, path: x.gguf}\n"), "12, stage base, field tokenizer", "came with `theirs`", "tokenizer: theirs"),
     ],
+    "no_canaries": [
+        (changed("    gates:", "      - {kind: canaries, data: corpus}\n    gates:"), "32, stage safety, field suites[2].data", "`corpus` plants none", "canaries: {count: 8}"),
+    ],
     "no_suites": [
         (changed("", "  more: {kind: evaluate, model: chat, suites: []}\n"), "38, stage more, field suites", "measures nothing", "bits_per_byte"),
     ],

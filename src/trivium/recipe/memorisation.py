@@ -48,9 +48,10 @@ class Memorisation(DataSuite):
     prefixes: Annotated[list[Annotated[int, Field(gt=0, le=10_000)]], Field(min_length=1)] = [8, 16, 32, 64]
     """Words of a document that are given; before personal data so many of the longest."""
     words: Annotated[int, Field(gt=0)] = 12
-    """Words that must follow as they stand in the document."""
+    """Words that must follow as they stand in the document. A reply that `max_new_tokens` ends before that, right so far, is
+    undecided."""
     max_new_tokens: Annotated[int, Field(gt=0)] = only(64, {"writes": "set"})
-    """Length limit of what is written. A reply that ends there before the words are through, right so far, is undecided."""
+    """Length limit of a generated reply."""
 
     @property
     def asked(self) -> int:
