@@ -40,6 +40,11 @@ class Batch(TypedDict, total=False):
     )
     source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
     teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits of each token at each place
+    teacher_top: Tensor  # (B, T, k) int64: instead of them, the likeliest tokens of each place
+    teacher_logp: (
+        Tensor  # (B, T, k + 1) float32: their log-probabilities, softened, and that of all others together
+    )
+    teacher_vocab: Tensor  # (B,) int64, all alike: the tokens that there are
     span: Tensor  # (B, T) int64: number, above 0, of the span of text that the target belongs to; 0: none (`objectives.uld`)
     teacher_logp: Tensor  # (B, T, V) float32: where a span ends, a teacher of other tokens on those that both have; else -inf
     teacher_rest: (

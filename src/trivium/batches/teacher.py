@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from trivium.batches.chat import Conversations
 from trivium.batches.context import Items, PhaseContext, Rows, both_splits
@@ -18,6 +23,7 @@ from trivium.corpus.records import read
 from trivium.generate.sampling import SamplingParams
 from trivium.model import hf
 from trivium.model.transformer import Transformer
+from trivium.objectives.distill import coarse
 from trivium.plan import flops
 from trivium.recipe.alignment import DistillStage
 from trivium.seeds import unit
@@ -52,6 +58,82 @@ class WithTeacher:
             assert logits is not None
             batch["teacher_logits"] = logits[..., : self.ids]
         return micro
+
+
+@dataclass
+class WithTop:
+    """Adds what the teacher finds likeliest at each place, `teacher_top` (B, T, k), with the log-probabilities of those and of
+    all others together, `teacher_logp` (B, T, k + 1). Each row is asked once and kept in the file at `kept`.
+
+    `ids` as in `WithTeacher`; `temperature` softens what is kept.
+    """
+
+    inner: Batches
+    teacher: Transformer
+    machine: Machine
+    ids: int
+    top: int
+    temperature: float
+    kept: Path
+    flops: float
+    period: int = 1
+    _new: float = 1.0  # share of the last step's rows that the teacher was asked
+
+    def __post_init__(self) -> None:
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = sqlite3.connect(self.kept, isolation_level=None, check_same_thread=False)
+        self._rows.execute("PRAGMA journal_mode = WAL")
+        self._rows.execute("PRAGMA synchronous = OFF")  # what a crash takes is asked again
+        self._rows.execute("CREATE TABLE IF NOT EXISTS rows (name BLOB PRIMARY KEY, top BLOB, logp BLOB)")
+
+    @property
+    def live_flops(self) -> float:
+        return self.flops * self._new
+
+    @torch.no_grad()
+    def batch(self, step: int) -> list[Batch]:
+        micro = list(self.inner.batch(step))
+        asked = total = 0
+        for batch in micro:
+            names = [_name(tokens, doc) for tokens, doc in zip(batch["tokens"], batch["doc_id"], strict=True)]
+            rows = [self._read(name, batch["tokens"].shape[1]) for name in names]
+            total += len(rows)
+            if missing := [number for number, row in enumerate(rows) if row is None]:
+                asked += len(missing)
+                for number, row in zip(missing, self._ask(batch, missing), strict=True):
+                    self._keep(names[number], row)
+                    rows[number] = row
+            found = [row for row in rows if row is not None]
+            batch["teacher_top"] = torch.stack([top for top, _ in found])
+            batch["teacher_logp"] = torch.stack([logp for _, logp in found])
+            batch["teacher_vocab"] = torch.full((len(found),), self.ids)
+        self._new = asked / max(1, total)
+        return micro
+
+    def _ask(self, batch: Batch, numbers: list[int]) -> list[tuple[Tensor, Tensor]]:
+        moved: Any = {name: value[numbers].to(self.machine.device) for name, value in batch.items()}  # type: ignore[attr-defined]
+        with self.machine.autocast():
+            logits = self.teacher(moved, {"logits"}).logits
+        assert logits is not None
+        logp = F.log_softmax(logits[..., : self.ids].float() / self.temperature, -1)
+        top = logp.topk(self.top).indices
+        return list(zip(top.cpu(), coarse(logp, top).cpu(), strict=True))
+
+    def _read(self, name: bytes, length: int) -> tuple[Tensor, Tensor] | None:
+        found = self._rows.execute("SELECT top, logp FROM rows WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            return None
+        top = torch.frombuffer(bytearray(found[0]), dtype=torch.int32).view(length, -1).long()
+        return top, torch.frombuffer(bytearray(found[1]), dtype=torch.float32).view(length, -1)
+
+    def _keep(self, name: bytes, row: tuple[Tensor, Tensor]) -> None:
+        top, logp = row[0].int().numpy().tobytes(), row[1].numpy().tobytes()
+        self._rows.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (name, top, logp))
+
+
+def _name(tokens: Tensor, documents: Tensor) -> bytes:
+    """What a row is known by: its tokens, and which of them see each other."""
+    return sha256(tokens.numpy().tobytes() + documents.numpy().tobytes()).digest()
 
 
 @dataclass
@@ -96,6 +178,12 @@ class Taught(Items):
 
     def live(self, batches: Batches, rows: Rows) -> Batches:
         work = flops.forward(self.teacher.config, rows.length) * rows.tokens_per_item * self.ctx.config.batch
+        if self.ctx.config.teacher_top is not None:
+            config, file = self.ctx.config, f"teacher-{os.environ.get('RANK', '0')}.db"
+            top, ids = min(config.teacher_top or 1, self.ctx.chat.vocab_size - 1), self.ctx.chat.vocab_size
+            kept = self.ctx.work / file
+            machine, heat = self.ctx.machine, config.distill_temperature
+            return WithTop(batches, self.teacher, machine, ids, top, heat, kept, work)
         if isinstance(batches, LiveBatches):
             work += batches.live_flops
         return WithTeacher(batches, self.teacher, self.ctx.machine, self.ctx.chat.vocab_size, live_flops=work)

@@ -39,17 +39,28 @@ def distill_loss(
     return mix * _kl(theirs, both) + (1 - mix) * _kl(ours, both)
 
 
+def coarse(logp: Tensor, ids: Tensor) -> Tensor:
+    """log-probabilities (..., V) as those of `ids` (..., k), and last that of all other tokens together: (..., k + 1).
+
+    A divergence of two such rows is at most that of the whole ones (data processing inequality), and is it where k is V - 1.
+    """
+    rest = logp.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat((logp.gather(-1, ids), rest), -1)
+
+
 def _kl(p: Tensor, q: Tensor) -> Tensor:
     """KL(p || q) from log-probabilities (..., V); a token of probability 0 under p adds nothing."""
     weight = p.exp()
-    return torch.where(weight > 0, weight * (p - q), 0.0).sum(-1)
+    some = weight > 0  # chosen before the product: a gradient through infinity times nothing is none
+    return (weight * torch.where(some, p - q, 0.0)).sum(-1)
 
 
 class Distill:
     """Sum over tokens of `share` x `distill_loss` + (1 - share) x -log p(target); the unit of weight is one token.
 
     Wants `logits` and `logp`; reads `teacher_logits` (B, T, V), which `batches.teacher` computes for
-    the V tokens that there are: logits of the student beyond those belong to padding of its embeddings and have no part.
+    the V tokens that there are: logits of the student beyond those belong to padding of its embeddings and have no part. Or reads
+    `teacher_top` (B, T, k) with `teacher_logp` (B, T, k + 1), softened already, and V in `teacher_vocab` (B,): see `coarse`.
     """
 
     wants = frozenset({"logits", "logp"})
@@ -65,13 +76,15 @@ class Distill:
         assert out.logits is not None and out.logp is not None
         on = batch["loss_mask"] > 0
         weights = batch["loss_mask"][on]
-        teacher = batch["teacher_logits"][on]
+        if "teacher_top" in batch:
+            logits = out.logits[on][..., : int(batch["teacher_vocab"][0])]
+            student = coarse(F.log_softmax(logits / self.temperature, -1), batch["teacher_top"][on])
+            teacher, temperature = batch["teacher_logp"][on], 1.0
+        else:
+            teacher, temperature = batch["teacher_logits"][on], self.temperature
+            student = out.logits[on][..., : teacher.shape[-1]]
         apart = distill_loss(
-            out.logits[on][..., : teacher.shape[-1]],
-            teacher,
-            divergence=self.divergence,
-            temperature=self.temperature,
-            mix=self.mix,
+            student, teacher, divergence=self.divergence, temperature=temperature, mix=self.mix
         )
         return self._mixed((apart * weights).sum(), -(out.logp[on] * weights).sum(), batch)
 

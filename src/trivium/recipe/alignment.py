@@ -277,6 +277,9 @@ class DistillStage(TrainingStage):
     """js only: the teacher's share of the mixture."""
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the divergence in the loss; the rest is the likelihood of the data."""
+    teacher_top: Annotated[int, Field(ge=1)] | None = only(None, {"match": ["ids"], "share": "set"})
+    """Only so many of the teacher's likeliest tokens are told apart at each place; all others count together, by their mass. They
+    are kept in a file, so that the teacher reads each row once, whatever the epochs. None: all tokens, read at every step."""
     on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the steps that train on the student's own replies."""
     max_new_tokens: Annotated[int, Field(gt=0)] = only(64, {"on_policy": "set"})
@@ -284,6 +287,10 @@ class DistillStage(TrainingStage):
 
     @model_validator(mode="after")
     def _whole_texts(self) -> Self:
+        if self.teacher_top is not None and self.on_policy:
+            raise ValueError(
+                "`teacher_top` keeps what is read again; the student's own replies (`on_policy`) never are"
+            )
         if self.match == "text" and self.on_policy:
             raise ValueError("the student's own replies (`on_policy`) are compared with `match: ids` only")
         if self.match == "text" and isinstance(self.parallel, Parallel) and self.parallel.context > 1:
