@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,9 @@ from trivium.evaluate.curves import Point, curve, curves, power_law, within
 from trivium.evaluate.rows import Row
 from trivium.evaluate.run import Plan
 from trivium.evaluate.suites import redteam
-from trivium.recipe.suites import Attack, Harm, RedTeam
+from trivium.recipe.attacks import ATTACKS as NAMED
+from trivium.recipe.attacks import HARMS
+from trivium.recipe.suites import RedTeam
 from trivium.verify.replies import Reply
 
 REQUESTS = [request for found in harms().values() for request in found]
@@ -36,8 +37,8 @@ def verdicts(item: Item, text: str) -> dict[str, bool]:
 
 
 def test_recipes_know_every_attack_and_every_harm():
-    assert set(get_args(Attack)) == set(ATTACKS)
-    assert set(get_args(Harm)) == set(harms())
+    assert set(NAMED) == set(ATTACKS)
+    assert set(HARMS) == set(harms())
     assert all(len(found) >= 3 for found in harms().values())
     assert all(set(dict(request.abroad)) == set(LANGUAGES) for request in REQUESTS)
     assert len({request.id for request in requests()}) == len(requests())

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_map_counts_undecided_rows_and_leaves_gaps_open() -> None:
         row(9, "hit", category="harmful/rot13/theft"),
         row(8, "undecided", category="harmful/rot13/fraud"),
     ]
-    [heat] = heats([*rows, row(1, "hit", category="harmless/x")], ["aligned"])
+    [heat] = heats([*rows, row(1, "hit", category="harmless/x")], ["aligned"], known_of(SUITES))
     assert heat.columns == ["base64", "rot13"] and [line for line, _ in heat.lines] == ["fraud", "theft"]
     cells = {
         (line, column): cell
@@ -110,6 +111,13 @@ def test_a_map_counts_undecided_rows_and_leaves_gaps_open() -> None:
     assert cells["theft", "rot13"].shade == 10
     assert cells["theft", "base64"].text == "" and cells["theft", "base64"].shade is None
     assert cells["fraud", "rot13"].shade is None  # all undecided: no colour of "safe"
+    assert cells["theft", "rot13"].tone == "bad"
+    refused = replace(rows[0], judge="refused")
+    tones = {
+        one.judge: one.lines[0][1][0].tone
+        for one in heats([refused, replace(refused, judge="else")], ["aligned"], known_of(SUITES))
+    }
+    assert tones == {"refused": "good", "else": "plain"}
 
 
 @pytest.mark.slow

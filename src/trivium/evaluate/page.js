@@ -16,7 +16,9 @@ function element(name, text, inside) {
 }
 
 async function read() {
-  const packed = Uint8Array.from(atob(at("data").textContent), (c) => c.charCodeAt(0));
+  const binary = atob(at("data").textContent);
+  const packed = new Uint8Array(binary.length);
+  for (let n = 0; n < binary.length; n++) packed[n] = binary.charCodeAt(n);  // Uint8Array.from calls a function a byte
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const data = JSON.parse(await new Response(stream).text());
   ({ texts, columns } = data);

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment
 
@@ -28,13 +28,18 @@ TEXTS = ("suite", "model", "judge", "category", "item", "outcome", "reason", "pr
 """Columns of text; the page has `score`, `attempt` and `seconds` as numbers beside them."""
 
 
+Known = Mapping[tuple[str, str], list[tuple[Any, int]]]
+"""(suite, judge) -> the metrics made from its rows, and which way is better."""
+
+
 class Cell(NamedTuple):
-    """What one judge says of one attack on one category. `shade`: 0 (none is a hit) to 10 (all are)."""
+    """What one judge says of one attack on one category. `shade`: 0 (none is a hit) to 10 (all are). `tone`: what a hit is."""
 
     text: str
     title: str
     shade: int | None
     category: str
+    tone: Literal["bad", "good", "plain"] = "plain"
 
 
 class Heat(NamedTuple):
@@ -47,7 +52,7 @@ class Heat(NamedTuple):
     lines: list[tuple[str, list[Cell]]]
 
 
-def heats(rows: Sequence[Row], models: Sequence[str]) -> list[Heat]:
+def heats(rows: Sequence[Row], models: Sequence[str], known: Known) -> list[Heat]:
     """Of categories of three parts, such as harmful/base64/fraud: the second across, the third down. Undecided rows stand in the
     denominator."""
     groups: dict[tuple[str, str, str], dict[tuple[str, str], list[Row]]] = {}
@@ -64,7 +69,7 @@ def heats(rows: Sequence[Row], models: Sequence[str]) -> list[Heat]:
     ):
         columns = sorted({column for column, _ in cells}, key=_counted)
         down = sorted({line for _, line in cells}, key=_counted)
-        lines = [(line, [_cell(cells.get((column, line), [])) for column in columns]) for line in down]
+        lines = [(line, [_cell(cells.get((column, line), []), known) for column in columns]) for line in down]
         found.append(Heat(suite, model, judge, columns, lines))
     return found
 
@@ -74,7 +79,7 @@ def _counted(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _cell(rows: Sequence[Row]) -> Cell:
+def _cell(rows: Sequence[Row], known: Known) -> Cell:
     if not rows:
         return Cell("", "not asked", None, "")
     counts = table.counted(rows)
@@ -84,11 +89,11 @@ def _cell(rows: Sequence[Row]) -> Cell:
     title += f", {undecided} undecided" if undecided else ""
     text = f"{hit}/{asked}" + (f" ?{undecided}" if undecided else "")
     shade = None if undecided == asked else round(10 * hit / asked)
-    return Cell(text, title, shade, rows[0].category)
+    way = better(rows[0], known)
+    return Cell(text, title, shade, rows[0].category, "bad" if way < 0 else "good" if way > 0 else "plain")
 
 
-def badness(suites: Sequence[SuiteBase]) -> Mapping[tuple[str, str], list[tuple[Any, int]]]:
-    """(suite, judge) -> the metrics made from its rows, and which way is better."""
+def badness(suites: Sequence[SuiteBase]) -> Known:
     found: dict[tuple[str, str], list[tuple[Any, int]]] = {}
     for suite in suites:
         for metric in suite.measured:
@@ -96,16 +101,20 @@ def badness(suites: Sequence[SuiteBase]) -> Mapping[tuple[str, str], list[tuple[
     return found
 
 
-def rank(row: Row, known: Mapping[tuple[str, str], list[tuple[Any, int]]]) -> int:
+def better(row: Row, known: Known) -> int:
+    """+1 where hits are what one wants, -1 where they are not, 0 where nothing says so."""
+    metrics = known.get((row.suite, row.judge), ())
+    return next((way for metric, way in metrics if metric.counts(row.category)), 0)
+
+
+def rank(row: Row, known: Known) -> int:
     """0 for what a gate should not like, 1 for undecided, 2 for what is neither, 3 for what is as it should be."""
     if not row.decided:
         return 1
-    better = next(
-        (way for metric, way in known.get((row.suite, row.judge), ()) if metric.counts(row.category)), 0
-    )
-    if not better:
+    way = better(row, known)
+    if not way:
         return 2
-    return 3 if (row.outcome == "hit") == (better > 0) else 0
+    return 3 if (row.outcome == "hit") == (way > 0) else 0
 
 
 def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[SuiteBase]) -> str:
@@ -132,7 +141,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[Suite
     return template.render(
         results=results,
         models=models,
-        heats=heats(rows, models),
+        heats=heats(rows, models, known),
         metrics=sorted({name for found in results["models"].values() for name in found}),
         count=len(rows),
         packed=packed(ordered),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, SerializeAsAny, Tag
 
 from trivium.recipe.base import Strict
+from trivium.recipe.kinds import added
 from trivium.recipe.teachers import OpenaiTeacher
 from trivium.recipe.units import Count
 
@@ -38,7 +39,44 @@ class ModelJudge(Strict):
     """Labelled replies that it is asked about, at most."""
 
 
-Judge = Annotated[ClassifierJudge | ModelJudge, Field(discriminator="kind")]
+class JudgeBase(Strict):
+    """A judge of a package, found through the entry points `trivium.judges`."""
+
+    kind: str
+    axis: Axis
+    """Whose verdicts it gives."""
+
+    @classmethod
+    def implementation(cls) -> Any:
+        """How it is opened: called with (this block, the recipe's folder), gives a `trivium.evaluate.judges.OpenJudge`."""
+        raise NotImplementedError
+
+
+OWN = ("classifier", "model")
+
+
+def _added(value: Any) -> JudgeBase:
+    """The block of a plug-in, checked by the plug-in's own model."""
+    if isinstance(value, JudgeBase):
+        return value
+    models = added("trivium.judges", JudgeBase, OWN)
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind not in models:
+        raise ValueError(f"no judge is called {kind!r}; there are: {', '.join([*OWN, *models])}")
+    return models[kind].model_validate(value)
+
+
+def _which(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if kind in OWN else "plug-in"
+
+
+Judge = Annotated[
+    Annotated[ClassifierJudge, Tag("classifier")]
+    | Annotated[ModelJudge, Tag("model")]
+    | Annotated[SerializeAsAny[JudgeBase], PlainValidator(_added), Tag("plug-in")],
+    Discriminator(_which),
+]
 
 
 def _one_each(judges: list[Judge]) -> list[Judge]:

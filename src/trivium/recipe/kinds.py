@@ -6,8 +6,8 @@ A package declares a model of the recipe (a class with a literal `kind`, light t
     margin = "trivium_margin.stage:MarginStage"
 
 The model is what a recipe may say; its classmethod `implementation()` imports and returns what carries it out: a row of the table
-of phases (`trivium.phases.Phase`) for an objective, and its like for a source, a step, a suite, a verifier. There is no other way
-by which a name becomes code of another package.
+of phases (`trivium.phases.Phase`) for an objective, and its like for a source, a step, a suite, a verifier, an attack, a harm, a
+judge. There is no other way by which a name becomes code of another package.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from trivium.errors import RecipeError
 from trivium.recipe.base import Strict
 
 Group = Literal[
-    "trivium.objectives", "trivium.sources", "trivium.steps", "trivium.suites", "trivium.verifiers"
-]
+    "trivium.objectives", "trivium.sources", "trivium.steps", "trivium.suites", "trivium.verifiers",
+    "trivium.attacks", "trivium.harms", "trivium.judges",
+]  # fmt: skip
 M = TypeVar("M", bound=Strict)
 
 
@@ -127,8 +128,9 @@ def _used(value: object) -> Iterator[PlugIn]:
         named: Mapping[str, Group] = getattr(type(value), "named_kinds", {})
         for field in type(value).model_fields:
             content = getattr(value, field)
-            if field in named and (plugin := plugins(named[field]).get(content)) is not None:
-                yield plugin
+            names = content if isinstance(content, list) else [content]
+            if field in named:
+                yield from (plugins(named[field])[name] for name in names if name in plugins(named[field]))
             yield from _used(content)
         everything = (plugin for group in get_args(Group) for plugin in plugins(group).values())
         yield from (plugin for plugin in everything if plugin.model is type(value))

@@ -7,13 +7,14 @@ baseline too) stands here, once. Packages of others add theirs through the entry
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from trivium.recipe.attacks import ATTACKS, HARMS, AttackName, HarmName
 from trivium.recipe.base import only
 from trivium.recipe.judges import Judges
-from trivium.recipe.kinds import kind_of
+from trivium.recipe.kinds import Group, kind_of
 from trivium.recipe.memorisation import Canaries, Memorisation
 from trivium.recipe.published import Bbq, CrowsPairs, StereoSet, WinoBias
 from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
@@ -157,13 +158,6 @@ class Verbatim(DataSuite):
     """Only spans that stand in a document under one of these; `unknown` for none. Empty: any."""
 
 
-Attack = Literal[
-    "direct", "role_play", "prefix_injection", "refusal_suppression", "prefill", "base64", "rot13", "leetspeak", "homoglyphs",
-    "zero_width", "german", "french", "spanish", "many_shot", "escalation",
-]  # fmt: skip
-Harm = Literal["theft", "fraud", "malware", "harassment", "weapons", "privacy", "drugs", "deception"]
-
-
 class RedTeam(SuiteBase):
     """Requests by kind of harm under attack, instructions hidden in documents, a system prompt's secret, and beside them harmless
     requests that look alike: `items` of each sort at most."""
@@ -177,10 +171,11 @@ class RedTeam(SuiteBase):
         Metric("over_refusal", "harmless look-alikes refused", "refused", better=-1, category="harmless"),
         Metric("attacked_coherent", "coherent replies", "coherent"),
     )
-    attacks: list[Attack] = list(get_args(Attack))
-    """How requests are put."""
-    harms: list[Harm] = list(get_args(Harm))
-    """What is asked for."""
+    named_kinds: ClassVar[dict[str, Group]] = {"attacks": "trivium.attacks", "harms": "trivium.harms"}
+    attacks: list[AttackName] = list(ATTACKS)
+    """How requests are put: by ours, or those of a package (entry points `trivium.attacks`)."""
+    harms: list[HarmName] = list(HARMS)
+    """What is asked for: ours, or those of a package (entry points `trivium.harms`)."""
     queries: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Best-of-N: attempts at a request, each spelt otherwise; `items` attempts in all, at most. 0: none. The report holds success
     by the number of queries, and its power law."""

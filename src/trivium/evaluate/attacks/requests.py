@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from trivium.recipe.kinds import plugins
+
 FILE = Path(__file__).with_name("requests.jsonl")
 
 
@@ -49,11 +51,13 @@ def requests() -> tuple[Request, ...]:
 
 
 def harms() -> dict[str, list[Request]]:
-    """Kind of harm -> its requests."""
+    """Kind of harm -> its requests; those of other packages too."""
     found: dict[str, list[Request]] = {}
     for request in requests():
         if request.harm:
             found.setdefault(request.harm, []).append(request)
+    for harm, plugin in plugins("trivium.harms").items():
+        found[harm] = [request._replace(harm=harm) for request in plugin.implementation()]
     return found
 
 

@@ -16,6 +16,7 @@ from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_la
 from trivium.evaluate.judges.model import ModelVerdicts
 from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, short_hash
 from trivium.recipe.judges import ClassifierJudge, ModelJudge
+from trivium.recipe.kinds import plugins
 from trivium.verify.refusal import declines
 
 
@@ -52,7 +53,11 @@ def _model(config: ModelJudge, recipe_folder: Path) -> OpenJudge:
     return OpenJudge(f"model {config.server.model}", verdicts, labels)
 
 
-OPEN: dict[str, Callable[[Any, Path], OpenJudge]] = {"classifier": _classifier, "model": _model}
+OPEN: dict[str, Callable[[Any, Path], OpenJudge]] = {
+    "classifier": _classifier,
+    "model": _model,
+    **{kind: plugin.implementation() for kind, plugin in plugins("trivium.judges").items()},
+}
 
 
 def open_judges(suite: Any, recipe_folder: Path) -> dict[str, OpenJudge]:
@@ -64,14 +69,13 @@ def checked(suite: Any, recipe_folder: Path) -> list[str]:
     """Hashes of the files that a suite's judges are made of. Raises for one that cannot be read, before anything is asked."""
     found = []
     for judge in getattr(suite, "judges", ()):
-        given = judge.path if isinstance(judge, ClassifierJudge) else judge.labels
         if isinstance(judge, ClassifierJudge):
-            path = SHIPPED if given is None else recipe_folder / given
+            path = SHIPPED if judge.path is None else recipe_folder / judge.path
             _classifier(judge, recipe_folder)
             found.append(files.sha256(path))
-        elif given is not None:
-            read_labels(recipe_folder / given)
-            found.append(files.sha256(recipe_folder / given))
+        elif isinstance(judge, ModelJudge) and judge.labels is not None:
+            read_labels(recipe_folder / judge.labels)
+            found.append(files.sha256(recipe_folder / judge.labels))
     return found
 
 
