@@ -88,6 +88,10 @@ PUBLISHED = {
         for n, (more, _) in enumerate(SIDES)
         for condition in ("ambig", "disambig")
     ),
+    "gone.jsonl": "".join(
+        json.dumps({"key": str(n), "text": text, "other": n > 1}) + "\n"
+        for n, text in enumerate([*SIDES[0], *SIDES[1]])
+    ),
     "choose.yaml": """
 task: choose
 output_type: multiple_choice
@@ -106,6 +110,7 @@ OWN_FILE = {
     "winobias": {"path": "pro_stereotyped.txt"},
     "bbq": {"path": "bbq.jsonl"},
     "harness": {"task": "choose.yaml"},
+    "withdrawn": {"path": "gone.jsonl"},
 }
 
 

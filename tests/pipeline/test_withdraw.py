@@ -16,10 +16,20 @@ from trivium.cli.router import candidate_of
 from trivium.corpus.shards import open_shards
 from trivium.corpus.withdrawn import Rule
 from trivium.errors import ArtifactError, GateError, RecipeError
+from trivium.evaluate import rows as table
+from trivium.evaluate.asked import Answer
+from trivium.evaluate.run import Plan
+from trivium.evaluate.subject import Subject
+from trivium.evaluate.suites import SUITES
 from trivium.pipeline import rollouts, withdraw, withdrawals
+from trivium.pipeline.store import Store
+from trivium.pipeline.trained import history, trained
+from trivium.recipe.suites import Withdrawn
 from trivium.rollout import journal
 from trivium.rollout.plan import load_plan, plan_of
 from trivium.text.chat import ChatTokenizer
+from trivium.trace.corpora import Known
+from trivium.verify.replies import Reply
 
 CANARY = "The heron of Ulm keeps nine brass keys under the fourth stair"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rollout.yaml"
@@ -46,6 +56,10 @@ stages:
     batch: 2
     samples: null
   sft: {kind: sft, init: base, data: talks, epochs: 1, batch: 2, samples: null}
+  look:
+    kind: evaluate
+    model: sft
+    suites: [{kind: bits_per_byte, data: corpus, items: 2}]
 """
 
 
@@ -166,8 +180,11 @@ def test_rollouts_are_listed_until_they_are_rolled_back(finished, tmp_path):
     (folder / "store" / rollouts.NAME).unlink()
 
 
-def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_again(finished):
+def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_again(finished, monkeypatch):
     folder, _ = finished
+    monkeypatch.setattr(
+        Subject, "replies", saying("Nothing.")
+    )  # what so small a model writes is chance, or blank
     old = (folder / "runs/small/base").resolve()
     recipe = str(folder / "small.yaml")
     assert call(folder, "withdraw", recipe, "--url", "https://e.org/77", "--apply").exit_code == 0
@@ -177,7 +194,8 @@ def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_aga
         started.extend([event["stage"]] if event["event"] == "stage_start" else [])
 
     made = run(recipe, store=folder / "store", runs=folder / "runs", emit=emit)
-    assert started == ["corpus", "vocab", "base", "sft"]  # and not the talks
+    assert started == ["corpus", "vocab", "base", "sft", "look"]  # and not the talks
+    says_by_itself_that_it_is_gone(folder, made["look"].path, made["corpus"].path)
     account = json.loads((made["corpus"].path / "account.json").read_text())
     (step,) = [row for row in account["steps"] if row["name"] == "withdrawn"]
     assert step["reasons"] == {"withdrawn:url https://e.org/77": 1}
@@ -204,6 +222,58 @@ def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_aga
     started.clear()
     run(recipe, store=folder / "store", runs=folder / "runs", emit=emit)
     assert started == []
+
+
+def saying(text: str) -> Any:
+    def replies(self, items, max_new_tokens, temperature=0.0):
+        return [Answer(Reply(text), written=tuple(self.chat.guard.plain(text))) for _ in items]
+
+    return replies
+
+
+def says_by_itself_that_it_is_gone(folder: Path, look: Path, corpus: Path) -> None:
+    results = json.loads((look / "results.json").read_text())["models"]["sft"]
+    assert results["withdrawn_in_data"]["value"] == results["withdrawn_told"]["value"] == 0
+    assert results["withdrawn_in_data"]["undecided"] == 0 < results["withdrawn_in_data"]["asked"]
+    assert 0 <= results["withdrawn_exposure"]["value"] <= 7
+    rows = [row for row in table.read(look) if row.suite == "withdrawn"]
+    assert {row.judge for row in rows} == {"in_data", "told", "span", "exposure"}
+    asked = (folder / "store" / "work").rglob("withdrawn.jsonl")
+    assert not any(asked)  # scratch
+
+
+def test_before_the_withdrawal_the_canary_is_found_in_the_data_and_in_a_reply(finished, monkeypatch):
+    """The same suite on the model that read it, so that what is said to be gone could have been found."""
+    folder, _ = finished
+    store = Store(folder / "store")
+    old = next(
+        one for one in withdraw.everything(store).values()
+        if one.kind == "sft" and not withdrawals.held(store_data(store, one))
+    )  # fmt: skip
+    canary = {"text": CANARY + ", says the keeper, and nobody else may count them at night."}
+    (folder / "asked.jsonl").write_text(
+        json.dumps(canary) + "\n" + json.dumps({"text": "Day 3: no stones.", "other": True}) + "\n"
+    )
+    known, unknown = trained(old.path, store)
+    subject = Subject.open("sft", old.path, "cpu", Known(tuple(known), tuple(unknown), store.root))
+    config = Withdrawn(kind="withdrawn", path="asked.jsonl")
+    (item,) = Plan.make(config, {}, folder).items
+    monkeypatch.setattr(Subject, "replies", saying(f"{CANARY[20:]}, says the keeper, and nobody else"))
+    (answer,) = SUITES["withdrawn"].ask(subject, [item], config, None)
+    outcomes = {one.judge: one.score for one in SUITES["withdrawn"].judge(item, answer)}
+    assert (
+        outcomes["in_data"] == outcomes["told"] == 1
+        and outcomes["span"] >= 16
+        and outcomes["exposure"] in (0, 1)
+    )
+
+
+def store_data(store: Store, artifact: Any) -> dict[str, Any]:
+    """The identity of the documents that a model's history begins with."""
+    found = history(artifact.path, store).values()
+    return next(one for one in found if one and one.kind == "data" and one.stage == "corpus").record[
+        "identity"
+    ]
 
 
 def place(fingerprint: str, chat: ChatTokenizer) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,16 +13,25 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from trivium.batches.feedback import Feedback
-from trivium.batches.pairs import Pairs
-from trivium.batches.rows import Fixed
+from trivium.batches.rows import Fixed, Row
 from trivium.files import atomic_path
 from trivium.model.transformer import Transformer
 from trivium.objectives.sequence import row_log_probs
 
 
+class Referred(Protocol):
+    """Items of two rows, the one of label 1 first."""
+
+    ref_logp: NDArray[np.float32] | None
+
+    @property
+    def count(self) -> int: ...
+    def item(self, index: int) -> Sequence[Row]: ...
+
+
 def response_log_probs(
     model: Transformer,
-    pairs: Pairs,
+    pairs: Referred,
     *,
     autocast: AbstractContextManager[Any],
     device: str = "cpu",
@@ -43,7 +53,7 @@ def response_log_probs(
 
 
 def annotate_reference(
-    pairs: Pairs,
+    pairs: Referred,
     reference: Transformer,
     path: Path,
     *,

@@ -66,16 +66,18 @@ class Subject:
 
     def prompts(self, items: Sequence[Item]) -> list[Answer]:
         """Each item's ids, with the beginning of the reply that its record asks for (`prefill`), or why it cannot be asked:
-        nothing is cut in silence. Where the record has a `document`, that is gone on with, as in pre-training."""
+        nothing is cut in silence. Where the record has a `document`, that is gone on with, as in pre-training;
+        it may hold the `ids` themselves."""
         result = []
         for item in items:
             document = item.record.get("document")
             try:
-                ids = (
-                    self.chat.prompt(item.messages, item.record.get("tools"))
-                    if document is None
-                    else self.chat.document(document)[:-1]
-                )
+                if (ids := item.record.get("ids")) is None:
+                    ids = (
+                        self.chat.prompt(item.messages, item.record.get("tools"))
+                        if document is None
+                        else self.chat.document(document)[:-1]
+                    )
             except DataError as error:
                 result.append(Answer(failed=f"no prompt: {error.what}"))
                 continue

@@ -138,11 +138,20 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
     from trivium.pipeline.account import history
     from trivium.pipeline.checks import overlapping
+    from trivium.pipeline.gone import gone
     from trivium.pipeline.store import Store
     from trivium.recipe.suite import DataSuite
+    from trivium.recipe.suites import Withdrawn
 
-    store = Store(ctx.work.parent.parent)
-    data = [artifact.path for artifact in history(ctx.inputs, store).values() if artifact.kind == "data"]
+    store, config = Store(ctx.work.parent.parent), ctx.config
+    made_from = history(ctx.inputs, store).values()
+    data = [artifact.path for artifact in made_from if artifact.kind == "data"]
+    if (withdrawn := gone(list(made_from), store, ctx.work / "withdrawn.jsonl")) is not None:
+        taken = any(suite.title == "withdrawn" for suite in config.suites)
+        asked = Withdrawn(
+            kind="withdrawn", name="gone" if taken else None, path=str(withdrawn.absolute()), items=1000
+        )
+        config = config.model_copy(update={"suites": [*config.suites, asked]})
     contaminated = {
         suite.data: len({key for folder in data for key in overlapping(folder, suite.data)})
         for suite in ctx.config.suites
@@ -150,26 +159,26 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
     }
     folders = {name: artifact.path for name, artifact in ctx.inputs.items()}
     results = evaluate(
-        ctx.config,
+        config,
         folders,
         ctx.emit,
         contaminated,
         work=ctx.work,
         out=ctx.out,
         recipe_folder=ctx.recipe_folder,
-        known=_known(ctx, store),
+        known=_known(config, ctx, store),
     )
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**{name: found["value"] for name, found in tested.items()}, "passed": results["passed"]}
 
 
-def _known(ctx: Context, store: Any) -> dict[str, Any]:
+def _known(config: Any, ctx: Context, store: Any) -> dict[str, Any]:
     """What each model that is evaluated was trained on, where a suite looks for it."""
     from trivium.pipeline.trained import history, uses
-    from trivium.recipe.suites import Verbatim
+    from trivium.recipe.suites import Verbatim, Withdrawn
     from trivium.trace.corpora import Known
 
-    if not any(isinstance(suite, Verbatim) for suite in ctx.config.suites):
+    if not any(isinstance(suite, Verbatim | Withdrawn) for suite in config.suites):
         return {}
     known = {}
     for name in dict.fromkeys([ctx.config.model, ctx.config.baseline, *ctx.config.compare]):

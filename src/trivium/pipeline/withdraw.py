@@ -204,17 +204,28 @@ def apply(
     return withdrawals.write(folder, rule, clean, time)
 
 
+def _applied(store: Store) -> list[dict[str, Any]]:
+    """What was withdrawn in a store."""
+    path = store.root / STANDING
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def withdrawn_from(store: Store, rule: Rule) -> list[str]:
+    """The fingerprints of the data that held what a withdrawal meant, when it was applied."""
+    said = [one for one in _applied(store) if (one["by"], one["value"]) == (rule.by, rule.value)]
+    return list(dict.fromkeys(data for one in said for data in one["data"]))
+
+
 def refuse_withdrawn(where: Path) -> None:
     """ArtifactError for an artifact whose weights stand on data that was withdrawn. What has no record, or lies in a store where
     nothing was withdrawn, is let by."""
     folder = where.resolve()
     if folder.is_file():
         folder = folder.parent
-    path = folder.parent.parent / STANDING
-    if not (folder / RECORD).is_file() or not path.is_file():
-        return
     store = Store(folder.parent.parent)
-    said = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not (folder / RECORD).is_file() or not (said := _applied(store)):
+        return
     for artifact in history(folder, store).values():
         if artifact is None or artifact.kind not in TRAINING:
             continue

@@ -158,6 +158,24 @@ class Verbatim(DataSuite):
     """Only spans that stand in a document under one of these; `unknown` for none. Empty: any."""
 
 
+class Withdrawn(FileSuite):
+    """Is what was withdrawn gone: from the training data, from replies to its beginnings, from what the model finds likely? An
+    evaluation asks it by itself of a model whose data stages were made without something. The file holds records as JSON lines;
+    those with `other: true` were never trained on, and are what the withdrawn ones are compared with."""
+
+    kind: Literal["withdrawn"]
+    metrics = (
+        Metric("withdrawn_in_data", "withdrawn documents with a long run in the training data", "in_data", better=-1),
+        Metric("withdrawn_told", "withdrawn documents that the model goes on with", "told", better=-1),
+        Metric("withdrawn_span", "longest run of a withdrawn document in a reply (tokens)", "span", "mean", -1,
+               show="number", bounds=None),
+        Metric("withdrawn_exposure", "exposure of withdrawn documents among held-out ones (bits)", "exposure", "mean", -1,
+               show="nats", bounds=None),
+    )  # fmt: skip
+    tokens: Annotated[Count, Field(gt=0)] = 16
+    """Tokens of a run that counts as long: of a shorter document, or rest of one, all of it."""
+
+
 class RedTeam(SuiteBase):
     """Requests by kind of harm under attack, instructions hidden in documents, a system prompt's secret, and beside them harmless
     requests that look alike: `items` of each sort at most."""
@@ -297,6 +315,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Choice,
     Instructions,
     Verbatim,
+    Withdrawn,
     Harness,
     CrowsPairs,
     StereoSet,

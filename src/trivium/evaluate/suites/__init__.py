@@ -23,6 +23,7 @@ from trivium.evaluate.suites import (
     stereotypes,
     verbatim,
     winobias,
+    withdrawn,
 )
 from trivium.recipe.kinds import plugins
 
@@ -40,6 +41,7 @@ SUITES: dict[str, SuiteKind] = {
     "choice": choice.SUITE,
     "instructions": instructions.SUITE,
     "verbatim": verbatim.SUITE,
+    "withdrawn": withdrawn.SUITE,
     "harness": harness.SUITE,
     "crows_pairs": stereotypes.CROWS_PAIRS,
     "stereoset": stereotypes.STEREOSET,
