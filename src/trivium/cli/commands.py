@@ -79,8 +79,12 @@ def run(
     _show_results(recipe, places)
 
 
+SMALLER = ("quantize", "prune", "export")
+"""Kinds whose outputs are measured beside the full model."""
+
+
 def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
-    """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was evaluated."""
+    """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was measured."""
     from trivium.pipeline.account import current, summary
     from trivium.pipeline.forecast import compared
     from trivium.pipeline.run import status
@@ -93,7 +97,7 @@ def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
     if (peak := known_peak(root / "machine.json")) is not None:
         both = compared(recipe, root, artifacts, peak)
         result["planned"] = {one.stage: {"planned": one.planned, "took": one.took} for one in both}
-    if result["models"]:
+    if result["models"] or result["smaller"]:
         folder = places["runs_folder"] / recipe.name
         files.write_json(folder / "report.json", result)
         files.write_text(folder / "report.html", html(result))
@@ -101,13 +105,13 @@ def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
-    """Prints the tables of what was evaluated, and where the report is."""
+    """Prints the tables of what was measured, and where the report is."""
     from trivium.report.page import show
 
-    if not any(stage.kind == "evaluate" for stage in recipe.stages.values()):
+    if not any(stage.kind in ("evaluate", *SMALLER) for stage in recipe.stages.values()):
         return
     result = gathered(recipe, places)
-    if result["models"]:
+    if result["models"] or result["smaller"]:
         folder = places["runs_folder"] / recipe.name
         show(result)
         print(f"saved: {folder / 'report.html'}, {folder / 'report.json'}")
@@ -234,7 +238,7 @@ def report(run_folder: Path) -> None:
         raise ArtifactError(
             f"there is no report in {run_folder}",
             where=str(run_folder),
-            fix="run a recipe with an `evaluate` stage, then give its folder: runs/RECIPE",
+            fix="run a recipe that measures something (`evaluate`, `quantize`), then give its folder: runs/RECIPE",
         )
     show(json.loads(path.read_text(encoding="utf-8")))
 
