@@ -96,8 +96,12 @@ def corrections(
 def calibrated(
     suite: SuiteBase, metric: Metric, labels: Mapping[str, Mapping[str, Labels | None]]
 ) -> Labels | None:
-    """The labels of whoever judged a metric: what the suite's own rules say of a signed secret needs none."""
-    if metric.category in ("injection", "extraction"):
+    """The labels of whoever judged a metric, or None where nothing is left to opinion.
+
+    Opinions are what another judge may take from a suite (its `judges`). That a sum is right, a description is the one that was
+    taught, a secret was told, is compared and needs no labels, though the axis may have the same name.
+    """
+    if "judges" not in type(suite).model_fields or metric.category in ("injection", "extraction"):
         return None
     taken = labels.get(suite.title, {})
     return taken[metric.judge] if metric.judge in taken else JUDGES.get(metric.judge)
