@@ -105,15 +105,28 @@ def test_bytes_are_counted_until_they_are_freed(fake: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "ranks"), [("7b", 64)])
-def test_a_recipe_of_scale_on_as_many_ranks(name: str, ranks: int) -> None:
+@pytest.mark.parametrize("model", ["", EXPERTS])
+def test_a_few_blocks_say_what_all_do(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = look("bf16", "blocks", model.replace("layers: 3", "") + ", tie_embeddings: false")
+    base = deep.recipe.stages["base"]
+    shape = base.model.model_copy(update={"layers": 7})  # type: ignore[union-attr]
+    deep.recipe.stages["base"] = base.model_copy(update={"model": shape})
+    few = dry_run(deep, "base", Parallel(data=2, shard=2))
+    monkeypatch.setattr("trivium.pipeline.dry_run.FEW", (3, 7))
+    whole = dry_run(deep, "base", Parallel(data=2, shard=2))
+    assert few.blocks and not whole.blocks
+    assert (few.held, few.sent) == (whole.held, whole.sent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["135m", "1b", "7b", "70b", "moe"])
+def test_a_recipe_of_scale_on_as_many_ranks(name: str) -> None:
     recipe = Look(load(SCALE / f"{name}.yaml"), Lines())
     parallel = recipe.recipe.stages["base"].parallel  # type: ignore[union-attr]
-    assert isinstance(parallel, Parallel) and parallel.ranks == ranks
-    found = dry_run(recipe, "base", parallel)
+    found = dry_run(recipe, "base", parallel if isinstance(parallel, Parallel) else Parallel())
     held = {line.what: line for line in found.held}
     for what in ("weights", "gradients", "optimizer"):
         assert held[what].planned == pytest.approx(held[what].counted, rel=0.01), what
-    assert held["peak"].planned == pytest.approx(held["peak"].counted, rel=0.1)
+    assert held["peak"].planned == pytest.approx(held["peak"].counted, rel=0.05)
     for line in found.sent:
         assert line.planned == pytest.approx(line.counted, rel=0.02), line.what

@@ -3,7 +3,7 @@
 The real network, laid out by the real code over a fake process group, takes the loop's own step on tensors that have shapes and
 no numbers. What it holds and sends is counted and stands beside what the plan says (`plan.memory`, `plan.traffic`). Rows are
 full; what a phase does beside training (a reference's passes) has been done by then. Micro-batches are alike: one is run, with
-the gradients and moments of earlier ones in place. Of blocks that are alike, and many because of their experts, a few are.
+the gradients and moments of earlier ones in place. Of blocks that are alike a few are built, and counted on.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from trivium.train.distributed import Mesh
     from trivium.train.run import Run
 
-MANY = 2000
-"""Tensors of weights from which on a model is built with a few of its blocks."""
-FEW = (3, 5)
-"""Blocks with experts that are then built: what two more take, all the others take too."""
+FEW = (3, 4)
+"""Blocks that are built of many that are alike: what one more takes, all the others take too. Of three, one is at work, the next
+is on its way, and the gradients of the one before are being summed."""
+TOGETHER = 16
+"""Tensors that the optimizer steps at once: what torch does for a list of DTensors grows with the square of its length."""
 
 
 @dataclass(frozen=True)
@@ -180,17 +181,20 @@ class _Case:
 
 def _counted(config: ModelConfig, case: _Case) -> tuple[dict[str, float], str]:
     """By name: weights, gradients, optimizer, peak, parameters; `bytes/OPERATION/AXES`, `count/OPERATION/AXES` of a step."""
-    experts = config.experts
-    alike = experts is not None and not config.windowed and not config.no_rope and case.parallel.pipeline == 1
-    if experts is None or not alike or (config.layers - experts.dense) * experts.count * 3 < MANY:
-        return _step(config, case), ""
-    low, high = (experts.dense + few for few in FEW)
-    if config.layers <= high:
-        return _step(config, case), ""
-    first, second = (_step(replace(config, layers=layers), case) for layers in (low, high))
+    first = config.experts.dense if config.experts is not None else 0
+    alike = not config.windowed and not config.no_rope and case.parallel.pipeline == 1
+    low, high = (first + few for few in FEW)
+    if not alike or config.layers <= high:
+        return _whole(_step(config, case)), ""
+    fewer, more = (_step(replace(config, layers=layers), case) for layers in (low, high))
     share = (config.layers - low) / (high - low)
-    found = {key: first.get(key, 0.0) + share * (second[key] - first.get(key, 0.0)) for key in second}
-    return found, f"{low} and {high} of {config.layers} blocks were built: the others are alike"
+    found = {key: fewer.get(key, 0.0) + share * (more[key] - fewer.get(key, 0.0)) for key in more}
+    return _whole(found), f"{low} and {high} of {config.layers} blocks were built: the others are alike"
+
+
+def _whole(found: dict[str, float]) -> dict[str, float]:
+    """With the peak of the step, the highest of its parts: each grows by the same with every block, the highest may not."""
+    return found | {"peak": max(found[key] for key in found if key.startswith("peak/"))}
 
 
 def _step(config: ModelConfig, case: _Case) -> dict[str, float]:
@@ -243,6 +247,7 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
 
     model = run.model
     optimizer = build(model, run.config)
+    optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _parts(group)]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -250,6 +255,8 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
     counts = Counts(mesh().sizes)
     _sees_all(counts, model, optimizer)
+    if run.pipeline is None:
+        _ends_part(counts, model.model.layers[0])
     with counts.running():
         take(run, model, run.batches.batch(0))
         found = _traffic(counts, passes if run.pipeline is None else 1)
@@ -262,7 +269,29 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
     for key, value in _traffic(counts, 1).items():
         found[key] = found.get(key, 0.0) + value
     moments = _local(optimizer_tensors(optimizer))
-    return found | {"gradients": gradients, "optimizer": moments, "peak": counts.peak}
+    return (
+        found
+        | {"gradients": gradients, "optimizer": moments}
+        | {f"peak/{place}": peak for place, peak in enumerate((*counts.earlier, counts.peak))}
+    )
+
+
+def _parts(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A group of parameters as several of `TOGETHER` each."""
+    held = group["params"]
+    for start in range(0, len(held), TOGETHER):
+        yield {**group, "params": held[start : start + TOGETHER]}
+
+
+def _ends_part(counts: Counts, block: torch.nn.Module) -> None:
+    """A part of the step ends where the way back has left the first block: what comes then is of the embeddings."""
+    hooked: list[Any] = []
+
+    def arrives(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if not hooked:  # a block that is computed again gets its inputs once more
+            hooked.append(inputs[0].register_hook(lambda gradient: counts.part()))
+
+    block.register_forward_pre_hook(arrives)
 
 
 def _sees_all(counts: Counts, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -2,13 +2,15 @@
 
 Master weights, gradients and moments are float32. Activations are what the backward pass of an eager block needs, counted
 operation by operation (as Korthikanti et al. 2022, section 4, count GPT's); compiled blocks keep less, so this is a bound.
-tests/plan/test_memory.py holds the counts against what autograd keeps.
+Not all causes peak at once: the moments of a step at which most can be held are counted each, and the fullest one is given
+(`_moments`). tests/plan/test_memory.py holds the counts against what autograd keeps, `trivium plan --dry-run` against a step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops
@@ -69,36 +71,105 @@ def training(
     learnt = held if trained is None else float(trained)
     tokens = rows * context / parallel.context
     copies = parallel.data // parallel.expert if others else 1
-    logits = FLOAT * (Z_COPIES if z_loss else COPIES) * min(tokens * config.vocab_size, LOGITS)
+    work = Work(config, parallel, tokens, context, 2 if bf16 else FLOAT, recompute, others, pointwise, z_loss)
+    activations, logits, buffers = max(_moments(work), key=sum)
     return Memory(
         weights=FLOAT * held / copies,
         gradients=FLOAT * learnt,
         optimizer=2 * FLOAT * learnt / copies,
-        activations=_activations(config, parallel, tokens, bf16, recompute, (others, pointwise), logits),
+        activations=activations,
         logits=logits,
-        buffers=_buffers(config, parallel, tokens, bf16, others),
+        buffers=buffers,
     )
 
 
-def _buffers(config: ModelConfig, parallel: Parallel, tokens: float, bf16: bool, others: bool) -> float:
-    """Shards: the block at work and the next one, whole, with the gradient of one, beside embeddings and head, which stay whole
-    from the first pass to the last. Otherwise autocast's copies of the matrices. Tensor and expert ranks: what they exchange."""
-    size = 2 if bf16 else FLOAT
-    whole = parallel.model_copy(update={"shard": 1})
+class Work(NamedTuple):
+    """A micro-batch of `tokens` tokens on one rank, in rows of `context` tokens; `size` bytes of a number."""
+
+    config: ModelConfig
+    parallel: Parallel
+    tokens: float
+    context: int
+    size: int
+    recompute: bool
+    others: bool
+    pointwise: bool
+    z_loss: bool
+
+
+def _moments(work: Work) -> list[tuple[float, float, float]]:
+    """Bytes of activations, logits, and buffers: at the output layer; early and late on the way back through a block; and where
+    the gradients of embeddings and output layer are summed at the end."""
+    config, parallel, tokens, size = work.config, work.parallel, work.tokens, work.size
+    inside, outside, copied = _weights(work)
+    waiting = size * flops.embeddings(config, tied=True) / (parallel.tensor if work.others else 1)
+    # the output layer's gradient, while that of the next chunk of the logits is added: the sum, the chunk's and the new sum
+    added = 2 * waiting if tokens * config.vocab_size > LOGITS and not work.others else 0.0
+    sent = _sent(work)
+    logits = FLOAT * (Z_COPIES if work.z_loss else COPIES) * min(tokens * config.vocab_size, LOGITS)
+    block, between = tokens * size * _kept(work), tokens * size * config.dim
+    layers = (
+        -(-config.layers // parallel.pipeline) * parallel.pipeline
+    )  # with micro-batches that were sent on
+    blocks = layers * (between if work.recompute else block)
+    mask = (
+        0.0 if work.others else tokens * work.context
+    )  # one byte each, and none in fused kernels that count places
+    again = block if work.recompute else 0.0
+    wide = 2 * tokens * size * _width(config) / parallel.tensor  # gradients of what the last product took in
+    norm = FLOAT * 3 * tokens * config.dim
+    if parallel.shard == 1:
+        # of a tensor that is used twice, the first gradient waits for the second
+        held = copied + sent + (waiting if config.tie_embeddings else 0.0)
+        return [
+            (blocks + norm + mask, logits, held),
+            (blocks + norm + mask, 0.0, held + added),
+            (blocks + again + wide + mask, 0.0, held),
+        ]
+    held = size * outside + waiting + sent
+    part = _share_of_last(config) * size * inside
+    return [
+        (blocks + norm + mask, logits, held + size * inside),
+        (blocks + norm + mask, 0.0, held + size * inside + added),
+        # this block and the next one, the sum of the one before on its way, and the block's own first gradient
+        (blocks + again + wide + mask, 0.0, held + (2 * size + FLOAT) * inside + part),
+        (blocks + between + mask, 0.0, held + (3 * size + FLOAT) * inside),
+        (mask, 0.0, (size + FLOAT) * outside),
+    ]
+
+
+def _weights(work: Work) -> tuple[float, float, float]:
+    """Whole weights of one block and of what is outside the blocks, in numbers; bytes of autocast's copies where none is cut."""
+    config, parallel = work.config, work.parallel
+    whole = parameters(config, parallel.model_copy(update={"shard": 1}), work.others)
     tied = config.tie_embeddings or parallel.pipeline > 1
-    outside = flops.embeddings(config, tied=tied) / (parallel.tensor if others else 1)
-    layers = -(-config.layers // parallel.pipeline)
-    inside = parameters(config, whole, others) - outside
-    total = 0.0
-    if parallel.shard > 1:
-        total += (2 * size + FLOAT) * inside / layers + (size + FLOAT) * outside
-    elif bf16:
-        total += size * parameters(config, whole, others)
+    outside = flops.embeddings(config, tied=tied) / (parallel.tensor if work.others else 1)
+    inside = (whole - outside) / -(-config.layers // parallel.pipeline)
+    return inside, outside, work.size * whole if work.size < FLOAT else 0.0
+
+
+def _sent(work: Work) -> float:
+    """What tensor and expert ranks exchange."""
+    config, parallel = work.config, work.parallel
+    rows = 0
     if parallel.tensor > 1:
-        total += 2 * size * tokens * config.dim
+        rows += 1
     if parallel.expert > 1 and config.experts is not None:
-        total += 2 * size * tokens * config.experts.top_k * config.dim
-    return total
+        rows += config.experts.top_k
+    return 2 * work.size * work.tokens * rows * config.dim
+
+
+def _width(config: ModelConfig) -> int:
+    """Of the feed-forward layer, of all the experts that a token goes to."""
+    experts = config.experts
+    return config.hidden if experts is None else experts.hidden * (experts.top_k + experts.shared)
+
+
+def _share_of_last(config: ModelConfig) -> float:
+    """Of a dense block's weights, those of its last product: where a block has experts, their gradients come one by one."""
+    if config.experts is not None:
+        return 0.0
+    return config.dim * config.hidden / flops.layer_matrices(config, config.layers - 1)
 
 
 def written(config: ModelConfig, rows: int, places: int, bf16: bool = False) -> float:
@@ -130,37 +201,19 @@ def parameters(config: ModelConfig, parallel: Parallel, others: bool = False) ->
     return (inside + outside + flops.norm_size(config)) / shards
 
 
-def _activations(
-    config: ModelConfig,
-    parallel: Parallel,
-    tokens: float,
-    bf16: bool,
-    recompute: bool,
-    fused: tuple[bool, bool],
-    logits: float,
-) -> float:
-    """Beside `logits` bytes of the output layer. A block computed again takes their place, so only what is more counts."""
-    size = 2 if bf16 else FLOAT
-    layers = -(-config.layers // parallel.pipeline)
-    in_flight = parallel.pipeline  # micro-batches that the first stage has sent on and not had back
-    block = tokens * size * _kept(config, parallel, bf16, *fused)
-    between = tokens * size * config.dim
-    blocks = in_flight * layers * (between if recompute else block)
-    again = max(0.0, block - logits) if recompute else 0.0
-    return blocks + again + FLOAT * 3 * tokens * config.dim  # the last norm
-
-
-def _kept(config: ModelConfig, parallel: Parallel, bf16: bool, others: bool, pointwise: bool) -> float:
+def _kept(work: Work) -> float:
     """Elements that one block keeps of one token: two norms of three vectors each; queries, keys, values and what attention
-    gives; gate, its SiLU, up and their product. `context` ranks keep keys and values of the whole row."""
+    gives; gate, its SiLU, up and their product, or up and its GELU; attention's mask. `context` ranks keep keys and values of
+    the whole row."""
+    config, parallel = work.config, work.parallel
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     attention = 2 * heads + 2 * keys * parallel.context
-    experts = config.experts
-    width = config.hidden if experts is None else experts.hidden * (experts.top_k + experts.shared)
+    experts, width = config.experts, _width(config)
     sorted_rows = 0 if experts is None else 2 * experts.top_k * config.dim  # to the experts and back
-    if pointwise:  # the inputs of the products and of attention
+    if work.pointwise:  # the inputs of the products and of attention
         return 2 * config.dim + sorted_rows + (attention + 2 * width) / parallel.tensor
-    norms = (
-        10 if bf16 and not others else 6
-    )  # two of each are float32 (`model.norms`); fused ones keep 16 bits
-    return norms * config.dim + sorted_rows + (attention + 4 * width) / parallel.tensor
+    # two of each norm are float32 (`model.norms`); fused ones keep 16 bits
+    norms = 10 if work.size < FLOAT and not work.others else 6
+    mask = 0 if work.others else work.context  # of documents: a number for each pair of places
+    inner = 4 if config.gated else 2
+    return norms * config.dim + sorted_rows + mask + (attention + inner * width) / parallel.tensor

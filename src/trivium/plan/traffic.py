@@ -57,7 +57,7 @@ def exchanged(
             tensor,
             1,
             residual,
-            _sums(config, rounds, others) / parallel.pipeline * passes,
+            _sums(config, rounds, recompute, others) / parallel.pipeline * passes,
             rounds=2,
         ),
         # keys and values, gathered forward and again, their gradients summed backward
@@ -79,14 +79,15 @@ def exchanged(
     return [one for one in found if one.ranks > 1]
 
 
-def _sums(config: ModelConfig, rounds: float, others: bool) -> float:
+def _sums(config: ModelConfig, rounds: float, recompute: bool, others: bool) -> float:
     """Sums of the residual stream over tensor ranks in all layers: forward, of attention and of the feed-forward layer;
-    backward one for each product that they begin with (one for both where a code joins these products). Experts are not split."""
+    backward one for each product that they begin with (one for both where a code joins these products). Experts are not split.
+    A block that is computed again stops before the last sum, which nothing on the way back needs."""
     if others:
         return rounds * 4 / 3 * config.layers
     dense = config.layers if config.experts is None else config.experts.dense
-    ahead = config.layers + dense
-    return ahead * (rounds - 2) + 3 * config.layers + (2 if config.gated else 1) * dense
+    ahead = (config.layers + dense) * (rounds - 2) - (dense if recompute else 0)
+    return ahead + 3 * config.layers + (2 if config.gated else 1) * dense
 
 
 def _weights(

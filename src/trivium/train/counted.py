@@ -46,6 +46,8 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     held: int = 0
     peak: int = 0
     sent: dict[tuple[str, str], Sent] = field(default_factory=dict)
+    earlier: list[int] = field(default_factory=list)
+    """The peaks of the parts of the step that have ended."""
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -73,6 +75,11 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = storage.nbytes()
         self._moves(storage.nbytes())
         weakref.finalize(storage, self._forget, key)
+
+    def part(self) -> None:
+        """A part of the step ends: the peak begins anew."""
+        self.earlier.append(self.peak)
+        self.peak = self.held
 
     def _moves(self, size: int) -> None:
         self.held += size
