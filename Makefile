@@ -3,6 +3,7 @@
 # make setup       installs everything that the tests need, too
 # make test        the tests, in a few minutes; test-all adds the slow end-to-end ones
 # make lint        ruff and mypy; format rewrites
+# make docs        the documentation as a site, build/site/index.html; every link is checked
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary 
 # pip says by itself what it loads; in a terminal, with a bar.
 say = @printf '\n== %s\n'
 
-.PHONY: setup quickstart smollm2 test test-all lint format clean
+.PHONY: setup quickstart smollm2 test test-all lint format docs clean
 
 setup: .venv/.dev
 
@@ -68,6 +69,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict  # with --quiet it would count no warnings
 
 clean:
 	rm -rf .venv .trivium runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
