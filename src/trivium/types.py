@@ -41,7 +41,7 @@ class Batch(TypedDict, total=False):
     source: Tensor  # (B, T) int64, held-out batches only: number of the source that the token comes from, -1 for padding
     teacher_logits: Tensor  # (B, T, V) float32: the teacher's logits of each token at each place
     teacher_top: Tensor  # (B, T, k) int64: instead of them, the likeliest tokens of each place
-    teacher_logp: (
+    teacher_top_logp: (
         Tensor  # (B, T, k + 1) float32: their log-probabilities, softened, and that of all others together
     )
     teacher_vocab: Tensor  # (B,) int64, all alike: the tokens that there are

@@ -63,7 +63,7 @@ class WithTeacher:
 @dataclass
 class WithTop:
     """Adds what the teacher finds likeliest at each place, `teacher_top` (B, T, k), with the log-probabilities of those and of
-    all others together, `teacher_logp` (B, T, k + 1). Each row is asked once and kept in the file at `kept`.
+    all others together, `teacher_top_logp` (B, T, k + 1). Each row is asked once and kept in the file at `kept`.
 
     `ids` as in `WithTeacher`; `temperature` softens what is kept.
     """
@@ -105,13 +105,14 @@ class WithTop:
                     rows[number] = row
             found = [row for row in rows if row is not None]
             batch["teacher_top"] = torch.stack([top for top, _ in found])
-            batch["teacher_logp"] = torch.stack([logp for _, logp in found])
+            batch["teacher_top_logp"] = torch.stack([logp for _, logp in found])
             batch["teacher_vocab"] = torch.full((len(found),), self.ids)
         self._new = asked / max(1, total)
         return micro
 
     def _ask(self, batch: Batch, numbers: list[int]) -> list[tuple[Tensor, Tensor]]:
-        moved: Any = {name: value[numbers].to(self.machine.device) for name, value in batch.items()}  # type: ignore[attr-defined]
+        columns: Any = batch
+        moved: Any = {name: value[numbers].to(self.machine.device) for name, value in columns.items()}
         with self.machine.autocast():
             logits = self.teacher(moved, {"logits"}).logits
         assert logits is not None

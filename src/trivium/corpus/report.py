@@ -227,7 +227,7 @@ def _contamination(corpus: Corpus, plan: Plan, out: Path) -> dict[str, Any]:
 def _canaries(corpus: Corpus) -> dict[str, Any] | None:
     """How many were planted beside the documents that the sources are counted with."""
     config = corpus.config.canaries
-    return config and {**config.model_dump(), "planted": config.count * sum(config.repeats)}
+    return None if config is None else {**config.model_dump(), "planted": config.count * sum(config.repeats)}
 
 
 def nothing(corpus: Corpus, plan: Plan) -> DataError:

@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +234,8 @@ def _write(corpus: Corpus, decided: Plan, out: Path) -> None:
     corpus.run(
         write.Gather(corpus.work / "deal", final),
         [
-            json.dumps({"file": planned.file, "parts": gathered.get(place, []), "planted": rows})
-            for place, (planned, rows) in enumerate(zip_longest(shards, planted, fillvalue=[]))
+            json.dumps({"file": planned.file, "parts": gathered.get(place, []), "planted": lines})
+            for place, (planned, lines) in enumerate(zip(shards, chain(planted, repeat([])), strict=False))
         ],
         small=small,
     )

@@ -60,7 +60,7 @@ class PagedCache:
         longest = max(blocks_of(int(end) + 1) for end in places[:, -1])
         # rows that are shorter see their own last block again: masked, and yet a number that is none would come through
         table = torch.tensor(
-            [[*used, *used[-1:] * (longest - len(used))] for used in (b[:longest] for b in rows)]
+            [[*used, *list(used[-1:]) * (longest - len(used))] for used in (b[:longest] for b in rows)]
         )
         writes = table.gather(1, places // BLOCK) * BLOCK + places % BLOCK
         self.table, self.writes = table.to(device), writes.to(device)

@@ -60,7 +60,7 @@ class Distill:
 
     Wants `logits` and `logp`; reads `teacher_logits` (B, T, V), which `batches.teacher` computes for
     the V tokens that there are: logits of the student beyond those belong to padding of its embeddings and have no part. Or reads
-    `teacher_top` (B, T, k) with `teacher_logp` (B, T, k + 1), softened already, and V in `teacher_vocab` (B,): see `coarse`.
+    `teacher_top` (B, T, k) with `teacher_top_logp` (B, T, k + 1), softened already, and V in `teacher_vocab` (B,): see `coarse`.
     """
 
     wants = frozenset({"logits", "logp"})
@@ -79,7 +79,7 @@ class Distill:
         if "teacher_top" in batch:
             logits = out.logits[on][..., : int(batch["teacher_vocab"][0])]
             student = coarse(F.log_softmax(logits / self.temperature, -1), batch["teacher_top"][on])
-            teacher, temperature = batch["teacher_logp"][on], 1.0
+            teacher, temperature = batch["teacher_top_logp"][on], 1.0
         else:
             teacher, temperature = batch["teacher_logits"][on], self.temperature
             student = out.logits[on][..., : teacher.shape[-1]]

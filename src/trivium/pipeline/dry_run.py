@@ -289,7 +289,8 @@ def _ends_part(counts: Counts, block: torch.nn.Module) -> None:
 
     def arrives(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if not hooked:  # a block that is computed again gets its inputs once more
-            hooked.append(inputs[0].register_hook(lambda gradient: counts.part()))
+            hook: Any = inputs[0].register_hook
+            hooked.append(hook(lambda gradient: counts.part()))
 
     block.register_forward_pre_hook(arrives)
 

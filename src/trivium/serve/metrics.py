@@ -30,7 +30,7 @@ class Metrics:
 
     def __init__(self, model: str, shared: Metrics | None = None) -> None:
         self.model = model
-        self.registry = CollectorRegistry() if shared is None else shared.registry
+        self.registry: CollectorRegistry = CollectorRegistry() if shared is None else shared.registry
         self._families: dict[str, Any] = {} if shared is None else shared._families
         self.running = self._gauge("num_requests_running", "Sequences in the batch.")
         self.waiting = self._gauge("num_requests_waiting", "Sequences that wait for room.")
