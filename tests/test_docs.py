@@ -107,24 +107,31 @@ def test_links_in_the_documentation_lead_somewhere():
             assert (ROOT / target).exists(), target
 
 
-def test_every_test_that_the_page_of_faults_names_is_there():
-    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([A-D]\d*) \| .+? \| (.+) \|$", page, re.MULTILINE)
-    assert [row for row, _ in rows] == [
-        *(
-            f"{part}{number + 1}"
-            for part, count in (("A", 21), ("B", 8), ("C", 14))
-            for number in range(count)
-        ),
-        "D",
-    ]
+def held(page: str) -> list[str]:
+    """The rows of a page of claims, after each test that they name has been found."""
+    rows = re.findall(
+        r"^\| ([A-Z]\d*) \| .+? \| (.+) \|$", (ROOT / "docs" / page).read_text("utf-8"), re.MULTILINE
+    )
     for row, cell in rows:
-        for held in cell.split("; "):
-            file, *names = re.findall(r"`([^`]+)`", held)
+        for claim in cell.split("; "):
+            file, *names = re.findall(r"`([^`]+)`", claim)
             text = (ROOT / file).read_text(encoding="utf-8")
             assert not file.startswith("tests/") or "def test_" in text, (row, file)
             for name in names:
                 assert re.search(rf"def test_\w*{name}", text), (row, file, name)
+    return [row for row, _ in rows]
+
+
+def numbered(*parts: tuple[str, int]) -> list[str]:
+    return [f"{part}{number + 1}" for part, count in parts for number in range(count)]
+
+
+def test_every_test_that_the_page_of_faults_names_is_there():
+    assert held("faults.md") == [*numbered(("A", 21), ("B", 8), ("C", 14)), "D"]
+
+
+def test_every_claim_of_the_page_of_security_has_its_tests():
+    assert held("security.md") == numbered(("R", 8), ("S", 8), ("M", 5))
 
 
 def site():
