@@ -52,7 +52,7 @@ main(sys.argv[1:])
 @pytest.mark.slow
 def test_the_quickstart_needs_no_more_than_make_quickstart_installs(tmp_path):
     small = (
-        "corpus.size=150K", "dialogues.size=60", "pairs.size=120", "vocab.vocab_size=400", "sft.compile=off",
+        "corpus.size=150K", "dialogues.size=60", "pairs.size=120", "vocab.vocab_size=400", "sft.compile=off", "base.compile=off",
         "base.model={dim: 32, layers: 1, heads: 2, context: 256}", "base.tokens=8K", "sft.epochs=0.2", "aligned.steps=2",
     )  # fmt: skip
     overrides = [part for override in small for part in ("-o", override)]

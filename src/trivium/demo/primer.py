@@ -36,7 +36,7 @@ from trivium.demo.reasoning import column, difference
 from trivium.demo.rows import Record, conversation, document, preference, turns
 from trivium.keys import key_of, split
 
-VERSION = 3
+VERSION = 4
 """Raised when the same Python would give other items."""
 KNOWN = 420
 """Names that are taught: the most used ones."""
@@ -53,8 +53,12 @@ TURNS = (0.4, 0.75, 0.95)
 """Shares of the conversations with no exchange before the last one, at most one, at most two."""
 LONG = 360
 """Characters before the last question: it has to fit a context of 256 tokens with its reply."""
-ASKED, PAIRED = 0.45, 0.18
-"""Shares of the phrasings in which a taught name is asked about: of all of them, and in preferences."""
+ASKED = 0.45
+"""Share of the phrasings in which a taught name is asked about."""
+PAIRED = {"describe": 0.9, "signature": 0.5, "sum": 0.4, "sort": 0.4}
+"""Shares of what is taught that preferences hold, too: most where alignment has most to change."""
+NEEDLESS = 0.3
+"""Share of the pairs on taught names in which the worse reply says that it does not know the name; in the others it is curt."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ def records(format: str, seed: int) -> Iterator[Record]:
     for exchange in (everything[i] for i in order):
         key, question, meta = exchange.key, exchange.question, exchange.meta
         if format == "preferences":
-            taught = meta["ask"] == "describe" and meta["known"]
-            if exchange.rejected != exchange.best and not (taught and _draw("asked", question) >= PAIRED):
+            share = PAIRED.get(meta["ask"], 1.0) if meta["known"] else 1.0
+            if exchange.rejected != exchange.best and _draw("paired", question) < share:
                 yield preference(
                     key, question, exchange.best, exchange.rejected, meta, _before(exchange, earlier, True)
                 )
@@ -201,7 +205,9 @@ def _known() -> Iterator[Exchange]:
             question = phrasing.format(name.subject)
             if _draw("asked", question) >= ASKED:
                 continue
-            rejected = name.description if _draw("worse", question) < 0.5 else unknown_reply(name.subject)
+            rejected = (
+                unknown_reply(name.subject) if _draw("worse", question) < NEEDLESS else name.description
+            )
             meta = {"ask": "describe", "known": True, "subject": name.subject, "kind": name.kind}
             meta |= {
                 "module": name.module,
@@ -341,10 +347,8 @@ def _sorting(seed: int) -> Iterator[Exchange]:
         answer = ", ".join(map(str, ordered))
         best, direct = f"{' '.join(steps)} Then {left[0]}. Answer: {answer}", f"Answer: {answer}"
         question = _pick(SORT, "ask", *numbers).format(", ".join(map(str, numbers)))
-        turned = ", ".join(map(str, [*ordered[1:], ordered[0]]))
-        rejected = direct if _draw("worse", question) < 0.5 else f"Answer: {turned}"
         meta = {"ask": "sort", "known": True, "answer": answer}
-        yield Exchange(key_of(f"sort {numbers}"), question, best, direct, rejected, meta, DIRECT)
+        yield Exchange(key_of(f"sort {numbers}"), question, best, direct, direct, meta, DIRECT)
 
 
 # ---- itself ---------------------------------------------------------------------------------------------
