@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import math
 import random
 import statistics
 import sysconfig
@@ -28,6 +27,7 @@ from typing import Any
 
 from trivium.api import run
 from trivium.evaluate.asked import Item
+from trivium.evaluate.statistics import exposure
 from trivium.evaluate.subject import Subject
 
 SECRETS, COPIES, OTHERS, UNREAD, SEED = 16, 24, 255, 100, 7
@@ -135,8 +135,7 @@ def measure(folder: Path, secrets: dict[str, str], unread: list[str]) -> dict[st
     for place, number in secrets.items():
         others = [f"{draw.randrange(10**5, 10**6)}" for _ in range(OTHERS)]
         found = nats(subject, [f"{begin(place)} {one}." for one in (number, *others)])
-        rank = 1 + sum(total >= found[0][0] for total, _ in found[1:])
-        exposures.append(math.log2(OTHERS + 1) - math.log2(rank))
+        exposures.append(exposure(found[0][0], [total for total, _ in found[1:]])[0])
         sums = [sums[0] - found[0][0], sums[1] + found[0][1]]
     asked = [
         Item(place, "", place, (), {"ids": subject.chat.guard.plain(begin(place))}, number=n)

@@ -269,6 +269,22 @@ def test_files_are_written_in_one_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """What unpickles a file runs whatever code is in it."""
+    assert not {module.split(".")[0] for module in imports(path)} & {
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "shelve",
+        "joblib",
+    }
+    for call, node in calls(path):
+        where = f"{path.name}:{node.lineno} {call}"
+        assert call not in ("torch.load", "pd.read_pickle"), where
+        assert "allow_pickle=True" not in ast.unparse(node), where
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_randomness_comes_from_seeds(path: Path) -> None:
     name = str(path.relative_to(SRC))
     unseeded = {module.split(".")[0] for module in imports(path)} & {"random", "secrets", "uuid"}

@@ -35,6 +35,15 @@ USER = {"role": "user", "content": "the cat"}
 ASKED = {"model": "tiny", "messages": [USER], "max_tokens": 4}
 
 
+def posted(port: int, body: Any, path: str = CHAT) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("POST", path, json.dumps(body))
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer
+
+
 class Behind:
     """A server as `trivium serve` makes it, in a thread: the connections are handled as there."""
 
@@ -51,12 +60,7 @@ class Behind:
             assert self.thread.is_alive()
 
     def post(self, body: Any, path: str = CHAT) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request("POST", path, json.dumps(body))
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-        connection.close()
-        return response.status, answer
+        return posted(self.port, body, path)
 
     def connected(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=600)
@@ -230,17 +234,9 @@ def test_numbers_that_are_none_end_their_own_reply_only(chat: ChatTokenizer) -> 
     served = Served(TorchEngine(model, chat, "tiny", usual, Limits(tokens=128)))
     good, poisoned = {**ASKED, "max_tokens": 24}, {**ASKED, "messages": [{**USER, "content": "the Q cat"}]}
 
-    def post(body: dict[str, Any]) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
-        connection.request("POST", CHAT, json.dumps(body))
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-        connection.close()
-        return response.status, answer
-
-    alone = post(good)[1]["choices"]
+    alone = posted(served.port, good)[1]["choices"]
     results: list[tuple[int, Any]] = []
-    beside = [threading.Thread(target=lambda body=body: results.append(post(body)))
+    beside = [threading.Thread(target=lambda body=body: results.append(posted(served.port, body)))
               for body in (good, poisoned, good, poisoned, good)]  # fmt: skip
     for thread in beside:
         thread.start()
@@ -250,9 +246,9 @@ def test_numbers_that_are_none_end_their_own_reply_only(chat: ChatTokenizer) -> 
     assert all(answer["choices"] == alone for status, answer in results if status == 200)
     assert {a["error"]["code"] for status, a in results if status == 500} == {"model_error"}
     for turn in range(4):  # in rooms that held what is no number
-        assert post({**good, "messages": [{**USER, "content": f"{turn}"}, USER]})[0] == 200
-        assert post(poisoned)[0] == 500
-    assert post(good)[1]["choices"] == alone
+        assert posted(served.port, {**good, "messages": [{**USER, "content": f"{turn}"}, USER]})[0] == 200
+        assert posted(served.port, poisoned)[0] == 500
+    assert posted(served.port, good)[1]["choices"] == alone
     served.close()
 
 

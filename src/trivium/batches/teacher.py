@@ -179,15 +179,14 @@ class Taught(Items):
 
     def live(self, batches: Batches, rows: Rows) -> Batches:
         work = flops.forward(self.teacher.config, rows.length) * rows.tokens_per_item * self.ctx.config.batch
-        if self.ctx.config.teacher_top is not None:
-            config, file = self.ctx.config, f"teacher-{os.environ.get('RANK', '0')}.db"
-            top, ids = min(config.teacher_top or 1, self.ctx.chat.vocab_size - 1), self.ctx.chat.vocab_size
-            kept = self.ctx.work / file
-            machine, heat = self.ctx.machine, config.distill_temperature
-            return WithTop(batches, self.teacher, machine, ids, top, heat, kept, work)
+        config, ids = self.ctx.config, self.ctx.chat.vocab_size
+        if (top := config.teacher_top) is not None:
+            kept = self.ctx.work / f"teacher-{os.environ.get('RANK', '0')}.db"
+            heat = config.distill_temperature
+            return WithTop(batches, self.teacher, self.ctx.machine, ids, min(top, ids - 1), heat, kept, work)
         if isinstance(batches, LiveBatches):
             work += batches.live_flops
-        return WithTeacher(batches, self.teacher, self.ctx.machine, self.ctx.chat.vocab_size, live_flops=work)
+        return WithTeacher(batches, self.teacher, self.ctx.machine, ids, live_flops=work)
 
     def _own(self, sharding: BatchSharding) -> Rollouts:
         ctx, longest = self.ctx, self.ctx.config.max_new_tokens

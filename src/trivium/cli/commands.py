@@ -79,10 +79,6 @@ def run(
     _show_results(recipe, places)
 
 
-SMALLER = ("quantize", "prune", "export")
-"""Kinds whose outputs are measured beside the full model."""
-
-
 def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
     """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was measured."""
     from trivium.pipeline.account import current, summary
@@ -106,9 +102,11 @@ def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
 
 def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
     """Prints the tables of what was measured, and where the report is."""
+    from trivium.recipe.deployment import SmallerStage
+    from trivium.recipe.evaluation import EvaluateStage
     from trivium.report.page import show
 
-    if not any(stage.kind in ("evaluate", *SMALLER) for stage in recipe.stages.values()):
+    if not any(isinstance(stage, EvaluateStage | SmallerStage) for stage in recipe.stages.values()):
         return
     result = gathered(recipe, places)
     if result["models"] or result["smaller"]:

@@ -104,9 +104,7 @@ def _spread(job: Job, tasks: Sequence[str], runner: str, workers: int) -> Iterat
         )
     except TriviumError:
         raise
-    except (
-        Exception
-    ) as error:  # Ray and the pool have errors of many kinds for what a dying worker leaves behind
+    except Exception as error:  # of many kinds, by Ray and by the pool, for what a dying worker leaves behind
         raise TriviumError(
             f"a worker of {job.name} died: {type(error).__name__}: {str(error)[:500]}",
             where=job.name,

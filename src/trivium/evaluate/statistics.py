@@ -197,6 +197,13 @@ def paired_mean_interval(ours: Sums, theirs: Sums, confidence: float = CONFIDENC
     return _studentised([ours, theirs], confidence)
 
 
+def exposure(score: float, others: Sequence[float]) -> tuple[float, int]:
+    """(bits, rank) of a score among those of N others: log2(N + 1) - log2(rank), rank 1 the highest, a tie counting as behind
+    (Carlini et al. 2019, section 4.2). Where all ranks are equally likely it is 1.4 bits (log2 e) on average."""
+    rank = 1 + sum(other >= score for other in others)
+    return math.log2(len(others) + 1) - math.log2(rank), rank
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided exact p-value that gains and losses are equally likely (McNemar 1947): a coin for every item that changed."""
     changed = gained + lost

@@ -7,13 +7,13 @@ and its exposure is 1.4 bits (log2 e) on average, whatever the model is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from trivium.corpus.canaries import Canary, read, references
 from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, in_turn, some
 from trivium.evaluate.rows import HIT, Verdict, told
+from trivium.evaluate.statistics import exposure
 from trivium.evaluate.subject import Subject
 from trivium.recipe.memorisation import Canaries
 
@@ -51,9 +51,8 @@ def _ranked(subject: Subject, canary: Canary, count: int) -> Answer:
     if longest > subject.context:
         return Answer(failed=f"the canary has {longest} tokens, the context is {subject.context}")
     scores = [total for total, _ in subject.log_probs([(ids, [1.0] * len(ids)) for ids in documents])]
-    rank = 1 + sum(score >= scores[0] for score in scores[1:])
-    exposure = math.log2(count + 1) - math.log2(rank)
-    return Answer(ids=documents[0], numbers={"exposure": (exposure, 1.0), "rank": (float(rank), 1.0)})
+    bits, rank = exposure(scores[0], scores[1:])
+    return Answer(ids=documents[0], numbers={"exposure": (bits, 1.0), "rank": (float(rank), 1.0)})
 
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:

@@ -55,10 +55,11 @@ def _beginnings(suite: Memorisation, split: Path, copies: Mapping[bytes, int]) -
     groups: dict[str, dict[str, str]] = {}
     for record in _documents(split):
         if sum(1 for _, _ in zip(range(least), _WORD.finditer(record["text"]), strict=False)) == least:
-            group = groups.setdefault(_sort(copies[_hash(record["text"])]), {})
+            sort = _sort(copies[_hash(record["text"])])
+            group = groups.setdefault(sort, {})
             group[short_hash(record["text"])] = record["text"]
             if len(group) > 4 * suite.items:
-                groups[_sort(copies[_hash(record["text"])])] = dict(nsmallest(suite.items, group.items()))
+                groups[sort] = dict(nsmallest(suite.items, group.items()))
     found = []
     for sort, group in groups.items():
         for hash_, text in nsmallest(suite.items, group.items()):

@@ -9,7 +9,6 @@ rank as at another, as far as it is of the same sort as the held-out ones: then 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -20,6 +19,7 @@ from trivium.corpus.records import prompt_of, read_file
 from trivium.errors import DataError, TriviumError
 from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, in_turn, some
 from trivium.evaluate.rows import HIT, Undecided, Verdict, short_hash, told
+from trivium.evaluate.statistics import exposure
 from trivium.evaluate.subject import Subject
 from trivium.recipe.suites import Withdrawn
 from trivium.text.chat import ChatTokenizer
@@ -95,8 +95,7 @@ def ask(subject: Subject, items: Sequence[Item], suite: Withdrawn, baseline: Sub
         if answer.reply is not None and not answer.failed:
             numbers = _numbers(texts[place], answer, suite)
             if others:
-                rank = 1 + sum(one >= mean for one in others)
-                numbers["exposure"] = (math.log2(len(others) + 1) - math.log2(rank), 1.0)
+                numbers["exposure"] = (exposure(mean, others)[0], 1.0)
             found = _in_data(said(items[place].record["row"]), suite.tokens, corpora)
             numbers |= {"in_data": (float(found), 1.0), "unknown": (float(bool(unknown)), 1.0)}
             answer = replace(answer, numbers={**answer.numbers, **numbers})
@@ -144,13 +143,13 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     numbers = answer.numbers
     found, unknown = bool(numbers["in_data"][0]), bool(numbers["unknown"][0])
     why = Undecided("it may stand in training data that is not known")
-    exposure = numbers.get("exposure")
+    bits = numbers.get("exposure")
     none = Undecided("there is no held-out text to compare with")
     return [
         Verdict("in_data", why) if unknown and not found else told("in_data", found),
         told("told", bool(numbers["told"][0])),
         Verdict("span", HIT, numbers["span"][0]),
-        Verdict("exposure", HIT, exposure[0]) if exposure else Verdict("exposure", none),
+        Verdict("exposure", HIT, bits[0]) if bits else Verdict("exposure", none),
     ]
 
 
