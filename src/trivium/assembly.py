@@ -55,6 +55,7 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
         "tokens": round(min(length.items, result["steps"] * ctx.config.batch) * each),
         "data": items.account,
         "precision": ctx.machine.precision,
+        "layout": {**mesh().sizes, "micro_batch": sharding.micro, "recompute": ctx.config.recompute},
     }
 
 

@@ -10,11 +10,12 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from trivium.errors import RecipeError
-from trivium.pipeline.dry_run import dry_run, possible
+from trivium.pipeline.dry_run import DryRun, dry_run, possible
 from trivium.recipe.lines import Lines
 from trivium.recipe.load import load, loads
 from trivium.recipe.look import Look
 from trivium.recipe.parallel import Parallel
+from trivium.recipe.training import TrainingStage
 from trivium.train.counted import Counts
 from trivium.train.distributed import AXES
 
@@ -41,6 +42,12 @@ def look(precision: str = "float32", recompute: str = "none", model: str = "") -
     return Look(loads(RECIPE.format(precision=precision, recompute=recompute, model=model)), Lines())
 
 
+def tried(recipe: Look, parallel: Parallel) -> DryRun:
+    stage = recipe.recipe.stages["base"]
+    assert isinstance(stage, TrainingStage)
+    return dry_run(recipe, "base", stage.model_copy(update={"parallel": parallel}))
+
+
 EXPERTS = ", moe: {experts: 8, top_k: 2, hidden: 64}"
 CASES = {
     "copies": (look(), Parallel(data=4)),
@@ -57,7 +64,7 @@ CASES = {
 )
 def test_a_rank_holds_and_sends_what_is_planned(case: str) -> None:
     recipe, parallel = CASES[case]
-    found = dry_run(recipe, "base", parallel)
+    found = tried(recipe, parallel)
     assert found.passes == 16 // (2 * parallel.data * parallel.shard)
     held = {line.what: line for line in found.held}
     for what in ("weights", "gradients", "optimizer"):
@@ -73,9 +80,9 @@ def test_a_rank_holds_and_sends_what_is_planned(case: str) -> None:
 
 def test_what_divides_nothing_and_what_cannot_be_run_is_told() -> None:
     with pytest.raises(RecipeError, match="a batch of 16 rows cannot be shared"):
-        dry_run(look(), "base", Parallel(data=3))
+        tried(look(), Parallel(data=3))
     with pytest.raises(RecipeError, match="does not divide the model's 2 key/value heads"):
-        dry_run(look(), "base", Parallel(tensor=4))
+        tried(look(), Parallel(tensor=4))
     assert possible(look(), "corpus") == "no training"
     assert not torch.distributed.is_initialized()
 
@@ -111,9 +118,9 @@ def test_a_few_blocks_say_what_all_do(model: str, monkeypatch: pytest.MonkeyPatc
     base = deep.recipe.stages["base"]
     shape = base.model.model_copy(update={"layers": 7})  # type: ignore[union-attr]
     deep.recipe.stages["base"] = base.model_copy(update={"model": shape})
-    few = dry_run(deep, "base", Parallel(data=2, shard=2))
+    few = tried(deep, Parallel(data=2, shard=2))
     monkeypatch.setattr("trivium.pipeline.dry_run.FEW", (3, 7))
-    whole = dry_run(deep, "base", Parallel(data=2, shard=2))
+    whole = tried(deep, Parallel(data=2, shard=2))
     assert few.blocks and not whole.blocks
     assert (few.held, few.sent) == (whole.held, whole.sent)
 
@@ -123,7 +130,7 @@ def test_a_few_blocks_say_what_all_do(model: str, monkeypatch: pytest.MonkeyPatc
 def test_a_recipe_of_scale_on_as_many_ranks(name: str) -> None:
     recipe = Look(load(SCALE / f"{name}.yaml"), Lines())
     parallel = recipe.recipe.stages["base"].parallel  # type: ignore[union-attr]
-    found = dry_run(recipe, "base", parallel if isinstance(parallel, Parallel) else Parallel())
+    found = tried(recipe, parallel if isinstance(parallel, Parallel) else Parallel())
     held = {line.what: line for line in found.held}
     for what in ("weights", "gradients", "optimizer"):
         assert held[what].planned == pytest.approx(held[what].counted, rel=0.01), what

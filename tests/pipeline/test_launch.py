@@ -72,6 +72,38 @@ def test_two_ranks_under_torchrun_leave_the_same_checkpoint(folder, alone):
     assert steps and steps[-1]["step"] == 6 and all(event["stage"] == "base" for event in steps)
 
 
+CORES = """\
+accelerator: {name: Core, bf16_dense_tflops: 0.1, memory_gb: 0.0013, memory_gb_per_s: 10}
+count: 2
+"""
+
+
+def test_auto_runs_in_the_layout_that_the_search_finds(folder, alone):
+    """On devices that one copy of the model fills, so that two ranks share each product, and rows come one by one."""
+    from trivium.plan.cost import model_of
+    from trivium.plan.hardware import cluster
+    from trivium.plan.layout import as_found, lay_out
+    from trivium.recipe.lines import Lines
+    from trivium.recipe.load import load
+    from trivium.recipe.look import Look
+
+    (folder / "cores.yaml").write_text(CORES)
+    overrides = ("base.parallel=auto", "base.launch.on=cores.yaml")
+    look = Look(load(folder / "tiny.yaml", ("base.precision=float32", *overrides)), Lines())
+    stage, devices = look.recipe.stages["base"], cluster("cores.yaml", folder)
+    chosen = as_found(stage, lay_out(look, stage, model_of(look, "base"), 128, devices))
+    assert (chosen.parallel.tensor, chosen.micro_batch, chosen.recompute) == (2, 1, "blocks")
+    weights, events = run(folder, "auto", *overrides)
+    ran = next(e for e in events if e["event"] == "stage_end" and e["stage"] == "base")["metrics"]["layout"]
+    expected = {
+        **chosen.parallel.model_dump(),
+        "micro_batch": chosen.micro_batch,
+        "recompute": chosen.recompute,
+    }
+    assert {axis: ran.get(axis, 1) for axis in expected} == expected
+    assert close(weights, alone)
+
+
 def test_a_layout_that_does_not_fit_the_model_is_told_before_the_first_step(folder):
     done = subprocess.run(
         command(folder, "alone", "base.parallel.tensor=4"), capture_output=True, text=True, check=False

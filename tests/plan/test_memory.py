@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
 from trivium.model.heads import CHUNK
 from trivium.model.transformer import Transformer
 from trivium.plan import flops
-from trivium.plan.layout import choose
 from trivium.plan.memory import LOGITS, training
 from trivium.recipe.network import ModelShape
 from trivium.recipe.parallel import Parallel
@@ -96,23 +94,6 @@ def test_experts_are_shared() -> None:
 def test_recomputing_keeps_one_block() -> None:
     full, less = (training(BILLION, Parallel(), rows=4, context=2048, recompute=r) for r in (False, True))
     assert less.activations < full.activations / 5
-
-
-def auto(gib: float, **changes: object) -> Parallel:
-    fields = dict(devices=8, memory=gib * 2**30, batch=64, micro_batch=None, context=2048, bf16=True)
-    return choose(BILLION, **{**fields, **changes})  # type: ignore[arg-type]
-
-
-def test_auto_copies_what_fits_and_shards_what_does_not() -> None:
-    assert auto(140) == Parallel(data=8)
-    assert auto(24, micro_batch=1) == Parallel(shard=8)
-    assert auto(140, devices=1) == Parallel()
-    assert auto(140, batch=12, devices=8) == Parallel(data=6)
-    assert auto(140, batch=24, micro_batch=4) == Parallel(data=6)
-    with pytest.raises(RecipeError, match="GiB on each of 8 devices"):
-        auto(2)
-    with pytest.raises(RecipeError, match="do not make a batch"):
-        auto(140, batch=10, micro_batch=3)
 
 
 def test_logits_are_held_in_chunks_of_the_size_that_is_counted() -> None:

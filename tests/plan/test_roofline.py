@@ -118,10 +118,7 @@ def test_a_model_that_fits_nowhere_is_told_by_how_much_and_where_it_would() -> N
 
 def test_a_batch_that_feeds_few_devices_gets_few() -> None:
     small = replace(SEVEN, layers=2, heads=1, kv_heads=1, head_dim=4096)
-    assert (
-        search.search(search.Asked(small, 8, 512, split=False, cut=False), cluster("64xH100")).cluster.count
-        == 8
-    )
+    assert search.search(search.Asked(small, 8, 512, axes=frozenset()), cluster("64xH100")).cluster.count == 8
 
 
 def test_memory_by_cause_adds_up_and_sharding_needs_buffers() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trivium.pipeline.dry_run import DryRun
     from trivium.plan.hardware import Accelerator
     from trivium.recipe.look import Look
-    from trivium.recipe.parallel import Parallel
+    from trivium.recipe.training import TrainingStage
 
 GIB = 2**30
 USUAL = "H100"
@@ -47,7 +47,7 @@ def dry_run(
         if (why := counting.possible(look, name)) is not None:
             left.setdefault(why, []).append(name)
         else:
-            counted.append(counting.dry_run(look, name, _layout(look, name, ranks, device)))
+            counted.append(counting.dry_run(look, name, _laid_out(look, name, ranks, device)))
     if as_json:
         print(json.dumps([_plain(one) for one in counted], indent=2))
     else:
@@ -61,36 +61,22 @@ def dry_run(
         _fits(counted, device)
 
 
-def _layout(look: Look, name: str, ranks: int | None, device: Accelerator) -> Parallel:
-    """The recipe's own layout where it names one, else what `parallel: auto` would choose on `ranks` devices."""
+def _laid_out(look: Look, name: str, ranks: int | None, device: Accelerator) -> TrainingStage:
+    """The stage in the recipe's own layout where it names one, else in that of `parallel: auto` on `ranks` devices."""
     from trivium.plan.cost import model_of
-    from trivium.plan.layout import choose
-    from trivium.recipe.parallel import Parallel
+    from trivium.plan.hardware import Cluster
+    from trivium.plan.layout import as_found, lay_out
+    from trivium.recipe.parallel import AUTO
     from trivium.recipe.training import TrainingStage
 
     stage = look.recipe.stages[name]
     assert isinstance(stage, TrainingStage)
-    parallel = stage.parallel
-    if isinstance(parallel, Parallel) and (parallel.ranks > 1 or ranks is None):
-        if ranks is not None and parallel.ranks > ranks:
-            raise RecipeError(
-                f"the layout {parallel} has {parallel.ranks} ranks, more than the {ranks} asked for",
-                where=name,
-                fix=f"--ranks {parallel.ranks}, or `parallel: auto`",
-            )
-        return parallel
+    if stage.parallel != AUTO and ranks is None:
+        return stage
     config, context = model_of(look, name), look.context(stage)
     assert config is not None and context is not None
-    return choose(
-        config,
-        devices=ranks or 1,
-        memory=device.memory,
-        batch=stage.batch,
-        micro_batch=stage.micro_batch,
-        context=context,
-        bf16=stage.precision != "float32",
-        recompute=stage.recompute == "blocks",
-    )
+    found = lay_out(look, stage, config, context, Cluster(device, ranks or 1))
+    return as_found(stage, found) if stage.parallel == AUTO or stage.parallel.ranks == 1 else stage
 
 
 def _table(one: DryRun) -> Table:

@@ -88,12 +88,11 @@ def possible(look: Look, name: str) -> str | None:
     return None
 
 
-def dry_run(look: Look, name: str, parallel: Parallel) -> DryRun:
-    """A step of stage `name` in the layout `parallel`, in the micro-batches that a run would make. RecipeError where the layout
-    does not divide the model or the rows."""
-    stage = look.recipe.stages[name]
-    config, context = model_of(look, name), look.context(stage)  # type: ignore[arg-type]
-    assert isinstance(stage, TrainingStage) and config is not None and context is not None
+def dry_run(look: Look, name: str, stage: TrainingStage) -> DryRun:
+    """A step of `stage`, the stage `name` in the layout that is to be tried, in the micro-batches that a run would make.
+    RecipeError where the layout does not divide the model or the rows."""
+    config, context, parallel = model_of(look, name), look.context(stage), stage.parallel
+    assert config is not None and context is not None and isinstance(parallel, Parallel)
     ranks = parallel.data * parallel.shard
     micro = stage.micro_batch or stage.batch // ranks
     if micro == 0 or stage.batch % (micro * ranks):

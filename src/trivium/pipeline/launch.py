@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivium import errors
 from trivium.cores import cores
@@ -25,9 +25,14 @@ from trivium.files import read_json, write_json
 from trivium.pipeline import job as jobs
 from trivium.pipeline.contract import Context
 from trivium.pipeline.training import start, train_here
-from trivium.recipe.parallel import Parallel
+from trivium.recipe.lines import Lines
+from trivium.recipe.look import Look
+from trivium.recipe.parallel import AUTO, Parallel
 from trivium.train.guard import StopRequest, stop_on_signal
 from trivium.types import Emit
+
+if TYPE_CHECKING:
+    from trivium.plan.hardware import Cluster
 
 POLL = 0.2
 """Seconds between looks at the ranks' events."""
@@ -35,36 +40,49 @@ POLL = 0.2
 
 def train(ctx: Context) -> dict[str, Any]:
     """Runs the stage here, or on the ranks that it asks for; returns its metrics."""
+    if ctx.config.parallel == AUTO:
+        _lay_out(ctx)
     parallel = ctx.config.parallel
-    if parallel == "auto":
-        parallel = _chosen(ctx)
     if parallel.ranks == 1 and ctx.config.launch.kind == "local":
         return train_here(ctx)
     return launch(ctx, parallel)
 
 
-def _chosen(ctx: Context) -> Parallel:
-    """`parallel: auto`: every GPU of this machine, as the planner lays them out; one process on a CPU, which has its threads."""
+def _lay_out(ctx: Context) -> None:
+    """Puts in place of `parallel: auto` the layout, micro-batches and recomputation that the planner finds for the devices; one
+    process where there is no GPU and none is named: a CPU has its threads."""
+    from trivium.model import hf
+    from trivium.plan.cost import model_of
+    from trivium.plan.layout import as_found, lay_out
+
+    stage, devices = ctx.config, _devices(ctx)
+    if devices is None:
+        chosen = stage.model_copy(update={"parallel": Parallel()})
+    else:
+        look = Look(ctx.recipe, Lines())
+        if stage.init is not None:
+            config = hf.read_config(ctx.inputs[stage.init].path).config
+        else:
+            config = model_of(look, ctx.name) or start(ctx)[0].config
+        found = lay_out(look, stage, config, stage.context or config.context, devices)
+        chosen = as_found(stage, found)
+        ctx.emit({"event": "message", "message": f"parallel: auto on {devices} is {found.winner}"})
+    ctx.config = chosen
+    ctx.recipe = ctx.recipe.model_copy(update={"stages": {**ctx.recipe.stages, ctx.name: chosen}})
+
+
+def _devices(ctx: Context) -> Cluster | None:
+    """Those of `launch.on`, or the GPUs of this machine."""
     import torch
 
-    from trivium.plan.layout import choose
+    from trivium.plan.hardware import cluster, of_this_machine
 
+    if (on := ctx.config.launch.on) is not None:
+        return cluster(on, ctx.recipe_folder)
     if not torch.cuda.is_available() or ctx.config.device == "cpu":
-        return Parallel()
-    from trivium.train.machine import resolve
-
-    model, _ = start(ctx)
-    config = ctx.config
-    return choose(
-        model.config,
-        devices=torch.cuda.device_count(),
-        memory=float(torch.cuda.get_device_properties(0).total_memory),
-        batch=config.batch,
-        micro_batch=config.micro_batch,
-        context=config.context or model.config.context,
-        bf16=resolve(config).bf16,
-        recompute=config.recompute == "blocks",
-    )
+        return None
+    gpu = torch.cuda.get_device_properties(0)
+    return of_this_machine(gpu.name, float(gpu.total_memory), torch.cuda.device_count())
 
 
 def launch(ctx: Context, parallel: Parallel) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -148,6 +148,23 @@ def accelerator(name: str) -> Accelerator:
     )
 
 
+def of_this_machine(name: str, memory: float, count: int) -> Cluster:
+    """`count` accelerators that their driver calls `name`, with the `memory` in bytes that it finds. RecipeError for one that the
+    list has not."""
+    asked = _plain(name)
+
+    def unlike(one: Accelerator) -> tuple[float, ...]:
+        return -len(one.id.split("-")[0]), ("pcie" in one.id) != ("pcie" in asked), abs(one.memory - memory)
+
+    known = [one for one in accelerators().values() if one.id.split("-")[0] in asked]
+    if not known:
+        raise RecipeError(
+            f"no accelerator `{name}` is known, so `parallel: auto` cannot tell which layout is fastest",
+            fix="describe it in a cluster file (docs/planning.md) and name that as `launch.on`, or name a layout",
+        )
+    return Cluster(replace(min(known, key=unlike), memory=memory), count)
+
+
 class Described(Strict):
     """An accelerator that the list has not."""
 
@@ -191,10 +208,10 @@ class ClusterFile(Strict):
     """Of one accelerator: what you pay, or low, expected and high."""
 
 
-def cluster(text: str) -> Cluster:
-    """The cluster that `--on` names. RecipeError for anything that is none."""
+def cluster(text: str, folder: Path = Path()) -> Cluster:
+    """The cluster that `--on` names; a file is looked for in `folder`. RecipeError for anything that is none."""
     if text.endswith((".yaml", ".yml")):
-        return _from_file(Path(text))
+        return _from_file(folder / text)
     match = re.fullmatch(r"\s*(?:([-+]?[\d_,.]+[kK]?)\s*[x×*]\s*)?(.*?)\s*", text, re.DOTALL)
     assert match is not None  # every text matches
     if not match[2]:

@@ -1,50 +1,94 @@
-"""What `parallel: auto` means: copies where the model fits a device, shards where it does not."""
+"""How a training stage lies on a cluster: in the layout that its recipe names, or in the one that the search finds.
+
+`parallel: auto`, `trivium plan --on` and `trivium plan --dry-run` ask here, so that what is planned is what is run.
+"""
 
 from __future__ import annotations
 
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
-from trivium.plan.memory import training
-from trivium.recipe.parallel import Parallel
+from trivium.plan import flops, memory, search
+from trivium.plan.cost import model_of
+from trivium.plan.hardware import Cluster
+from trivium.recipe.alignment import DistillStage, OnlineStage, PpoStage, RewardStage
+from trivium.recipe.look import Look
+from trivium.recipe.parallel import AUTO
+from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
 
-ROOM = 0.8
-"""Share of a device's memory that is planned for; the rest is the allocator's."""
+LARGEST_STEP = 2**28
+"""Tokens of an optimizer step: no published run comes near it (the largest has 64M)."""
 
 
-def choose(
-    config: ModelConfig,
-    *,
-    devices: int,
-    memory: float,
-    batch: int,
-    micro_batch: int | None,
-    context: int,
-    bf16: bool = False,
-    recompute: bool = False,
-) -> Parallel:
-    """The layout for `devices` devices of `memory` bytes each and steps of `batch` rows of `context` tokens.
-
-    Fewer devices than there are where the rows do not divide among them. RecipeError if the model fits in no way.
-    """
-    while batch % (devices * (micro_batch or 1)):
-        devices -= 1
-        if devices == 0:
-            raise RecipeError(
-                f"micro-batches of {micro_batch} rows do not make a batch of {batch}",
-                fix="change `micro_batch`",
-            )
-    rows = micro_batch or batch // devices
-
-    def need(parallel: Parallel) -> float:
-        return training(config, parallel, rows=rows, context=context, bf16=bf16, recompute=recompute).total
-
-    copies, shards = Parallel(data=devices), Parallel(shard=devices)
-    if devices == 1 or need(copies) < ROOM * memory:
-        return copies
-    if need(shards) > memory:
+def lay_out(
+    look: Look, stage: TrainingStage, config: ModelConfig, context: int, cluster: Cluster
+) -> search.Found:
+    """The recipe's own layout where it names one with several ranks, else the best for a model of `config` on rows of `context`
+    tokens. RecipeError where none is legal, or fits."""
+    parallel, asked = stage.parallel, _asked(look, stage, config, context)
+    if asked.batch * asked.context * asked.rows_per_item > LARGEST_STEP:
+        rows = max(1, round(asked.batch / asked.context))
         raise RecipeError(
-            f"training needs about {need(shards) / 2**30:.1f} GiB on each of {devices} devices that have "
-            f"{memory / 2**30:.1f} GiB",
-            fix="make `micro_batch` smaller, write `recompute: blocks`, or name a layout with `tensor` or `pipeline`",
+            f"a step of {asked.batch:,} rows of {asked.context:,} tokens is {asked.batch * asked.context:,} tokens",
+            fix=f"`batch` counts rows: {asked.batch:,} tokens a step are `batch: {rows}`",
         )
-    return shards
+    if parallel == AUTO or parallel.ranks == 1:
+        return search.search(asked, cluster)
+    if parallel.ranks > cluster.count:
+        raise RecipeError(
+            f"the layout {parallel} has {parallel.ranks} ranks, and the cluster {cluster.count} devices",
+            fix="write `parallel: auto`, or a layout of as many ranks",
+        )
+    return search.fixed(asked, Cluster(cluster.accelerator, parallel.ranks), parallel)
+
+
+def as_found(stage: TrainingStage, found: search.Found) -> TrainingStage:
+    """`stage` as it runs in the layout that was found for it."""
+    shape = found.winner.shape
+    recompute = "blocks" if shape.recompute else "none"
+    return stage.model_copy(
+        update={"parallel": shape.parallel, "micro_batch": shape.micro, "recompute": recompute}
+    )
+
+
+def _asked(look: Look, stage: TrainingStage, config: ModelConfig, context: int) -> search.Asked:
+    """What the search is told of a stage."""
+    frozen = 0.0
+    if isinstance(stage, OnlineStage):
+        scorer = model_of(look, stage.reward_model) if stage.reward_model else None
+        others = [config, *([scorer] if scorer else [])]
+        frozen += sum(memory.FLOAT * flops.parameters(one) for one in others)
+    if isinstance(stage, PpoStage) and not stage.share_trunk:  # the critic: weights, gradients, two moments
+        frozen += 4 * memory.FLOAT * flops.parameters(config)
+    if isinstance(stage, DistillStage) and (teacher := model_of(look, stage.teacher)):
+        frozen += memory.FLOAT * flops.parameters(teacher)
+    said = "recompute" in stage.model_fields_set
+    return search.Asked(
+        config,
+        stage.batch,
+        context,
+        micro=stage.micro_batch,
+        recompute=stage.recompute == "blocks" if said else None,
+        axes=search.AXES - _closed(stage),
+        forwards=stage.forwards,
+        bf16=stage.precision != "float32",
+        fp8=stage.precision == "float8",
+        frozen=frozen,
+        z_loss=getattr(stage, "z_loss", 0.0) > 0,
+        rows_per_item=stage.rows_per_item(),
+    )
+
+
+def _closed(stage: TrainingStage) -> set[str]:
+    """The axes that `recipe.traps_parallel` and `traps_training` refuse to the stage."""
+    closed: set[str] = set()
+    if not isinstance(stage, PretrainStage | SftStage):
+        closed |= {"context", "pipeline"}
+    if isinstance(stage, OnlineStage | RewardStage):
+        closed |= {"shard", "tensor"}
+    if stage.optimizer == "muon":
+        closed |= {"shard", "tensor"}
+    if getattr(stage, "z_loss", 0.0):
+        closed |= {"pipeline"}
+    if stage.adapter is not None:
+        closed |= {"tensor", "pipeline", "expert"}
+    return closed

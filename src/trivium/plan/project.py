@@ -12,18 +12,17 @@ from trivium.plan.bands import NONE, Band, exactly, total
 from trivium.plan.cost import Cost, estimate, model_of
 from trivium.plan.doubts import Doubt, doubts
 from trivium.plan.hardware import Cluster
-from trivium.recipe.alignment import DistillStage, OnlineStage, PpoStage, RewardStage
+from trivium.plan.layout import lay_out
+from trivium.recipe.alignment import OnlineStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
 from trivium.recipe.models import Recipe
-from trivium.recipe.parallel import Parallel
-from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
+from trivium.recipe.parallel import AUTO
+from trivium.recipe.training import TrainingStage
 
 SHORT = 1000.0
 """Device-hours below which a run is rarely interrupted."""
-LARGEST_STEP = 2**28
-"""Tokens of an optimizer step: no published run comes near it (the largest has 64M)."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,8 @@ def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cos
     config, context = model_of(look, name), look.context(stage)
     if config is None or context is None:
         return Phase(name, stage.kind, cost=cost, note=cost.note)
-    asked = _asked(look, name, stage, config, context)
     try:
-        found = _laid_out(stage, asked, cluster)
+        found = lay_out(look, stage, config, context, cluster)
     except RecipeError as error:
         raise RecipeError(f"{name}: {error.what}", where=f"--on {cluster}", fix=error.fix) from None
     if cost.tokens is None:
@@ -122,63 +120,19 @@ def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cos
 
 
 def _said(note: str, stage: TrainingStage, shape: roofline.Shape) -> str:
-    """`note`, and what the recipe has to say for the layout to be the one that is planned: a run without `micro_batch` takes all
-    rows of a rank at once."""
+    """`note`, and what the recipe has to say for a run to lie as planned: with `parallel: auto` nothing."""
+    if stage.parallel == AUTO:
+        return note
     missing = []
     rows = shape.batch // (shape.parallel.data * shape.parallel.shard)
-    if stage.micro_batch is None and shape.micro != rows:
+    if stage.parallel.ranks == 1 and (shape.parallel.ranks > 1 or shape.micro != rows or shape.recompute):
+        missing.append("`parallel: auto`")
+    elif stage.micro_batch is None and shape.micro != rows:
         missing.append(f"`micro_batch: {shape.micro}`")
-    if shape.recompute and stage.recompute != "blocks":
+    if stage.parallel.ranks > 1 and shape.recompute and stage.recompute != "blocks":
         missing.append("`recompute: blocks`")
     told = f"planned with {' and '.join(missing)}, which the recipe does not say" if missing else ""
     return "; ".join(part for part in (note, told) if part)
-
-
-def _asked(look: Look, name: str, stage: TrainingStage, config: ModelConfig, context: int) -> search.Asked:
-    """What the search is told of a stage."""
-    whole = isinstance(stage, OnlineStage | RewardStage)
-    frozen = 0.0
-    if isinstance(stage, OnlineStage):
-        scorer = model_of(look, stage.reward_model) if stage.reward_model else None
-        others = [config, *([scorer] if scorer else [])]
-        frozen += sum(memory.FLOAT * flops.parameters(one) for one in others)
-    if isinstance(stage, PpoStage) and not stage.share_trunk:  # the critic: weights, gradients, two moments
-        frozen += 4 * memory.FLOAT * flops.parameters(config)
-    if isinstance(stage, DistillStage) and (teacher := model_of(look, stage.teacher)):
-        frozen += memory.FLOAT * flops.parameters(teacher)
-    return search.Asked(
-        config,
-        stage.batch,
-        context,
-        micro=stage.micro_batch,
-        recompute=True if stage.recompute == "blocks" else None,
-        cut=isinstance(stage, PretrainStage | SftStage),
-        split=not whole,
-        forwards=stage.forwards,
-        fp8=stage.precision == "float8",
-        frozen=frozen,
-        z_loss=getattr(stage, "z_loss", 0.0) > 0,
-        rows_per_item=stage.rows_per_item(),
-    )
-
-
-def _laid_out(stage: TrainingStage, asked: search.Asked, cluster: Cluster) -> search.Found:
-    """The recipe's own layout where it names one with several ranks, else the best."""
-    parallel = stage.parallel
-    if asked.batch * asked.context * asked.rows_per_item > LARGEST_STEP:
-        rows = max(1, round(asked.batch / asked.context))
-        raise RecipeError(
-            f"a step of {asked.batch:,} rows of {asked.context:,} tokens is {asked.batch * asked.context:,} tokens",
-            fix=f"`batch` counts rows: {asked.batch:,} tokens a step are `batch: {rows}`",
-        )
-    if not isinstance(parallel, Parallel) or parallel.ranks == 1:
-        return search.search(asked, cluster)
-    if parallel.ranks > cluster.count:
-        raise RecipeError(
-            f"the layout {parallel} has {parallel.ranks} ranks, and the cluster {cluster.count} devices",
-            fix="write `parallel: auto`, or a layout of as many ranks",
-        )
-    return search.fixed(asked, Cluster(cluster.accelerator, parallel.ranks), parallel)
 
 
 def _writing(config: ModelConfig, cluster: Cluster, rows: int, tokens: float) -> float:

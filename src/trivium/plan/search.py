@@ -19,6 +19,7 @@ PIPELINES = 64
 """Most stages that are tried."""
 LONG = 16_384
 """Tokens of a row from which on cutting rows is tried."""
+AXES = frozenset({"shard", "tensor", "context", "pipeline", "expert"})
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,10 @@ class Asked:
     micro: int | None = None
     recompute: bool | None = None
     """None: whatever is better."""
-    cut: bool = True
-    """Whether rows and layers may lie on several ranks (pretrain, sft)."""
-    split: bool = True
-    """Whether weights may (all but ppo, grpo and reward)."""
+    axes: frozenset[str] = AXES
+    """Beside `data`: those that the stage may have."""
     forwards: int = 3
+    bf16: bool = True
     fp8: bool = False
     frozen: float = 0.0
     """Bytes of models that are only read, on each device."""
@@ -105,7 +105,9 @@ def grids(asked: Asked, cluster: Cluster) -> Iterator[Parallel]:
     """Every legal grid of all devices. Axes are powers of two, but for what is left over; rules as in `recipe.traps_parallel`."""
     config, count = asked.config, cluster.count
     domain = min(cluster.accelerator.domain, count)
-    splits = asked.split and config.latent is None and not config.sinks and not config.qk_norm_whole
+    splits = (
+        "tensor" in asked.axes and config.latent is None and not config.sinks and not config.qk_norm_whole
+    )
     tensors = [
         size
         for size in _powers(domain if splits else 1)
@@ -114,10 +116,9 @@ def grids(asked: Asked, cluster: Cluster) -> Iterator[Parallel]:
         and config.hidden % size == 0
         and count % size == 0
     ]
-    contexts = [
-        c for c in _powers(64 if asked.cut and asked.context >= LONG else 1) if asked.context % c == 0
-    ]
-    pipelines = list(_powers(min(PIPELINES, config.layers) if asked.cut else 1))
+    long = "context" in asked.axes and asked.context >= LONG
+    contexts = [size for size in _powers(64 if long else 1) if asked.context % size == 0]
+    pipelines = list(_powers(min(PIPELINES, config.layers) if "pipeline" in asked.axes else 1))
     for tensor in tensors:
         for context in contexts:
             for pipeline in pipelines:
@@ -126,12 +127,12 @@ def grids(asked: Asked, cluster: Cluster) -> Iterator[Parallel]:
                     continue
                 rest = count // inner
                 for shard in dict.fromkeys([1, *_powers(min(rest, 4096)), rest]):
-                    if rest % shard == 0 and (asked.split or shard == 1):
+                    if rest % shard == 0 and ("shard" in asked.axes or shard == 1):
                         yield Parallel(
                             data=rest // shard, shard=shard, tensor=tensor, context=context, pipeline=pipeline
                         )
     experts = config.experts
-    if experts is not None:
+    if experts is not None and "expert" in asked.axes:
         for expert in _powers(min(experts.count, count)):
             if expert > 1 and count % expert == 0 and experts.count % expert == 0:
                 for pipeline in pipelines if asked.others else [1]:
@@ -150,7 +151,7 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
             continue
         for again in [asked.recompute] if asked.recompute is not None else [False, True]:
             shape = roofline.Shape(
-                parallel, asked.batch, micro, asked.context, again, asked.fp8, others=asked.others
+                parallel, asked.batch, micro, asked.context, again, asked.fp8, asked.bf16, others=asked.others
             )
             yield shape
             if asked.others and not again:
@@ -246,14 +247,14 @@ def _fits_nowhere(
     device = cluster.accelerator
     shape, held = least
     room = ROOM * device.memory
-    parts = ", ".join(f"{cause} {size / 2**30:.1f}" for cause, size in held.parts().items())
+    parts = ", ".join(f"{cause} {size / 2**30:.2g}" for cause, size in held.parts().items())
     what = (
         f"the model fits in no layout on {cluster}"
         if named is None
         else f"the model does not fit {cluster} in the layout {named}"
     ) + (
-        f": the least is {held.total / 2**30:.1f} GiB on each device ({shape.parallel or 'one rank'}; {parts}), "
-        f"{held.total / room:.3g} times the {room / 2**30:.1f} GiB that are planned for"
+        f": the least is {held.total / 2**30:.3g} GiB on each device ({shape.parallel or 'one rank'}; {parts}), "
+        f"{held.total / room:.3g} times the {room / 2**30:.3g} GiB that are planned for"
     )
     smallest = _smallest(asked, cluster)
     fix = (

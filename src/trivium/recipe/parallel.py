@@ -9,6 +9,9 @@ from pydantic import Field
 from trivium.recipe.base import Strict, only
 from trivium.recipe.units import Seconds
 
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
 
 class Parallel(Strict):
     """How a stage's ranks share the work: the product of the axes is the number of processes. The result is the same."""
@@ -41,6 +44,9 @@ class Launch(Strict):
 
     kind: Literal["local", "slurm", "ray"] = "local"
     """local: this process, or torchrun's elastic agent for several; slurm: submitit; ray: tasks on a Ray cluster."""
+    on: str | None = None
+    """The devices that `parallel: auto` lays the stage out on, as `trivium plan --on` takes them: `64xH100`, or a cluster file
+    beside the recipe. local: None means the GPUs of this machine."""
     restarts: Annotated[int, Field(ge=0)] = only(3, {"kind": ["local", "ray"]})
     """local and ray: how often the processes are started again from the newest checkpoint after one of them died or hung."""
     hang: Seconds = 600.0

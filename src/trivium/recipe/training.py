@@ -9,7 +9,7 @@ from pydantic import Field
 
 from trivium.recipe.base import Fraction, Name, StageBase, Strict, how, only
 from trivium.recipe.network import Adapter, Generation, ModelShape
-from trivium.recipe.parallel import Launch, Parallel
+from trivium.recipe.parallel import Auto, Launch, Parallel
 from trivium.recipe.units import Count, Every, Interval
 
 
@@ -155,8 +155,9 @@ class TrainingStage(StageBase):
     compile: Literal["auto", "on", "off"] = how("auto")
     """auto: torch.compile when the run is long enough to pay its warm-up back."""
     device: Literal["auto", "cpu", "cuda"] = how("auto")
-    parallel: Parallel | Literal["auto"] = how(Parallel())
-    """Ranks and what they share; the default is one process. auto: what the planner finds for the devices there are."""
+    parallel: Parallel | Auto = how(Parallel())
+    """Ranks and what they share; the default is one process. auto: the fastest layout that fits the GPUs of this machine, or
+    those of `launch.on`; where the stage does not say `micro_batch` and `recompute`, they are part of it."""
     launch: Launch = how(Launch())
     """Who starts the ranks."""
     checkpoint_every: Every = how(Interval(60.0, "s"))

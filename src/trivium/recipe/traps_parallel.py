@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from trivium.errors import RecipeError
 from trivium.recipe.alignment import OnlineStage, RewardStage
 from trivium.recipe.look import Look
-from trivium.recipe.parallel import Parallel
+from trivium.recipe.parallel import AUTO, Parallel
 from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
 
 Found = Iterator[RecipeError]
@@ -159,6 +159,26 @@ def ranks_do_not_divide_among_nodes(look: Look) -> Found:
             )
 
 
+def devices_of_auto(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        launch = stage.launch
+        if stage.parallel != AUTO and launch.on is not None:
+            yield look.error(
+                "`on` is for `parallel: auto`, and this stage names its layout",
+                name,
+                "launch",
+                "on",
+                fix="leave `on` out, or write `parallel: auto`",
+            )
+        if stage.parallel == AUTO and launch.on is None and launch.kind != "local":
+            yield look.error(
+                f"`parallel: auto` with `launch: {{kind: {launch.kind}}}` does not say what devices there are",
+                name,
+                "launch",
+                fix="name them: `on: 64xH100`, or a cluster file",
+            )
+
+
 TRAPS: tuple[Callable[[Look], Found], ...] = (
     batch_does_not_divide_among_ranks,
     heads_do_not_divide_among_ranks,
@@ -168,4 +188,5 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     experts_do_not_divide_among_ranks,
     experts_shared_in_another_layout,
     ranks_do_not_divide_among_nodes,
+    devices_of_auto,
 )
