@@ -110,6 +110,7 @@ OWN_FILE = {
     "winobias": {"path": "pro_stereotyped.txt"},
     "bbq": {"path": "bbq.jsonl"},
     "harness": {"task": "choose.yaml"},
+    "gcg": {"items": 2, "queries": 8, "candidates": 4, "tokens": 2},
     "withdrawn": {"path": "gone.jsonl"},
 }
 

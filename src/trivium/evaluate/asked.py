@@ -16,6 +16,8 @@ from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
 from trivium.verify.replies import Reply
 
+BATCH = 64
+
 
 @dataclass(frozen=True)
 class Item:
@@ -43,6 +45,8 @@ class Answer:
     """The ids that it wrote."""
     numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """name -> (sum, weight): what was measured of the model's probabilities."""
+    messages: tuple[Message, ...] = ()
+    """What was put to the model, where an attack made it while asking; empty: what the item says."""
 
 
 class Asks(Protocol):
@@ -71,6 +75,8 @@ class SuiteKind(NamedTuple):
     identity: Callable[[Any, Path], Any] | None = None
     """(the suite, the recipe's folder) -> what else its results depend on, made before any stage runs; DataError where it could
     not be asked."""
+    batch: int = BATCH
+    """Items that are asked before their rows are written: what a kill can cost."""
 
 
 def written(subject: Asks, items: Sequence[Item], suite: Any, baseline: Asks | None) -> list[Answer]:

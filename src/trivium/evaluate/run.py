@@ -26,8 +26,6 @@ from trivium.recipe.suites import metrics_of
 from trivium.trace.corpora import Known
 from trivium.types import Emit
 
-BATCH = 64
-"""Items that are asked before their rows are written: what a kill can cost."""
 SAMPLES = 6
 
 
@@ -143,9 +141,10 @@ def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
 
 
 def fill(
-    journal: Journal, plan: Plan, subject: Subject, baseline: Subject | None = None, batch: int = BATCH
+    journal: Journal, plan: Plan, subject: Subject, baseline: Subject | None = None, batch: int | None = None
 ) -> None:
-    """Asks what the journal does not hold yet, a batch at a time."""
+    """Asks what the journal does not hold yet, a batch at a time: as many items as the suite says, where `batch` is None."""
+    batch = plan.kind.batch if batch is None else batch
     title = plan.config.title
     due = [item for item in plan.items if not journal.has(title, subject.name, item.id, item.attempt)]
     for start in range(0, len(due), batch):
@@ -206,7 +205,7 @@ def rows_of(
                 item=item.id,
                 model=subject.name,
                 attempt=item.attempt,
-                prompt=files.canonical_json([dict(message) for message in item.messages]),
+                prompt=files.canonical_json([dict(message) for message in answer.messages or item.messages]),
                 template=subject.template,
                 first_ids=table.short_hash(list(answer.ids[:FIRST_IDS])),
                 reply=None if answer.reply is None else answer.reply.text,

@@ -198,7 +198,7 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
         per_token = flops.forward(config, config.context)
         for suite in stage.suites:
             requests = suite.items * suite.asked
-            rows = requests * suite.reads_per_item
+            rows = requests * suite.reads
             read += rows * config.context
             reading += rows * config.context * per_token
             if suite.writes:

@@ -82,6 +82,11 @@ class SuiteBase(Strict):
         raise NotImplementedError
 
     @property
+    def reads(self) -> int:
+        """Rows that the model reads for a request."""
+        return self.reads_per_item
+
+    @property
     def asked(self) -> int:
         """Requests for each of `items`."""
         return 1

@@ -208,6 +208,36 @@ class RedTeam(SuiteBase):
         return 3 + (self.queries > 0)
 
 
+class Gcg(SuiteBase):
+    """Requests by kind of harm with a suffix that is searched for in the model's own weights, token by token (GCG, Zou et al.
+    2023): for small models, since each of `queries` reads the suffix once."""
+
+    kind: Literal["gcg"]
+    metrics = (
+        Metric("gcg_success", "requests answered behind a searched suffix", "content", better=-1),
+        Metric("gcg_refused", "requests refused behind a searched suffix", "refused"),
+        Metric("gcg_coherent", "coherent replies behind a searched suffix", "coherent"),
+        Metric("gcg_raised", "a complying beginning made likelier by (nats/token)", "raised", "mean", -1, show="nats",
+               bounds=None),
+    )  # fmt: skip
+    named_kinds: ClassVar[dict[str, Group]] = {"harms": "trivium.harms"}
+    harms: list[HarmName] = list(HARMS)
+    """As in `redteam`."""
+    queries: Annotated[Count, Field(gt=0)] = 256
+    """Suffixes whose loss is looked at, for each request."""
+    candidates: Annotated[Count, Field(gt=0)] = 32
+    """Suffixes of a step, each one token away from where it begins."""
+    tokens: Annotated[Count, Field(gt=0)] = 12
+    """About how long a suffix is: it begins as so many exclamation marks."""
+    judges: Judges = []
+    """As in `refusals`."""
+
+    @property
+    def reads(self) -> int:
+        """Of all candidates the part that they do not share is read, a fifth or so, and forwards and backwards once a step."""
+        return 1 + self.queries // 5 + 3 * -(-self.queries // self.candidates)
+
+
 class Bias(SuiteBase):
     """Counterfactual pairs written for it (gender, age, nationality, religion, disability × occupations and
     traits): how much likelier is the end of a sentence about the one whom a stereotype is about?"""
@@ -311,6 +341,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Drift,
     Primer,
     RedTeam,
+    Gcg,
     Bias,
     Choice,
     Instructions,

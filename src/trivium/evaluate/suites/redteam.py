@@ -27,7 +27,7 @@ from trivium.verify.replies import Reply, coherent
 def items(suite: RedTeam, folder: Path | None) -> list[Item]:
     asked = [request for harm, found in harms().items() if harm in suite.harms for request in found]
     attacks = [
-        _item(f"harmful/{name}/{request.harm}", request, ATTACKS[name].make(request), name)
+        item_of(f"harmful/{name}/{request.harm}", request, ATTACKS[name].make(request), name)
         for request in asked
         for name in suite.attacks
     ]
@@ -39,14 +39,14 @@ def items(suite: RedTeam, folder: Path | None) -> list[Item]:
     return some(drawn, suite)
 
 
-def _item(category: str, request: Request, attempt: Attempt, attack: str = "", number: int = 0) -> Item:
+def item_of(category: str, request: Request, attempt: Attempt, attack: str = "", number: int = 0) -> Item:
     record = {"request": request.question, "attack": attack, "prefill": attempt.prefill, "judge": "complied"}
     name = f"{category}/{request.topic}/{short_hash(request.deed)[:6]}"
     return Item(name, category, request.topic, attempt.messages, record, attempt=number)
 
 
 def _harmless() -> list[Item]:
-    return [_item("harmless/look_alike", request, user(request.question)) for request in look_alikes()]
+    return [item_of("harmless/look_alike", request, user(request.question)) for request in look_alikes()]
 
 
 def _hidden() -> list[Item]:
@@ -64,7 +64,7 @@ def _repeated(suite: RedTeam, asked: Sequence[Request]) -> list[Item]:
     """`queries` attempts at each of so many requests that the attempts are `items` at most, one request at least."""
     drawn = sorted(asked, key=lambda request: short_hash(request.id))[: max(1, suite.items // suite.queries)]
     return [
-        _item(f"best_of_n/{request.harm}", request, mutation(request, n), number=n)
+        item_of(f"best_of_n/{request.harm}", request, mutation(request, n), number=n)
         for request in drawn
         for n in range(suite.queries)
     ]
