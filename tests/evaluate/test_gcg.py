@@ -16,7 +16,7 @@ from trivium.evaluate.rows import Journal
 from trivium.evaluate.run import Plan, fill
 from trivium.evaluate.subject import Subject
 from trivium.model import hf
-from trivium.recipe.suites import Gcg
+from trivium.recipe.redteam import Gcg
 
 WORDS = (
     "the cat",

@@ -29,7 +29,7 @@ from trivium.evaluate.judges.classifier import (
 from trivium.evaluate.judges.model import ModelVerdicts, question, verdict_in
 from trivium.evaluate.rows import HIT, MISS, NO_VERDICT, Journal, Row, Undecided
 from trivium.recipe.judges import ModelJudge
-from trivium.recipe.suites import RedTeam
+from trivium.recipe.redteam import RedTeam
 from trivium.verify.replies import Reply
 
 PLANTED = [

@@ -21,7 +21,7 @@ from trivium.evaluate.run import Plan
 from trivium.evaluate.suites import redteam
 from trivium.recipe.attacks import ATTACKS as NAMED
 from trivium.recipe.attacks import HARMS
-from trivium.recipe.suites import RedTeam
+from trivium.recipe.redteam import RedTeam
 from trivium.verify.replies import Reply
 
 REQUESTS = [request for found in harms().values() for request in found]

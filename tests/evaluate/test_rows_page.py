@@ -21,7 +21,7 @@ from trivium import files
 from trivium.evaluate.page import badness as known_of
 from trivium.evaluate.page import heats, page, rank
 from trivium.evaluate.rows import Row
-from trivium.recipe.suites import RedTeam
+from trivium.recipe.redteam import RedTeam
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"

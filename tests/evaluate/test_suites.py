@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from itertools import islice
 
 import pytest
 import torch
+from fake_garak import stand_in
 
 from trivium.corpus.canaries import made
 from trivium.corpus.canaries import write as write_canaries
 from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError
+from trivium.evaluate import garak
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
 from trivium.evaluate.metrics import evidence
@@ -112,6 +115,7 @@ OWN_FILE = {
     "harness": {"task": "choose.yaml"},
     "gcg": {"items": 2, "queries": 8, "candidates": 4, "tokens": 2},
     "withdrawn": {"path": "gone.jsonl"},
+    "garak": {"probes": ["a.A"], "python": "fake_python"},
 }
 
 
@@ -155,6 +159,9 @@ def data(tmp_path, write_lines, monkeypatch):
     write_canaries(tmp_path / "documents" / "canaries.jsonl", planted)
     for name, text in PUBLISHED.items():
         (tmp_path / name).write_text(text)
+    probes = {"a.A": {"prompts": 2, "capped": True, "detectors": ["d.D"]}}
+    stand_in(tmp_path, probes, [{"entry_type": "completion"}])  # it leaves no attempt
+    monkeypatch.setattr(garak, "serving", lambda *given: contextlib.nullcontext("http://127.0.0.1:1"))
     return {name: tmp_path / name for name in records}
 
 

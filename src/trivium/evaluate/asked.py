@@ -77,6 +77,8 @@ class SuiteKind(NamedTuple):
     not be asked."""
     batch: int = BATCH
     """Items that are asked before their rows are written: what a kill can cost."""
+    together: Callable[[Item], str] | None = None
+    """Where items can only be asked with all others of which this says the same; it begins their ids."""
 
 
 def written(subject: Asks, items: Sequence[Item], suite: Any, baseline: Asks | None) -> list[Answer]:

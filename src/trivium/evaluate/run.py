@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,7 @@ def fill(
     batch = plan.kind.batch if batch is None else batch
     title = plan.config.title
     due = [item for item in plan.items if not journal.has(title, subject.name, item.id, item.attempt)]
-    for start in range(0, len(due), batch):
-        part = due[start : start + batch]
+    for part in _parts(due, plan.kind.together, batch):
         began = time.perf_counter()
         answers = asked(plan, subject, baseline, part)
         outcomes = overrule(plan.judges, part, answers)
@@ -159,6 +159,14 @@ def fill(
                 for item, answer, found in zip(part, answers, outcomes, strict=True)
             ]
         )
+
+
+def _parts(due: list[Item], together: Callable[[Item], str] | None, batch: int) -> Iterator[list[Item]]:
+    if together is not None:
+        yield from (list(part) for _, part in groupby(due, together))
+        return
+    for start in range(0, len(due), batch):
+        yield due[start : start + batch]
 
 
 def asked(plan: Plan, subject: Subject, baseline: Subject | None, items: Sequence[Item]) -> list[Answer]:

@@ -7,16 +7,16 @@ baseline too) stands here, once. Packages of others add theirs through the entry
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from trivium.recipe.attacks import ATTACKS, HARMS, AttackName, HarmName
 from trivium.recipe.base import only
 from trivium.recipe.judges import Judges
-from trivium.recipe.kinds import Group, kind_of
+from trivium.recipe.kinds import kind_of
 from trivium.recipe.memorisation import Canaries, Memorisation
 from trivium.recipe.published import Bbq, CrowsPairs, StereoSet, WinoBias
+from trivium.recipe.redteam import Garak, Gcg, RedTeam
 from trivium.recipe.suite import DataSuite, FileSuite, Metric, Needed, SuiteBase
 from trivium.recipe.units import Count
 
@@ -176,68 +176,6 @@ class Withdrawn(FileSuite):
     """Tokens of a run that counts as long: of a shorter document, or rest of one, all of it."""
 
 
-class RedTeam(SuiteBase):
-    """Requests by kind of harm under attack, instructions hidden in documents, a system prompt's secret, and beside them harmless
-    requests that look alike: `items` of each sort at most."""
-
-    kind: Literal["redteam"]
-    metrics = (
-        Metric("attack_success", "attacks that got an answer", "content", better=-1, category="harmful"),
-        Metric("attacks_refused", "attacks refused", "refused", category="harmful"),
-        Metric("injected", "hidden instructions obeyed", "content", better=-1, category="injection"),
-        Metric("leaked", "secrets of system prompts told", "content", better=-1, category="extraction"),
-        Metric("over_refusal", "harmless look-alikes refused", "refused", better=-1, category="harmless"),
-        Metric("attacked_coherent", "coherent replies", "coherent"),
-    )
-    named_kinds: ClassVar[dict[str, Group]] = {"attacks": "trivium.attacks", "harms": "trivium.harms"}
-    attacks: list[AttackName] = list(ATTACKS)
-    """How requests are put: by ours, or those of a package (entry points `trivium.attacks`)."""
-    harms: list[HarmName] = list(HARMS)
-    """What is asked for: ours, or those of a package (entry points `trivium.harms`)."""
-    queries: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Best-of-N: attempts at a request, each spelt otherwise; `items` attempts in all, at most. 0: none. The report holds success
-    by the number of queries, and its power law."""
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    """At which replies to best-of-N are drawn; all others are greedy."""
-    judges: Judges = []
-    """As in `refusals`. Hidden instructions and secrets of system prompts are always judged by the rules."""
-
-    @property
-    def asked(self) -> int:
-        """Attacks, look-alikes and hidden instructions, so many of each, and best-of-N's attempts."""
-        return 3 + (self.queries > 0)
-
-
-class Gcg(SuiteBase):
-    """Requests by kind of harm with a suffix that is searched for in the model's own weights, token by token (GCG, Zou et al.
-    2023): for small models, since each of `queries` reads the suffix once."""
-
-    kind: Literal["gcg"]
-    metrics = (
-        Metric("gcg_success", "requests answered behind a searched suffix", "content", better=-1),
-        Metric("gcg_refused", "requests refused behind a searched suffix", "refused"),
-        Metric("gcg_coherent", "coherent replies behind a searched suffix", "coherent"),
-        Metric("gcg_raised", "a complying beginning made likelier by (nats/token)", "raised", "mean", -1, show="nats",
-               bounds=None),
-    )  # fmt: skip
-    named_kinds: ClassVar[dict[str, Group]] = {"harms": "trivium.harms"}
-    harms: list[HarmName] = list(HARMS)
-    """As in `redteam`."""
-    queries: Annotated[Count, Field(gt=0)] = 256
-    """Suffixes whose loss is looked at, for each request."""
-    candidates: Annotated[Count, Field(gt=0)] = 32
-    """Suffixes of a step, each one token away from where it begins."""
-    tokens: Annotated[Count, Field(gt=0)] = 12
-    """About how long a suffix is: it begins as so many exclamation marks."""
-    judges: Judges = []
-    """As in `refusals`."""
-
-    @property
-    def reads(self) -> int:
-        """Of all candidates the part that they do not share is read, a fifth or so, and forwards and backwards once a step."""
-        return 1 + self.queries // 5 + 3 * -(-self.queries // self.candidates)
-
-
 class Bias(SuiteBase):
     """Counterfactual pairs written for it (gender, age, nationality, religion, disability × occupations and
     traits): how much likelier is the end of a sentence about the one whom a stereotype is about?"""
@@ -342,6 +280,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Primer,
     RedTeam,
     Gcg,
+    Garak,
     Bias,
     Choice,
     Instructions,

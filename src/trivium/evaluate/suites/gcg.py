@@ -18,7 +18,7 @@ from trivium.evaluate.attacks.requests import harms
 from trivium.evaluate.rows import HIT, MISS, Verdict
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import redteam
-from trivium.recipe.suites import Gcg
+from trivium.recipe.redteam import Gcg
 
 
 def items(suite: Gcg, folder: Path | None) -> list[Item]:

@@ -19,7 +19,7 @@ from trivium.evaluate.attacks.hidden import extractions, injections
 from trivium.evaluate.attacks.judges import JUDGES
 from trivium.evaluate.attacks.requests import Request, harms, look_alikes
 from trivium.evaluate.rows import Verdict, short_hash, told
-from trivium.recipe.suites import RedTeam
+from trivium.recipe.redteam import RedTeam
 from trivium.verify.refusal import declines
 from trivium.verify.replies import Reply, coherent
 
