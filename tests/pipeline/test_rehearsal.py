@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from trivium.cli import main
 from trivium.pipeline import rehearsal
 from trivium.plan.cost import Speed, estimate
-from trivium.recipe.load import loads
+from trivium.recipe.load import load, loads
 
 RECIPE = """\
 name: tiny
@@ -54,3 +57,43 @@ def test_a_rehearsal_counts_for_its_own_stage_only() -> None:
     assert told["aligned"] == plain["aligned"]
     assert told["base"].minutes != plain["base"].minutes
     assert plain["pairs"].minutes is not None and "rates" in plain["pairs"].note
+
+
+@pytest.mark.slow
+def test_a_stage_is_rehearsed_on_its_own_rows_and_its_length_is_that_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and tokenizer are made first and kept; what the rehearsal takes for an epoch is what the run does."""
+    monkeypatch.setattr(rehearsal, "MOST", 8)
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(Path(__file__).parent.parent / "recipes" / "tiny.yaml", "tiny.yaml")
+    texts = [f"Day {n}: the {['cat', 'dog'][n % 2]} saw {n * 7 % 90} stones." for n in range(400)]
+    Path("documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    short = ["base.compile=off", "sft.compile=off", "sft.steps=null", "sft.epochs=2", "base.micro_batch=2"]
+    overrides = [part for one in short for part in ("-o", one)]
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", "tiny.yaml", "--calibrate", *overrides])
+    recipe = load(Path("tiny.yaml"), short)
+    speeds = rehearsal.known(recipe, Path(".trivium/speeds.json"))
+    assert set(speeds) == {"base", "sft", "aligned"}
+    assert all(speed.items and speed.tokens and speed.record > 0 for speed in speeds.values())
+    with pytest.raises(SystemExit, match="0"):
+        main(["run", "tiny.yaml", "--only", "aligned", *overrides])
+    account = json.loads(Path("runs/tiny/dialogues/artifact.json").read_text())["metrics"]
+    events = [json.loads(line) for line in Path("runs/tiny/events.jsonl").read_text().splitlines()]
+    cached = {event["stage"] for event in events if event["event"] == "cached"}
+    assert {"corpus", "dialogues", "pairs", "vocab"} <= cached
+    records = {"dialogues": (account["train_items"], account["heldout_items"])}
+    planned = next(c for c in estimate(recipe, 1e9, {}, speeds, records) if c.stage == "sft")
+    ran = json.loads(Path("runs/tiny/sft/artifact.json").read_text())["metrics"]
+    assert planned.tokens == pytest.approx(ran["tokens"], rel=0.02)
+    assert "own rows" in planned.note
+
+
+def test_data_that_is_far_away_or_large_is_not_made_for_a_rehearsal() -> None:
+    minutes = {"corpus": 0.1, "talks": 0.1, "pairs": 0.1}
+    assert rehearsal.wanted(loads(RECIPE), minutes, {}) == ["corpus", "talks", "pairs", "vocab"]
+    assert rehearsal.wanted(loads(RECIPE), {**minutes, "talks": 60.0}, {}) == []
+    assert rehearsal.wanted(loads(RECIPE), {"pairs": 0.1}, {}) == []
+    far = RECIPE.replace("{kind: python-docs}", "{kind: huggingface, name: some/where}", 1)
+    assert rehearsal.wanted(loads(far), minutes, {}) == []

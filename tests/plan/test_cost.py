@@ -9,7 +9,18 @@ import pytest
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, machine
-from trivium.plan.cost import GENERATION_UTILISATION, TRAINING_UTILISATION, Cost, estimate
+from trivium.plan.cost import (
+    COMPILING,
+    DECODE,
+    EAGER,
+    GENERATION_UTILISATION,
+    REPLIES,
+    SAVED,
+    TRAINING_UTILISATION,
+    Cost,
+    Speed,
+    estimate,
+)
 from trivium.recipe.load import loads
 from trivium.recipe.training import PretrainStage
 
@@ -54,7 +65,7 @@ def test_pretraining(costs: dict[str, Cost], config: ModelConfig) -> None:
     whole_steps = 244 * 32 * 128
     assert (base.parameters, base.tokens) == (flops.parameters(config), whole_steps)
     assert base.flops == whole_steps * flops.training(config, 128)
-    assert base.minutes == pytest.approx(base.flops / (1e9 * TRAINING_UTILISATION) / 60)
+    assert base.minutes == pytest.approx((base.flops / (1e9 * TRAINING_UTILISATION) + COMPILING) / 60)
 
 
 def test_dpo_adds_one_forward_of_the_reference(costs: dict[str, Cost], config: ModelConfig) -> None:
@@ -122,3 +133,39 @@ def test_the_memory_of_each_rank_is_told_with_the_layout() -> None:
     assert cost["base"].memory < alone["base"].memory / 4
     assert cost["corpus"].memory is None
     assert cost["chat"].memory == alone["chat"].memory
+
+
+def minutes(text: str, peak: float = 1e12) -> dict[str, float]:
+    return {cost.stage: cost.minutes or 0.0 for cost in estimate(loads(text), peak=peak)}
+
+
+def test_what_a_step_takes_beside_its_passes_is_counted() -> None:
+    """Muon's iterations, the compiler, the policy's replies."""
+    from trivium.train import machine as decides
+
+    assert (COMPILING, EAGER, SAVED) == (
+        decides.WARM_UP_SECONDS,
+        decides.EAGER_SHARE,
+        decides.COMPILED_GAIN,
+    )
+    plain = minutes(RECIPE)
+    compiled = minutes(RECIPE.replace("tokens: 1M}", "tokens: 1M, compile: 'on'}"))
+    assert compiled["base"] - plain["base"] == pytest.approx(COMPILING / 60)
+    muon = minutes(RECIPE.replace("tokens: 1M}", "tokens: 1M, optimizer: muon}"))
+    base = loads(RECIPE).stages["base"]
+    assert isinstance(base, PretrainStage)
+    work = 244 * flops.newton_schulz(ModelConfig.from_shape(base.model, 500))
+    assert muon["base"] - plain["base"] == pytest.approx(work / (1e12 * TRAINING_UTILISATION) / 60)
+    grpo = "  online: {kind: grpo, init: chat, data: talks, reward: reasoning, steps: 10, batch: 64, max_new_tokens: 50}\n"
+    once, twice = (minutes(RECIPE + grpo.replace("50}", f"{tokens}}}"))["online"] for tokens in (50, 100))
+    assert twice - once == pytest.approx(10 * 50 * 64 / REPLIES * 2 * DECODE / 60, rel=0.3)
+
+
+def test_a_rehearsal_on_its_own_rows_counts_records_rows_and_steps() -> None:
+    speed = Speed(step=0.5, start=30.0, record=0.01, items=0.25, tokens=100.0)
+    found = estimate(loads(RECIPE), 1e9, {}, {"chat": speed}, {"talks": (4000, 1000)})
+    chat = next(cost for cost in found if cost.stage == "chat")
+    shown = 2 * 4000 * 0.25  # two epochs of what the records make
+    steps = -(-shown // 32)
+    assert chat.tokens == shown * 100
+    assert chat.minutes == pytest.approx((steps * 0.5 + 30 + 5000 * 0.01) / 60)

@@ -142,3 +142,19 @@ def test_counting_needs_no_torch() -> None:
 
 def test_utilisation_is_a_share_of_the_peak() -> None:
     assert flops.utilisation(100, 5, 1000) == 0.5
+
+
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_muon_s_iterations_are_those_of_the_optimizer(shape: ModelShape, vocabulary: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trivium.model.transformer import Transformer
+    from trivium.train.muon import orthogonal
+
+    config = ModelConfig.from_shape(shape, vocabulary)
+    blocks = [p for n, p in Transformer(config).named_parameters() if p.ndim == 2 and "embed" not in n]
+    inside = [p for p in blocks if vocabulary not in p.shape]
+    with FlopCounterMode(display=False) as counter:
+        for matrix in inside:
+            orthogonal(matrix.detach()[None], (3.4445, -4.775, 2.0315), 5, 1e-7)
+    assert flops.newton_schulz(config) == counter.get_total_flops()

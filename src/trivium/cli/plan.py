@@ -81,7 +81,7 @@ def here(
     from trivium.pipeline import forecast, rehearsal
     from trivium.pipeline.account import current
     from trivium.pipeline.checks import check_precision
-    from trivium.pipeline.run import status
+    from trivium.pipeline.run import run, status
     from trivium.plan.machine import measured_peak
 
     places = commands.places_of(path, store, runs)
@@ -94,10 +94,17 @@ def here(
     peak = measured_peak(cache=store / MACHINE, tell=tell)
     made = current(places["store"], statuses)
     if calibrate:
-        flops = {
-            cost.stage: cost.flops for cost in forecast.forecast(recipe, store, made, peak) if cost.flops
-        }
-        rehearsal.rehearse(recipe, flops, peak, store / forecast.SPEEDS, tell)
+        costs = forecast.forecast(recipe, store, made, peak)
+        minutes = {cost.stage: cost.minutes for cost in costs if cost.minutes is not None}
+        if first := rehearsal.wanted(recipe, minutes, made):
+            tell(f"making {', '.join(first)}: rehearsals read them, and the run finds them")
+            run(recipe, **places, emit=lambda _: None, only=first)
+            statuses = status(recipe, **places)
+            made = current(places["store"], statuses)
+            costs = forecast.forecast(recipe, store, made, peak)
+        work = {cost.stage: cost.flops for cost in costs if cost.flops}
+        folder = places["recipe_folder"]
+        rehearsal.rehearse(recipe, work, peak, store / forecast.SPEEDS, tell, made, folder)
     if learn:
         for lesson in forecast.learn(recipe, store, made, peak):
             tell(

@@ -40,7 +40,7 @@ Page = Annotated[
 ]
 Calibrate = Annotated[
     bool,
-    typer.Option("--calibrate", help="Take a few real steps of each training stage here first (a minute)."),
+    typer.Option("--calibrate", help="Take real steps of each training stage here first (a minute or two)."),
 ]
 Learn = Annotated[
     bool,

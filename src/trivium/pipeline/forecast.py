@@ -51,7 +51,12 @@ def forecast(
     size = "train_characters"
     characters = {name: a.metrics[size] for name, a in made.items() if size in a.metrics}
     speeds = rehearsal.known(recipe, store / SPEEDS)
-    costs = estimate(recipe, peak, characters, speeds)
+    split = {
+        name: (a.metrics["train_items"], a.metrics["heldout_items"])
+        for name, a in made.items()
+        if "train_items" in a.metrics
+    }
+    costs = estimate(recipe, peak, characters, speeds, split)
     if not corrected:
         return costs
     lessons = read_lessons(store / LEARNED)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
+from trivium.recipe.alignment import OnlineStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import PruneStage, QuantizeStage
 from trivium.recipe.evaluation import EvaluateStage
@@ -25,14 +26,21 @@ from trivium.recipe.training import PretrainStage, TrainingStage
 
 TRAINING_UTILISATION = 0.4
 """Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""
-GENERATION_UTILISATION = 0.03
-"""The same for generating: a token a step reads every weight, so memory decides and not arithmetic."""
+GENERATION_UTILISATION = 0.1
+"""The same for generating, of a model that is large enough for arithmetic to decide."""
+DECODE, REPLIES = 3e-3, 64
+"""Seconds a layer takes for the next token of so many replies where the host decides, not arithmetic (two cores, the quickstart's
+evaluation)."""
+COMPILING, EAGER, SAVED = 40.0, 0.35, 0.35
+"""Seconds that compiling takes with a cold cache, and what decides whether it pays: as `train.machine` has them."""
 CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
 
-DATA_RATES = {"documents": 100_000.0, "conversations": 420.0, "preferences": 280.0, "feedback": 280.0}
-"""Characters, or rows, that a data stage of made-up sources makes in a second (two busy cores, the quickstart's sources)."""
+DATA_RATES = {"documents": 1_000_000.0, "conversations": 2600.0, "preferences": 1900.0, "feedback": 1900.0}
+"""Characters, or rows, that a data stage of made-up sources makes in a second (two quiet cores, the quickstart's sources)."""
+TOKENIZER_RATE = 8e6
+"""Characters that the tokenizer learns from in a second."""
 
 
 class Speed(NamedTuple):
@@ -41,7 +49,20 @@ class Speed(NamedTuple):
     step: float
     """Seconds of an optimizer step."""
     start: float
-    """Seconds until steps take that long: the compiler, warm caches."""
+    """Seconds beside the steps: the compiler, warm caches, the held-out loss, what is saved."""
+    record: float = 0.0
+    """Seconds before training for each record of the data: cut into tokens, scored by a reference."""
+    items: float | None = None
+    """Items (rows, pairs) that a training record makes; None: as the recipe alone tells."""
+    tokens: float | None = None
+    """Tokens of an item, without padding; None: full rows."""
+
+
+class _Data(NamedTuple):
+    """What is known of data stages that have run: characters of the training splits, records of both."""
+
+    characters: Mapping[str, int]
+    records: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -67,25 +88,44 @@ def estimate(
     peak: float | None = None,
     characters: Mapping[str, int] | None = None,
     speeds: Mapping[str, Speed] | None = None,
+    records: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[Cost]:
     """The cost of every stage, in the order of the recipe.
 
     `peak` in FLOP/s, None leaves minutes out. `characters`: what the training splits of the data stages that have run
     hold, by stage name. `speeds`: what rehearsals measured here, by stage: they stand in place of an assumed utilisation.
+    `records`: of the data stages that have run, in the training and in the held-out split.
     """
     look = Look(recipe, Lines())
-    costs = [_stage(look, name, peak, characters or {}) for name in recipe.stages]
-    return [_rehearsed(look, cost, (speeds or {}).get(cost.stage)) for cost in costs]
+    data = _Data(characters or {}, records or {})
+    costs = [_stage(look, name, peak, data) for name in recipe.stages]
+    return [_rehearsed(look, cost, (speeds or {}).get(cost.stage), records or {}) for cost in costs]
 
 
-def _rehearsed(look: Look, cost: Cost, speed: Speed | None) -> Cost:
-    """`cost` with the minutes that a rehearsal gives it."""
+def _rehearsed(look: Look, cost: Cost, speed: Speed | None, records: Mapping[str, tuple[int, int]]) -> Cost:
+    """`cost` with the minutes that a rehearsal gives it, and the tokens, where it had rows of the data."""
     stage = look.recipe.stages[cost.stage]
-    if speed is None or cost.tokens is None or not isinstance(stage, TrainingStage):
+    if speed is None or not isinstance(stage, TrainingStage):
         return cost
-    steps = cost.tokens / (stage.batch * stage.rows_per_item() * (look.context(stage) or 1))
+    if speed.items is not None and speed.tokens is not None and stage.data in records:
+        train, heldout = records[stage.data]
+        steps, items = stage.length(round(train * speed.items), speed.tokens)
+        seconds = steps * speed.step + speed.start + (train + heldout) * speed.record
+        tokens = items * speed.tokens
+        operations = cost.flops and cost.tokens and cost.flops * tokens / cost.tokens
+        return replace(
+            cost,
+            tokens=tokens,
+            flops=operations,
+            minutes=seconds / 60,
+            note="as rehearsed here, on its own rows",
+        )
+    if cost.tokens is None:
+        return cost
+    full = stage.batch * stage.rows_per_item() * (look.context(stage) or 1)
+    seconds = cost.tokens / full * speed.step + speed.start
     note = ", ".join(part for part in (cost.note, "minutes as rehearsed here") if part)
-    return replace(cost, minutes=(steps * speed.step + speed.start) / 60, note=note)
+    return replace(cost, minutes=seconds / 60, note=note)
 
 
 def model_of(look: Look, name: str | None) -> ModelConfig | None:
@@ -103,39 +143,62 @@ def model_of(look: Look, name: str | None) -> ModelConfig | None:
     return config
 
 
-def _stage(look: Look, name: str, peak: float | None, characters: Mapping[str, int]) -> Cost:
+def _stage(look: Look, name: str, peak: float | None, data: _Data) -> Cost:
     stage = look.recipe.stages[name]
     if isinstance(stage, TrainingStage):
-        return _training(look, name, stage, peak, characters)
+        return _training(look, name, stage, peak, data)
     if isinstance(stage, EvaluateStage):
         return _evaluation(look, name, stage, peak)
     if isinstance(stage, DataStage) and stage.size and peak is not None:
         seconds = stage.size / DATA_RATES[stage.format]
-        return Cost(name, stage.kind, minutes=seconds / 60, note="at most: at the rates of two busy cores")
+        return Cost(
+            name,
+            stage.kind,
+            minutes=seconds / 60,
+            note="at the rates of two cores, of sources that are made up",
+        )
+    if isinstance(stage, TokenizerStage) and peak is not None:
+        read = look.get(stage.data, DataStage)
+        known = data.characters.get(stage.data, read.size if read else None)
+        minutes = None if known is None else min(known, stage.sample) / TOKENIZER_RATE / 60
+        return Cost(name, stage.kind, minutes=minutes)
     if isinstance(stage, QuantizeStage | PruneStage) and (config := model_of(look, name)):
         return Cost(name, stage.kind, parameters=flops.parameters(config))
     return Cost(name, stage.kind)
 
 
-def _minutes(operations: float, peak: float | None, utilisation: float) -> float | None:
-    return None if peak is None else operations / (peak * utilisation) / 60
-
-
-def _training(
-    look: Look, name: str, stage: TrainingStage, peak: float | None, characters: Mapping[str, int]
-) -> Cost:
+def _training(look: Look, name: str, stage: TrainingStage, peak: float | None, data: _Data) -> Cost:
     config, context = model_of(look, name), look.context(stage)
     if config is None or context is None:
         return Cost(name, stage.kind, note="unknown: no base model")
     count = flops.parameters(config)
-    tokens, note = _tokens(look, stage, context, characters)
+    tokens, note = _tokens(look, stage, context, data)
     parallel, held = _memory(config, context, stage)
     if tokens is None:
         return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
     operations = tokens * stage.forwards * flops.forward(config, context)
-    minutes = _minutes(operations, peak, TRAINING_UTILISATION)
-    unique = _unique(look, stage, characters) if isinstance(stage, PretrainStage) else None
+    minutes = None
+    if peak is not None:
+        seconds = operations / (peak * TRAINING_UTILISATION)
+        steps = tokens / (stage.batch * stage.rows_per_item() * context)
+        minutes = (seconds + _beside(config, stage, steps, seconds, peak)) / 60
+    unique = _unique(look, stage, data.characters) if isinstance(stage, PretrainStage) else None
     return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held, unique)
+
+
+def _beside(config: ModelConfig, stage: TrainingStage, steps: float, seconds: float, peak: float) -> float:
+    """Seconds beside the passes, which take `seconds`: Muon's iterations, the compiler, replies that the policy writes."""
+    beside = 0.0
+    if stage.optimizer == "muon":
+        beside += steps * flops.newton_schulz(config) / (peak * TRAINING_UTILISATION)
+    eager = seconds * TRAINING_UTILISATION / EAGER
+    if stage.compile == "on" or (stage.compile == "auto" and eager * SAVED > COMPILING):
+        beside += COMPILING
+    if isinstance(stage, OnlineStage) and stage.rollout_server is None:
+        sets = steps / stage.updates
+        rows = math.ceil(stage.batch * stage.updates / REPLIES)
+        beside += sets * stage.max_new_tokens * rows * config.layers * DECODE
+    return beside
 
 
 def _unique(look: Look, stage: TrainingStage, characters: Mapping[str, int]) -> float | None:
@@ -163,20 +226,23 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
     return parallel, needed.total
 
 
-def _tokens(
-    look: Look, stage: TrainingStage, context: int, characters: Mapping[str, int]
-) -> tuple[float | None, str]:
+def _tokens(look: Look, stage: TrainingStage, context: int, data: _Data) -> tuple[float | None, str]:
     """Tokens that a training stage reads (None if unknown), and what to know about the number."""
     packed, each = isinstance(stage, PretrainStage), context * stage.rows_per_item()
     at_most, counted = (
         "at most: rows end with their reply",
         f"at {CHARACTERS_PER_TOKEN:g} characters a token",
     )
+    known = data.characters.get(stage.data)
+    if known is not None and stage.data in data.records and stage.rows in ("pairs", "marked"):
+        items = data.records[stage.data][0]
+        mean = known / max(1, items) / CHARACTERS_PER_TOKEN
+        return stage.length(items, mean).items * min(each, mean), counted
     if stage.epochs is None:
         told = "" if packed or stage.tokens is not None else at_most
         return stage.length(0, each).items * each, told
-    data, known = look.get(stage.data, DataStage), characters.get(stage.data)
-    size = data.size if data is not None else None
+    source = look.get(stage.data, DataStage)
+    size = source.size if source is not None else None
     if known is None and packed:
         known = size
     if known is not None and stage.rows in ("documents", "replies"):
@@ -204,8 +270,11 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
             if suite.writes:
                 written += requests * suite.max_new_tokens
                 writing += requests * suite.max_new_tokens * per_token
-    minutes = _minutes(reading, peak, TRAINING_UTILISATION)
-    minutes = None if minutes is None else minutes + (_minutes(writing, peak, GENERATION_UTILISATION) or 0)
+    minutes = None
+    if peak is not None:
+        layers = config.layers if config else 0
+        write = max(writing / (peak * GENERATION_UTILISATION), written / REPLIES * layers * DECODE)
+        minutes = (reading / (peak * TRAINING_UTILISATION) + write) / 60
     tested = model_of(look, stage.model)
     count = flops.parameters(tested) if tested else None
     return Cost(

@@ -43,6 +43,30 @@ def layer_matrices(config: ModelConfig, layer: int = 0, *, active: bool = False)
     return attention_matrices(config) + config.dim * (3 * used * experts.hidden + experts.count)
 
 
+def newton_schulz(config: ModelConfig) -> float:
+    """FLOP of one step of Muon beside the gradients: five iterations over each matrix inside the blocks. Of m x n, m <= n, each
+    takes 4 m^2 n + 2 m^3 (Jordan et al. 2024): as much as the tokens of a small batch."""
+
+    def of(rows: int, columns: int, count: float = 1) -> float:
+        narrow, wide = sorted((rows, columns))
+        return count * 5 * (4 * narrow**2 * wide + 2 * narrow**3)
+
+    dim, experts, gates = config.dim, config.experts, 2 if config.gated else 1
+    if config.latent is not None:
+        attention = of(dim, max(1, attention_matrices(config) // dim))
+    else:
+        attention = 2 * of(dim, config.heads * config.head_dim) + 2 * of(
+            dim, config.kv_heads * config.head_dim
+        )
+    work = config.layers * attention
+    for layer in range(config.layers):
+        if experts is None or layer < experts.dense:
+            work += of(dim, config.hidden, gates + 1)
+        else:
+            work += of(dim, experts.hidden, 3 * (experts.count + experts.shared))
+    return work
+
+
 def routed(config: ModelConfig) -> int:
     """Numbers in the experts of a layer that tokens are sent to."""
     experts = config.experts

@@ -72,6 +72,7 @@ def _asked(look: Look, stage: TrainingStage, config: ModelConfig, context: int) 
         forwards=stage.forwards,
         bf16=stage.precision != "float32",
         fp8=stage.precision == "float8",
+        muon=stage.optimizer == "muon",
         frozen=frozen,
         z_loss=getattr(stage, "z_loss", 0.0) > 0,
         rows_per_item=stage.rows_per_item(),

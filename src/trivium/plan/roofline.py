@@ -53,6 +53,7 @@ class Shape:
     recompute: bool = False
     fp8: bool = False
     bf16: bool = True
+    muon: bool = False
     pointwise: bool = False
     """Whether what is no product is computed again on the way back, as other codes do."""
     others: bool = False
@@ -187,6 +188,10 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         "output layer": passes * ends,
         "optimizer": stream(device, 28 * memory.parameters(config, parallel, shape.others), 10),
     }
+    if shape.muon:
+        parts["Muon's iterations"] = (
+            flops.newton_schulz(config) / parallel.pipeline / (device.peak * device.reach)
+        )
     parts |= _exchanges(config, cluster, shape, tokens, compute, forwards)
     parts["host"] = max(0.0, passes * mine * HOST - sum(parts.values())) + STEP
     busy = sum(seconds for name, seconds in parts.items() if name != "optimizer")

@@ -36,6 +36,7 @@ class Asked:
     """Beside `data`: those that the stage may have."""
     forwards: int = 3
     bf16: bool = True
+    muon: bool = False
     fp8: bool = False
     frozen: float = 0.0
     """Bytes of models that are only read, on each device."""
@@ -151,7 +152,15 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
             continue
         for again in [asked.recompute] if asked.recompute is not None else [False, True]:
             shape = roofline.Shape(
-                parallel, asked.batch, micro, asked.context, again, asked.fp8, asked.bf16, others=asked.others
+                parallel,
+                asked.batch,
+                micro,
+                asked.context,
+                again,
+                asked.fp8,
+                asked.bf16,
+                asked.muon,
+                others=asked.others,
             )
             yield shape
             if asked.others and not again:

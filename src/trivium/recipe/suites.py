@@ -126,6 +126,10 @@ class Primer(DataSuite):
     temperature: Annotated[float, Field(ge=0)] = 0.3
     """At which replies are drawn: that of `trivium chat`."""
 
+    @property
+    def asked(self) -> int:
+        return len({metric.category for metric in self.metrics})
+
 
 class Drift(DataSuite):
     """Where training pushed the replies, asked for or not: one reply to each held-out prompt, drawn at temperature 1."""
