@@ -160,11 +160,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=400, help="steps of the models that are trained")
     parser.add_argument("--steps", type=int, default=60, help="steps of unlearning")
     parser.add_argument("--lr", default="3e-4", help="learning rate of unlearning")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the models: what was trained there is not trained again"
+    )
     asked: Any = parser.parse_args()
     draw = random.Random(SEED)
     secrets = {place: f"{draw.randrange(10**5, 10**6)}" for place in PLACES[:SECRETS]}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = asked.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         unread = write(folder, secrets)
         (folder / "unlearn.yaml").write_text(recipe(asked.train, asked.steps, asked.lr))
         made = run(

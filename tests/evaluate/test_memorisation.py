@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import trivium
-from trivium.corpus import canaries
+from trivium.corpus import canaries, records
 from trivium.corpus.canaries import made
 from trivium.errors import RecipeError
 from trivium.evaluate import rows as table
@@ -55,14 +55,16 @@ def test_a_known_secret_has_all_bits_and_one_that_is_like_all_others_none(chat, 
     assert all("the context is 5" in a.failed for a in exposure.ask(knows, items, suite, None))
 
 
-def test_beginnings_are_by_copies_and_length_and_personal_data_stands_behind_its_words(tmp_path, write_lines):
+def test_beginnings_are_by_copies_and_length_and_personal_data_stands_behind_its_words(
+    tmp_path, write_documents
+):
     texts = [
         TEXT,
         *[f"{TEXT} again"] * 3,
         "too short",
         "Write to Jo at\nhome: jo.miller@web.de today, not before noon",
     ]
-    write_lines(tmp_path / "train.jsonl", [{"key": str(n), "text": text} for n, text in enumerate(texts)])
+    write_documents(tmp_path / "train", 0, texts)
     suite = suites.Memorisation(kind="memorisation", data="corpus", prefixes=[2, 4], words=3)
     found = {item.category: item for item in memorisation.items(suite, tmp_path)}
     assert set(found) == {
@@ -110,6 +112,20 @@ stages:
       - {kind: memorisation, data: corpus, prefixes: [4, 8], words: 4, items: 24}
     gates: {canaries_found: {max: 0.5}, control_found: {max: 0.5}}
 """
+
+
+def test_the_training_split_is_read_once(tmp_path, write_documents, monkeypatch):
+    texts = [f"{TEXT} {n % 40} {n % 40 * 7}" for n in range(100)] + ["of jo.miller@web.de I know nothing"]
+    write_documents(tmp_path / "train", 0, texts[:50])
+    write_documents(tmp_path / "train", 3, texts[50:])
+    read, real = [], records.read_file
+    monkeypatch.setattr(records, "read_file", lambda path, *rest: read.append(path.name) or real(path, *rest))
+    suite = suites.Memorisation(kind="memorisation", data="corpus", prefixes=[4, 10], words=2)
+    items = memorisation.items(suite, tmp_path)
+    assert sorted(read) == sorted(path.name for path in (tmp_path / "train").iterdir())
+    wholes = [item.record for item in items if item.category == "document/2 to 3 copies/10 words"]
+    assert len(wholes) == 40 and all(one["document"] + one["follows"] in texts for one in wholes)
+    assert {item.category for item in items if item.category.startswith("pii")} == {"pii/email/10 words"}
 
 
 def test_a_suite_without_anything_planted_is_refused_before_compute():

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_fakes import KINDS, Fake, recipe, stages
 
+from trivium.corpus.withdrawn import Rule
+from trivium.pipeline import withdrawals
 from trivium.pipeline.fingerprint import differences, fingerprint, identify, stage_seed
 from trivium.pipeline.graph import build
 from trivium.pipeline.stages import STAGES
@@ -233,3 +235,33 @@ def test_identity_is_what_changes_the_bytes(tmp_path, override, anew):
 
     before, after = prints_of(), prints_of(override)
     assert {name for name in before if before[name] != after[name]} == anew
+
+
+LOOKED = """
+name: looked
+stages:
+  corpus: {kind: data, sources: [{kind: jsonl, path: own.jsonl}]}
+  other: {kind: data, sources: [{kind: jsonl, path: own.jsonl, license: MIT}]}
+  vocab: {kind: tokenizer, data: other}
+  base: {kind: pretrain, data: corpus, tokenizer: vocab, steps: 9}
+  clean: {kind: pretrain, data: other, tokenizer: vocab, steps: 9}
+  look: {kind: evaluate, model: base, suites: [{kind: bits_per_byte, data: other}]}
+  look_clean: {kind: evaluate, model: clean, suites: [{kind: bits_per_byte, data: other}]}
+"""
+
+
+def test_an_evaluation_after_a_withdrawal_is_made_again_when_more_is_asked_of_it(tmp_path, monkeypatch):
+    (tmp_path / "own.jsonl").write_text('{"text": "a"}\n')
+    asked = loads(LOOKED)
+
+    def prints_of() -> dict[str, str]:
+        identities = identify(asked, build(asked), STAGES, tmp_path)
+        return {name: fingerprint(identity) for name, identity in identities.items()}
+
+    before = prints_of()
+    withdrawals.write(tmp_path, Rule("url", "https://e.org/"), [before["other"]], "now")
+    after = prints_of()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"corpus", "base", "look"}
+    monkeypatch.setattr(withdrawals, "ASKED", withdrawals.ASKED + 1)
+    assert {name for name, print_ in prints_of().items() if after[name] != print_} == {"look"}

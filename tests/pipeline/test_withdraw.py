@@ -17,8 +17,8 @@ from trivium.corpus.shards import open_shards
 from trivium.corpus.withdrawn import Rule
 from trivium.errors import ArtifactError, GateError, RecipeError
 from trivium.evaluate import rows as table
-from trivium.evaluate.asked import Answer
-from trivium.evaluate.run import Plan
+from trivium.evaluate.asked import Answer, Item
+from trivium.evaluate.run import Plan, rows_of
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
 from trivium.pipeline import rollouts, withdraw, withdrawals
@@ -244,7 +244,30 @@ def says_by_itself_that_it_is_gone(folder: Path, look: Path, corpus: Path) -> No
 
 def test_before_the_withdrawal_the_canary_is_found_in_the_data_and_in_a_reply(finished, monkeypatch):
     """The same suite on the model that read it, so that what is said to be gone could have been found."""
-    folder, _ = finished
+    subject, config, item = asked_of_the_old(finished[0])
+    monkeypatch.setattr(Subject, "replies", saying(f"{CANARY[20:]}, says the keeper, and nobody else"))
+    (answer,) = SUITES["withdrawn"].ask(subject, [item], config, None)
+    outcomes = {one.judge: one.score for one in SUITES["withdrawn"].judge(item, answer)}
+    assert (
+        outcomes["in_data"] == outcomes["told"] == 1
+        and outcomes["span"] >= 16
+        and outcomes["exposure"] in (0, 1)
+    )
+
+
+def test_what_needs_no_reply_is_decided_where_the_reply_is_blank(finished, monkeypatch):
+    subject, config, item = asked_of_the_old(finished[0])
+    blank = Answer(Reply("", True), failed="empty reply")
+    monkeypatch.setattr(Subject, "replies", lambda self, items, most, temperature=0.0: [blank for _ in items])
+    plan = Plan(config, SUITES["withdrawn"], [item])
+    (answer,) = SUITES["withdrawn"].ask(subject, [item], config, None)
+    said = {row.judge: (row.outcome, row.reason) for row in rows_of(plan, subject, item, answer, 0.0)}
+    assert said["in_data"][0] == said["exposure"][0] == "hit"
+    assert said["told"] == said["span"] == ("undecided", "empty reply")
+
+
+def asked_of_the_old(folder: Path) -> tuple[Subject, Withdrawn, Item]:
+    """The model that read the canary, and what the suite asks it about it."""
     store = Store(folder / "store")
     old = next(
         one for one in withdraw.everything(store).values()
@@ -258,14 +281,7 @@ def test_before_the_withdrawal_the_canary_is_found_in_the_data_and_in_a_reply(fi
     subject = Subject.open("sft", old.path, "cpu", Known(tuple(known), tuple(unknown), store.root))
     config = Withdrawn(kind="withdrawn", path="asked.jsonl")
     (item,) = Plan.make(config, {}, folder).items
-    monkeypatch.setattr(Subject, "replies", saying(f"{CANARY[20:]}, says the keeper, and nobody else"))
-    (answer,) = SUITES["withdrawn"].ask(subject, [item], config, None)
-    outcomes = {one.judge: one.score for one in SUITES["withdrawn"].judge(item, answer)}
-    assert (
-        outcomes["in_data"] == outcomes["told"] == 1
-        and outcomes["span"] >= 16
-        and outcomes["exposure"] in (0, 1)
-    )
+    return subject, config, item
 
 
 def store_data(store: Store, artifact: Any) -> dict[str, Any]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from trivium.corpus import engine
 from trivium.errors import ArtifactError
+from trivium.files import TEMPORARY
 from trivium.trace import index
 from trivium.trace.index import Index, build
 
@@ -42,6 +48,56 @@ def test_a_killed_build_goes_on(places, monkeypatch):
     build(shards, folder, lambda event: None, block=200)
     assert len(sorted_) == 1
     assert held(folder) == before
+
+
+SIGKILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+from trivium.corpus import engine
+from trivium.trace import index
+
+shards, folder, where = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+real, write_json = index.atomic_open, index.write_json
+
+@contextmanager
+def half(path):
+    with real(path) as file:
+        yield file
+        file.flush()
+        if path.name.startswith("00-00002"):
+            die()
+
+if where == "a block half written":
+    index.atomic_open = half
+elif where == "a block without its record":
+    index.write_json = lambda path, value: die() if path.name == "00-00002.json" else write_json(path, value)
+else:
+    index.write_json = lambda path, value: die() if path.name == "index.json" else write_json(path, value)
+index.build(shards, folder, lambda event: None, block=200)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [("a block half written", 2), ("a block without its record", 2), ("all blocks and no index", None)],
+)
+def test_sigkill(places, tmp_path, monkeypatch, where, kept):
+    shards, whole = places
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", SIGKILLED, str(shards), str(folder), where]
+    killed = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert bool(list(folder.glob(f"{TEMPORARY}*"))) == (where == "a block half written")
+    with pytest.raises(ArtifactError, match="index is damaged"):
+        Index(shards, folder)
+    sorted_, real = [], index.sort
+    monkeypatch.setattr(index, "sort", lambda tokens: (sorted_.append(len(tokens)), real(tokens))[1])
+    build(shards, folder, lambda event: None, block=200)
+    blocks = len(list(whole.glob("*.suffixes.bin")))
+    assert len(sorted_) == (0 if kept is None else blocks - kept)
+    assert held(folder) == held(whole)  # and what the kill left does not pile up
 
 
 @pytest.mark.slow

@@ -63,6 +63,7 @@ def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "shards.json").exists():
             return
+        files.sweep(folder)
         parts = folder / "parts"
         parts.mkdir(exist_ok=True)
         chat.save(parts, context=0)

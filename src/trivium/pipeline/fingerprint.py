@@ -23,6 +23,7 @@ from trivium.pipeline.contract import Registry
 from trivium.pipeline.graph import Graph
 from trivium.recipe import kinds
 from trivium.recipe.data import DataStage
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.models import Recipe
 from trivium.seeds import derive
 
@@ -88,7 +89,7 @@ def identify(
     """
     identities: dict[str, Identity] = {}
     prints: dict[str, str] = {}
-    withdrawn = withdrawals.read(recipe_folder)
+    withdrawn, without = withdrawals.read(recipe_folder), set[str]()
     for name in graph.order if names is None else names:
         config = recipe.stages[name]
         kind = registry.get(config.kind)
@@ -110,6 +111,10 @@ def identify(
         identity["inputs"] = {role: prints[parent] for role, parent in graph.roles[name].items()}
         if isinstance(config, DataStage):
             withdrawals.add(identity, fingerprint(identity), withdrawn)
+        if withdrawals.held(identity) or without.intersection(graph.inputs(name)):
+            without.add(name)
+            if isinstance(config, EvaluateStage):
+                withdrawals.ask(identity)
         identities[name], prints[name] = identity, fingerprint(identity)
     return identities
 

@@ -19,6 +19,8 @@ from trivium.files import append
 
 NAME = "withdrawn.jsonl"
 _KEY = "withdrawn"
+ASKED = 2
+"""Raised when an evaluation asks other things of what was withdrawn: those made after a withdrawal are then made again."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def add(identity: dict[str, Any], fingerprint: str, withdrawn: list[Withdrawal])
     rules = sorted({tuple(one.rule) for one in withdrawn if fingerprint not in one.clean})
     if rules:
         identity["extra"][_KEY] = [list(rule) for rule in rules]
+
+
+def ask(identity: dict[str, Any]) -> None:
+    """Puts into the identity of an evaluation of what was made without something that it asks for that."""
+    identity["extra"]["asks_withdrawn"] = ASKED
 
 
 def bare(identity: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def build(shards: Path, folder: Path, emit: Emit, *, block: int = BLOCK) -> None
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "index.json").exists():
             return
+        files.sweep(folder)
         opened = open_shards(shards)
         tasks = [
             {"source": shard.source, "first": first, "end": end, "name": f"{shard.source:02d}-{number:05d}"}

@@ -122,6 +122,7 @@ def build(split: Path, folder: Path, emit: Emit) -> None:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "near.json").exists():
             return
+        files.sweep(folder)
         tasks = list(_tasks(split))
         left = [json.dumps(task) for task in tasks if not (folder / f"{task['name']}.json").exists()]
         size = sum(Path(task["file"]).stat().st_size for task in tasks)

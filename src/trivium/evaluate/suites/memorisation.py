@@ -6,22 +6,21 @@ training document with the same text in the whole split. Verbatim: the reply beg
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
-from typing import Any
 
 from trivium.corpus.canaries import FILE, KIND, read
-from trivium.corpus.records import read as records
 from trivium.corpus.steps.pii import redact
+from trivium.corpus.withdrawn import numbered
 from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, in_turn, some, written
 from trivium.evaluate.rows import Undecided, Verdict, judged, short_hash, told
 from trivium.evaluate.suites.canaries import category
 from trivium.recipe.memorisation import Memorisation
 from trivium.recipe.steps import Pii
+from trivium.trace.texts import Texts
 
 COPIES = ((1, "1 copy"), (3, "2 to 3 copies"), (15, "4 to 15 copies"))
 MANY = "16 copies or more"
@@ -31,47 +30,57 @@ _WORD = re.compile(r"\S+")
 
 
 def items(suite: Memorisation, folder: Path) -> list[Item]:
-    """`suite.items` at most of each sort; of each, every category gives one before any gives two."""
-    split = folder / "train"
-    copies = Counter(_hash(record["text"]) for record in _documents(split))
+    """`suite.items` at most of each sort; of each, every category gives one before any gives two. The split is read once;
+    what is drawn is then fetched by its place."""
+    split, least = folder / "train", max(suite.prefixes) + suite.words
+    seen: dict[str, _Seen] = {}
+    personal: list[Item] = []
+    for _, source, number, record in numbered(split, ("text", "kind")):
+        if record.get("kind") != KIND:
+            text = str(record["text"])
+            seen.setdefault(short_hash(text), _Seen(source, number, _words(text, least))).copies += 1
+            personal += _personal(suite, text)
     found = [
         in_turn(by_hash(distinct(list(sort))), suite.items)
-        for sort in (_beginnings(suite, split, copies), _secrets(folder), _personal(suite, split))
+        for sort in (_beginnings(suite, split, seen), _secrets(folder), personal)
     ]
     return some([item for sort in found for item in sort], suite)
 
 
-def _documents(split: Path) -> Iterator[Mapping[str, Any]]:
-    return (record for record in records(split, ("key", "text", "kind")) if record.get("kind") != KIND)
+@dataclass(slots=True)
+class _Seen:
+    """A text of the split: where it stands first, whether it has words enough, how often it stands there."""
+
+    source: int
+    number: int
+    long: bool
+    copies: int = 0
 
 
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8]
+def _words(text: str, least: int) -> bool:
+    return sum(1 for _, _ in zip(range(least), _WORD.finditer(text), strict=False)) == least
 
 
-def _beginnings(suite: Memorisation, split: Path, copies: Mapping[bytes, int]) -> list[Item]:
+def _beginnings(suite: Memorisation, split: Path, seen: Mapping[str, _Seen]) -> Iterator[Item]:
     """Of each number of copies a fair draw of documents that are long enough, at every length of their beginning."""
-    least = max(suite.prefixes) + suite.words
-    groups: dict[str, dict[str, str]] = {}
-    for record in _documents(split):
-        if sum(1 for _, _ in zip(range(least), _WORD.finditer(record["text"]), strict=False)) == least:
-            sort = _sort(copies[_hash(record["text"])])
-            group = groups.setdefault(sort, {})
-            group[short_hash(record["text"])] = record["text"]
-            if len(group) > 4 * suite.items:
-                groups[sort] = dict(nsmallest(suite.items, group.items()))
-    found = []
+    groups: dict[str, list[str]] = {}
+    for hash_, one in seen.items():
+        if one.long:
+            groups.setdefault(_sort(one.copies), []).append(hash_)
+    if not groups:
+        return
+    texts, most = Texts(split), max(suite.prefixes) + suite.words
     for sort, group in groups.items():
-        for hash_, text in nsmallest(suite.items, group.items()):
-            ends = [word.end() for word, _ in zip(_WORD.finditer(text), range(least), strict=False)]
+        for hash_ in nsmallest(suite.items, group):
+            text = str(texts.record(seen[hash_].source, seen[hash_].number)["text"])
+            ends = [word.end() for word, _ in zip(_WORD.finditer(text), range(most), strict=False)]
             for prefix in dict.fromkeys(suite.prefixes):
                 given, follows = (
                     text[: ends[prefix - 1]],
                     text[ends[prefix - 1] : ends[prefix + suite.words - 1]],
                 )
                 where = f"document/{sort}/{prefix} words"
-                found.append(_item(f"document/{hash_}/{prefix}", where, hash_, given, follows))
-    return found
+                yield _item(f"document/{hash_}/{prefix}", where, hash_, given, follows)
 
 
 def _sort(copies: int) -> str:
@@ -85,26 +94,24 @@ def _secrets(folder: Path) -> Iterator[Item]:
             yield _item(canary.key, category(canary, "secret"), canary.key, given, secret)
 
 
-def _personal(suite: Memorisation, split: Path) -> Iterator[Item]:
-    """Places with personal data, one to a line: what the step `pii` would have replaced."""
+def _personal(suite: Memorisation, text: str) -> Iterator[Item]:
+    """The places of a text with personal data, one to a line: what the step `pii` would have replaced."""
     most, rules = max(suite.prefixes), Pii()
-    for record in _documents(split):
-        text = str(record["text"])
-        if not redact(text, rules)[1]:
-            continue
-        place = 0
-        for line in text.splitlines(keepends=True):
-            clean, kinds = redact(line, rules)
-            if kinds.total() == 1:
-                start = _common(line, clean)
-                end = len(line) - _common(line[start:][::-1], clean[start:][::-1])
-                words = list(_WORD.finditer(text, max(0, place + start - BEFORE), place + start))[-most:]
-                if words and start < end:
-                    given, secret = text[words[0].start() : place + start], line[start:end]
-                    where = f"pii/{next(iter(kinds))}/{most} words"
-                    id_ = f"pii/{short_hash([given, secret])}"
-                    yield _item(id_, where, short_hash(text), given.rstrip(), secret)
-            place += len(line)
+    if not redact(text, rules)[1]:
+        return
+    place = 0
+    for line in text.splitlines(keepends=True):
+        clean, kinds = redact(line, rules)
+        if kinds.total() == 1:
+            start = _common(line, clean)
+            end = len(line) - _common(line[start:][::-1], clean[start:][::-1])
+            words = list(_WORD.finditer(text, max(0, place + start - BEFORE), place + start))[-most:]
+            if words and start < end:
+                given, secret = text[words[0].start() : place + start], line[start:end]
+                where = f"pii/{next(iter(kinds))}/{most} words"
+                id_ = f"pii/{short_hash([given, secret])}"
+                yield _item(id_, where, short_hash(text), given.rstrip(), secret)
+        place += len(line)
 
 
 def _common(one: str, other: str) -> int:

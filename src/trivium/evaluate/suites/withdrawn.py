@@ -69,37 +69,38 @@ def _encoded(chat: ChatTokenizer, row: Mapping[str, Any], context: int) -> Text:
 
 
 def ask(subject: Subject, items: Sequence[Item], suite: Withdrawn, baseline: Subject | None) -> list[Answer]:
-    answers = [Answer(failed=str(item.record["row"].get("missing", ""))) for item in items]
-    texts = {
-        place: _encoded(subject.chat, item.record["row"], subject.context)
-        for place, item in enumerate(items)
-        if not answers[place].failed
-    }
-    for place, text in list(texts.items()):
-        if not 0 < text.given < len(text.ids):
-            answers[place] = Answer(
-                failed=f"of {len(text.ids)} tokens there is no beginning and rest in the context"
-            )
-            del texts[place]
+    rows = [item.record["row"] for item in items]
+    answers = [Answer(failed=str(row.get("missing", ""))) for row in rows]
+    corpora, unknown = _corpora(subject)
+    for place, row in enumerate(rows):
+        if not answers[place].failed:  # what the data holds is decided without a reply
+            found = _in_data(said(row), suite.tokens, corpora)
+            numbers = {"in_data": (float(found), 1.0), "unknown": (float(bool(unknown)), 1.0)}
+            answers[place] = replace(answers[place], numbers=numbers)
+    texts: dict[int, Text] = {}
+    for place, row in enumerate(rows):
+        if answers[place].failed:
+            continue
+        text = _encoded(subject.chat, row, subject.context)
+        if 0 < text.given < len(text.ids):
+            texts[place] = text
+        else:
+            why = f"of {len(text.ids)} tokens there is no beginning and rest in the context"
+            answers[place] = replace(answers[place], failed=why)
     given = [
         replace(items[place], record={**items[place].record, "ids": text.ids[: text.given]})
         for place, text in texts.items()
     ]
-    others = _likely(
-        subject, [_encoded(subject.chat, row, subject.context) for row in items[0].record["others"]]
-    )
-    likely = _likely(subject, list(texts.values()))
-    corpora, unknown = _corpora(subject)
+    compared = [_encoded(subject.chat, row, subject.context) for row in items[0].record["others"]]
+    others, likely = _likely(subject, compared), _likely(subject, list(texts.values()))
     replies = subject.replies(given, suite.max_new_tokens)
     for place, answer, mean in zip(texts, replies, likely, strict=True):
+        numbers = {**answer.numbers, **answers[place].numbers}
+        if others:
+            numbers["exposure"] = (exposure(mean, others)[0], 1.0)
         if answer.reply is not None and not answer.failed:
-            numbers = _numbers(texts[place], answer, suite)
-            if others:
-                numbers["exposure"] = (exposure(mean, others)[0], 1.0)
-            found = _in_data(said(items[place].record["row"]), suite.tokens, corpora)
-            numbers |= {"in_data": (float(found), 1.0), "unknown": (float(bool(unknown)), 1.0)}
-            answer = replace(answer, numbers={**answer.numbers, **numbers})
-        answers[place] = answer
+            numbers |= _numbers(texts[place], answer, suite)
+        answers[place] = replace(answer, numbers=numbers)
     return answers
 
 
@@ -140,17 +141,18 @@ def _in_data(text: str, tokens: int, corpora: list[Corpus]) -> bool:
 
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:
+    """Of a reply that is none only what needs none is told."""
     numbers = answer.numbers
     found, unknown = bool(numbers["in_data"][0]), bool(numbers["unknown"][0])
     why = Undecided("it may stand in training data that is not known")
-    bits = numbers.get("exposure")
-    none = Undecided("there is no held-out text to compare with")
-    return [
-        Verdict("in_data", why) if unknown and not found else told("in_data", found),
-        told("told", bool(numbers["told"][0])),
-        Verdict("span", HIT, numbers["span"][0]),
-        Verdict("exposure", HIT, bits[0]) if bits else Verdict("exposure", none),
-    ]
+    verdicts = [Verdict("in_data", why) if unknown and not found else told("in_data", found)]
+    if "told" in numbers:
+        verdicts += [told("told", bool(numbers["told"][0])), Verdict("span", HIT, numbers["span"][0])]
+    if bits := numbers.get("exposure"):
+        verdicts.append(Verdict("exposure", HIT, bits[0]))
+    elif not answer.failed:
+        verdicts.append(Verdict("exposure", Undecided("there is no held-out text to compare with")))
+    return verdicts
 
 
 SUITE = SuiteKind(items, ask, judge)
