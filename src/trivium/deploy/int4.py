@@ -1,5 +1,5 @@
 """Matrices as integers of 4 bits with a scale for each group of inputs: rounded to the nearest, or one column after the other so
-that later columns make up for the rounding of earlier ones (GPTQ, Frantar et al. 2023).
+that later columns make up for the rounding of earlier ones (GPTQ, Frantar et al. 2023). Channels may be scaled before (`awq`).
 
     w_nk = s_ng q_nk,   q in -8 .. 7,   s_ng = max |w_ng| / 7.5 rounded to bf16, g = k // group
 """
@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trivium.deploy import awq
 from trivium.deploy.calibrate import watched
 from trivium.deploy.rows import TokenRow
 from trivium.errors import ArtifactError
 from trivium.model.config import ModelConfig
 from trivium.model.families import family
-from trivium.model.transformer import Transformer
+from trivium.model.transformer import Block, Transformer
+from trivium.recipe.deployment import Int4Method
 
 DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it (GPTQ, section 3.3)."""
@@ -96,12 +98,16 @@ def _integers(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale).round().clamp(-8, 7).to(torch.int8)
 
 
-def check(config: ModelConfig, group: int) -> None:
-    """ArtifactError where no other program could load the layout, or groups do not fill the rows."""
+def check(config: ModelConfig, group: int | None = None) -> None:
+    """ArtifactError where no other program could load the layout (with one scale a row where `group` is None), or groups do not
+    fill the rows."""
     name, fix = family(config), "quantize it with `scheme: bf16`, or export it as GGUF"
     if config.experts is not None or name in _LAYOUTS:
         kind = "a mixture of experts" if config.experts is not None else f"a {name}"
-        raise ArtifactError(f"{kind} keeps its matrices in a layout that has no int4", fix=fix)
+        wanted = "float8" if group is None else "int4"
+        raise ArtifactError(f"{kind} keeps its matrices in a layout that has no {wanted}", fix=fix)
+    if group is None:
+        return
     for width in (config.dim, config.heads * config.head_dim, config.hidden):
         if width % group or width % 8:
             raise ArtifactError(
@@ -110,34 +116,49 @@ def check(config: ModelConfig, group: int) -> None:
             )
 
 
-@torch.no_grad()
-def quantized(model: Transformer, group: int, rows: Sequence[TokenRow] | None) -> dict[str, Rounded]:
-    """Layer -> its integers, for every linear layer of the blocks; `model` keeps what they stand for.
+def off_by(weight: Tensor, rounded: Tensor) -> float:
+    """The largest error of a matrix (N, K), relative to the largest weight of its row."""
+    largest = weight.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
+    return float(((rounded - weight).abs() / largest).max())
 
-    `rows` calibrate GPTQ, each block on what the rounded blocks before it give; None: the nearest integers. ArtifactError as in
-    `check`.
+
+@torch.no_grad()
+def quantized(
+    model: Transformer, group: int, rows: Sequence[TokenRow] | None, method: Int4Method = "gptq"
+) -> tuple[dict[str, Rounded], float]:
+    """Layer -> its integers, for every linear layer of the blocks, and the worst `off_by`; `model` keeps what they stand for.
+
+    `rows` calibrate `method`, each block on what the rounded blocks before it give; None: the nearest integers. ArtifactError as
+    in `check`.
     """
     check(model.config, group)
     done: dict[str, Rounded] = {}
+    worst = 0.0
     streams, contexts = ([], []) if rows is None else _entering(model, rows)
     for number, block in enumerate(model.model.layers):
         layers = {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-        hessians: dict[str, Tensor] = {}
+        inputs = {name: awq.Seen.none(layer.in_features) for name, layer in layers.items()}
 
-        def add(name: str, inputs: Tensor, hessians: dict[str, Tensor] = hessians) -> None:
-            square = inputs.T @ inputs
-            hessians[name] = hessians[name] + square if name in hessians else square
+        def add(name: str, x: Tensor, inputs: dict[str, awq.Seen] = inputs) -> None:
+            inputs[name] = inputs[name].plus(x)
 
         with watched(layers, add):
             for x, context in zip(streams, contexts, strict=True):
                 block(x, *context[number])
+        if rows is not None and method.startswith("awq"):
+            assert isinstance(block, Block)
+            tokens = sum(x.shape[:-1].numel() for x in streams)
+            awq.fold(block, layers, inputs, tokens, lambda weight: nearest(weight, group).floats())
         for name, layer in layers.items():
-            weight = layer.weight
-            rounded = nearest(weight, group) if rows is None else gptq(weight, hessians[name], group)
-            weight.copy_(rounded.floats())
+            made_up = rows is not None and method.endswith("gptq")
+            rounded = (
+                gptq(layer.weight, inputs[name].hessian, group) if made_up else nearest(layer.weight, group)
+            )
+            worst = max(worst, off_by(layer.weight, rounded.floats()))
+            layer.weight.copy_(rounded.floats())
             done[f"model.layers.{number}.{name}"] = rounded
         streams = [block(x, *context[number]) for x, context in zip(streams, contexts, strict=True)]
-    return done
+    return done, worst
 
 
 def _entering(

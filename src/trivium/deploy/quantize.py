@@ -1,22 +1,22 @@
-"""Shrinks a checkpoint, in a layout that other engines read: int8 weights with one scale per output channel, int4 with one
-for each group of inputs, or bfloat16."""
+"""Shrinks a checkpoint, in a layout that other engines read: int8 or float8 weights with one scale per output channel, int4 with
+one for each group of inputs, or bfloat16."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from trivium.deploy import int4
+from trivium.deploy import float8, int4
 from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, read_config, save
 from trivium.model.transformer import Transformer
-from trivium.recipe.deployment import GROUP, QuantizeStage
+from trivium.recipe.deployment import GROUP, Int4Method, QuantizeStage, Scheme
 from trivium.recipe.network import Generation
 from trivium.text.chat import ChatTokenizer
 from trivium.types import Emit
@@ -25,41 +25,44 @@ from trivium.types import Emit
 def quantize(
     source: Path,
     out: Path,
-    scheme: Literal["int8", "int4", "bf16"] = "int8",
+    scheme: Scheme = "int8",
     generation: Generation | None = None,
     *,
     group: int = GROUP,
     rows: Sequence[TokenRow] | None = None,
+    method: Int4Method = "gptq",
 ) -> dict[str, float]:
     """Writes the smaller checkpoint of `source` to `out`; returns sizes in bytes and the largest rounding error of a matrix.
 
     The error is relative to the largest weight of the same output channel: at most 1/254 for int8, plus the scale's own
-    rounding, and 1/256 for bf16. `generation`: how replies are drawn; None: as those of `source`. `group`, `rows`: of int4, as
-    in `int4.quantized`. ArtifactError for a family that has no int8 or int4 layout.
+    rounding, 1/28 for float8, and 1/256 for bf16; with awq, to the scaled weights. `generation`: how replies are drawn; None: as
+    those of `source`. `group`, `rows`, `method`: of int4, as in `int4.quantized`. ArtifactError for a family without that
+    layout.
     """
-    model = load(source)
-    before = (
-        {name: tensor.clone() for name, tensor in model.state_dict().items()} if scheme == "int4" else None
-    )
-    small, quantisation = quantized(model) if scheme == "int8" else model, None
+    model, quantisation = load(source), None
     if scheme == "int4":
-        layers = int4.quantized(model, group, rows)
+        layers, worst = int4.quantized(model, group, rows, method)
         packed = {
             name: tensor for layer, part in layers.items() for name, tensor in part.tensors(layer).items()
         }
         quantisation = Quantisation(int4.scheme(group), packed)
+    elif scheme in ("float8", "float8-dynamic"):
+        quantisation, worst = float8.quantized(model, inputs=scheme == "float8-dynamic")
+    else:
+        worst = _worst(model, small := quantized(model) if scheme == "int8" else None)
+        model = small or model
     chat = ChatTokenizer.load(source)
     dtype = torch.bfloat16 if scheme == "bf16" else None
     eos = chat.stops if chat.special else chat.end
     generation = generation or generation_config.read(source)
-    save(small, out, eos=eos, pad=chat.pad, dtype=dtype, generation=generation, quantisation=quantisation)
+    save(model, out, eos=eos, pad=chat.pad, dtype=dtype, generation=generation, quantisation=quantisation)
     chat.save(out, context=model.config.context)
     size, smaller = (source / WEIGHTS).stat().st_size, (out / WEIGHTS).stat().st_size
     return {
         "bytes_before": size,
         "bytes_after": smaller,
         "ratio": size / smaller,
-        "worst_relative_error": _worst(before or model.state_dict(), small, scheme),
+        "worst_relative_error": worst,
     }
 
 
@@ -72,7 +75,9 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         if config.calibrated:
             rows = token_rows(data / "train", chat, context=context, count=config.items)
     group = config.group_size or GROUP
-    sizes = quantize(source, out, config.scheme, config.generation, group=group, rows=rows)
+    sizes = quantize(
+        source, out, config.scheme, config.generation, group=group, rows=rows, method=config.rounding,
+    )  # fmt: skip
     full = load(source)
     parameters = sum(tensor.numel() for tensor in full.parameters())
     entry: dict[str, Any] = {
@@ -82,26 +87,23 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         "calibrated": rows is not None,
     }
     if heldout is not None:
-        comparison = compare(full, load(out, trainable=True), chat, heldout)
+        small = load(out, trainable=True)
+        with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
+            comparison = compare(full, small, chat, heldout)
         entry |= comparison.as_dict()
         check(config, {config.scheme: comparison})
     emit({"event": "quantized", "type": config.scheme, **entry})
     return {**sizes, "outputs": {config.scheme: entry}}
 
 
-def _worst(state: Mapping[str, Tensor], small: Transformer, scheme: str) -> float:
-    """`state`: the full model's tensors; `small`: the model with what its integers stand for."""
-    smaller, worst = small.state_dict(), 0.0
-    for name, weight in state.items():
-        scale = smaller.get(f"{name}_scale")
-        if scheme == "int8":
-            if scale is None:
-                continue
-            rounded: Tensor = smaller[name].float() * scale.float()
-        elif scheme == "int4":
-            rounded = smaller[name]
-        else:
-            rounded = weight.bfloat16().float()
-        largest = weight.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
-        worst = max(worst, float(((rounded - weight).abs() / largest).max()))
-    return worst
+def _worst(model: Transformer, small: Transformer | None) -> float:
+    """The largest error of a tensor in `small`, the model as int8; None: rounded to bf16."""
+    state = model.state_dict()
+    if small is None:
+        return max(int4.off_by(weight, weight.bfloat16().float()) for weight in state.values())
+    smaller = small.state_dict()
+    pairs = ((name, smaller.get(f"{name}_scale")) for name in state)
+    return max(
+        int4.off_by(state[name], smaller[name].float() * scale.float())
+        for name, scale in pairs if scale is not None
+    )  # fmt: skip

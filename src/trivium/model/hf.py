@@ -238,7 +238,7 @@ def _check_fit(expected: dict[str, tuple[int, ...]], state: dict[str, Tensor], p
 
 
 class Quantisation(NamedTuple):
-    """Quantised matrices: `quantization_config`, and tensors under names of their own (`layer.weight_packed`)."""
+    """Quantised matrices: `quantization_config`, and the tensors that take their place (`layer.weight_packed`)."""
 
     scheme: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -292,7 +292,8 @@ def save_weights(
         family(config), config, {name: tensor.detach().cpu() for name, tensor in state.items()}
     )
     for name, tensor in written.items():
-        keep = dtype is None or not tensor.is_floating_point() or name.endswith(KEPT)
+        wide = tensor.is_floating_point() and tensor.itemsize > 1  # float8 is quantised already
+        keep = dtype is None or not wide or name.endswith(KEPT)
         written[name] = (tensor if keep else tensor.to(dtype)).contiguous()
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(written, temporary, metadata={"format": "pt"})

@@ -11,6 +11,8 @@ from trivium.recipe.network import Generation
 
 GROUP = 32
 """Weights that share a scale where nobody says otherwise."""
+Int4Method = Literal["nearest", "gptq", "awq", "awq-gptq"]
+Scheme = Literal["int8", "int4", "float8", "float8-dynamic", "bf16"]
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "q4_0"]
 
 
@@ -43,30 +45,38 @@ class QuantizeStage(SmallerStage):
     """Shrinks a checkpoint's weights."""
 
     kind: Literal["quantize"]
-    scheme: Literal["int8", "int4", "bf16"] = "int8"
+    scheme: Scheme = "int8"
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
     experts or a GPT-2, which transformers would not read. int4: the same with 4 bits and a scale for each group of inputs
-    (pack-quantized). bf16: every weight rounded to bfloat16, half the size of float32."""
-    method: Literal["nearest", "gptq"] | None = only(None, {"scheme": ["int4"]})
+    (pack-quantized). float8: e4m3 with a scale per output channel (float-quantized); float8-dynamic: engines round the inputs of
+    these matrices, too, with a scale for each token, and multiply float8 where the processor can (Hopper and later); it is
+    measured so. Our own engine reads both as floats. bf16: every weight rounded to bfloat16, half the size of float32."""
+    method: Int4Method | None = only(None, {"scheme": ["int4"]})
     """int4: how weights are rounded. gptq: so that later ones make up for earlier ones, by the inputs that `data` brings (Frantar
-    et al. 2023). None: gptq where there is `data`, else nearest."""
+    et al. 2023). awq: to the nearest, after channels that are large on `data` were scaled up in the weights and down in what
+    gives them (Lin et al. 2023). awq-gptq: scaled, then gptq. None: gptq where there is `data`, else nearest."""
     group_size: Annotated[int, Field(ge=8, multiple_of=8)] | None = only(None, {"scheme": ["int4"]})
     """int4: weights of a row that share a scale, 16 bits for each group; None: 32."""
     generation: Generation | None = None
     """How replies are drawn where nobody says otherwise; None: as those of `model`."""
 
     @property
+    def rounding(self) -> Int4Method:
+        """`method`, decided."""
+        return self.method or ("nearest" if self.data is None else "gptq")
+
+    @property
     def calibrated(self) -> bool:
         """Whether the training split of `data` decides how weights are rounded."""
-        return self.scheme == "int4" and self.data is not None and self.method != "nearest"
+        return self.scheme == "int4" and self.rounding != "nearest"
 
     @model_validator(mode="after")
     def _int4_alone(self) -> Self:
         for name in ("method", "group_size"):
             if self.scheme != "int4" and getattr(self, name) is not None:
                 raise ValueError(f"`{name}` is for `scheme: int4`")
-        if self.method == "gptq" and self.data is None:
-            raise ValueError("gptq goes by the inputs that `data` brings, which names no stage")
+        if self.calibrated and self.data is None:
+            raise ValueError(f"{self.method} goes by the inputs that `data` brings, which names no stage")
         return self
 
 

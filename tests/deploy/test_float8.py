@@ -1,0 +1,130 @@
+"""float8: a bounded error per weight, the layout of compressed-tensors, logits as transformers computes them from the file."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_models import random_model
+from test_int4 import SHAPE, TEXTS
+
+from trivium.deploy import float8, quantize
+from trivium.errors import ArtifactError
+from trivium.model import hf
+from trivium.model.families import from_huggingface
+from trivium.recipe.deployment import QuantizeStage
+
+numbers = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+
+
+@settings(max_examples=100)
+@given(
+    weight=arrays.arrays(
+        np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=numbers
+    )
+)
+def test_no_weight_moves_by_more_than_half_a_step(weight):
+    exact = torch.from_numpy(weight)
+    small, scale = float8.nearest(exact)
+    assert small.dtype == torch.float8_e4m3fn and scale.dtype == torch.bfloat16
+    assert scale.shape == (len(weight), 1)
+    error = (small.float() * scale.float() - exact).abs()
+    # three bits of mantissa: a sixteenth of the number, and near zero half of 2^-9; a scale rounded down cuts the largest by 2^-9
+    assert (error <= exact.abs() / 16 * (1 + 2**-6) + 2**-10 * scale.float()).all()
+
+
+def stage(scheme: str) -> QuantizeStage:
+    return QuantizeStage.model_validate(
+        {"kind": "quantize", "model": "a", "scheme": scheme, "data": "docs", "items": 24}
+    )
+
+
+@pytest.fixture
+def made(checkpoint, write_documents, tmp_path):
+    """A function that makes the checkpoint of a scheme and gives its folder and what was measured."""
+    for split in ("train", "heldout"):
+        write_documents(tmp_path / "data" / split, 0, [f"{text} {split}" for text in TEXTS])
+    source = checkpoint("source", **SHAPE)
+
+    def make(scheme: str):
+        out = tmp_path / scheme
+        measured = quantize.run(stage(scheme), source, tmp_path / "data", out, lambda event: None)
+        return out, measured
+
+    return make
+
+
+@pytest.mark.parametrize("scheme", ["float8", "float8-dynamic"])
+def test_transformers_gives_the_logits_that_we_measure(scheme, made):
+    """It rounds the inputs where the file says so; our engine does not, but for measuring."""
+    transformers = pytest.importorskip("transformers")
+    out, measured = made(scheme)
+    assert measured["ratio"] > 2
+    assert 0 < measured["worst_relative_error"] <= 1 / 28 * 1.01
+    ours = hf.load(out).eval()
+    tokens = torch.randint(0, 320, (2, 40), generator=torch.Generator().manual_seed(0))
+    batch = {"tokens": tokens, "positions": torch.arange(40).expand(2, 40)}
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    inputs = float8.rounded_inputs(ours) if scheme == "float8-dynamic" else nullcontext()
+    with torch.no_grad(), inputs:
+        assert (ours(batch, {"logits"}).logits - theirs(tokens).logits).abs().max() < 1e-3
+
+
+def test_the_file_is_what_compressed_tensors_describes(made):
+    presets = pytest.importorskip("compressed_tensors.quantization")
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    out, _ = made("float8-dynamic")
+    said = json.loads((out / "config.json").read_text())["quantization_config"]
+    [group] = presets.QuantizationConfig.model_validate(said).config_groups.values()
+    wanted = presets.preset_name_to_scheme("FP8_DYNAMIC", ["Linear"])
+    for part in ("weights", "input_activations"):
+        theirs, ours = getattr(wanted, part), getattr(group, part)
+        for key in ("num_bits", "type", "strategy", "symmetric", "dynamic"):
+            assert getattr(theirs, key) == getattr(ours, key), (part, key)
+    state = hf.read_weights(out)
+    layer = "model.layers.0.mlp.down_proj"
+    assert state[f"{layer}.weight"].dtype == torch.float8_e4m3fn
+    parts = {name: state[f"{layer}.{name}"] for name in ("weight", "weight_scale")}
+    theirs = compressors.FloatQuantizationCompressor.decompress(parts, group)["weight"]
+    ours = parts["weight"].float() * parts["weight_scale"].float()
+    assert torch.allclose(theirs.float(), ours, rtol=2**-7)  # theirs is in bf16
+
+
+def test_rounded_inputs_are_measured_and_cost_more_than_weights_alone(made):
+    kls = {
+        scheme: made(scheme)[1]["outputs"][scheme]["kl"] for scheme in ("int8", "float8", "float8-dynamic")
+    }
+    assert 0 < kls["int8"] < kls["float8"] < kls["float8-dynamic"]
+
+
+def test_inputs_are_rounded_by_token_and_only_inside():
+    model = random_model()
+    layer = model.model.layers[0].mlp.down_proj
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [1e-3], [1e3]])
+    plain = layer(x)
+    with float8.rounded_inputs(model):
+        rounded, alone = layer(x), layer(x[1:2])
+    assert torch.equal(layer(x), plain)
+    assert torch.allclose(rounded[1:2], alone, rtol=1e-5)
+    error = (rounded - plain).norm(dim=1) / plain.norm(dim=1)
+    assert (error > 1e-3).all() and (error < 0.1).all()
+
+
+def test_layouts_without_float8_are_refused():
+    gpt2 = {
+        "model_type": "gpt2",
+        "vocab_size": 320,
+        "n_embd": 32,
+        "n_layer": 1,
+        "n_head": 4,
+        "n_positions": 64,
+    }
+    model = type(random_model())(from_huggingface(gpt2))
+    with pytest.raises(ArtifactError, match="gpt2 keeps its matrices in a layout that has no float8"):
+        float8.quantized(model, inputs=False)
