@@ -138,6 +138,10 @@ MISTAKES = {
     "ranks_do_not_divide_among_nodes": [
         (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 4}\n    launch: {kind: slurm, nodes: 3}\n"), "16, stage base, field launch.nodes", "do not spread evenly over 3 nodes", "divisor of 4"),
     ],
+    "devices_of_auto": [
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: auto\n    launch: {kind: slurm}\n"), "16, stage base, field launch", "does not say what devices", "on: 64xH100"),
+        (changed("    steps: 100\n", "    steps: 100\n    parallel: {data: 2}\n    launch: {on: 2xH100}\n"), "16, stage base, field launch.on", "names its layout", "parallel: auto"),
+    ],
     "no_sources": [
         (changed("    sources: [{kind: python-docs}]\n", ""), "3, stage corpus, field sources", "no sources", "python-docs"),
         (changed("    sources: [{kind: python-docs}]\n", "    sources: []\n"), "5, stage corpus, field sources", "no sources", "python-docs"),

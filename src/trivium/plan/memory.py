@@ -99,7 +99,17 @@ class Work(NamedTuple):
 
 def _moments(work: Work) -> list[tuple[float, float, float]]:
     """Bytes of activations, logits, and buffers: at the output layer; early and late on the way back through a block; and where
-    the gradients of embeddings and output layer are summed at the end."""
+    the gradients of embeddings and output layer are summed at the end. Of a pipeline, on the first rank, which holds
+    micro-batches that were sent on, and on the last one, which has the output layer."""
+    stages = work.parallel.pipeline
+    if stages == 1:
+        return _moments_of(work, work.config.layers, last=True)
+    layers = -(-work.config.layers // stages)
+    return _moments_of(work, layers * stages, last=False) + _moments_of(work, layers, last=True)
+
+
+def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float, float]]:
+    """Those of a rank that keeps what `layers` blocks need for the way back."""
     config, parallel, tokens, size = work.config, work.parallel, work.tokens, work.size
     inside, outside, copied = _weights(work)
     waiting = size * flops.embeddings(config, tied=True) / (parallel.tensor if work.others else 1)
@@ -107,10 +117,9 @@ def _moments(work: Work) -> list[tuple[float, float, float]]:
     added = 2 * waiting if tokens * config.vocab_size > LOGITS and not work.others else 0.0
     sent = _sent(work)
     logits = FLOAT * (Z_COPIES if work.z_loss else COPIES) * min(tokens * config.vocab_size, LOGITS)
+    if not last:
+        added = logits = 0.0
     block, between = tokens * size * _kept(work), tokens * size * config.dim
-    layers = (
-        -(-config.layers // parallel.pipeline) * parallel.pipeline
-    )  # with micro-batches that were sent on
     blocks = layers * (between if work.recompute else block)
     mask = (
         0.0 if work.others else tokens * work.context
