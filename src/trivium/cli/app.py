@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium.cli import arena, commands, data, planning, router, serve, trace, withdraw
+from trivium.cli import arena, commands, data, planning, router, serve, signing, trace, withdraw
 from trivium.cli import convert as conversions
 from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
@@ -106,6 +106,8 @@ app.add_typer(router.app, name="rollout")
 app.add_typer(evaluations.app, name="evaluate")
 app.add_typer(arena.app, name="arena")
 app.command()(serve.serve)
+app.command()(signing.sign)
+app.command()(signing.verify)
 app.command()(trace.trace)
 app.command()(conversions.convert)
 app.command()(withdraw.withdraw)

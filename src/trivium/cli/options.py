@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trivium.errors import RecipeError
+from trivium.errors import RecipeError, TriviumError
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).", show_default=False)]
 Stages = Annotated[
@@ -44,6 +44,15 @@ RunsFolder = Annotated[
 Withdrawn = Annotated[
     str, typer.Option(help="refuse or allow: models that stand on data that was withdrawn.")
 ]
+SIGNED_BY = "TRIVIUM_SIGNED_BY"
+SignedBy = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Public keys, a line each: only what one of them has signed is taken (`trivium sign`).",
+        envvar=SIGNED_BY,
+    ),
+]
 STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
 
 
@@ -55,6 +64,23 @@ def check_withdrawn(model: Path, withdrawn: str) -> None:
         from trivium.pipeline.withdraw import refuse_withdrawn
 
         refuse_withdrawn(model)
+
+
+def signatures() -> Any:
+    """The module `trivium.pipeline.signatures`. TriviumError where what it needs is not installed."""
+    try:
+        from trivium.pipeline import signatures
+    except ModuleNotFoundError as error:
+        raise TriviumError(f"signatures need {error.name}", fix="pip install 'trivium[sign]'") from None
+    return signatures
+
+
+def check_signed(artifact: Path, signed_by: Path | None) -> str:
+    """Who signed it; "" where nobody asks. ArtifactError where none of the keys in `signed_by` did."""
+    if signed_by is None:
+        return ""
+    signer = signatures().require(artifact, signed_by)
+    return f"{signer.name} ({signer.fingerprint})"
 
 
 class OrRecipe(TyperGroup):

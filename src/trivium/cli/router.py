@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.cli import commands, rollout
-from trivium.cli.options import Withdrawn, check_withdrawn
+from trivium.cli.options import SignedBy, Withdrawn, check_signed, check_withdrawn
 from trivium.cli.rollout import Plan
 from trivium.errors import DataError, RecipeError, TriviumError
 
@@ -65,6 +65,7 @@ def serve(
         ),
     ] = False,
     withdrawn: Withdrawn = "refuse",
+    signed_by: SignedBy = None,
 ) -> None:
     """Put a router in front of two servers: it moves traffic to the candidate, step by step, and back where it does harm.
 
@@ -87,7 +88,7 @@ def serve(
             ) from None
         loaded = load_plan(plan)
         options = Options(host, port, keys, admin_keys, texts, drain)
-        candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn)
+        candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn, signed_by)
         if loaded.arms is not None and loaded.arms.candidate.artifact is not None:
             note(plan.parent / loaded.arms.candidate.artifact, log)
         serve(loaded, log, candidate, without_gates, options)
@@ -95,9 +96,12 @@ def serve(
     raise typer.Exit(commands.guarded(start))
 
 
-def candidate_of(plan: Any, folder: Path, without_gates: bool, withdrawn: str = "refuse") -> dict[str, Any]:
+def candidate_of(
+    plan: Any, folder: Path, without_gates: bool, withdrawn: str = "refuse", signed_by: Path | None = None
+) -> dict[str, Any]:
     """What the log knows a candidate by. GateError where its gates have not passed, or nobody has seen them, unless allowed;
-    ArtifactError where it stands on data that was withdrawn, unless `withdrawn` is "allow"."""
+    ArtifactError where it stands on data that was withdrawn, unless `withdrawn` is "allow", and where it has not all the
+    signatures that are asked for: by a key of `signed_by`, and by one of the plan's own."""
     from trivium.errors import GateError
     from trivium.pipeline.released import check_release
 
@@ -105,6 +109,15 @@ def candidate_of(plan: Any, folder: Path, without_gates: bool, withdrawn: str = 
         return {}
     arm = plan.arms.candidate
     known = {"url": arm.url, "model": arm.model}
+    asked = [keys for keys in (signed_by, arm.signed_by and folder / arm.signed_by) if keys is not None]
+    if asked and arm.artifact is None:
+        raise RecipeError(
+            "a signature is asked for, and the plan names nothing that could be signed",
+            where="arms.candidate",
+            fix="name the candidate's release as `artifact`",
+        )
+    for keys in asked:
+        check_signed(folder / arm.artifact, keys)
     if arm.artifact is not None:
         check_withdrawn(folder / arm.artifact, withdrawn)
         try:

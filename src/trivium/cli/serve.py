@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from trivium.cli import commands
-from trivium.cli.options import Withdrawn, check_withdrawn
+from trivium.cli.options import SignedBy, Withdrawn, check_signed, check_withdrawn
 from trivium.errors import RecipeError, TriviumError
 
 Checkpoint = Annotated[
@@ -116,6 +116,7 @@ def serve(
     upstream_model: UpstreamModel = None,
     upstream_key: UpstreamKey = None,
     beside: Beside = None,
+    signed_by: SignedBy = None,
 ) -> None:
     """Serve a checkpoint: the APIs of OpenAI and Anthropic, metrics, and a page to chat at `/`.
 
@@ -135,10 +136,7 @@ def serve(
     limits = {
         "tokens": kv_tokens, "chunk": chunk, "running": running, "queue": queue, "deadline": deadline, "drain": drain,
     }  # fmt: skip
-    if keys is None and (requests or tokens):
-        raise RecipeError("limits are those of a key, and no key is asked for", fix="add --keys FILE")
-    if (checkpoint is None) == (upstream is None):
-        raise RecipeError("a checkpoint is served, or --upstream is: one", fix="trivium serve CHECKPOINT")
+    _check(checkpoint, upstream, keys, requests or tokens)
     try:
         from trivium.serve.server import serve as run
 
@@ -149,6 +147,8 @@ def serve(
         second = None if beside is None else _second(beside, engine, precision, withdrawn, limits)
     except ModuleNotFoundError as error:
         raise TriviumError(f"serving needs {error.name}", fix="pip install 'trivium[serve]'") from None
+    make = _signed(make, signed_by, checkpoint or upstream, guess)
+    second = second and _signed(second, signed_by, beside)
     given: Any = {"host": host, "port": port, "requests": requests, "tokens": tokens, "feedback": feedback}
     run(make, keys=keys, beside=second, **given)
 
@@ -158,6 +158,32 @@ def _second(beside: str, engine: str, precision: str, withdrawn: str, limits: di
         return _upstream(beside, None, None, None, limits)
     path = Path(beside)
     return _local(path, engine if path.is_file() else "torch", None, precision, None, withdrawn, limits)
+
+
+def _check(checkpoint: Path | None, upstream: str | None, keys: Path | None, limit: str | None) -> None:
+    if keys is None and limit:
+        raise RecipeError("limits are those of a key, and no key is asked for", fix="add --keys FILE")
+    if (checkpoint is None) == (upstream is None):
+        raise RecipeError("a checkpoint is served, or --upstream is: one", fix="trivium serve CHECKPOINT")
+
+
+def _signed(make: Make, signed_by: Path | None, *models: str | Path | None) -> Make:
+    """`make`, if a key of `signed_by` signed all of its models: asked now, and whenever the weights are loaded again."""
+    if signed_by is None:
+        return make
+
+    def checked(metrics: Any) -> Any:
+        for model in models:
+            if isinstance(model, str) and model.startswith(("http://", "https://")):
+                raise RecipeError(
+                    f"nobody can tell what {model} answers with",
+                    fix="serve a checkpoint, or leave out --signed-by",
+                )
+            if model not in (None, "look-up"):
+                check_signed(Path(str(model)), signed_by)
+        return make(metrics)
+
+    return checked
 
 
 def _add_key(keys: Path | None, name: str, requests: str | None, tokens: str | None) -> None:

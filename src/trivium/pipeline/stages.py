@@ -226,7 +226,7 @@ def _release(ctx: Context) -> dict[str, Any]:
     from trivium.deploy.release import check_gates
     from trivium.pipeline.account import history, summary
     from trivium.pipeline.lineage import lineage
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import RECORD, SIGNATURES, Store
     from trivium.report.card import model_card
     from trivium.report.page import html
 
@@ -235,7 +235,7 @@ def _release(ctx: Context) -> dict[str, Any]:
     store = Store(ctx.work.parent.parent)
     report = summary(ctx.recipe, history(ctx.inputs, store))
     for file in sorted(model.path.iterdir()):
-        if file.is_file() and file.name != "artifact.json":
+        if file.is_file() and file.name not in (RECORD, SIGNATURES):
             shutil.copyfile(file, ctx.out / file.name)
     files.write_json(ctx.out / "lineage.json", lineage(model.fingerprint, store).as_dict())
     files.write_json(ctx.out / "report.json", report)

@@ -32,6 +32,8 @@ from trivium.pipeline.fingerprint import fingerprint as fingerprint_of
 from trivium.pipeline.going_on import LAST
 
 RECORD = "artifact.json"
+SIGNATURES = "signatures.jsonl"
+"""The one file that may be added to a finished artifact: who vouches for it (see `trivium.pipeline.signatures`)."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -82,7 +84,7 @@ class Store:
         expected: dict[str, str] = artifact.record["files"]
         present = {
             str(file.relative_to(path).as_posix()) for file in path.rglob("*") if not file.is_dir()
-        } - {RECORD}
+        } - {RECORD, SIGNATURES}
         if missing := sorted(set(expected) - present):
             raise _damaged(path, f"{path / missing[0]} is missing from its artifact")
         if extra := sorted(present - set(expected)):
@@ -138,8 +140,10 @@ class Store:
         identity, fingerprint = record["identity"], str(record["fingerprint"])
         if fingerprint_of(identity) != fingerprint:
             raise ValueError("the fingerprint is not the one of the identity")
-        if (out / RECORD).exists() or any(file.is_symlink() for file in out.rglob("*")):
-            raise ValueError(f"a stage may write neither {RECORD} nor links")
+        if any((out / name).exists() for name in (RECORD, SIGNATURES)) or any(
+            file.is_symlink() for file in out.rglob("*")
+        ):
+            raise ValueError(f"a stage may write neither {RECORD} nor {SIGNATURES} nor links")
         with writing(self.root):
             names = sorted(file for file in out.rglob("*") if file.is_file())
             record = _finite(

@@ -103,6 +103,8 @@ class Candidate(Arm):
 
     artifact: str | None = None
     """Folder of the release that it serves, from the plan's folder: taken only if its gates passed and its files are whole."""
+    signed_by: str | None = None
+    """File of public keys, from the plan's folder: taken only if one of them signed `artifact` (`trivium sign`)."""
 
 
 class Arms(Strict):
