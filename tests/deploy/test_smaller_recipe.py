@@ -27,6 +27,7 @@ def run(folder: Path, model: Path, *overrides: str) -> subprocess.CompletedProce
         "talks.size=60",
         "int4.group_size=8",
         "int4_nearest.group_size=8",
+        "int4_awq.group_size=8",
         *overrides,
     ]
     words = [word for override in given for word in ("-o", override)]
@@ -67,7 +68,7 @@ def test_variants_are_measured_in_one_table_behind_gates_and_served(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     made = tmp_path / "runs" / "smaller"
     report = (made / "report.html").read_text(encoding="utf-8")
-    for name in ("int8", "int4", "int4_nearest", "f16", "q8_0", "q4_0"):
+    for name in ("int8", "int4", "int4_nearest", "int4_awq", "float8", "f16", "q8_0", "q4_0"):
         assert name in report
     assert "<svg" in report
     kls = {
@@ -81,5 +82,11 @@ def test_variants_are_measured_in_one_table_behind_gates_and_served(
     said = greedy(model)
     f16 = next((made / "gguf").glob("*f16*.gguf"))
     assert greedy(f16) == said
-    for path in (made / "int8", made / "int4", next((made / "gguf").glob("*q8_0*.gguf"))):
+    for path in (
+        made / "int8",
+        made / "int4",
+        made / "int4_awq",
+        made / "float8",
+        next((made / "gguf").glob("*q8_0*.gguf")),
+    ):
         assert len(greedy(path)) > 0
