@@ -36,11 +36,12 @@ def train_phase(phase: Phase[Any], ctx: Context) -> dict[str, Any]:
     _check_sizes(ctx, round(count * ctx.config.repeats * each))
     length, tokens_per_step = ctx.config.length(count, each), round(ctx.config.batch * each)
     steps = length.steps
-    ctx.emit({"event": "phase", "steps": steps, "tokens_per_step": tokens_per_step, **items.account})
     objective = phase.objective(ctx.config)
     sharding = _sharding(ctx, length.items)
     pipeline = _lay_out(ctx, items, objective, sharding)
     run = _run(ctx, items, objective, pipeline, sharding, steps, tokens_per_step)
+    work = {"tokens_per_step": tokens_per_step, "flops_per_step": run.flops_per_step}
+    ctx.emit({"event": "phase", "steps": steps, **work, **items.account})
     before = _once(ctx, "before", items.measure)
     try:
         result = train(run)

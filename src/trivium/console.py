@@ -117,7 +117,7 @@ class Progress:
             case "phase":
                 self.tokens_per_step = event.get("tokens_per_step")
                 self._say(
-                    f"  [dim]{show_count(event['steps'])} steps{_numbers({'metrics': event}, 'steps')}[/]"
+                    f"  [dim]{show_count(event['steps'])} steps{_numbers({'metrics': event}, 'steps', 'flops_per_step')}[/]"
                 )
             case "source":
                 said = f"{event['kind']}: {event['items']:,} items, {event['heldout']:,} held out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from trivium.report.curves import POINTS, smoothed, thinned
 from trivium.report.runs import EVENTS, RunLog, differences, glance, runs
+from trivium.report.steps import columns
 
 NOON = "2026-01-01T12:00:{:02d}+00:00"
 
@@ -122,3 +124,50 @@ def test_a_smoothed_curve_starts_at_its_first_value_and_stays_within(values, wei
     room = 1e-9 * (1 + abs(y).max())
     assert np.all(out >= np.minimum.accumulate(y) - room) and np.all(out <= np.maximum.accumulate(y) + room)
     assert np.allclose(smoothed(np.full(9, 3.0), weight), 3.0)
+
+
+steps = st.lists(
+    st.fixed_dictionaries(
+        {"step": st.integers(1, 20), "stage": st.sampled_from(["base", "chat"])},
+        optional={
+            "loss": st.floats(-1e3, 1e3) | st.integers(-9, 9) | st.none(),
+            "mfu": st.none() | st.floats(0, 1),
+            "flag": st.booleans(),
+        },
+    ),
+    max_size=30,
+)
+
+
+@given(steps, st.booleans())
+def test_columns_of_steps_are_the_lines_whoever_reads_them(told, cut):
+    lines = [
+        json.dumps({"time": NOON.format(n), "event": "step", **one}).encode() for n, one in enumerate(told)
+    ]
+    if cut and lines:
+        lines[0] = lines[0][:-4]
+    stages, found = columns(lines)
+    kept = told[1:] if cut else told
+    assert stages == [one["stage"] for one in kept]
+    for name in ("step", "loss", "mfu"):
+        right = [float("nan") if one.get(name) is None else float(one[name]) for one in kept]
+        np.testing.assert_array_equal(found.get(name, np.full(len(kept), np.nan)), right)
+    assert "flag" not in found and len(found["time"]) == len(kept)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(1, 40))
+def test_steps_told_again_count_once_however_the_log_is_read(told, size):
+    """Read in pieces of any size, the curve is what came last of each step, and nothing behind a step that was done again."""
+    with tempfile.TemporaryDirectory() as folder:
+        read = log(Path(folder), [START])
+        for at in range(0, len(told), size):
+            log(
+                Path(folder),
+                [event("step", stage="base", step=n, steps=12, loss=float(n)) for n in told[at : at + size]],
+            )
+            read.refresh()
+    right: list[int] = []
+    for step in told:
+        right = [*(n for n in right if n < step), step]
+    assert list(read.stages["base"].curves["loss"].steps) == right
+    assert read.stages["base"].step == told[-1]

@@ -16,9 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from trivium.rollout.plan import load_plan
+
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"
+COPY = f"This text stands here twice, and so one of the two is dropped as a copy. {HOSTILE}"
 ASKED = "Where are the keys?"
 SAID = f"Nine brass keys lie under the fourth stair. {HOSTILE}"
 ECHO = """
@@ -75,7 +78,9 @@ def trivium(folder: Path, *arguments: str) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small runs that differ in one field, and one that has learned a single reply by heart."""
     folder = tmp_path_factory.mktemp("ui")
-    texts = [f"The cat number {n} sees the red ball {n * n} in the garden. {HOSTILE}" for n in range(300)]
+    texts = [COPY] * 2 + [
+        f"The cat number {n} sees the red ball {n * n} in the garden. {HOSTILE}" for n in range(300)
+    ]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
     (folder / "talks.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
@@ -84,6 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.yaml").write_text(RECIPE.format(name=name, lr=lr))
         subprocess.run(trivium(folder, "run", f"{name}.yaml"), cwd=folder, check=True, capture_output=True)
     subprocess.run(trivium(folder, "run", "echo.yaml"), cwd=folder, check=True, capture_output=True)
+    plan = load_plan(ROOT / "examples" / "rollout.yaml").model_dump(mode="json")
+    (folder / "rollout.jsonl").write_text(json.dumps({"t": 0.0, "event": "started", "plan": plan}) + "\n")
     return folder
 
 
@@ -94,7 +101,10 @@ def address(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     app = subprocess.Popen(
-        trivium(folder, "ui", "--port", str(port)), cwd=folder, env=env, stdout=subprocess.DEVNULL
+        trivium(folder, "ui", "--port", str(port), "--rollout", "rollout.jsonl"),
+        cwd=folder,
+        env=env,
+        stdout=subprocess.DEVNULL,
     )
     root = f"http://127.0.0.1:{port}"
     try:
@@ -140,8 +150,9 @@ def test_the_list_leads_to_a_run_with_its_stages(page: Any, address: str, folder
 def test_curves_samples_data_and_lineage_are_shown_and_nothing_in_them_runs(page: Any, address: str) -> None:
     page.goto(f"{address}/run/first")
     for tab, text in (
+        ("Stages", "Plan beside actual"),
         ("Curves", "smoothing"),
-        ("Data", "licence"),
+        ("Data", "documents that were dropped"),
         ("Lineage", "vocab"),
         ("Samples", "base"),
     ):
@@ -233,3 +244,50 @@ def test_a_sweep_is_shown_with_its_verdict_and_a_broken_one_is_said(
     seen(page, "base.lr=1e-3 is ahead")
     seen(page, "broken.sweep.json cannot be read")
     assert page.evaluate("window.ran") is None
+
+
+def test_each_measure_has_its_chart(page: Any, address: str) -> None:
+    page.goto(f"{address}/run/first")
+    page.get_by_role("tab", name="Curves").click()
+    page.locator("canvas").nth(4).wait_for(timeout=20_000)
+    page.get_by_label("x", exact=True).click()
+    page.get_by_role("option", name="FLOPs").click()
+
+
+def test_a_rollout_that_is_only_a_log_is_shown_and_cannot_be_moved(page: Any, address: str) -> None:
+    page.goto(f"{address}/rollouts")
+    seen(page, "running")
+    inside = page.frame_locator("iframe")
+    inside.get_by_text("stage 1 of 4").wait_for(timeout=20_000)
+    inside.get_by_label("Reason").fill("a try")
+    inside.get_by_role("button", name="Promote").click()
+    inside.get_by_text("only its router writes this log").wait_for(timeout=20_000)
+    assert (
+        httpx.post(f"{address}/rollout/0/promote", headers={"Origin": "https://example.org"}).status_code
+        == 403
+    )
+    assert httpx.get(f"{address}/rollout/9/status").status_code == 404
+
+
+def test_replies_are_compared_blind_and_the_scores_are_shown(page: Any, address: str, folder: Path) -> None:
+    from trivium.evaluate import rows
+
+    def row(model: str, item: int) -> rows.Row:
+        prompt = json.dumps([{"role": "user", "content": f"question {item}"}])
+        said = f"{model} says {item} {HOSTILE}"
+        about = ("redteam", "direct", f"c{item}", f"i{item}", model, 0, prompt, "template", "f", said)
+        return rows.Row(*about, "refused", "hit", "", 1.0, 1.0, 0.1)
+
+    stage = folder / "runs" / "first" / "safety"
+    stage.mkdir(exist_ok=True)
+    rows.write(stage / "rows.parquet", [row(model, item) for model in ("one", "two") for item in range(3)])
+    page.goto(f"{address}/arena")
+    page.get_by_role("button", name="Compare replies").click()
+    inside = page.frame_locator("iframe")
+    inside.get_by_text("0 of 3").wait_for(timeout=60_000)
+    inside.get_by_role("button", name="Left").click()
+    inside.get_by_text("1 of 3").wait_for(timeout=20_000)
+    assert page.evaluate("window.ran") is None
+    page.get_by_role("button", name="Scores").click()
+    seen(page, "One rater")
+    assert httpx.get(f"{address}/votes/first/nothing/").status_code == 404

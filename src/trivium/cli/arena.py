@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -138,37 +138,18 @@ def _run(
     port: int,
 ) -> None:
     try:
-        from trivium.evaluate.people.server import Arena, serve
+        from trivium.evaluate.people.server import opened, serve
         from trivium.serve.process import loopback, own_names
     except ModuleNotFoundError as error:
         raise TriviumError(f"the arena needs {error.name}", fix="pip install 'trivium[arena]'") from None
-    from trivium.evaluate import rows
-    from trivium.evaluate.people.tasks import Table, tasks
-
     rate, overlap, names = shown
-    tables = [Table(folder.resolve().name, folder.name, rows.read(folder)) for folder in folders]
-    found, account = tasks(tables, rate)
-    if not found:
-        why = (
-            ", ".join(f"{count} times {reason}" for reason, count in account.items())
-            or "no model has written"
-        )
-        raise DataError(
-            f"there is nothing to compare: {why}",
-            where=", ".join(map(str, folders)),
-            fix="two models must have replied to the same prompts (`baseline` or `compare`), or --rate",
-        )
-    if any(not name.strip() or len(name) > 80 for name in raters):
-        raise RecipeError("a rater has no name", fix="--rater ann")
-    votes = _opened(where, made=True)
-    votes.keep(found)
-    for one in raters:
-        votes.rater(one)
+    hosts = own_names(host) if loopback(host) else None
+    about: dict[str, Any] = {"rate": rate, "overlap": overlap, "names": names, "hosts": hosts}
+    arena, account = opened(folders, _opened(where, made=True), raters, **about)
     for reason, count in sorted(account.items()):
         print(f"left out: {count} ({reason})")
-    print(f"{len(found)} {'replies' if rate else 'pairs'}; votes go to {where}")
-    hosts = own_names(host) if loopback(host) else None
-    serve(Arena(votes, found, overlap=overlap, names=names, hosts=hosts), host, port)
+    print(f"{len(arena.by_id)} {'replies' if rate else 'pairs'}; votes go to {where}")
+    serve(arena, host, port)
 
 
 def _scores(where: str, length: bool) -> None:

@@ -206,7 +206,7 @@ def _events(file: Path, silent: float) -> Iterator[dict[str, Any]]:
 
     TriviumError once nothing was written for `silent` seconds.
     """
-    from trivium.report.runs import parsed
+    from trivium.report.steps import parsed
 
     rest, old = b"", True
     with file.open("rb") as stream:

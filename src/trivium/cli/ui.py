@@ -17,8 +17,15 @@ def ui(
         str, typer.Option(help="Where to listen: whoever reaches it may read it all.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8600,
+    rollout: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOG",
+            help="A rollout's log, or its router's address, beside those that the store knows. Repeat for more.",
+        ),
+    ] = None,
 ) -> None:
-    """Look at runs in a browser: stages, curves while they grow, data, evaluation, lineage, chat, the store.
+    """Look at runs in a browser: stages, curves while they grow, data, evaluation, lineage, chat, arena, rollouts, store.
 
     Example:
 
@@ -32,4 +39,4 @@ def ui(
     from trivium.pipeline.store import Store
 
     print(f"http://{host}:{port}   (Ctrl-C ends it)")
-    serve(Place(runs, Store(store)), host, port)
+    serve(Place(runs, Store(store), tuple(rollout or ())), host, port)

@@ -37,7 +37,7 @@ def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
     from trivium.rollout.log import ROLLED_BACK, State
 
     found = []
-    for said in _noted(store.root / NAME):
+    for said in noted(store):
         if said["fingerprint"] not in fingerprints:
             continue
         state = State()
@@ -52,6 +52,11 @@ def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
             about: dict[str, Any] = {"status": state.status, "stage": state.stage + 1, "share": state.share}
             found.append({**said, "rollout": name, **about})
     return found
+
+
+def noted(store: Store) -> list[dict[str, str]]:
+    """log and fingerprint of every rollout that began with an artifact of this store, in that order."""
+    return _noted(store.root / NAME)
 
 
 def _place(log: str) -> str:

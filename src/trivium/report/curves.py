@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 POINTS = 1200
 """That are drawn at most: more than a screen has columns."""
+NOTHING = 1e-12
+"""A weight that no longer shows."""
 
 
 def thinned(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
@@ -33,12 +35,15 @@ def smoothed(y: Floats, weight: float) -> Floats:
 
     weight: in [0, 1); 0 leaves the curve as it is. (n,) -> (n,).
     """
-    if not weight or not len(y):
+    known = np.isfinite(y)
+    if not weight or not known.any():
         return y
-    mean, out, share = 0.0, np.empty_like(y), 0.0
-    for place, value in enumerate(y):
-        if np.isfinite(value):
-            mean = weight * mean + (1 - weight) * value
-            share = weight * share + (1 - weight)
-        out[place] = mean / share if share else value
-    return out
+    mean, apart = (1 - weight) * y[known], 1
+    while (
+        apart < len(mean) and weight**apart > NOTHING
+    ):  # a scan: after each pass, means of twice as many values
+        mean[apart:] += weight**apart * mean[:-apart]
+        apart *= 2
+    mean /= 1 - weight ** np.arange(1.0, len(mean) + 1)
+    last = np.cumsum(known) - 1
+    return np.where(last >= 0, mean[last], y)

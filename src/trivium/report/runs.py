@@ -5,7 +5,6 @@ Nothing is kept beside the file: whoever shows a run (the terminal, the web app)
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from trivium.report.steps import STEP, Floats, columns, is_number, parsed, seconds
+
 EVENTS = "events.jsonl"
 WAITING, RUNNING, DONE, CACHED, FAILED = "waiting", "running", "done", "cached", "failed"
 TAIL = 65_536
@@ -21,7 +24,7 @@ TAIL = 65_536
 SILENT = 180.0
 """Seconds without an event after which a run that has not ended is taken to have been killed."""
 MESSAGES = 500
-NOT_CURVES = {"step", "steps", "eta_s"}
+NOT_CURVES = {"step", "steps", "eta_s", "time"}
 
 
 @dataclass
@@ -33,10 +36,11 @@ class Series:
     """Seconds since the epoch."""
     values: array[float] = field(default_factory=lambda: array("d"))
 
-    def add(self, step: float, time: float, value: float) -> None:
-        self.steps.append(step)
-        self.times.append(time)
-        self.values.append(value)
+    def add(self, steps: Floats, times: Floats, values: Floats) -> None:
+        """More of it, (n,) each; values that are not known are left out."""
+        known = ~np.isnan(values)
+        for column, more in ((self.steps, steps), (self.times, times), (self.values, values)):
+            column.frombytes(more[known].tobytes())
 
     def cut(self, step: float) -> None:
         """Forgets what came after `step`: a resumed stage does those steps again."""
@@ -62,6 +66,7 @@ class Stage:
     error: str = ""
     progress: str = ""
     tokens_per_step: float | None = None
+    flops_per_step: float | None = None
     curves: dict[str, Series] = field(default_factory=dict)
     """Metric -> its course; held-out ones are called `held-out …`."""
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -107,16 +112,23 @@ class RunLog:
             data = stream.read()
         end = data.rfind(b"\n") + 1
         self.read += end
+        steps: list[bytes] = []
         for line in data[:end].splitlines():
+            if STEP in line:
+                steps.append(line)
+                continue
+            self._take_steps(steps)
+            steps = []
             event = parsed(line)
             if event is None:
                 self.unread += bool(line.strip())
             else:
                 self._take(event)
+        self._take_steps(steps)
         return end > 0
 
     def _take(self, event: dict[str, Any]) -> None:
-        time = _seconds(event)
+        time = seconds(event)
         self.last = time or self.last
         kind, name = event["event"], event.get("stage")
         if kind == "run_start":
@@ -145,7 +157,7 @@ class RunLog:
 
     def _take_stage_start(self, stage: Stage, event: dict[str, Any]) -> None:
         stage.status, stage.kind, stage.fingerprint = RUNNING, event["kind"], event["fingerprint"]
-        stage.reasons, stage.started = tuple(event.get("reasons", ())), _seconds(event)
+        stage.reasons, stage.started = tuple(event.get("reasons", ())), seconds(event)
         stage.seconds = None
         if not event.get("resumes"):
             stage.curves, stage.samples, stage.step, stage.steps = {}, [], 0, 0
@@ -160,22 +172,41 @@ class RunLog:
 
     def _take_phase(self, stage: Stage, event: dict[str, Any]) -> None:
         stage.tokens_per_step, stage.steps = event.get("tokens_per_step"), int(event.get("steps") or 0)
+        stage.flops_per_step = event.get("flops_per_step")
 
-    def _take_step(self, stage: Stage, event: dict[str, Any]) -> None:
-        step, time = float(event["step"]), _seconds(event) or 0.0
-        if step <= stage.step:
+    def _take_steps(self, lines: list[bytes]) -> None:
+        """Many at once, in the order of the log."""
+        if not lines:
+            return
+        stages, found = columns(lines)
+        self.unread += len(lines) - len(stages)
+        for name in dict.fromkeys(stages):
+            own = np.array([stage == name for stage in stages])
+            self._take_own_steps(
+                self.stages.setdefault(name, Stage(name)), {k: v[own] for k, v in found.items()}
+            )
+
+    def _take_own_steps(self, stage: Stage, found: dict[str, Floats]) -> None:
+        """A step that is told again was made again after a kill, and so were those behind it: what counts is the last time."""
+        steps, times = found["step"], np.nan_to_num(found["time"])
+        later = np.minimum.accumulate(steps[::-1])[::-1]
+        kept = np.append(steps[:-1] < later[1:], True)
+        if later[0] <= stage.step:
             for series in stage.curves.values():
-                series.cut(step - 1)
-        stage.step, stage.steps = int(step), int(event.get("steps") or stage.steps)
-        stage.left = event.get("eta_s")
-        for metric, value in event.items():
-            if metric not in NOT_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
-                stage.curves.setdefault(metric, Series()).add(step, time, float(value))
+                series.cut(later[0] - 1)
+        last = {name: None if np.isnan(value[-1]) else value[-1].item() for name, value in found.items()}
+        stage.step, stage.steps = int(steps[-1]), int(last.get("steps") or stage.steps)
+        stage.left, self.last = last.get("eta_s"), last["time"] or self.last
+        if stage.tokens_per_step and "seconds_per_step" in found:
+            found["tokens_per_second"] = stage.tokens_per_step / found["seconds_per_step"]
+        for metric, values in found.items():
+            if metric not in NOT_CURVES:
+                stage.curves.setdefault(metric, Series()).add(steps[kept], times[kept], values[kept])
 
     def _take_validation(self, stage: Stage, event: dict[str, Any]) -> None:
-        time = _seconds(event) or 0.0
+        time = seconds(event) or 0.0
         for metric, value in event.items():
-            if metric not in NOT_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
+            if metric not in NOT_CURVES and is_number(value):
                 self._held_out(stage, f"held-out {metric}", time, value)
         for source, found in (event.get("sources") or {}).items():
             self._held_out(stage, f"held-out loss of {source}", time, found["loss"])
@@ -183,7 +214,7 @@ class RunLog:
     def _held_out(self, stage: Stage, metric: str, time: float, value: float) -> None:
         series = stage.curves.setdefault(metric, Series())
         series.cut(stage.step - 1)
-        series.add(stage.step, time, float(value))
+        series.add(*(np.array([float(one)]) for one in (stage.step, time, value)))
 
     def _take_samples(self, stage: Stage, event: dict[str, Any]) -> None:
         stage.samples.append({"step": event.get("step"), "samples": event.get("samples", [])})
@@ -228,11 +259,18 @@ def glance(folder: Path) -> Glance:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - TAIL))
         lines = stream.read().splitlines()
-    events = [event for line in lines if (event := parsed(line)) is not None]
-    step: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "step"), {})
-    last = events[-1] if events else {}
-    stage = next((str(event["stage"]) for event in reversed(events) if event.get("stage")), "")
-    moment = _seconds(last)
+    last: dict[str, Any] = {}
+    step: dict[str, Any] = {}
+    stage = ""
+    for line in reversed(lines):  # from the end, until all is known: hundreds of runs are looked at
+        event = parsed(line)
+        if event is None:
+            continue
+        last, stage = last or event, stage or str(event.get("stage") or "")
+        if event["event"] == "step":
+            step = event
+            break
+    moment = seconds(last)
     current = step if step.get("stage") == stage and last.get("event") != "run_end" else {}
     return Glance(
         folder.name,
@@ -260,21 +298,6 @@ def _state(ended: bool, failed: bool, last: float | None) -> str:
         return "failed"
     silent = last is None or datetime.now().timestamp() - last > SILENT
     return "killed" if silent else "running"
-
-
-def parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
-def _seconds(event: dict[str, Any]) -> float | None:
-    try:
-        return datetime.fromisoformat(event["time"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def differences(left: Any, right: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

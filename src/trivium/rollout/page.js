@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const HEIGHT = 144, LEFT = 60, BOTTOM = 18;
+const HERE = location.pathname.replace(/\/$/, ""); // the same page stands in `trivium ui`, at another path
 let stage = null; // the one that is shown: an action is about it
 
 function element(name, parent, text, space) {
@@ -110,7 +111,7 @@ function show(told, points) {
 
 async function refresh() {
   try {
-    const [told, history] = await Promise.all([call("/rollout/status"), call("/rollout/history")]);
+    const [told, history] = await Promise.all([call(`${HERE}/status`), call(`${HERE}/history`)]);
     show(told, history.points);
     if ($("said").className.includes("error") && $("said").dataset.of === "refresh") $("said").textContent = "";
   } catch (error) {
@@ -131,7 +132,7 @@ $("act").addEventListener("submit", async (event) => {
   if (!body.reason) return say("say why: it stands in the log", "act");
   if ($("who").value) body.who = $("who").value;
   try {
-    const done = await call(`/rollout/${action}`, body);
+    const done = await call(`${HERE}/${action}`, body);
     say(`${done.status}, stage ${done.stage + 1}, ${percent(done.share)}${done.again ? " (as it was before)" : ""}`, "done");
     $("reason").value = "";
   } catch (error) {

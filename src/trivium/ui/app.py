@@ -16,9 +16,10 @@ from trivium.console import moment
 from trivium.report.runs import glance, runs
 from trivium.serve.problems import ApiError
 from trivium.serve.process import check_caller
-from trivium.ui import chat_page, compare_page, run_page, store_page, sweep_page
+from trivium.ui import chat_page, compare_page, people_page, rollout_page, run_page, store_page, sweep_page
 from trivium.ui.parts import SECONDS, Place, frame
 
+PAGES = (run_page, compare_page, sweep_page, chat_page, people_page, rollout_page, store_page)
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -45,7 +46,7 @@ class Guard:
 def build(place: Place, names: frozenset[str] = LOCAL) -> None:
     """Registers the pages. `names`: what the address bar may call this machine."""
     app.add_middleware(Guard, names=names)
-    for module in (run_page, compare_page, sweep_page, chat_page, store_page):
+    for module in PAGES:
         module.register(place)
 
     @ui.page("/", title="Trivium: runs")

@@ -9,8 +9,8 @@ from nicegui import ui
 
 from trivium.report.compare import fields, metrics
 from trivium.report.runs import RunLog, runs
+from trivium.ui.curves import Curves
 from trivium.ui.parts import Place, frame, missing, table
-from trivium.ui.pictures import AXES, chart
 
 
 def register(place: Place) -> None:
@@ -33,55 +33,9 @@ async def _page(place: Place, names: list[str]) -> None:
         ui.label("Choose the runs to compare.")
         return
     await place.read(logs)
-    _curves(logs)
+    Curves(logs)
     _fields(logs)
     _metrics(logs)
-
-
-def _curves(logs: list[RunLog]) -> None:
-    trained = list(dict.fromkeys(name for log in logs for name, stage in log.stages.items() if stage.curves))
-    if not trained:
-        return
-    state: dict[str, Any] = {
-        "stage": trained[-1],
-        "metric": "loss",
-        "axis": "step",
-        "smoothing": 0.0,
-        "log": False,
-    }
-
-    def measured() -> list[str]:
-        stages = [log.stages[state["stage"]] for log in logs if state["stage"] in log.stages]
-        return list(dict.fromkeys(metric for stage in stages for metric in stage.curves))
-
-    def options() -> dict[str, Any]:
-        curves = {
-            log.name: (stage.curves[state["metric"]], stage.tokens_per_step)
-            for log in logs
-            if (stage := log.stages.get(state["stage"])) and state["metric"] in stage.curves
-        }
-        return chart(
-            curves, metric=state["metric"], axis=state["axis"], smoothing=state["smoothing"], log=state["log"]
-        )
-
-    with ui.row().classes("items-center"):
-        stage = ui.select(trained, label="stage").bind_value(state, "stage")
-        metric = ui.select(measured(), label="metric").bind_value(state, "metric").classes("min-w-40")
-        axis = ui.select(dict(AXES), label="x").bind_value(state, "axis")
-        ui.label("smoothing")
-        smoothing = ui.slider(min=0, max=0.99, step=0.01).bind_value(state, "smoothing").classes("w-32")
-        log_axis = ui.switch("log y").bind_value(state, "log")
-    drawn = ui.echart(options()).classes("w-full").style("height: 460px")
-
-    def update() -> None:
-        metric.options = measured()
-        metric.update()
-        drawn.options.clear()
-        drawn.options.update(options())
-        drawn.update()
-
-    for control in (stage, metric, axis, smoothing, log_axis):
-        control.on_value_change(update)
 
 
 def _fields(logs: list[RunLog]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from trivium.report.runs import EVENTS, RunLog
 
 SECONDS = 2.0
 """Between two looks at what a run wrote."""
+FIGURE = re.compile(r"([-+−~[]?[\d.,]+.{0,40}|–|)")
+"""What a cell of a column of figures is."""
+Update = Callable[[], None]
+"""What is done when a log has grown."""
 
 
 @dataclass
@@ -22,6 +27,8 @@ class Place:
 
     runs: Path
     store: Store
+    rollouts: tuple[str, ...] = ()
+    """Logs and routers beside those that the store knows."""
     logs: dict[str, RunLog] = field(default_factory=dict)
 
     def log(self, name: str) -> RunLog:
@@ -53,6 +60,8 @@ def frame(title: str) -> None:
             ("Compare", "/compare"),
             ("Sweeps", "/sweeps"),
             ("Chat", "/chat"),
+            ("Arena", "/arena"),
+            ("Rollouts", "/rollouts"),
             ("Store", "/store"),
         ):
             ui.link(label, where).classes("text-white")
@@ -61,25 +70,43 @@ def frame(title: str) -> None:
         )
 
 
+def framed(where: str) -> None:
+    """A page of another server of ours, which this one serves, too: it has its own script and its own rules."""
+    ui.element("iframe").props(f'src="{where}" title="{where.split("#")[0]}"').classes("w-full").style(
+        "height: 80vh; border: 0; border-radius: 4px"
+    )
+
+
 def missing(what: str) -> None:
     ui.label(what).classes("text-negative")
 
 
-def table(columns: tuple[str, ...], cells: list[tuple[Any, ...]], **props: Any) -> Any:
-    """A plain table of text; the first column to the left, the others as they come."""
+def heading(what: str) -> None:
+    ui.label(what).classes("text-subtitle1 text-weight-medium q-mt-md")
+
+
+def table(columns: Sequence[str], cells: Iterable[Sequence[Any]], **props: Any) -> Any:
+    """A plain table of text; columns of figures stand to the right."""
+    rows = rows_of(cells)
+    figures = {
+        str(n)
+        for n in range(1, len(columns))
+        if rows and all(FIGURE.fullmatch(str(row[str(n)] or "")) for row in rows)
+    }
     named = [
         {
             "name": str(n),
             "label": name,
             "field": str(n),
-            "align": "left" if n == 0 else "right",
+            "align": "right" if str(n) in figures else "left",
             "sortable": True,
         }
         for n, name in enumerate(columns)
     ]
-    lines = [{"id": nth, **{str(n): cell for n, cell in enumerate(row)}} for nth, row in enumerate(cells)]
-    return (
-        ui.table(columns=named, rows=lines, row_key="id", **props)
-        .classes("w-full")
-        .props("flat dense wrap-cells")
-    )
+    made = ui.table(columns=named, rows=rows, row_key="id", **props)
+    return made.classes("w-full").props("flat dense wrap-cells")
+
+
+def rows_of(cells: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """The rows of a `table`."""
+    return [{"id": nth, **{str(n): cell for n, cell in enumerate(row)}} for nth, row in enumerate(cells)]

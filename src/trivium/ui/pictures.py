@@ -5,61 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from trivium.report import data
-from trivium.report.curves import smoothed, thinned
-from trivium.report.runs import CACHED, DONE, FAILED, RUNNING, WAITING, RunLog, Series, Stage
+from trivium.report.runs import CACHED, DONE, FAILED, RUNNING, WAITING, RunLog, Stage
 
 COLOURS = {DONE: "#2e7d32", CACHED: "#558b2f", RUNNING: "#1565c0", FAILED: "#c62828", WAITING: "#757575"}
-AXES = {"step": "step", "tokens": "tokens", "time": "minutes since the first step"}
-
-
-def places(series: Series, axis: str, tokens_per_step: float | None) -> np.ndarray[Any, Any]:
-    """Where the values of a curve stand on an axis: steps, tokens read, or minutes. (n,)."""
-    if axis == "time":
-        times = np.array(series.times)
-        return (times - times[0]) / 60 if len(times) else times
-    steps = np.array(series.steps)
-    return steps * (tokens_per_step or 1.0) if axis == "tokens" else steps
-
-
-def chart(
-    curves: Mapping[str, tuple[Series, float | None]], *, metric: str, axis: str, smoothing: float, log: bool
-) -> dict[str, Any]:
-    """Curves by name, with the tokens of a step; held-out ones are drawn with their points. Thinned where there are many."""
-    drawn = []
-    for name, (series, tokens_per_step) in curves.items():
-        x, y = places(series, axis, tokens_per_step), smoothed(np.array(series.values), smoothing)
-        x, y = thinned(x, y)
-        if log:
-            x, y = x[y > 0], y[y > 0]
-        drawn.append(
-            {
-                "name": name,
-                "type": "line",
-                "showSymbol": len(x) < 40,
-                "data": np.stack([x, y], axis=1).tolist(),
-                "lineStyle": {"width": 1.5},
-            }
-        )
-    return {
-        "animation": False,
-        "legend": {"top": 0, "type": "scroll"},
-        "tooltip": {"trigger": "axis"},
-        "grid": {"left": 70, "right": 20, "top": 40, "bottom": 70},
-        "xAxis": {
-            "type": "value",
-            "name": AXES[axis],
-            "nameLocation": "middle",
-            "nameGap": 28,
-            "min": "dataMin",
-        },
-        "yAxis": {"type": "log" if log else "value", "name": metric, "scale": True},
-        "dataZoom": [{"type": "inside"}, {"type": "slider", "height": 18, "bottom": 8}],
-        "toolbox": {"feature": {"saveAsImage": {"name": metric}}},
-        "series": drawn,
-    }
 
 
 def graph(log: RunLog) -> str:
@@ -111,14 +60,44 @@ def waterfall(steps: Sequence[data.Step]) -> dict[str, Any]:
     common = {"type": "bar", "stack": "documents"}
     return {
         "animation": False,
-        "legend": {},
+        "legend": {"top": 0},
         "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}},
-        "grid": {"left": 120, "right": 30, "top": 30, "bottom": 30},
-        "xAxis": {"type": "value", "name": "documents"},
+        "grid": {"left": 120, "right": 30, "top": 30, "bottom": 44},
+        "xAxis": {"type": "value", "name": "documents", "nameLocation": "middle", "nameGap": 26},
         "yAxis": {"type": "category", "data": names},
         "series": [
             {**common, "name": "kept", "data": kept, "itemStyle": {"color": "#2e7d32"}},
             {**common, "name": "dropped", "data": dropped, "itemStyle": {"color": "#ef6c00"}},
+        ],
+    }
+
+
+def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Size against divergence of every smaller file that was measured; {} where there are fewer than two."""
+    found: dict[str, list[list[Any]]] = {}
+    for stage, entry in report["smaller"].items():
+        for kind, output in entry["outputs"].items():
+            if output.get("kl"):
+                found.setdefault(stage, []).append([output["bytes"] / 1e6, output["kl"], kind])
+    if sum(map(len, found.values())) < 2:
+        return {}
+    label = {"show": True, "formatter": "{@[2]}", "position": "right"}
+    return {
+        "animation": False,
+        "legend": {"show": len(found) > 1, "top": 0},
+        "tooltip": {"trigger": "item"},
+        "grid": {"left": 80, "right": 80, "top": 40, "bottom": 50},
+        "xAxis": {
+            "type": "value",
+            "name": "size (MB)",
+            "nameLocation": "middle",
+            "nameGap": 28,
+            "scale": True,
+        },
+        "yAxis": {"type": "log", "name": "mean KL from the model (nats)"},
+        "series": [
+            {"type": "scatter", "name": stage, "symbolSize": 10, "label": label, "data": points}
+            for stage, points in found.items()
         ],
     }
 

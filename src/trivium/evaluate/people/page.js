@@ -46,7 +46,7 @@ async function sent() {
     try {
       await ask(path, body);
       localStorage.removeItem(waiting);
-      note(path === "/undo" ? "undone" : "saved");
+      note(path === "undo" ? "undone" : "saved");
     } catch (error) {
       if (error.final) {
         localStorage.removeItem(waiting);
@@ -72,7 +72,7 @@ async function next() {
   await sent();
   for (;;) {
     try {
-      show(await ask("/next"));
+      show(await ask("next"));
       busy = false;
       return;
     } catch (error) {
@@ -123,10 +123,10 @@ function vote(choice) {
   if (!task || busy) return;
   at("replies").children[["left", "right"].indexOf(choice)]?.classList.add("chosen");
   const seconds = (performance.now() - began) / 1000;
-  submit("/vote", { task: task.id, choice, reason: at("reason").value, consent: at("consent").checked, seconds });
+  submit("vote", { task: task.id, choice, reason: at("reason").value, consent: at("consent").checked, seconds });
 }
 
-at("undo").onclick = () => submit("/undo", {});
+at("undo").onclick = () => submit("undo", {});
 at("consent").checked = localStorage.getItem(agreed) === "yes";
 at("consent").onchange = () => localStorage.setItem(agreed, at("consent").checked ? "yes" : "no");
 document.addEventListener("keydown", (event) => {

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trivium.errors import DataError
-from trivium.evaluate.people.tasks import Task, dealt, messages, names_itself, shown
+from trivium.errors import DataError, RecipeError
+from trivium.evaluate import rows
+from trivium.evaluate.people.tasks import Table, Task, dealt, messages, names_itself, shown, tasks
 from trivium.evaluate.people.votes import PAIR, SINGLE, UNDO, Busy, Vote, Votes, standing
 from trivium.serve.problems import ApiError
 from trivium.serve.process import check_caller, configured, given_key
@@ -26,10 +28,11 @@ from trivium.serve.process import shown as address
 PAGE = Path(__file__).parent / "page.html"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+    "form-action 'none'; frame-ancestors 'self'"
 )
 LONGEST = 10_000
 """Bytes of a vote."""
+LONGEST_NAME = 80
 
 
 class Arena:
@@ -38,7 +41,7 @@ class Arena:
     def __init__(
         self,
         votes: Votes,
-        tasks: Sequence[Task],
+        asked: Sequence[Task],
         *,
         overlap: float = 1.0,
         seed: int = 0,
@@ -47,10 +50,10 @@ class Arena:
     ) -> None:
         self.votes, self.seed, self.names, self.hosts = votes, seed, names, hosts
         self.raters = votes.raters()
-        self.by_id = {task.id: task for task in tasks}
+        self.by_id = {task.id: task for task in asked}
         everybody = list(self.raters.values())
-        self.dealt = {name: dealt(tasks, name, everybody, seed, overlap) for name in everybody}
-        self.models = sorted({side.model for task in tasks for side in task.sides})
+        self.dealt = {name: dealt(asked, name, everybody, seed, overlap) for name in everybody}
+        self.models = sorted({side.model for task in asked for side in task.sides})
 
     def app(self) -> Starlette:
         routes = [
@@ -178,6 +181,37 @@ class Arena:
             seconds=seconds,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def opened(
+    folders: Sequence[Path],
+    votes: Votes,
+    raters: Sequence[str],
+    *,
+    rate: bool = False,
+    overlap: float = 1.0,
+    names: Sequence[str] = (),
+    hosts: frozenset[str] | None = None,
+) -> tuple[Arena, Counter[str]]:
+    """The arena over evaluations, its tasks and raters kept in `votes`; and what is not shown, by reason. Fields as of `Arena`.
+
+    DataError where there is nothing to compare (`rate`: to rate); RecipeError for a rater without a name.
+    """
+    tables = [Table(folder.resolve().name, folder.name, rows.read(folder)) for folder in folders]
+    found, account = tasks(tables, rate)
+    if not found:
+        why = ", ".join(f"{count} times {reason}" for reason, count in account.items())
+        raise DataError(
+            f"there is nothing to compare: {why or 'no model has written'}",
+            where=", ".join(map(str, folders)),
+            fix="two models must have replied to the same prompts (`baseline` or `compare`), or --rate",
+        )
+    if any(not name.strip() or len(name) > LONGEST_NAME for name in raters):
+        raise RecipeError(f"a rater's name has 1 to {LONGEST_NAME} characters", fix="--rater ann")
+    votes.keep(found)
+    for one in raters:
+        votes.rater(one)
+    return Arena(votes, found, overlap=overlap, names=names, hosts=hosts), account
 
 
 async def _body(request: Request) -> bytes:
