@@ -52,7 +52,7 @@ def write(folder: Path, points: int) -> None:
 
 
 PAGES = {
-    "list of runs": ("/", None, "text=run000"),
+    "list of runs": ("/", None, "tbody a"),
     "one run": ("/run/run{:03d}", None, "text=base"),
     "its curves": ("/run/run{:03d}", "Curves", "canvas"),
     "five compared": ("/compare?runs={}", None, "canvas"),

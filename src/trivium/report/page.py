@@ -149,4 +149,11 @@ def curve(points: Sequence[Sequence[float]]) -> dict[str, Any]:
         f"{(s - min(steps)) / across * WIDTH:.1f},{(high - v) / up * HEIGHT:.1f}"
         for s, v in zip(steps, losses, strict=True)
     )
-    return {"path": path, "low": low, "high": high, "last": losses[-1], "steps": max(steps)}
+    return {
+        "path": path,
+        "low": low,
+        "high": high,
+        "last": losses[-1],
+        "first": min(steps),
+        "steps": max(steps),
+    }
