@@ -181,3 +181,12 @@ def test_what_gates_can_show_is_said_before():
         and "only if the true value is at least 0." in lines[0]
     )
     assert "cannot show at least 0.99: too few items" in lines[1]
+
+
+def test_what_gates_can_show_counts_the_items_below_a_metrics_category():
+    config = EvaluateStage.model_validate(
+        {"kind": "evaluate", "model": "m", "suites": [{"kind": "redteam"}], "gates": {"attack_success": {"max": 0.3}}}
+    )  # fmt: skip
+    asked = [(f"harmful/{attack}/theft", str(i)) for attack in ("direct", "base64") for i in range(24)]
+    (line,) = detectable(config, {"redteam": [*asked, ("harmless/look_alike", "x")]})
+    assert "attack_success, 48 items in 24 clusters: can show at most 0.3 only if" in line

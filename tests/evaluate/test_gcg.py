@@ -97,11 +97,11 @@ def test_the_loss_of_the_target_falls_and_further_than_by_chance(trained, chat, 
 def test_what_is_found_is_text_with_the_loss_that_it_says(trained, chat):
     search = Search(trained, chat, queries=40, candidates=16, tokens=6)
     found = search(REQUEST, TARGET, "key")
-    assert found == search(REQUEST, TARGET, "key") and found.suffix.isprintable()
-    ids = chat.prompt([{"role": "user", "content": REQUEST + found.suffix}])
+    assert found == search(REQUEST, TARGET, "key") and found.content.isprintable()
+    ids = chat.prompt([{"role": "user", "content": found.content}])
     assert search._losses([ids], chat.guard.plain(TARGET))[0] == pytest.approx(found.loss, abs=1e-5)
     one = Search(trained, chat, queries=1, candidates=16, tokens=6)(REQUEST, TARGET, "key")
-    assert one.queries == 1 and one.loss == one.first and one.suffix == " !" * 6
+    assert one.queries == 1 and one.loss == one.first and one.content == REQUEST + " !" * 6
 
 
 def test_a_prompt_without_room_is_not_searched(trained, chat):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import zipfile
 from itertools import islice
 
 import pytest
@@ -546,12 +547,35 @@ def test_evaluate_measures_every_model_and_judges_the_tested_one(checkpoint, dat
     assert results["tested"] == "tested"
     assert [event["event"] for event in events].count("suite") == 10
     assert results["detectable"] and {"event": "message", "message": results["detectable"][0]} in events
+    check_inspect(out)
     assert set(results["samples"]["refusals"]) == {"base", "tested"}
     json.dumps(results, allow_nan=False)
     assert json.loads((out / "results.json").read_text()) == results
     rows = table.read(out)
     assert {row.model for row in rows} == {"base", "tested"}
     assert set(results["against_baseline"]) >= {"bits_per_byte", "refusal_rate"}
+
+
+def check_inspect(out):
+    """inspect's logs beside the table hold every row: each once, by its own outcome, with its reason."""
+    rows = table.read(out)
+    found = {}
+    for path in (out / "inspect").glob("*.eval"):
+        with zipfile.ZipFile(path) as packed:
+            header = json.loads(packed.read("header.json"))
+            samples = [json.loads(packed.read(n)) for n in packed.namelist() if n.startswith("samples/")]
+            assert json.loads(packed.read("summaries.json"))[0]["scores"] == samples[0]["scores"]
+        task, model = header["eval"]["task"], header["eval"]["model"].removeprefix("trivium/")
+        assert header["results"]["total_samples"] == len(samples) and header["version"] == 2
+        for sample in samples:
+            assert all(message["role"] in ("system", "user", "assistant") for message in sample["messages"])
+            for judge, score in sample["scores"].items():
+                key = (task, model, sample["id"], sample["epoch"] - 1, judge)
+                found[key] = (score["value"], score["explanation"], sample["output"].get("completion"))
+    assert found == {
+        (r.suite, r.model, r.item, r.attempt, r.judge): (r.outcome, r.reason or None, r.reply) for r in rows
+    }
+    assert len(found) == len(rows) > 100
 
 
 def test_drift_is_nothing_for_the_start_itself_and_grows_with_the_distance(subject, measure):

@@ -221,7 +221,7 @@ def detectable(config: EvaluateStage, clusters_of: Mapping[str, Sequence[tuple[s
         if gate is None or (metric.bounds is None and metric.form == "mean"):
             continue
         asked = clusters_of.get(suite.title, ())
-        clusters = [cluster for category, cluster in asked if metric.category in (None, category)]
+        clusters = [cluster for category, cluster in asked if metric.counts(category)]
         shown = _detectable(metric, gate, len(set(clusters)), level)
         if shown:
             lines.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 from trivium import files
 from trivium.errors import TriviumError
-from trivium.evaluate import calibration, page
+from trivium.evaluate import calibration, inspect_log, page
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
 from trivium.evaluate.curves import curves
@@ -66,7 +66,7 @@ def evaluate(
     recipe_folder: Path = Path(),
     known: Mapping[str, Known] | None = None,
 ) -> dict[str, Any]:
-    """Asks, writes `rows.parquet`, `rows.html` and `results.json` to `out`, and returns the results.
+    """Asks, writes `rows.parquet`, `rows.html`, `inspect/*.eval` and `results.json` to `out`, and returns the results.
 
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
     `recipe_folder`: where the paths of suites begin. `known`: what the models were trained on, for suites that look for it.
@@ -120,6 +120,7 @@ def _write(out: Path, rows: Sequence[Row], results: Mapping[str, Any], config: E
     table.write(out / table.FILE, rows)
     files.write_json(out / "results.json", results)
     files.write_text(out / page.FILE, page.page(rows, results, config.suites))
+    inspect_log.write(out / inspect_log.FOLDER, rows, results, config.suites)
 
 
 def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:

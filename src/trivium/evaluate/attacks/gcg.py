@@ -29,25 +29,27 @@ TOP = 64
 """Tokens of a place that candidates are drawn from."""
 DRAWS = 8
 """How often more candidates than asked for are drawn, before those that do not come back as they were are given up."""
-FILLERS = (" !", "?")
+FILLERS = (" !", " ?")
 """What suffixes begin as, and another text; where the prompts of the two differ is where the suffix stands."""
 
 
 class Found(NamedTuple):
-    """The best suffix of a search. `first` and `loss`: -log p of a token of the target, in nats, before it and with it."""
+    """The best suffix of a search, behind its request. `first` and `loss`: -log p of a token of the target, in nats, before the
+    search and with what it found."""
 
-    suffix: str
+    content: str
     first: float
     loss: float
     queries: int
 
 
 class _Prompt(NamedTuple):
-    """The ids of a request with a suffix, whose tokens stand from `start` up to `end`."""
+    """The ids of a request with a suffix, whose tokens stand from `start` up to `end`; `head` is the text before them."""
 
     ids: list[int]
     start: int
     end: int
+    head: str
 
 
 class Search:
@@ -75,7 +77,7 @@ class Search:
         first = loss = self._losses([prompt.ids], wanted)[0]
         asked = 1
         while asked < self.queries:
-            some = self._candidates(request, prompt, wanted, min(self.candidates, self.queries - asked), rng)
+            some = self._candidates(prompt, wanted, min(self.candidates, self.queries - asked), rng)
             if not some:
                 break
             losses = self._losses([one.ids for one in some], wanted)
@@ -84,7 +86,7 @@ class Search:
             prompt = some[place]
             if losses[place] < loss:
                 best, loss = prompt, losses[place]
-        return Found(self._suffix(best), first, loss, asked)
+        return Found(self._content(best), first, loss, asked)
 
     def _begun(self, request: str) -> _Prompt:
         one, other = (self._ids(request + filler * self.tokens) for filler in FILLERS)
@@ -92,29 +94,29 @@ class Search:
         behind = next(
             (i for i, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), len(one)
         )
-        prompt = _Prompt(one, start, len(one) - behind)
-        if prompt.start >= prompt.end or not self._holds(request, prompt):
+        end = len(one) - behind
+        content, suffix = request + FILLERS[0] * self.tokens, self.chat.decode(one[start:end])
+        prompt = _Prompt(one, start, end, content[: len(content) - len(suffix)])
+        if len(prompt.head) < len(request) or not suffix or not self._holds(prompt):
             raise DataError("the tokenizer does not give a suffix back as it was: none can be searched")
         return prompt
 
     def _ids(self, content: str) -> list[int]:
         return self.chat.prompt([{"role": "user", "content": content}])
 
-    def _suffix(self, prompt: _Prompt) -> str:
-        """Its text, with the blank that a tokenizer leaves out at the beginning of what it decodes."""
-        before = self.chat.decode(prompt.ids[prompt.start - 1 : prompt.start])
-        return self.chat.decode(prompt.ids[prompt.start - 1 : prompt.end])[len(before) :]
+    def _content(self, prompt: _Prompt) -> str:
+        return prompt.head + self.chat.decode(prompt.ids[prompt.start : prompt.end])
 
-    def _holds(self, request: str, prompt: _Prompt) -> bool:
+    def _holds(self, prompt: _Prompt) -> bool:
         """Whether the text is encoded as these tokens."""
-        return self._ids(request + self._suffix(prompt)) == prompt.ids
+        return self._ids(self._content(prompt)) == prompt.ids
 
     def _losses(self, prompts: Sequence[Sequence[int]], target: Sequence[int]) -> list[float]:
         found = score(self.model, [Asked([*ids, *target], len(ids)) for ids in prompts])
         return [-one.logp / len(target) for one in found]
 
     def _candidates(
-        self, request: str, prompt: _Prompt, target: Sequence[int], count: int, rng: np.random.Generator
+        self, prompt: _Prompt, target: Sequence[int], count: int, rng: np.random.Generator
     ) -> list[_Prompt]:
         """`count` at most, each another text than the rest."""
         slopes = gradient(self.model, prompt.ids, target, range(prompt.start, prompt.end))
@@ -125,7 +127,7 @@ class Search:
             ids = prompt.ids.copy()
             ids[prompt.start + place] = token
             swapped = prompt._replace(ids=ids)
-            if tuple(ids) not in found and self._holds(request, swapped):
+            if tuple(ids) not in found and self._holds(swapped):
                 found[tuple(ids)] = swapped
                 if len(found) > count:
                     break

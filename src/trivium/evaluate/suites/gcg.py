@@ -45,7 +45,7 @@ def _attacked(search: Search, subject: Subject, item: Item, suite: Gcg) -> Answe
         found = search(request, str(item.record["target"]), item.id)
     except DataError as error:
         return Answer(failed=f"could not be searched: {error.what}")
-    messages = user(request + found.suffix).messages
+    messages = user(found.content).messages
     (answer,) = subject.replies([replace(item, messages=messages)], suite.max_new_tokens)
     numbers = {**answer.numbers, "raised": (found.first - found.loss, 1.0)}
     return replace(answer, messages=messages, numbers=numbers)
