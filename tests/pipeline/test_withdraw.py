@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from trivium.api import run
 from trivium.batches.rows import BatchSharding
 from trivium.cli import app
 from trivium.cli.router import candidate_of
+from trivium.cli.tracing import noting
 from trivium.corpus.shards import open_shards
 from trivium.corpus.withdrawn import Rule
 from trivium.errors import ArtifactError, GateError, RecipeError
@@ -140,6 +143,25 @@ def test_a_canary_is_traced_and_the_step_that_read_it_named(finished):
     assert (base["stage"], base["tokens"], base["steps"]) == ("base", len(chat.document(text)), 40)
     assert (sft["stage"], sft["upon"], sft["data"]) == ("sft", "base", None)
     assert [one["stage"] for one in report["retrain"]] == ["base"]
+
+
+def test_the_server_traces_what_its_store_knows(finished, tmp_path):
+    folder, _ = finished
+    traces: dict[str, Any] = {}
+
+    def make(metrics: Any) -> Any:
+        return SimpleNamespace(name="sft")
+
+    noting(make, folder / "runs" / "small" / "sft", traces)(None)
+    report = traces["sft"](f"Well, {CANARY}!")
+    (document,) = report["spans"][0]["documents"]
+    assert document["name"] == "https://e.org/77" and "(MIT), read by base" in document["terms"]
+    assert "".join(text for text, _ in report["pieces"]) == f"Well, {CANARY}!"
+    assert str(folder) not in json.dumps(report)
+    copied = tmp_path / "elsewhere" / "artifacts" / "sft"
+    shutil.copytree(folder / "runs" / "small" / "sft", copied)
+    noting(make, copied, traces)(None)  # loaded again, and nothing is known of it there
+    assert traces == {}
 
 
 def test_the_step_of_a_conversation(finished):

@@ -13,6 +13,7 @@ from random_models import random_model
 from served import Served
 
 from trivium.corpus.rows import record
+from trivium.errors import DataError
 from trivium.serve.engines import Limits
 from trivium.serve.local import TorchEngine
 
@@ -205,6 +206,58 @@ def test_nothing_that_a_model_writes_runs(page: Any) -> None:
     assert "<script>" in page.inner_text("article.assistant")
     assert "javascript:" in page.inner_text("article.assistant")
     assert page.evaluate("window.ran") is None
+
+
+def test_a_reply_is_traced_and_nothing_that_a_document_says_runs(browser: Any, service: TorchEngine) -> None:
+    asked: list[str] = []
+
+    def trace(reply: str) -> dict[str, Any]:
+        if len(asked) == 1:
+            asked.append(reply)
+            raise DataError("the reply has 3 tokens, and spans of 8 and more are looked for")
+        asked.append(reply)
+        document = {
+            "name": f"https://e.org/{HOSTILE}", "terms": f"corpus: warc ({HOSTILE})", "before": HOSTILE, "after": HOSTILE,
+            "similarity": 0.5, "passage": HOSTILE,
+        }  # fmt: skip
+        span = {"tokens": 9, "count": 2, "text": HOSTILE, "documents": [document]}
+        return {
+            "pieces": [("🙂 not in a span; ", None), (HOSTILE, 0)], "verbatim": 0.5, "least": 8, "spans": [span],
+            "unknown": [f"what {HOSTILE} saw"], "near": [{"documents": [document]}],
+        }  # fmt: skip
+
+    few = Limits(tokens=1024)
+    server = Served(
+        TorchEngine(service.model, service.chat, "tiny", service.generation, few), traces={"tiny": trace}
+    )
+    page = browser.new_page(bypass_csp=True)
+    page.goto(server.root)
+    page.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+    ask(page, "the cat")
+    page.click("article.assistant >> text=Trace")
+    page.wait_for_selector("article.assistant span.span")
+    assert page.inner_text("article.assistant span.span").startswith("<script>")
+    assert "50% of it stands verbatim" in page.inner_text("article.assistant")
+    for box in page.locator("details").all():
+        box.locator("summary").click()
+    assert page.locator("details").count() == 2
+    assert "…<script>" in page.locator("details").first.inner_text()
+    article = page.locator("article.assistant")
+    assert article.locator("script, img, iframe, svg, a").count() == 0
+    assert page.evaluate("window.ran") is None
+    page.click("article.assistant >> text=Trace")
+    page.wait_for_selector("article.assistant .error")
+    assert "3 tokens" in page.inner_text("article.assistant .error")
+    assert asked[0] == asked[1]  # the reply, as the model wrote it
+    page.close()
+    server.close()
+
+
+def test_without_lineage_there_is_no_button(page: Any, served: Served) -> None:
+    ask(page, "the cat")
+    assert page.locator("article.assistant >> text=Trace").count() == 0
+    refused = page.request.post(f"{served.root}/trace", data={"reply": "the cat sees"})
+    assert refused.status == 404 and "not traced here" in refused.json()["error"]["message"]
 
 
 def test_what_went_wrong_is_told(page: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from trivium.cli import commands
 from trivium.cli.options import SignedBy, Withdrawn, check_signed, check_withdrawn
+from trivium.cli.tracing import Make, Traces, noting
 from trivium.errors import RecipeError, TriviumError
 
 Checkpoint = Annotated[
@@ -88,8 +88,15 @@ Beside = Annotated[
         help="A second model, asked by its own name: the page at `/` shows both replies side by side.",
     ),
 ]
-Make = Callable[[Any], Any]
-"""Makes an engine; see `serve.server.Make`."""
+Trace = Annotated[
+    bool | None,
+    typer.Option(
+        "--trace/--no-trace",
+        help="On the page, show where a reply stands in the training data, with passages of it: to who has a key, too. Without "
+        "--keys it is shown if not told otherwise.",
+        show_default=False,
+    ),
+]
 
 
 def serve(
@@ -117,6 +124,7 @@ def serve(
     upstream_key: UpstreamKey = None,
     beside: Beside = None,
     signed_by: SignedBy = None,
+    trace: Trace = None,
 ) -> None:
     """Serve a checkpoint: the APIs of OpenAI and Anthropic, metrics, and a page to chat at `/`.
 
@@ -133,6 +141,7 @@ def serve(
     if new_key is not None:
         _add_key(keys, new_key, requests, tokens)
         return
+    traces: Traces | None = {} if (keys is None if trace is None else trace) else None
     limits = {
         "tokens": kv_tokens, "chunk": chunk, "running": running, "queue": queue, "deadline": deadline, "drain": drain,
     }  # fmt: skip
@@ -141,23 +150,26 @@ def serve(
         from trivium.serve.server import serve as run
 
         if checkpoint is not None:
-            make = _local(checkpoint, engine, name, precision, guess, withdrawn, limits)
+            make = _local(checkpoint, engine, name, precision, guess, withdrawn, limits, traces)
         else:
             make = _upstream(str(upstream), upstream_model, name, upstream_key, limits)
-        second = None if beside is None else _second(beside, engine, precision, withdrawn, limits)
+        second = None if beside is None else _second(beside, engine, precision, withdrawn, limits, traces)
     except ModuleNotFoundError as error:
         raise TriviumError(f"serving needs {error.name}", fix="pip install 'trivium[serve]'") from None
     make = _signed(make, signed_by, checkpoint or upstream, guess)
     second = second and _signed(second, signed_by, beside)
     given: Any = {"host": host, "port": port, "requests": requests, "tokens": tokens, "feedback": feedback}
-    run(make, keys=keys, beside=second, **given)
+    run(make, keys=keys, beside=second, traces=traces, **given)
 
 
-def _second(beside: str, engine: str, precision: str, withdrawn: str, limits: dict[str, Any]) -> Make:
+def _second(
+    beside: str, engine: str, precision: str, withdrawn: str, limits: dict[str, Any], traces: Traces | None
+) -> Make:
     if beside.startswith(("http://", "https://")):
         return _upstream(beside, None, None, None, limits)
     path = Path(beside)
-    return _local(path, engine if path.is_file() else "torch", None, precision, None, withdrawn, limits)
+    kind = engine if path.is_file() else "torch"
+    return _local(path, kind, None, precision, None, withdrawn, limits, traces)
 
 
 def _check(checkpoint: Path | None, upstream: str | None, keys: Path | None, limit: str | None) -> None:
@@ -202,15 +214,18 @@ def _local(
     guess: str | None,
     withdrawn: str,
     limits: dict[str, Any],
+    traces: Traces | None,
 ) -> Make:
     commands.check_checkpoint(checkpoint)
     check_withdrawn(checkpoint, withdrawn)
     called = name or checkpoint.name.removesuffix(".gguf") or checkpoint.resolve().name
     if engine == "llama.cpp":
-        return _llama(checkpoint, called, limits)
-    if engine != "torch":
+        make = _llama(checkpoint, called, limits)
+    elif engine == "torch":
+        make = _torch(checkpoint, called, precision, guess, limits)
+    else:
         raise RecipeError(f"there is no engine {engine!r}", fix="--engine torch or llama.cpp")
-    return _torch(checkpoint, called, precision, guess, limits)
+    return make if traces is None else noting(make, checkpoint, traces)
 
 
 def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limits: dict[str, Any]) -> Make:

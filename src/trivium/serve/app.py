@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from trivium import files
+from trivium.errors import DataError, TriviumError
 from trivium.serve import spans, wire
 from trivium.serve.anthropic import CountBody, MessagesBody
 from trivium.serve.engines import CALL, Call, Engine, check_model
@@ -29,6 +30,8 @@ from trivium.serve.responses import ResponseBody
 
 log = logging.getLogger("trivium.serve")
 PAGE = Path(__file__).parent / "page.html"
+Trace = Callable[[str], dict[str, Any]]
+"""A reply -> the report of `trivium.trace.reply.trace`, and what the page shows of it (`trivium.cli.tracing`)."""
 SLOW = 30.0
 """Seconds that a body may take to arrive."""
 OPEN = ("/", "/page.js", "/health", "/ready")
@@ -95,13 +98,16 @@ class Events(Response):
 
 class Web:
     """The routes of one engine. `hosts`: names that it may be called by where no key is asked for (against DNS rebinding).
-    `feedback`: where what people think of replies is kept. `beside`: a second engine, for who asks it by its name."""
+    `feedback`: where what people think of replies is kept. `beside`: a second engine, for who asks it by its name. `traces`:
+    how a reply of the engine of that name is traced, as `page.js` shows it."""
 
     def __init__(
         self, engine: Engine, keys: Keys | None = None, hosts: frozenset[str] | None = None,
-        feedback: Path | None = None, beside: Engine | None = None,
+        feedback: Path | None = None, beside: Engine | None = None, traces: Mapping[str, Trace] | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.keys, self.hosts, self.feedback, self.beside = engine, keys, hosts, feedback, beside
+        self.traces: Mapping[str, Trace] = {} if traces is None else traces
+        self._tracing = asyncio.Lock()
         if beside is not None:
             beside.metrics = Metrics(beside.name, engine.metrics)
 
@@ -133,6 +139,7 @@ class Web:
             get("/openapi.json", self._openapi),
             get("/v1/models", self._models), get("/v1/models/{name:path}", self._model),
             Route("/feedback", self._guarded(self._judged), methods=["POST"]),
+            Route("/trace", self._guarded(self._traced), methods=["POST"]),
             *(Route(path, self._guarded(self._answer), methods=["POST"]) for path in BODIES),
         ]  # fmt: skip
         return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: _lost, 405: _lost})
@@ -233,6 +240,23 @@ class Web:
         await asyncio.to_thread(files.append, self.feedback, row)
         return JSONResponse({"kept": True})
 
+    async def _traced(self, request: Request) -> Response:
+        """Where a reply stands in what its model was trained on; one is looked for at a time."""
+        body = wire.read(wire.TraceBody, await _body(request, self.engine.limits.body))
+        engine = self.engine if body.model is None else self._named(body.model)
+        check_model(engine, body.model or engine.name)
+        trace = self.traces.get(engine.name)
+        if trace is None:
+            raise ApiError(404, f"replies of {engine.name} are not traced here", code="not_found")
+        async with self._tracing:
+            try:
+                return JSONResponse(await asyncio.to_thread(trace, body.reply))
+            except DataError as error:
+                raise ApiError(400, error.what, param="reply") from None
+            except TriviumError as error:
+                log.error("a reply could not be traced: %s", error)
+                raise ApiError(500, f"it could not be traced: {error.what}", code="internal") from None
+
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=PAGE_HEADERS)
 
@@ -265,6 +289,7 @@ class Web:
         return {
             "id": engine.name, "object": "model", "created": engine.started, "owned_by": "trivium",
             "max_model_len": engine.room, "feedback": self.feedback is not None,
+            "trace": engine.name in self.traces,
         }  # fmt: skip
 
 

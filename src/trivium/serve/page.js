@@ -7,6 +7,7 @@ const root = { branches: [], at: 0 };
 let model = "";
 let models = []; // this one, and the one beside it where the server has two
 let feedback = false; // whether the server keeps what is thought of its replies
+let traced = []; // the models whose replies can be traced
 let under = null; // the request under way
 
 function element(name, parent, text) {
@@ -114,6 +115,7 @@ function turn(node) {
     const body = element("div", place);
     fill(body, half);
     if (node.other && feedback && half.content) thumbs(element("div", place), node, half, second);
+    if (node.role === "assistant" && half.content && traced.includes(half.model)) tracing(place, half);
     return body;
   });
   const tools = element("div", made);
@@ -132,6 +134,59 @@ function turn(node) {
   else if (feedback && !node.other) thumbs(tools, node, node, 0);
   made.scrollIntoView({ block: "end" });
   return bodies;
+}
+
+// Where a reply stands in what its model was trained on. What a document says is text, as what a model says is.
+function tracing(parent, half) {
+  const tools = element("div", parent);
+  tools.className = "tools";
+  const place = element("div", parent);
+  button(tools, "Trace", "where it stands in the training data", async () => {
+    place.replaceChildren();
+    element("p", place, "looking in the training data; the first time an index is made").className = "note";
+    try {
+      const body = JSON.stringify({ model: half.model, reply: half.content });
+      const response = await fetch("trace", { method: "POST", headers: headers(), body });
+      const report = await response.json();
+      if (!response.ok) throw new Error(report.error.message);
+      half.trace = report;
+      documents(place, report);
+    } catch (error) {
+      place.replaceChildren();
+      element("p", place, error.message).className = "error";
+    }
+  });
+  if (half.trace) documents(place, half.trace);
+}
+
+function documents(place, report) {
+  place.replaceChildren();
+  const reply = element("p", place);
+  for (const [text, number] of report.pieces) {
+    const piece = element("span", reply, text);
+    if (number === null) continue;
+    piece.className = `span colour${number % 6}`;
+    piece.title = `span ${number + 1}`;
+  }
+  const share = `${Math.round(100 * report.verbatim)}% of it stands verbatim in training data`;
+  const notes = [`${share}, in spans of ${report.least} tokens or more`, ...report.unknown.map((what) => `not known: ${what}`)];
+  for (const note of notes) element("p", place, note).className = "note";
+  const told = (parent, document, how, passage) => {
+    element("strong", element("p", parent), document.name);
+    element("p", parent, document.terms + how).className = "note";
+    element("p", parent, passage);
+  };
+  report.spans.forEach((span, number) => {
+    const box = element("details", place);
+    const often = span.count === 1 ? "once" : `${span.count} times`;
+    element("summary", box, `${number + 1}. ${span.tokens} tokens, ${often}`).className = `colour${number % 6}`;
+    for (const one of span.documents) told(box, one, "", `…${one.before}${span.text}${one.after}…`);
+  });
+  const near = report.near.flatMap((one) => one.documents);
+  if (!near.length) return;
+  const box = element("details", place);
+  element("summary", box, "nearly the same");
+  for (const one of near) told(box, one, `, ${Math.round(100 * one.similarity)}% alike`, one.passage);
 }
 
 function edit(node, body) {
@@ -305,6 +360,7 @@ async function greet() {
     $("second").textContent = models[1] ? `${models[1]} beside it` : "";
     $("beside").parentElement.hidden = models.length < 2;
     feedback = Boolean(answer.data[0].feedback);
+    traced = answer.data.filter((one) => one.trace).map((one) => one.id);
   } catch (error) {
     $("note").textContent = error.message;
   }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trivium.errors import DataError, TriviumError
-from trivium.serve.app import Web
+from trivium.serve.app import Trace, Web
 from trivium.serve.engines import Engine
 from trivium.serve.keys import Keys
 from trivium.serve.metrics import Metrics
@@ -75,9 +75,10 @@ class Reloading:
 def serve(
     make: Make, *, host: str, port: int, keys: Path | None = None, requests: str | None = None,
     tokens: str | None = None, feedback: Path | None = None, beside: Make | None = None,
+    traces: Mapping[str, Trace] | None = None,
 ) -> None:  # fmt: skip
     """Serves until SIGTERM or SIGINT, then finishes what is under way for the engine's `drain` seconds. A second signal
-    ends it at once. `requests`, `tokens`: see `Keys`; `feedback`, `beside`: see `Web`.
+    ends it at once. `requests`, `tokens`: see `Keys`; `feedback`, `beside`, `traces`: see `Web`.
 
     DataError for an address that others can reach without keys, and two engines of one name.
     """
@@ -93,7 +94,7 @@ def serve(
         raise DataError(
             f"both models are called {engine.name!r}", fix="give the first one another name: --name"
         )
-    web = Web(engine, known, None if keys is not None else own_names(host), feedback, second)
+    web = Web(engine, known, None if keys is not None else own_names(host), feedback, second, traces)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     url = shown(host, port)
     print(f"{engine.name} on {url} (API: {url}/v1); Ctrl-C stops, SIGHUP loads it again", flush=True)

@@ -203,6 +203,13 @@ class FeedbackBody(Wire):
         return json.dumps({**said, **about}, ensure_ascii=False)
 
 
+class TraceBody(Wire):
+    """A reply to be looked for in what its model was trained on."""
+
+    model: str | None = None
+    reply: Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
 def parsed(raw: bytes) -> dict[str, Any]:
     """A request's JSON. ApiError 400 for what is none, and no object."""
     try:
