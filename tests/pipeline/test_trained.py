@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from pipeline_fakes import Bench, Fake, default
+from pipeline_fakes import Bench, Fake, default, stages
 
 from trivium.errors import ArtifactError
 from trivium.pipeline.trained import VOCABULARY, trained
@@ -73,3 +73,17 @@ def test_a_tokenizer_that_was_changed_is_named(bench, made):
     with pytest.raises(ArtifactError, match="tokenizer was changed") as refused:
         trained(made["aligned"].fingerprint, bench.store)
     assert refused.value.where == str(path)
+
+
+def test_what_an_imported_model_had_read_is_unknown_and_the_rest_is_searched(bench: Bench):
+    bench.kinds |= {"import": Fake(default)}
+    values = stages()
+    made = {name: values[name] for name in ("chats",)}
+    made["hub"] = {"kind": "import", "path": "hub"}
+    made["chat"] = {"kind": "sft", "init": "hub", "data": "chats", "steps": 5}
+    artifacts = bench.run(made)
+    found, unknown = trained(artifacts["chat"].fingerprint, bench.store)
+    assert [one.stage for one in found] == ["chats"]
+    assert unknown == ["what 'hub' had been trained on before it was imported"]
+    with pytest.raises(ArtifactError, match="what 'hub' had been trained on"):
+        trained(artifacts["hub"].fingerprint, bench.store)
