@@ -142,9 +142,8 @@ def serve(
         _add_key(keys, new_key, requests, tokens)
         return
     traces: Traces | None = {} if (keys is None if trace is None else trace) else None
-    limits = {
-        "tokens": kv_tokens, "chunk": chunk, "running": running, "queue": queue, "deadline": deadline, "drain": drain,
-    }  # fmt: skip
+    sizes = {"tokens": kv_tokens, "chunk": chunk, "running": running, "queue": queue}
+    limits: dict[str, Any] = {**sizes, "deadline": deadline, "drain": drain}
     _check(checkpoint, upstream, keys, requests or tokens)
     try:
         from trivium.serve.server import serve as run
