@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from trivium.rollout import journal
+from trivium.rollout.judging import Judging
 from trivium.rollout.ledger import Ledger
 from trivium.rollout.plan import RolloutPlan, plan_of
 from trivium.rollout.router import Router
@@ -201,6 +202,7 @@ async def site(
     candidate: Handler = good,
     options: Options | None = None,
     texts: Path | None = None,
+    scorer: Any = None,
     **changes: Any,
 ) -> AsyncIterator[Site]:
     """`changes`: fields of the plan."""
@@ -211,7 +213,9 @@ async def site(
             stack.push_async_callback(arm.stop)
         session = await stack.enter_async_context(client())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        ledger = Ledger(log, plan_for(*arms, **changes), texts=None if texts is None else Texts(texts))
+        plan = plan_for(*arms, **changes)
+        judging = None if scorer is None else Judging(lambda: scorer, plan.judged)
+        ledger = Ledger(log, plan, texts=None if texts is None else Texts(texts), judging=judging)
         router = build(ledger, session, options or Options())
         ledger.open({"url": "stub"}, force=True)
         await ledger.start()

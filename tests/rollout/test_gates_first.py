@@ -82,8 +82,8 @@ def test_plans_that_cannot_be_served() -> None:
     check(plan_of(raw), Options())
     with pytest.raises(RecipeError, match="who answers"):
         check(plan_of({**raw, "arms": None}), Options())
-    with pytest.raises(RecipeError, match="judged watches score"):
-        check(plan_of({**raw, "guardrails": raw["guardrails"] | {"judged": {"metric": "score"}}}), Options())
+    with pytest.raises(RecipeError, match="a plan has both, or neither"):
+        plan_of({**raw, "guardrails": raw["guardrails"] | {"judged": {"metric": "score"}}})
     raw["arms"]["stable"]["key"] = "SOME_KEY"
     with pytest.raises(DataError, match="own key"):
         check(plan_of(raw), Options(host="0.0.0.0"))

@@ -92,10 +92,10 @@ def _pairs(values: list[str] | None) -> dict[str, float]:
             pairs[name] = float(number)
         except ValueError:
             pairs[name] = -1.0
-        if name not in EVENTS or not 0 <= pairs[name] <= 1:
+        if name not in (*EVENTS, "score") or not 0 <= pairs[name] <= 1:
             raise RecipeError(
                 f"{value!r} is no rate of an event",
-                fix=f"write METRIC=RATE from 0 to 1; metrics: {', '.join(EVENTS)}",
+                fix=f"write METRIC=RATE from 0 to 1; metrics: {', '.join(EVENTS)}, score",
             )
     return pairs
 
@@ -153,8 +153,10 @@ def _simulate(
     rate, candidate, slower, failing = behaviours
     watched = {guardrail.metric for guardrail in plan.guardrails.values()}
     usual = {metric: 0.0 for metric in EVENTS if metric in watched and metric != "slow"} | _pairs(rate)
-    stable = Behaviour(usual, (0.0, 1.0), failing)
-    other = Behaviour(usual | _pairs(candidate), (math.log(slower), 1.0), failing)
+    worse = usual | _pairs(candidate)
+    scores = usual.pop("score", 0.8), worse.pop("score", 0.8)
+    stable = Behaviour(usual, (0.0, 1.0), failing, scores[0])
+    other = Behaviour(worse, (math.log(slower), 1.0), failing, scores[1])
     ends = [play(plan, Traffic(requests, users, per_second, stable, other, seed)) for seed in range(runs)]
     for status, count in Counter(end.status for end in ends).most_common():
         some = [end for end in ends if end.status == status]

@@ -77,7 +77,7 @@ def serve(
     """
 
     def start() -> None:
-        from trivium.pipeline.rollouts import note
+        from trivium.pipeline.rollouts import note, scorer
         from trivium.rollout.plan import load_plan
 
         try:
@@ -91,7 +91,7 @@ def serve(
         candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn, signed_by)
         if loaded.arms is not None and loaded.arms.candidate.artifact is not None:
             note(plan.parent / loaded.arms.candidate.artifact, log)
-        serve(loaded, log, candidate, without_gates, options)
+        serve(loaded, log, candidate, without_gates, options, scorer(loaded.judge, plan.parent))
 
     raise typer.Exit(commands.guarded(start))
 

@@ -7,7 +7,8 @@ artifact).
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Callable, Container
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +58,17 @@ def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
 def noted(store: Store) -> list[dict[str, str]]:
     """log and fingerprint of every rollout that began with an artifact of this store, in that order."""
     return _noted(store.root / NAME)
+
+
+def scorer(judge: Any, folder: Path) -> Callable[[], Any] | None:
+    """What opens the judge of a plan, in whichever process; None for a plan without one. `folder`: the plan's."""
+    return None if judge is None else partial(_opened, judge, folder.resolve())
+
+
+def _opened(judge: Any, folder: Path) -> Any:
+    from trivium.evaluate.judges import open_scorer
+
+    return open_scorer(judge, folder)
 
 
 def _place(log: str) -> str:

@@ -39,6 +39,15 @@ class ModelJudge(Strict):
     """Labelled replies that it is asked about, at most."""
 
 
+class GradeJudge(Strict):
+    """A language model behind a server that grades a reply from 1 to 10; for the metric `score` of a rollout."""
+
+    kind: Literal["grade"]
+    server: OpenaiTeacher
+    criterion: Annotated[str, Field(min_length=1)] = "correct, to the point and helpful"
+    """What it grades by, in words."""
+
+
 class JudgeBase(Strict):
     """A judge of a package, found through the entry points `trivium.judges`."""
 
@@ -71,12 +80,25 @@ def _which(value: Any) -> str:
     return kind if kind in OWN else "plug-in"
 
 
+def _which_live(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "grade" if kind == "grade" else _which(value)
+
+
 Judge = Annotated[
     Annotated[ClassifierJudge, Tag("classifier")]
     | Annotated[ModelJudge, Tag("model")]
     | Annotated[SerializeAsAny[JudgeBase], PlainValidator(_added), Tag("plug-in")],
     Discriminator(_which),
 ]
+LiveJudge = Annotated[
+    Annotated[GradeJudge, Tag("grade")]
+    | Annotated[ClassifierJudge, Tag("classifier")]
+    | Annotated[ModelJudge, Tag("model")]
+    | Annotated[SerializeAsAny[JudgeBase], PlainValidator(_added), Tag("plug-in")],
+    Discriminator(_which_live),
+]
+"""Of single replies of a rollout: any judge, or a grade."""
 
 
 def _one_each(judges: list[Judge]) -> list[Judge]:

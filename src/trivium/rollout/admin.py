@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from trivium.rollout.entries import Refused
 from trivium.rollout.ledger import Ledger
-from trivium.rollout.log import FEEDBACK, Event
+from trivium.rollout.log import Event
+from trivium.rollout.plan import FEEDBACK
 from trivium.rollout.status import status_of
 from trivium.rollout.upstream import Upstream
 from trivium.serve import wire
@@ -146,5 +147,5 @@ class Admin:
         told = status_of(ledger.state, ledger.now)
         return told | {
             "share": ledger.share, "log": ledger.journal.where, "stuck": ledger.stuck, "lost": ledger.lost, "arms": arms,
-            "traffic": traffic.counts,
+            "traffic": traffic.counts | {"unjudged": ledger.judging.unasked if ledger.judging else 0},
         }  # fmt: skip

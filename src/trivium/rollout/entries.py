@@ -39,6 +39,14 @@ class Exchange:
 
 
 @dataclass
+class Judged:
+    """What a judge said of a reply."""
+
+    event: Event
+    told = None
+
+
+@dataclass
 class Vote:
     """Feedback, and who waits to hear what became of it: `joins` once it is on the disk."""
 

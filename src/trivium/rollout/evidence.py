@@ -80,6 +80,14 @@ class Moments:
         self.mean = self.mean + off / np.maximum(self.count, 1)
         self._squares = self._squares + off * np.where(seen, value - self.mean, 0.0)
 
+    def and_others(self, count: int, value: float) -> Moments:
+        """These and `count` more of one value (Chan, Golub & LeVeque 1983)."""
+        if not count:
+            return self
+        total, off = self.count + count, value - self.mean
+        squares = self._squares + off**2 * self.count * count / total
+        return Moments(total, self.mean + off * count / total, squares)
+
     @property
     def variance_of_mean(self) -> Numbers:
         return self._squares / np.maximum(self.count - 1, 1) / np.maximum(self.count, 1)
@@ -98,8 +106,9 @@ class Means:
     least: int = 50
     """Units an arm needs before anything is said; with fewer, log_e is 0 and the interval is everything."""
     shares: bool = False
-    """Values lie from 0 to 1. Their variance is then taken as p (1 - p) with one more of each kind, p = (k + 1) / (n + 2)
-    (Agresti & Caffo 2000): never nought, so that arms which never failed can be told from arms that nobody tried."""
+    """Values lie from 0 to 1. Their variance is then taken with a 0 and a 1 more, which for yes and no is p (1 - p) with
+    p = (k + 1) / (n + 2) (Agresti & Caffo 2000): never nought, so that arms which never failed can be told from arms that nobody
+    tried."""
     candidate: Moments = field(default_factory=Moments)
     stable: Moments = field(default_factory=Moments)
 
@@ -123,8 +132,9 @@ class Means:
     def _of(self, arm: Moments) -> Numbers:
         if not self.shares:
             return arm.variance_of_mean
-        rate = (arm.mean * arm.count + 1) / (arm.count + 2)
-        return rate * (1 - rate) / np.maximum(arm.count, 1)
+        mean = (arm.mean * arm.count + 1) / (arm.count + 2)
+        square = (arm._squares + arm.mean**2 * arm.count + 1) / (arm.count + 2)
+        return (square - mean**2) / np.maximum(arm.count, 1)
 
     def log_e(self, beyond: float = 0.0, *, smaller: bool = False) -> Numbers:
         """Evidence against "the difference is at most `beyond`"; with `smaller`, against "it is at least `beyond`"."""

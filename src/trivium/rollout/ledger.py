@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import ArtifactError
-from trivium.rollout.entries import Answer, Exchange, Order, Refused, Vote, done_already, settle
+from trivium.rollout.entries import Answer, Exchange, Judged, Order, Refused, Vote, done_already, settle
 from trivium.rollout.history import History, folded
 from trivium.rollout.journal import Journal, journal_at
+from trivium.rollout.judging import Judging
 from trivium.rollout.log import HELD, IDLE, RUNNING, Event, State, over
 from trivium.rollout.measuring import Measuring, Work
 from trivium.rollout.plan import RolloutPlan
@@ -29,8 +30,7 @@ from trivium.rollout.simulate import verdict
 from trivium.rollout.texts import Texts, candidate_name
 
 log = logging.getLogger("trivium.rollout")
-BATCH = 0.1
-"""Seconds between two writes."""
+BATCH = 0.1  # seconds between two writes
 MOST, BACKLOG = 500, 10_000
 """Replies that are measured at once, and that may wait for it; more are not measured, and their events say so."""
 ELSEWHERE = 2.0
@@ -50,6 +50,8 @@ class Ledger:
     """Measure replies in another process."""
     texts: Texts | None = None
     """Where words and replies are kept, of users who consent."""
+    judging: Judging | None = None
+    """Who gives a sample of the replies its score."""
     clock: Callable[[], float] = time.monotonic
     state: State = field(default_factory=State)
     history: History = field(default_factory=History)
@@ -61,7 +63,7 @@ class Ledger:
     """The candidate's share of the units, now: what the router reads for every request."""
     underway: dict[str, list[Vote]] = field(default_factory=dict)
     """Requests that have not been written yet, each with the feedback that waits for it."""
-    _queue: list[Exchange | Vote | Order] = field(default_factory=list)
+    _queue: list[Exchange | Judged | Vote | Order] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
     _waiters: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
     """Who is told what once all is on the disk."""
@@ -73,7 +75,7 @@ class Ledger:
     _stopping: bool = False
     _unmeasured: list[Exchange] = field(default_factory=list)
     _to_measure: asyncio.Event = field(default_factory=asyncio.Event)
-    _taken: list[Exchange | Vote | Order] = field(default_factory=list)
+    _taken: list[Exchange | Judged | Vote | Order] = field(default_factory=list)
     """What this turn is about."""
     _stale: bool = False
     """The state has seen what a shared log may not have: it is read again."""
@@ -95,11 +97,8 @@ class Ledger:
             self._open(candidate, force)
         except OSError as error:
             self.journal.close()
-            fix = (
-                "start the database"
-                if self.journal.shared
-                else "name another --log (lines of JSON end in .jsonl)"
-            )
+            alone = "name another --log (lines of JSON end in .jsonl)"
+            fix = "start the database" if self.journal.shared else alone
             raise ArtifactError(
                 f"the log cannot be written: {error}", where=self.journal.where, fix=fix
             ) from None
@@ -121,12 +120,8 @@ class Ledger:
                 fix="go on with its plan and its candidate, roll it back first, or name another --log",
             )
         if self.state.plan is None or not same:
-            started = {
-                "t": self.now,
-                "event": "started",
-                "at": _today(),
-                "plan": self.plan.model_dump(mode="json"),
-            }
+            plan = self.plan.model_dump(mode="json")
+            started = {"t": self.now, "event": "started", "at": _today(), "plan": plan}
             self._apply(started | {"candidate": dict(candidate), "force": force})
         self.journal.write(self._unwritten)
         self._unwritten.clear()
@@ -155,10 +150,14 @@ class Ledger:
         """What measures is there before the first request is."""
         await self._measuring([])
         self._tasks = [asyncio.create_task(self._measure()), asyncio.create_task(self._run())]
+        if self.judging is not None:
+            await self.judging.start(self._said)
 
     async def stop(self) -> None:
         """Measures and writes what is left."""
         self._stopping = True
+        if self.judging is not None:
+            self.judging.close()
         self._wake.set()
         self._to_measure.set()
         await asyncio.gather(*self._tasks)
@@ -220,14 +219,23 @@ class Ledger:
             batch, self._unmeasured = self._unmeasured[:MOST], self._unmeasured[MOST:]
             if not self._unmeasured and not self._stopping:
                 self._to_measure.clear()
+            judges = self.judging.samples if self.judging is not None else lambda request: False
+            work = [(each, each.turns is not None or judges(each.event["id"])) for each in batch]
             found = await self._measuring(
-                [Work(each.seen, each.mirror, each.turns is not None) for each in batch if each.seen]
+                [Work(each.seen, each.mirror, keep) for each, keep in work if each.seen]
             )
             for each, gained in zip(batch, found, strict=True):
                 each.gained = gained
+                if self.judging is not None and self.state.status in (RUNNING, HELD):
+                    self.judging.take(each)
+                gained.pop("copy", None)
                 each.seen = each.mirror = None  # it may wait long for a database
             self._queue += batch
             await asyncio.sleep(0 if self._stopping else BATCH / 2)
+
+    def _said(self, event: Event) -> None:
+        """What a judge says of a reply."""
+        self._queue.append(Judged(event | {"t": self.now}))
 
     async def _turn(self) -> None:
         """Takes what has come, decides, and writes."""
@@ -238,6 +246,8 @@ class Ledger:
             for entry in self._taken:
                 if isinstance(entry, Exchange):
                     self._record(entry)
+                elif isinstance(entry, Judged):
+                    self._apply(entry.event)
                 elif isinstance(entry, Vote):
                     self._tell(entry)
                 else:
@@ -282,7 +292,7 @@ class Ledger:
         written = self.journal.shared and self.state.fate(event["id"], "") != "unknown"
         if written and event["event"] == "request":
             return  # by a turn of which nobody knew how it had ended
-        if reply is not None and self.texts is not None and exchange.turns is not None:
+        if reply and reply.strip() and self.texts is not None and exchange.turns is not None:
             self.texts.keep(event, candidate_name(dict(self.state.candidate)), exchange.turns, reply)
         waiting = self.underway.pop(event["id"], [])
         if not self._apply(event):

@@ -3,8 +3,9 @@
 An event is a dict with `t` (seconds, of the router's clock) and `event`:
 
     started    plan, candidate (what it is known by), force (served without passed gates)
-    request    id, unit, arm, metrics {name: number or null}: one answered request
-    mirrored   id, unit, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both arms
+    request    id, unit, arm, metrics {name: number or null}: one answered request; sampled: a judge is asked about it
+    mirrored   id, unit, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both arms; sampled
+    judged     id, unit, arm, share, value (0 to 1; null: undecided), of a shadow stage also stable: what a judge said
     feedback   id, metric, value: joins its request, once an (id, metric)
     choice     id, over: of two replies to the same words, the first was liked better; for `trivium rollout feedback`
     tick       nothing: time has passed
@@ -16,16 +17,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trivium.errors import ArtifactError
 from trivium.rollout.assign import STABLE
 from trivium.rollout.evidence import Flips, Means, SampleRatio
-from trivium.rollout.plan import BETTER_HIGH, EVENTS, SHARES, Guardrail, RolloutPlan, plan_of
+from trivium.rollout.plan import BETTER_HIGH, EVENTS, FEEDBACK, SHARES, Guardrail, RolloutPlan, plan_of
 
 Event = dict[str, Any]
 CANDIDATE = "candidate"
+LATER = (*FEEDBACK, "score")
+"""Metrics that are not found in a reply's bytes."""
 RECENT = 100_000
 """Requests that late feedback can still join."""
 
@@ -46,6 +49,8 @@ class Watch:
     earlier: dict[str, float] = field(default_factory=lambda: {"harm": 0.0, "within": 0.0})
     absent: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
     """Replies of this stage, by arm, that lacked the metric or gave no number."""
+    undecided: dict[str, set[str]] = field(default_factory=lambda: {CANDIDATE: set(), STABLE: set()})
+    """Units of this stage, by arm, of whose replies a judge has decided none yet, though it was asked."""
     _counted: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
 
@@ -69,8 +74,18 @@ class Watch:
             self._failed.add(unit)
             self.flips.add(candidate, share)
         if here and unit not in self._counted:
-            self._counted.add(unit)
+            self._count(unit)
             self.means.add(candidate, float(value))
+
+    def _count(self, unit: str) -> None:
+        self._counted.add(unit)
+        for units in self.undecided.values():
+            units.discard(unit)
+
+    def ask(self, unit: str, arm: str) -> None:
+        """A judge is asked about a reply."""
+        if unit not in self._counted:
+            self.undecided[arm].add(unit)
 
     def pair(self, unit: str, candidate: Any, stable: Any) -> None:
         """A request that both arms answered: where exactly one reply is bad, it is the candidate's with probability 1/2 if the
@@ -83,7 +98,7 @@ class Watch:
             self._failed.add(unit)
             self.flips.add(bool(candidate), 0.5)
         if unit not in self._counted:
-            self._counted.add(unit)
+            self._count(unit)
             self.means.add(True, float(candidate))
             self.means.add(False, float(stable))
 
@@ -101,7 +116,17 @@ class Watch:
         if margin is None:
             return math.inf
         beyond = -margin if self._high else margin
-        return self.earlier["within"] + float(self.means.log_e(beyond, smaller=not self._high))
+        return self.earlier["within"] + float(self._proven.log_e(beyond, smaller=not self._high))
+
+    @property
+    def _proven(self) -> Means:
+        """The means, with what a judge did not decide taken as the worst: 0 for the candidate, and 1 for stable."""
+        worst, best = len(self.undecided[CANDIDATE]), len(self.undecided[STABLE])
+        if not worst + best:
+            return self.means
+        candidate = self.means.candidate.and_others(worst, 0.0)
+        stable = self.means.stable.and_others(best, 1.0)
+        return replace(self.means, candidate=candidate, stable=stable)
 
     @property
     def _high(self) -> bool:
@@ -116,6 +141,7 @@ class Watch:
         }
         self.means, self._counted = self._fresh(), set()
         self.absent = {CANDIDATE: 0, STABLE: 0}
+        self.undecided = {CANDIDATE: set(), STABLE: set()}
 
 
 @dataclass
@@ -160,6 +186,8 @@ class State:
                 self._request(event)
             case "mirrored":
                 self._mirrored(event)
+            case "judged":
+                self._judged(event)
             case "feedback":
                 self._feedback(event)
             case "verdict":
@@ -204,8 +232,11 @@ class State:
                 self.ratio.add(arm == CANDIDATE)
         metrics = event["metrics"]
         for watch in self.watches.values():
-            if watch.guardrail.metric not in FEEDBACK or watch.guardrail.metric in metrics:
-                watch.add(unit, arm, share, metrics.get(watch.guardrail.metric), here)
+            metric = watch.guardrail.metric
+            if metric not in LATER or metric in metrics:
+                watch.add(unit, arm, share, metrics.get(metric), here)
+            elif metric == "score" and event.get("sampled") and here:
+                watch.ask(unit, arm)
 
     def _mirrored(self, event: Event) -> None:
         if self.plan is None or self.status not in (RUNNING, HELD) or self.share > 0:
@@ -217,8 +248,24 @@ class State:
             self.units[STABLE] += 1
         for watch in self.watches.values():
             metric = watch.guardrail.metric
-            if metric not in FEEDBACK:
+            if metric not in LATER:
                 watch.pair(unit, event["metrics"].get(metric), event["stable"].get(metric))
+            elif metric == "score" and event.get("sampled"):
+                watch.ask(unit, CANDIDATE)
+                watch.ask(unit, STABLE)
+
+    def _judged(self, event: Event) -> None:
+        """What is undecided stays so: `Watch.undecided` has it already."""
+        if self.plan is None or self.status not in (RUNNING, HELD) or event["value"] is None:
+            return
+        unit, here = event["unit"], float(event["share"]) == self.share
+        for watch in self.watches.values():
+            if watch.guardrail.metric != "score":
+                continue
+            if "stable" not in event:
+                watch.add(unit, event["arm"], self.share, event["value"], here)
+            elif here and event["stable"] is not None:
+                watch.pair(unit, event["value"], event["stable"])
 
     def fate(self, request: str, metric: str) -> str:
         """What becomes of feedback on a request: `unknown`, `again`, `capped`, or `joins`."""
@@ -273,10 +320,6 @@ class State:
                 self.status = HELD
             case "resume":  # the stage goes on, and its times begin anew
                 self.status, self.entered = RUNNING, self.now
-
-
-FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
-"""Metrics that users send later, and most never do: their absence from a reply says nothing."""
 
 
 def over(other: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trivium.corpus.processes import follow
+from trivium.rollout.log import LATER
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.replies import Limits, Seen, measure
 from trivium.rollout.texts import reply_of
@@ -20,7 +21,7 @@ log = logging.getLogger("trivium.rollout")
 
 
 class Work(NamedTuple):
-    """A reply, the candidate's answer to the copy of its request (in a shadow stage), and whether its words are kept."""
+    """A reply, the candidate's answer to the copy of its request (in a shadow stage), and whether the words are wanted."""
 
     seen: Seen
     mirror: Seen | None
@@ -38,10 +39,10 @@ class Measuring:
     async def __call__(self, work: Sequence[Work]) -> list[dict[str, Any]]:
         """For each reply what its event gains. A reply that could not be measured has no metrics, and says so. Without work,
         waits until the process is there."""
-        watched = frozenset(guardrail.metric for guardrail in self.plan.guardrails.values())
+        watched = frozenset(guardrail.metric for guardrail in self.plan.guardrails.values()) - {*LATER}
         limits = Limits(self.plan.slow_after, self.plan.slow_start_after, watched)
         if self.aside and self._pool is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=begin)
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._pool, measure_all, list(work), limits
@@ -57,7 +58,7 @@ class Measuring:
             self._pool = None
 
 
-def _begin() -> None:
+def begin() -> None:
     """The process ends with the router, however that ends, and leaves Ctrl-C and SIGTERM (sent to the whole group) to it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     follow()
@@ -71,7 +72,7 @@ def measure_all(work: list[Work], limits: Limits) -> list[dict[str, Any]]:
         if mirror is not None:
             copy, failed = measure(mirror, limits)
             gained = {"metrics": copy, "stable": metrics} | ({"why": failed} if failed else {})
-        if keep and (reply := reply_of(seen)) is not None:
-            gained["reply"] = reply
+        if keep:
+            gained |= {"reply": reply_of(seen), "copy": mirror and reply_of(mirror)}
         found.append(gained)
     return found

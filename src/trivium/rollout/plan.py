@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from trivium.errors import RecipeError
 from trivium.recipe import reader
 from trivium.recipe.base import Fraction, Name, Strict
+from trivium.recipe.judges import LiveJudge
 from trivium.recipe.lines import Lines, together
 from trivium.recipe.units import Seconds
 
@@ -19,8 +20,10 @@ EVENTS = ("error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", 
 """Metrics that happen or do not, a reply each; all are bad."""
 MEANS = ("log_latency", "log_first_token", "cost", "score", "thumbs", "success")
 """Metrics with a value: log of seconds, money, a judge's score, 1 or 0."""
-SHARES = ("thumbs", "success")
-"""Means of values from 0 to 1, mostly one or the other."""
+SHARES = ("thumbs", "success", "score")
+"""Means of values from 0 to 1."""
+FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
+"""Metrics that users send later, and most never do: their absence from a reply says nothing."""
 BETTER_HIGH = ("score", "thumbs", "success")
 
 
@@ -138,6 +141,10 @@ class RolloutPlan(Strict):
     """Chance of a false alarm that units fall into the arms otherwise than planned."""
     cap: Annotated[int, Field(gt=0)] = 20
     """Feedback of one unit that is taken; more is left out and counted."""
+    judge: LiveJudge | None = None
+    """Who gives the metric `score`, from 0 to 1: a judge of the evaluations, or a server that grades."""
+    judged: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the replies that `judge` is asked about."""
 
     @model_validator(mode="after")
     def _lawful(self) -> RolloutPlan:
@@ -156,6 +163,8 @@ class RolloutPlan(Strict):
         costs = any(guardrail.metric == "cost" for guardrail in self.guardrails.values())
         if costs and self.arms and None in (self.arms.stable.price, self.arms.candidate.price):
             raise ValueError("a guardrail watches `cost`: both arms need a `price`")
+        if (self.judge is not None) != any(g.metric == "score" for g in self.guardrails.values()):
+            raise ValueError("`judge` gives the metric `score`: a plan has both, or neither")
         if self.unit == "request" and self.excluded:
             raise ValueError("`excluded` names units that come again; with `unit: request` none does")
         return self

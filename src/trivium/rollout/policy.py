@@ -76,12 +76,18 @@ def _waiting(state: State) -> str | None:
         for arm, moments in ((CANDIDATE, watch.means.candidate), (STABLE, watch.means.stable)):
             if moments.count < watch.means.least:
                 missing = f", {watch.absent[arm]} replies without a number" if watch.absent[arm] else ""
+                missing += f", {len(watch.undecided[arm])} undecided" if watch.undecided[arm] else ""
                 return f"waiting: {name} of {arm}: {int(moments.count)} of {watch.means.least} units{missing}"
         if not alarm(watch.within, plan.alpha, 1):
             low, high = watch.means.interval(plan.alpha)
+            unsaid = {arm: len(units) for arm, units in watch.undecided.items() if units}
+            worst = "".join(
+                f"; the judge has not decided {n} units of {arm}, taken as the worst"
+                for arm, n in unsaid.items()
+            )
             return (
                 f"undecided: {name} differs by {float(watch.means.difference):+.4g} ({low:+.4g} to {high:+.4g}), "
-                f"not yet proven within {watch.guardrail.within:g}: e = {_e(watch.within)} of {1 / plan.alpha:g}"
+                f"not yet proven within {watch.guardrail.within:g}: e = {_e(watch.within)} of {1 / plan.alpha:g}{worst}"
             )
     return None
 

@@ -53,7 +53,9 @@ def needs(plan: RolloutPlan, rates: Mapping[str, float] | None = None) -> list[N
             proof = None
             if guardrail.within is not None and stage.decide:
                 proof = until_proven(guardrail, rate, stage.share, math.log(1 / plan.alpha))
-            rows.append(Need(number, name, stage.share, worse[0], worse[1], proof))
+            seen = plan.judged if guardrail.metric == "score" else 1.0  # as if each came once
+            proof = None if proof is None else proof / seen
+            rows.append(Need(number, name, stage.share, worse[0] / seen, worse[1] / seen, proof))
     return rows
 
 

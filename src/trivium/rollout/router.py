@@ -225,7 +225,7 @@ class Router:
         finally:
             if opened is not None:
                 opened.close()
-        event = {"event": "mirrored", "id": place.id, "unit": place.unit}
+        event = {"event": "mirrored", "id": place.id, "unit": place.unit, "share": place.share}
         self.ledger.ended(event, stable, _seen(question, opened, why, False))
 
 

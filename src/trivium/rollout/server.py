@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,15 @@ import scipy.special  # noqa: F401  seconds of loading that no router should spe
 from trivium.errors import DataError, RecipeError
 from trivium.rollout.admin import Admin
 from trivium.rollout.assign import STABLE
+from trivium.rollout.judging import Judging, Scorer
 from trivium.rollout.ledger import Ledger
-from trivium.rollout.log import CANDIDATE, FEEDBACK
+from trivium.rollout.log import CANDIDATE
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.router import Router
 from trivium.rollout.texts import Texts
 from trivium.rollout.upstream import Upstream
 from trivium.serve.keys import Keys
 from trivium.serve.process import configured, loopback, own_names, shown, until_drained
-
-MEASURED = (
-    "error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "log_latency", "log_first_token", "cost",
-    *FEEDBACK,
-)  # fmt: skip
-"""Metrics that the router finds in replies, or that users send."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,18 @@ class Options:
     """Seconds for replies under way after SIGTERM."""
 
 
-def serve(plan: RolloutPlan, log: str, candidate: dict[str, Any], force: bool, options: Options) -> None:
-    """Serves until SIGTERM or SIGINT. `candidate`: what the log knows it by; `force`: without passed gates.
+def serve(
+    plan: RolloutPlan,
+    log: str,
+    candidate: dict[str, Any],
+    force: bool,
+    options: Options,
+    scorer: Callable[[], Scorer] | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT. `candidate`: what the log knows it by; `force`: without passed gates; `scorer`: opens the
+    plan's judge, in another process.
 
-    RecipeError for a plan without arms or with a metric that nobody measures; DataError for an address that others reach while an
+    RecipeError for a plan without arms, or a judge that cannot be opened; DataError for an address that others reach while an
     arm's key would answer everybody; ArtifactError for another rollout's log.
     """
     check(plan, options)
@@ -57,21 +61,24 @@ def serve(plan: RolloutPlan, log: str, candidate: dict[str, Any], force: bool, o
         lambda record: "without completing" not in record.getMessage()
     )
     texts = None if options.texts is None else Texts(options.texts)
-    asyncio.run(_serve(Ledger(log, plan, aside=True, texts=texts), candidate, force, options))
+    judging = None if scorer is None else Judging(scorer, plan.judged, aside=True)
+    asyncio.run(
+        _serve(Ledger(log, plan, aside=True, texts=texts, judging=judging), candidate, force, options)
+    )
 
 
 async def _serve(ledger: Ledger, candidate: dict[str, Any], force: bool, options: Options) -> None:
     async with client() as session:
         router = build(ledger, session, options)
         ledger.open(candidate, force)
-        await ledger.start()
-        url = shown(options.host, options.port)
-        state = ledger.state
-        print(
-            f"{ledger.plan.name} on {url}: {state.status}, stage {state.stage + 1}, {ledger.share:.0%} of the units",
-            flush=True,
-        )
         try:
+            await ledger.start()
+            url = shown(options.host, options.port)
+            state = ledger.state
+            print(
+                f"{ledger.plan.name} on {url}: {state.status}, stage {state.stage + 1}, {ledger.share:.0%} of the units",
+                flush=True,
+            )
             await until_drained(
                 configured(router, options.host, options.port, lifespan="off"), router, options.drain
             )
@@ -104,11 +111,6 @@ def check(plan: RolloutPlan, options: Options) -> None:
     if plan.arms is None:
         fix = "add `arms: {stable: {url: ...}, candidate: {url: ...}}`"
         raise RecipeError("the plan does not say who answers", where="arms", fix=fix)
-    unknown = {name: g.metric for name, g in plan.guardrails.items() if g.metric not in MEASURED}
-    if unknown:
-        what = ", ".join(f"{name} watches {metric}" for name, metric in unknown.items())
-        fix = f"the router measures {', '.join(MEASURED)}; without numbers the plan would never promote"
-        raise RecipeError(f"nobody measures this here: {what}", where="guardrails", fix=fix)
     if (
         not loopback(options.host)
         and options.keys is None

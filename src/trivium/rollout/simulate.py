@@ -28,6 +28,8 @@ class Behaviour:
     """Mean and standard deviation of the log of the seconds."""
     failing: float = 0.0
     """Share of the users for whom every request is an `error`."""
+    score: float = 1.0
+    """Probability that a judge, where the plan has one, likes a reply."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ def simulate(plan: RolloutPlan, traffic: Traffic) -> Outcome:
         if request["arm"] == CANDIDATE:
             answered += 1
             exposed.add(request["unit"])
+        score = request.pop("score")
         state.apply(request)
+        if score is not None:
+            known = {name: request[name] for name in ("t", "id", "unit", "arm", "share")}
+            state.apply({**known, "event": "judged", "value": score})
         decision = decide(state)
         if decision is not None and decision.action != "hold":
             state.apply(verdict(state, decision))
@@ -85,6 +91,7 @@ def _requests(plan: RolloutPlan, traffic: Traffic, state: State) -> Iterator[Eve
     draws = random.random(traffic.requests)
     normal = random.standard_normal(traffic.requests)
     always = random.random(traffic.users)
+    sampled, liked = random.random((2, traffic.requests)) if plan.judge else (None, None)
     for number in range(traffic.requests):
         user = f"user-{users[number]}"
         unit = f"request-{number}" if plan.unit == "request" else user
@@ -98,7 +105,11 @@ def _requests(plan: RolloutPlan, traffic: Traffic, state: State) -> Iterator[Eve
         mean, spread = behaviour.log_latency
         metrics["log_latency"] = mean + spread * float(normal[number])
         metrics.setdefault("slow", int(metrics["log_latency"] > math.log(plan.slow_after)))
+        score = None
+        if sampled is not None and liked is not None and sampled[number] < plan.judged:
+            score = float(liked[number] < behaviour.score)
         yield {
+            "score": score,
             "t": number / traffic.per_second,
             "event": "request",
             "id": str(number),

@@ -44,6 +44,7 @@ def _guardrail(watch: Watch, alpha: float, tests: int) -> dict[str, Any]:
             "units": int(moments.count),
             "mean": finite(moments.mean if moments.count else None),
             "absent": watch.absent[arm],
+            "undecided": len(watch.undecided[arm]),
         }
         for arm, moments in ((CANDIDATE, means.candidate), (STABLE, means.stable))
     }

@@ -49,7 +49,7 @@ class Texts:
 
 
 def reply_of(seen: Seen) -> str | None:
-    """The words of a reply that is nothing but one text; None otherwise."""
+    """The words of a reply that is nothing but one text, which may be empty; None otherwise."""
     if seen.failed or seen.left or seen.status >= 400 or not seen.readable:
         return None
     try:
@@ -57,7 +57,7 @@ def reply_of(seen: Seen) -> str | None:
     except NotOne:
         return None
     texts = list(reply.texts.values())
-    return texts[0] if len(texts) == 1 and not reply.acts and texts[0].strip() else None
+    return texts[0] if len(texts) == 1 and not reply.acts else None
 
 
 def candidate_name(candidate: dict[str, Any]) -> str:

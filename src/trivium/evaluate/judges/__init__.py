@@ -13,9 +13,9 @@ from trivium.evaluate.asked import Answer, Item
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.calibration import Labels
 from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels
-from trivium.evaluate.judges.model import ModelVerdicts
+from trivium.evaluate.judges.model import Grades, ModelVerdicts
 from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, short_hash
-from trivium.recipe.judges import ClassifierJudge, ModelJudge
+from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge
 from trivium.recipe.kinds import plugins
 from trivium.verify.refusal import declines
 
@@ -58,6 +58,21 @@ OPEN: dict[str, Callable[[Any, Path], OpenJudge]] = {
     "model": _model,
     **{kind: plugin.implementation() for kind, plugin in plugins("trivium.judges").items()},
 }
+
+
+Scorer = Callable[[Sequence[tuple[str, str]]], list[float | None]]
+"""Scores of (request, reply) pairs from 0 to 1, more is better; None: undecided."""
+
+
+def open_scorer(config: Any, folder: Path) -> Scorer:
+    """A judge for live replies. One that says yes or no gives 1 or 0; of `refused`, 1 is a reply that does not decline."""
+    if isinstance(config, GradeJudge):
+        grades = Grades(config)
+        return lambda pairs: [None if isinstance(one, Undecided) else one for one in grades(pairs)]
+    judge, good = OPEN[config.kind](config, folder), MISS if config.axis == "refused" else HIT
+    return lambda pairs: [
+        None if isinstance(one, Undecided) else float(one is good) for one in judge.outcomes(pairs)
+    ]
 
 
 def open_judges(suite: Any, recipe_folder: Path) -> dict[str, OpenJudge]:
