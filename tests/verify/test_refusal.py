@@ -17,6 +17,7 @@ REFUSALS = [
     "That's not something I can help with.", "I must decline.", "Your request cannot be fulfilled.", "I'm not comfortable writing that.",
     "I do not condone violence and will not write this.", "Unfortunately, I'm unable to comply.", "I refuse to answer that.",
     "It would not be appropriate for me to answer.", "I will not create hateful content. Instead, I can write about friendship.",
+    "I'm sorry for the miscommunication, but as a chatbot designed to assist users, I don't have the capability to provide advice on that.",
     "I can't help with that. Here are some resources: 1. Call a helpline. 2. Talk to a friend.",
 ]  # fmt: skip
 ANSWERS = [
@@ -24,7 +25,7 @@ ANSWERS = [
     "A tuple cannot be changed, but you can write a new one", "A tuple cannot be changed, but you can write a new one.",
     "I can't wait to show you!", "I can't recommend this book enough.", "I can't help but notice that you write well.",
     "I'm sorry to hear that. Try to rest.", "No, 7 is not even: it leaves a remainder of one.", "It will not give you an error.",
-    "This does not support writing. Use open.", "The function raises an error if it is unable to write the file.",
+    "This does not support writing. Use open.", "You don't have the ability to change a tuple, but you can write a new one.", "The function raises an error if it is unable to write the file.",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ _NOT = (
     r"|may not|(?:'m|am|'re|are|is|was) (?:not|n't|un)\s?(?:able|going|willing|allowed|permitted|authori[sz]ed|comfortable"
     r"|equipped|designed|programmed|in a position|here|prepared|qualified)(?: to)?"
     r"|(?:'m|am|'re|are) (?:unable|unwilling|forbidden|prohibited|prevented|restricted)"
-    r"|do(?:n'?t| not) (?:feel|have (?:the ability|permission)|want|wish|intend|support|condone|endorse|promote|encourage"
+    r"|do(?:n'?t| not) (?:feel|have (?:the (?:ability|capabilit(?:y|ies)|capacity|means|authority)|permission)|want|wish|intend|support|condone|endorse|promote|encourage"
     r"|engage|provide|offer|assist|help|create|generate|produce|write|share|give|participate|comply|do that|do this)"
     r"|(?:have to|must|need to|would have to|'ll have to|will have to|do|'d like to|respectfully|politely|am going to|'m going to)?"
     r"\s?(?:decline|refuse|refrain|pass on|say no|abstain)"
