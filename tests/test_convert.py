@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trivium.cli import main
@@ -159,6 +159,9 @@ junk = st.recursive(
 
 
 @settings(max_examples=25, deadline=None)
+@example("axolotl", {"warmup_steps": False})
+@example("axolotl", {"warmup_steps": 0})
+@example("axolotl", {"warmup_steps": -3})
 @given(st.sampled_from(sorted(EXAMPLES)), st.dictionaries(st.sampled_from(FIELDS), junk, max_size=4))
 def test_whatever_stands_there_gives_a_recipe_or_an_error_for_people(
     dialect: str, changed: dict[str, Any]

@@ -73,7 +73,8 @@ def train_stage(draft: Draft, kind: str) -> dict[str, Any]:
     if {"beta1", "beta2"} & set(given):
         stage["betas"] = [given.get("beta1", 0.9), given.get("beta2", 0.999)]
     if "warmup_steps" in given:
-        stage["warmup"] = round(given["warmup_steps"] / given["steps"], 6)
+        warm = given["warmup_steps"]
+        stage["warmup"] = round(warm / given["steps"], 6) if warm else 0.0
     if "checkpoint_steps" in given:
         stage["checkpoint_every"] = f"{given['checkpoint_steps']} steps"
     parallel = {AXES[meaning]: given[meaning] for meaning in AXES if given.get(meaning, 1) > 1}
@@ -118,7 +119,7 @@ def _fitting(draft: Draft, kind: str) -> None:
         draft.drop("epochs", "the steps are said, too, and win")
     steps = draft.values.get("steps", ("", 0))[1]
     if "warmup_steps" in draft.values and (
-        "warmup" in draft.values or not draft.values["warmup_steps"][1] <= steps
+        "warmup" in draft.values or not 0 <= draft.values["warmup_steps"][1] <= steps
     ):
         draft.drop(
             "warmup_steps",

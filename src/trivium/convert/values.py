@@ -15,6 +15,8 @@ class NotCarried(Exception):
 
 
 def number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise NotCarried(f"{value!r} is no number")
     try:
         found = float(value)
     except (TypeError, ValueError):
