@@ -610,5 +610,21 @@ def test_questions_are_answered_by_what_is_said_and_not_by_how(data, measure, su
     monkeypatch.setattr(Subject, "replies", replies)
     rows, found = measure("questions", "asked", subject())
     scores = sorted(row.score for row in rows if row.judge == "overlap")
-    assert scores == pytest.approx([0, 2 / 6, 4 / 5, 1])
+    assert scores == pytest.approx(
+        [0, 2 / 6, 1, 1]
+    )  # the cat stands in the question: saying it again adds nothing
     assert found["answered"].value == 0.5 and found["answer_overlap"].value == pytest.approx(sum(scores) / 4)
+
+
+def test_who_says_the_question_again_has_answered_nothing():
+    from trivium.evaluate.suites.questions import adds
+
+    answer = "Ctrl-C stops it; the same command goes on where it was."
+    assert adds("What is Ctrl-C?", "Ctrl-C is Ctrl-C.", answer) == 0.0
+    assert (
+        adds("What is Ctrl-C?", "Ctrl-C is the command that is run, and it is the one that is run.", answer)
+        < 0.5
+    )
+    assert adds("What is Ctrl-C?", "It stops; the same command goes on.", answer) > 0.7
+    assert adds("What is Ctrl-C?", answer, answer) == 1.0
+    assert adds("What is Ctrl-C?", "Anything.", "Ctrl-C.") == 0.0, "an answer that adds nothing"

@@ -254,7 +254,7 @@ STAGES: Registry = {
     "synthesize": Kind(1, _synthesize, _synthesize_identity),
     "import": Kind(3, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
-    "evaluate": Kind(5, _evaluate, _evaluate_identity),
+    "evaluate": Kind(6, _evaluate, _evaluate_identity),
     "quantize": Kind(2, _quantize),
     "prune": Kind(1, _prune),
     "export": Kind(1, _export, _export_identity),

@@ -55,8 +55,8 @@ class Reasoning(DataSuite):
 
 
 class Questions(DataSuite):
-    """Held-out questions with a known answer: how much of the greedy reply's content words are the answer's, and the other way
-    round (F1)? answered: at least half."""
+    """Held-out questions with a known answer: how many of the content words that the greedy reply adds to the question are the
+    answer's, and the other way round (F1)? answered: at least half."""
 
     kind: Literal["questions"]
     metrics = (
