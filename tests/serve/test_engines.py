@@ -199,13 +199,13 @@ def gguf(tmp_path_factory: pytest.TempPathFactory, chat: Any) -> Path:
     from random_models import random_model
 
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    write(path, "f32", random_model(context=512), chat, "tiny")
+    write(path, "f32", random_model(context=8192), chat, "tiny")
     return path
 
 
 @pytest.mark.slow
 def test_llama_cpp_may_crash_and_the_server_lives(gguf: Path) -> None:
-    engine = LlamaEngine(gguf, "tiny", Limits(tokens=2048, running=4))
+    engine = LlamaEngine(gguf, "tiny", Limits(tokens=16_384, running=2))
     front = Served(engine)
     client = OpenAI(base_url=front.url, api_key="x", max_retries=0, timeout=600)
     first = client.chat.completions.create(model="tiny", messages=[USER], max_tokens=9, temperature=0)  # type: ignore[list-item]
@@ -214,7 +214,7 @@ def test_llama_cpp_may_crash_and_the_server_lives(gguf: Path) -> None:
     assert json.loads(post(front, "/tokenize", {"prompt": "the cat"})[1])["count"] > 0
     child = engine.process
     stream = client.chat.completions.create(
-        model="tiny", messages=[USER], max_tokens=400, temperature=0, stream=True, logit_bias={"40": 100}  # type: ignore[list-item, call-overload]
+        model="tiny", messages=[USER], max_tokens=8000, temperature=0, stream=True, logit_bias={"40": 100}  # type: ignore[list-item, call-overload]
     )  # fmt: skip
     next(iter(stream))
     child.kill()
