@@ -8,20 +8,14 @@ from typing import Annotated
 import typer
 
 from trivium.cli import commands
-from trivium.cli.options import SIGNED_BY, check_signed
+from trivium.cli.options import SIGNED_BY, check_signed, signatures
 from trivium.errors import RecipeError
 
-Artifact = Annotated[
-    Path,
-    typer.Argument(metavar="ARTIFACT", help="An artifact's folder or link.", show_default=False),
-]
+ARTIFACT = typer.Argument(metavar="ARTIFACT", help="An artifact's folder or link.", show_default=False)
 
 
 def sign(
-    artifact: Annotated[
-        Path | None,
-        typer.Argument(metavar="ARTIFACT", help="An artifact's folder or link.", show_default=False),
-    ] = None,
+    artifact: Annotated[Path | None, ARTIFACT] = None,
     key: Annotated[
         Path | None,
         typer.Option(
@@ -53,8 +47,6 @@ def sign(
             raise RecipeError(
                 "there has to be an artifact and a key, or --new-key", fix="trivium sign ARTIFACT --key FILE"
             )
-        from trivium.cli.options import signatures
-
         if new_key is not None:
             print(signatures().new_key(new_key))
         if artifact is not None and key is not None:
@@ -65,7 +57,7 @@ def sign(
 
 
 def verify(
-    artifact: Artifact,
+    artifact: Annotated[Path, ARTIFACT],
     signed_by: Annotated[
         Path,
         typer.Option(

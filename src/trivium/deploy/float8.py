@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trivium.deploy import int4
-from trivium.model.hf import Quantisation
+from trivium.model.hf import Quantisation, compressed_tensors
 from trivium.model.transformer import Transformer
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
@@ -68,17 +68,8 @@ def rounded_inputs(model: Transformer) -> Iterator[None]:
 
 def scheme(inputs: bool) -> dict[str, object]:
     """`quantization_config` of config.json."""
-    numbers = {"num_bits": 8, "type": "float", "symmetric": True}
-    group: dict[str, object] = {
-        "targets": ["Linear"], "format": "float-quantized",
-        "weights": {**numbers, "strategy": "channel", "dynamic": False},
-    }  # fmt: skip
-    if inputs:
-        group["input_activations"] = {**numbers, "strategy": "token", "dynamic": True}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "float-quantized",
-        "quantization_status": "compressed",
-        "ignore": ["lm_head"],
-        "config_groups": {"group_0": group},
-    }
+    numbers: dict[str, object] = {"num_bits": 8, "type": "float", "symmetric": True}
+    rounded = {**numbers, "strategy": "token", "dynamic": True} if inputs else None
+    return compressed_tensors(
+        "float-quantized", {**numbers, "strategy": "channel", "dynamic": False}, rounded
+    )

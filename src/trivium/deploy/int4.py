@@ -18,6 +18,7 @@ from trivium.deploy.rows import TokenRow
 from trivium.errors import ArtifactError
 from trivium.model.config import ModelConfig
 from trivium.model.families import family
+from trivium.model.hf import compressed_tensors
 from trivium.model.transformer import Block, Transformer
 from trivium.recipe.deployment import Int4Method
 
@@ -186,14 +187,7 @@ def _entering(
 
 def scheme(group: int) -> dict[str, object]:
     """`quantization_config` of config.json."""
-    weights = {
+    weights: dict[str, object] = {
         "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": group, "dynamic": False,
     }  # fmt: skip
-    entry = {"targets": ["Linear"], "format": "pack-quantized", "weights": weights}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
-        "quantization_status": "compressed",
-        "ignore": ["lm_head"],
-        "config_groups": {"group_0": entry},
-    }
+    return compressed_tensors("pack-quantized", weights)

@@ -335,22 +335,22 @@ def _check_quantizable(config: ModelConfig) -> None:
         )
 
 
-QUANTIZATION = {
-    "quant_method": "compressed-tensors",
-    "format": "int-quantized",
-    "quantization_status": "compressed",
-    "ignore": ["lm_head"],
-    "config_groups": {
-        "group_0": {
-            "targets": ["Linear"],
-            "format": "int-quantized",
-            "weights": {
-                "num_bits": 8,
-                "type": "int",
-                "symmetric": True,
-                "strategy": "channel",
-                "dynamic": False,
-            },
-        }
-    },
-}
+def compressed_tensors(
+    layout: str, weights: dict[str, object], inputs: dict[str, object] | None = None
+) -> dict[str, object]:
+    """`quantization_config` of config.json: all linear layers but the head in a layout of compressed-tensors, with what is said
+    of their weights and, where engines round these too, of their inputs."""
+    group: dict[str, object] = {"targets": ["Linear"], "format": layout, "weights": weights}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": layout,
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": group if inputs is None else {**group, "input_activations": inputs}},
+    }
+
+
+QUANTIZATION = compressed_tensors(
+    "int-quantized",
+    {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
+)
