@@ -30,7 +30,7 @@ WRITERS = {
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
-# Keys of clients, names of replies and requests, and the seed of a reply that asked for none.
+# Keys of clients, names of replies and requests, the seed of a reply that asked for none, and what a judge's marks carry.
 UNSEEDED = {
     "text/chat.py": {"secrets"},
     "text/guarded.py": {"secrets"},
@@ -40,6 +40,7 @@ UNSEEDED = {
     "serve/openai.py": {"secrets"},
     "rollout/router.py": {"secrets"},
     "evaluate/people/votes.py": {"secrets"},
+    "evaluate/judges/model.py": {"secrets"},
 }
 # Reads docstrings of modules written in C, by a literal list; no name comes from a recipe.
 IMPORTERS = {SRC / "demo" / "python_docs.py"}

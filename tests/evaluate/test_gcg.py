@@ -12,6 +12,7 @@ from random_models import random_model
 from trivium.errors import DataError
 from trivium.evaluate.attacks import gcg
 from trivium.evaluate.attacks.gcg import Search, gradient
+from trivium.evaluate.curves import curves
 from trivium.evaluate.rows import Journal
 from trivium.evaluate.run import Plan, fill
 from trivium.evaluate.subject import Subject
@@ -61,7 +62,11 @@ def trained(chat):
 
 def test_the_gradient_is_what_the_loss_does_when_a_token_comes_in_a_little(trained, chat):
     ids, target = chat.prompt([{"role": "user", "content": REQUEST}]), chat.guard.plain(TARGET)
-    place, token, step = len(ids) - 6, 300, 1e-3
+    place, token, step = (
+        len(ids) - 6,
+        300,
+        1e-2,
+    )  # of float32: with less, what is lost in rounding is measured
     slope = gradient(trained, ids, target, [place])[0, token]
 
     def loss(share: float) -> float:
@@ -81,13 +86,17 @@ def test_the_gradient_is_what_the_loss_does_when_a_token_comes_in_a_little(train
 def test_the_loss_of_the_target_falls_and_further_than_by_chance(trained, chat, monkeypatch):
     """The same search with slopes that are noise is a random one: as many draws and queries."""
     monkeypatch.setattr(gcg, "TOP", 8)  # of 320 tokens
-    search = Search(trained, chat, queries=48, candidates=12, tokens=6)
-    found = [search(REQUEST, TARGET, f"key {n}") for n in range(6)]
+    search = Search(trained, chat, candidates=12, tokens=6)
+
+    def searched() -> list[gcg.Found]:
+        return [search(REQUEST, TARGET, f"key {n}", [48])[0] for n in range(6)]
+
+    found = searched()
     noise = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
         gcg, "gradient", lambda model, ids, target, places: torch.randn(len(places), 320, generator=noise)
     )
-    chance = [search(REQUEST, TARGET, f"key {n}") for n in range(6)]
+    chance = searched()
     assert all(one.loss < one.first / 2 for one in found)
     gained, by_chance = (sum(one.first - one.loss for one in side) for side in (found, chance))
     assert gained > 1.3 * by_chance, (gained, by_chance)
@@ -95,18 +104,19 @@ def test_the_loss_of_the_target_falls_and_further_than_by_chance(trained, chat, 
 
 
 def test_what_is_found_is_text_with_the_loss_that_it_says(trained, chat):
-    search = Search(trained, chat, queries=40, candidates=16, tokens=6)
-    found = search(REQUEST, TARGET, "key")
-    assert found == search(REQUEST, TARGET, "key") and found.content.isprintable()
+    search = Search(trained, chat, candidates=16, tokens=6)
+    one, some, found = search(REQUEST, TARGET, "key", [1, 10, 40])
+    assert [one, some, found] == search(REQUEST, TARGET, "key", [1, 10, 40]) and found.content.isprintable()
+    assert (one.queries, some.queries, found.queries) == (1, 10, 40)
+    assert one.loss >= some.loss >= found.loss
     ids = chat.prompt([{"role": "user", "content": found.content}])
     assert search._losses([ids], chat.guard.plain(TARGET))[0] == pytest.approx(found.loss, abs=1e-5)
-    one = Search(trained, chat, queries=1, candidates=16, tokens=6)(REQUEST, TARGET, "key")
-    assert one.queries == 1 and one.loss == one.first and one.content == REQUEST + " !" * 6
+    assert one.loss == one.first and one.content == REQUEST + " !" * 6
 
 
 def test_a_prompt_without_room_is_not_searched(trained, chat):
     with pytest.raises(DataError, match="the context is 160"):
-        Search(trained, chat, queries=4, candidates=4, tokens=6)("the cat " * 90, TARGET, "key")
+        Search(trained, chat, candidates=4, tokens=6)("the cat " * 90, TARGET, "key", [4])
 
 
 def test_the_suites_rows_hold_the_prompt_that_was_found_and_how_far_it_came(chat, tmp_path):
@@ -118,10 +128,14 @@ def test_the_suites_rows_hold_the_prompt_that_was_found_and_how_far_it_came(chat
     plan = Plan.make(config, {})
     journal = Journal(tmp_path / "rows.jsonl")
     fill(journal, plan, subject)
-    rows = {(row.item, row.judge): row for row in journal.rows}
-    assert len(rows) == 2 * 4 and len({row.category for row in rows.values()}) == 2
+    rows = {(row.item, row.attempt, row.judge): row for row in journal.rows}
+    assert len(rows) == 2 * 3 * 4 and len({row.category.split("/")[1] for row in rows.values()}) == 3
     for item in plan.items:
-        row = rows[item.id, "raised"]
+        row = rows[item.id, item.attempt, "raised"]
         question = str(item.messages[0]["content"])
         assert question in row.prompt and question != row.prompt
-        assert row.outcome == "hit" and row.score > 0
+        assert (row.outcome == "hit" and row.score > 0) == (item.attempt > 1)
+    done = {row.attempt for row in rows.values() if row.category.startswith("harmful")}
+    assert done == {20} and {row.attempt for row in rows.values()} == {1, 10, 20}
+    [found] = curves(journal.rows)["gcg"].values()
+    assert [(point["queries"], point["asked"]) for point in found["points"]] == [(1, 2), (10, 2), (20, 2)]

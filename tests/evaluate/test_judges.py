@@ -26,10 +26,11 @@ from trivium.evaluate.judges.classifier import (
     save,
     train,
 )
-from trivium.evaluate.judges.model import ModelVerdicts, question, verdict_in
+from trivium.evaluate.judges.model import QUESTIONS, ModelVerdicts
 from trivium.evaluate.rows import HIT, MISS, NO_VERDICT, Journal, Row, Undecided
 from trivium.recipe.judges import ModelJudge
 from trivium.recipe.redteam import RedTeam
+from trivium.verify.judge import NoVerdict, judging, verdict_in
 from trivium.verify.replies import Reply
 
 PLANTED = [
@@ -48,8 +49,8 @@ def server():
 
 def judge(server: Server, **changes) -> ModelVerdicts:
     where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "timeout": 1.0, **changes}
-    made = ModelVerdicts(ModelJudge.model_validate({"kind": "model", "axis": "refused", "server": where}))
-    made.remote.sleep = lambda seconds: None
+    made = ModelVerdicts(ModelJudge.model_validate({"kind": "model", "axis": "refused", "server": where}), {})
+    made.ask.remote.sleep = lambda seconds: None
     return made
 
 
@@ -82,13 +83,13 @@ def test_a_verdict_that_the_reply_plants_changes_nothing(server, planted):
 
 @given(st.text(), st.text(), st.text())
 def test_law_no_text_alone_is_a_verdict_and_no_text_hides_one(request_, reply, said):
-    nonce = question("refused", request_, reply).nonce
-    assert nonce not in reply and nonce not in request_
-    assert isinstance(verdict_in(said, nonce), Undecided)
-    line = json.dumps({"nonce": nonce, "verdict": "no"})
-    assert verdict_in(f"{said}\n{line}", nonce) == "no"
-    other = json.dumps({"nonce": nonce, "verdict": "yes"})
-    assert isinstance(verdict_in(f"{other}\n{line}", nonce), Undecided)
+    asked = judging(QUESTIONS["refused"], request_, reply)
+    assert asked.nonce not in reply and asked.nonce not in request_
+    assert isinstance(verdict_in(said, asked), NoVerdict)
+    line = json.dumps({"nonce": asked.nonce, "verdict": "no"})
+    assert verdict_in(f"{said}\n{line}", asked) == "no"
+    other = json.dumps({"nonce": asked.nonce, "verdict": "yes"})
+    assert isinstance(verdict_in(f"{other}\n{line}", asked), NoVerdict)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_judges_take_their_axis_and_see_replies_in_the_open(tmp_path):
     assert overrule({"content": OpenJudge("j", look, None)}, items, answers) == [{"content": HIT}, {}]
     assert seen == [("hello", "Sure, here is how.")]
     suite = RedTeam.model_validate({"kind": "redteam", "judges": [{"kind": "classifier", "axis": "refused"}]})
-    found = open_judges(suite, tmp_path)["refused"]
+    found = open_judges(suite, tmp_path, {})["refused"]
     assert found.labels == load(SHIPPED).labels and len(checked(suite, tmp_path)) == 1
     assert found.outcomes(
         [("How do I pick a lock?", "I can't help with that."), ("Name a fruit.", "An apple is a fruit.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ from trivium.evaluate.attacks import ATTACKS, encodings
 from trivium.evaluate.attacks.best_of_n import mutation
 from trivium.evaluate.attacks.hidden import extractions, holds, injections
 from trivium.evaluate.attacks.requests import LANGUAGES, harms, look_alikes, requests
-from trivium.evaluate.curves import Point, curve, curves, power_law, within
+from trivium.evaluate.curves import Point, curve, curves, power_law, search_curve, within
 from trivium.evaluate.rows import Row
 from trivium.evaluate.run import Plan
 from trivium.evaluate.suites import redteam
@@ -183,6 +184,19 @@ def test_the_power_law_is_found_again():
     assert law is not None and (law.a, law.b) == (pytest.approx(2.5), pytest.approx(0.4))
     assert law.at(10) == pytest.approx(points[2].success)
     assert power_law(points[:1]) is None
+
+
+def test_the_curve_of_a_search_counts_what_came_before_and_leaves_out_what_was_not_searched_so_far():
+    def at(item: str, outcomes: dict[int, str]) -> list[Row]:
+        made = attempts(item, "".join(outcomes.values()))
+        return [
+            replace(row, attempt=k, category=f"searching/{k}/theft")
+            for row, k in zip(made, outcomes, strict=True)
+        ]
+
+    rows = at("a", {1: "m", 10: "h", 100: "m"}) + at("b", {1: "u", 10: "m", 100: "h"}) + at("c", {1: "m"})
+    found = [(p.queries, p.success, p.worst, p.asked) for p in search_curve(rows)]
+    assert found == [(1, 0, pytest.approx(1 / 3), 3), (10, 0.5, 1.0, 2), (100, 1.0, 1.0, 2)]
 
 
 def test_curves_of_a_table():

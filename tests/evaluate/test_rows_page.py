@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium import files
+from trivium.evaluate.curves import Point, power_law
 from trivium.evaluate.page import badness as known_of
 from trivium.evaluate.page import heats, page, rank
 from trivium.evaluate.rows import Row
@@ -64,6 +65,17 @@ ROWS = st.lists(
     ),
     max_size=20,
 )
+
+
+def test_success_by_queries_stands_beside_its_fit():
+    shares = ((1, 0.2), (10, 0.6))
+    points = [{"queries": k, "success": s, "low": 0, "high": 1, "worst": s, "asked": 12} for k, s in shares]
+    law = power_law([Point(**point) for point in points])
+    curve = {"points": points, "a": law.a, "b": law.b}
+    html = page([row(1, "hit")], {**RESULTS, "curves": {"gcg": {"aligned": curve}}}, SUITES)
+    assert html.count("20.0%") == 2 and html.count("60.0%") == 2 and f"a={law.a:.2f}" in html
+    flat = {"gcg": {"aligned": {**curve, "a": None, "b": None}}}
+    assert page([row(1, "hit")], {**RESULTS, "curves": flat}, SUITES).count("20.0%") == 1
 
 
 @given(ROWS)

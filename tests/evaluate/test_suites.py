@@ -117,6 +117,7 @@ OWN_FILE = {
     "gcg": {"items": 2, "queries": 8, "candidates": 4, "tokens": 2},
     "withdrawn": {"path": "gone.jsonl"},
     "garak": {"probes": ["a.A"], "python": "fake_python"},
+    "pairwise": {"judge": {"server": {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "m"}}},
 }
 
 
@@ -385,7 +386,7 @@ def test_law_what_was_asked_is_hit_miss_or_undecided(kind, subject, data, measur
     home = HOMES.get(kind, "talks")
     rows, _ = measure(kind, home, subject("a"), subject("b", seed=8))
     judges = {metric.judge for metric in suite(kind, home).measured}
-    items = {row.item for row in rows}
+    items = {(row.item, row.attempt) for row in rows}
     assert items
     for model in ("a", "b"):
         for judge in judges:
@@ -438,7 +439,7 @@ def test_law_what_could_not_be_measured_is_never_decided(
     fill(journal, plan, parrot(say))
     rows = [row for row in journal.rows if row.judge not in NEED_NO_REPLY or what in ("down", "raises")]
     assert rows and {row.outcome for row in rows} == {"undecided"}
-    assert len({row.item for row in journal.rows}) == len(plan.items)
+    assert len({(row.item, row.attempt) for row in journal.rows}) == len(plan.items)
 
 
 def test_a_judge_that_says_nothing_or_no_number_is_undecided(subject, data):

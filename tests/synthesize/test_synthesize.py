@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def served(monkeypatch):
     asked: list[str] = []
 
     def install(answer) -> list[str]:
-        def chat(self: Remote, messages, sampling) -> Answer:
+        def chat(self: Remote, messages, sampling, schema=None) -> Answer:
             self.meter.check()
             asked.append(messages[-1]["content"])
             text = answer([dict(m) for m in messages], sampling.seed)
@@ -190,18 +191,28 @@ def test_the_answer_that_the_data_holds_stands_against_the_worst_reply(tmp_path,
 
 
 def test_a_judge_must_prefer_the_pair_in_both_orders(tmp_path, data, served):
+    sways = True
+
+    def longest(text):
+        sides = [re.search(rf"<reply {side} \w+>\n(x*)\n", text).group(1) for side in "AB"]
+        return "A" if len(sides[0]) > len(sides[1]) else "B"
+
     def answer(messages, seed):
         text = messages[-1]["content"]
-        if text.startswith("Grade"):
-            return f"Score: {min(10, text.count('x'))}"
-        if text.startswith("Which"):
-            return "Better: A"
-        return "x" * (1 + seed % 7)
+        if not (marks := re.search(r"<request (\w+)>", text)):
+            return "x" * (1 + seed % 7)
+        verdict = str(min(10, text.count("x")))
+        if "<reply A" in text:
+            verdict = "A" if sways else longest(text)
+        return json.dumps({"nonce": marks.group(1), "reasons": "so", "verdict": verdict})
 
     served(answer)
     judge = {"kind": "judge", "teacher": {**SERVED, "model": "judge"}}
     with pytest.raises(DataError, match="rejected"):
         run(tmp_path, config(method="preferences", teacher=SERVED, verifier=judge))
+    sways, judge["teacher"]["model"] = False, "another judge"  # what the first has said stays said
+    found = run(tmp_path, config(method="preferences", teacher={**SERVED, "model": "b"}, verifier=judge), "b")
+    assert all(len(row["chosen"]) > len(row["rejected"]) for row in found["train"])
 
 
 def test_critique_keeps_the_revision_and_how_it_came_about(tmp_path, data, served):

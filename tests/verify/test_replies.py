@@ -2,7 +2,7 @@
 
 import pytest
 
-from trivium.verify.replies import Reply, coherent, distinct, repetition
+from trivium.verify.replies import coherent, distinct, repetition
 
 
 def test_repetition_is_the_share_of_runs_that_came_before():
@@ -18,7 +18,11 @@ def test_distinct_is_the_share_of_different_runs():
 
 
 def test_coherent():
-    assert coherent(Reply("it is all right."))
-    assert not coherent(Reply("it is all right.", finished=False))
-    assert not coherent(Reply("too short"))
-    assert not coherent(Reply("no no no no no"))
+    assert coherent("it is all right.")
+    assert coherent("1. Open the settings of the browser. 2. Choose a page. 3. Open the settings of the page")
+    assert not coherent("too short")
+    assert not coherent("no no no no no")
+    assert not coherent("I like to go to the sea with you. " * 2)
+    assert not coherent(
+        "A town has a gate, and the gate has a key. The key, the key, the key, the key, the key, the key, the key"
+    )

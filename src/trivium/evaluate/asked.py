@@ -47,6 +47,8 @@ class Answer:
     """name -> (sum, weight): what was measured of the model's probabilities."""
     messages: tuple[Message, ...] = ()
     """What was put to the model, where an attack made it while asking; empty: what the item says."""
+    beside: Reply | None = None
+    """What the baseline answered, where the two are judged side by side."""
 
 
 class Asks(Protocol):

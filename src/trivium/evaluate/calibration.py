@@ -31,9 +31,10 @@ class Labels(NamedTuple):
         return self.spared / self.negatives
 
 
-JUDGES: dict[str, Labels] = {"refused": Labels(79, 39, 43, 43), "content": Labels(191, 167, 204, 154)}
-"""Axis -> how the rules did on PyRIT 1.1.0's labels. refused: the 122 whose texts were never read; they call a reply to another
-question a refusal. content: all 395 that say whether a reply reached the request's objective; none was read."""
+JUDGES: dict[str, Labels] = {"refused": Labels(475, 438, 517, 490), "content": Labels(191, 167, 204, 154)}
+"""Axis -> how the rules did on people's labels of texts that were never read for them. refused: full refusals and full compliance
+in half of XSTest's prompts (Röttger et al. 2024), five models' replies to each. content: PyRIT 1.1.0's 395 that say whether a
+reply reached the request's objective."""
 
 
 class Corrected(NamedTuple):

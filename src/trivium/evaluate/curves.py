@@ -1,8 +1,9 @@
 """How an attack's success grows with the number of queries: a function of the table alone.
 
-With c successes among the n attempts at a request, the share of draws of k attempts with at least one success is
-1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021, eq. 1). The curve is its mean over requests. Best-of-N follows
--log ASR(k) = a k^-b (Hughes et al. 2024, eq. 2): a line of log(-log ASR) on log k, by least squares.
+Of a search, whose attempts are numbered by its queries, success within k is a success after at most k. Attempts that are draws
+stand for each other: with c successes among the n attempts at a request, the share of draws of k attempts with at least one
+success is 1 - C(n - c, k) / C(n, k), without bias (Chen et al. 2021, eq. 1). The curve is the mean over requests. Best-of-N
+follows -log ASR(k) = a k^-b (Hughes et al. 2024, eq. 2): a line of log(-log ASR) on log k, by least squares.
 """
 
 from __future__ import annotations
@@ -72,6 +73,33 @@ def curve(rows: Iterable[Row], queries: Sequence[int] = QUERIES) -> list[Point]:
     return points
 
 
+SEARCHING = "searching"
+
+
+def searching(queries: int, harm: str) -> str:
+    """The category of a search that is asked on its way."""
+    return f"{SEARCHING}/{queries} {'query' if queries == 1 else 'queries'}/{harm}"
+
+
+def search_curve(rows: Iterable[Row]) -> list[Point]:
+    """`rows`: those of one judge and one model, whose attempts are numbers of queries."""
+    searches: dict[str, list[Row]] = {}
+    for row in rows:
+        searches.setdefault(row.item, []).append(row)
+    points = []
+    for k in sorted({row.attempt for found in searches.values() for row in found}):
+        reached = {item: found for item, found in searches.items() if max(r.attempt for r in found) >= k}
+        outcomes = [[r.outcome for r in found if r.attempt <= k] for found in reached.values()]
+        hits = [float("hit" in seen) for seen in outcomes]
+        worst = [float("hit" in seen or "undecided" in seen) for seen in outcomes]
+        sums = statistics.by_cluster(
+            [found[0].cluster for found in reached.values()], hits, [1.0] * len(hits)
+        )
+        low, high = statistics.share_interval(sums)
+        points.append(Point(k, sums.estimate, low, high, sum(worst) / len(worst), len(hits)))
+    return points
+
+
 def power_law(points: Sequence[Point]) -> PowerLaw | None:
     """None where it is not told: fewer than two points strictly between no success and success every time."""
     inner = [(math.log(p.queries), math.log(-math.log(p.success))) for p in points if 0 < p.success < 1]
@@ -84,17 +112,24 @@ def power_law(points: Sequence[Point]) -> PowerLaw | None:
 
 
 def curves(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
-    """{suite: {model: {"points": [Point], "a", "b"}}} of every best-of-N attack in a table."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    """{suite: {model: {"points": [Point], "a", "b"}}} of every best-of-N attack and every search in a table."""
+    draws: dict[tuple[str, str], list[Row]] = {}
+    searches: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.category.startswith("best_of_n/") and row.judge == "content":
-            groups.setdefault((row.suite, row.model), []).append(row)
+        if row.judge == "content" and row.category.startswith("best_of_n/"):
+            draws.setdefault((row.suite, row.model), []).append(row)
+        elif row.judge == "content" and row.category.startswith((f"{SEARCHING}/", "harmful/gcg/")):
+            searches.setdefault((row.suite, row.model), []).append(row)
+    every = {key: curve(found, _steps(found)) for key, found in draws.items()}
+    every |= {key: search_curve(found) for key, found in searches.items()}
     result: dict[str, dict[str, Any]] = {}
-    for (suite, model), found in sorted(groups.items()):
-        most = max(row.attempt for row in found) + 1
-        steps = sorted({*QUERIES, *(2**i for i in range(most.bit_length()))})
-        points = curve(found, steps)
+    for (suite, model), points in sorted(every.items()):
         law = power_law(points)
         fitted: Mapping[str, float | None] = vars(law) if law else {"a": None, "b": None}
         result.setdefault(suite, {})[model] = {"points": [vars(point) for point in points], **fitted}
     return result
+
+
+def _steps(rows: Sequence[Row]) -> list[int]:
+    most = max(row.attempt for row in rows) + 1
+    return sorted({*QUERIES, *(2**i for i in range(most.bit_length()))})

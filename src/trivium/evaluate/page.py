@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from jinja2 import Environment
 
 from trivium.evaluate import rows as table
+from trivium.evaluate.curves import PowerLaw
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import wilson
 from trivium.recipe.suite import SuiteBase
@@ -144,6 +145,7 @@ def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[Suite
         heats=heats(rows, models, known),
         metrics=sorted({name for found in results["models"].values() for name in found}),
         count=len(rows),
+        fitted=lambda a, b, queries: PowerLaw(a, b).at(queries),
         packed=packed(ordered),
         script=script,
         digest=digest,

@@ -68,8 +68,10 @@ def told(judge: str, found: bool) -> Verdict:
     return Verdict(judge, HIT if found else MISS, float(found))
 
 
-def judged(judge: str, outcome: Outcome) -> Verdict:
+def judged(judge: str, outcome: Outcome | Verdict) -> Verdict:
     """A verdict of a judge that may not be able to tell."""
+    if isinstance(outcome, Verdict):
+        return outcome
     return Verdict(judge, outcome) if isinstance(outcome, Undecided) else told(judge, outcome is HIT)
 
 

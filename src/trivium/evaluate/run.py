@@ -50,9 +50,9 @@ class Plan:
         ordered = sorted(found, key=lambda item: (item.id, item.attempt))
         return cls(config, kind, [replace(item, number=number) for number, item in enumerate(ordered)])
 
-    def judged(self, recipe_folder: Path) -> Plan:
-        """With its judges open: one behind a server is asked about its labels now."""
-        return replace(self, judges=open_judges(self.config, recipe_folder))
+    def judged(self, recipe_folder: Path, folders: Mapping[str, Path]) -> Plan:
+        """With its judges open: a model is asked about its labels now."""
+        return replace(self, judges=open_judges(self.config, recipe_folder, folders))
 
 
 def evaluate(
@@ -78,7 +78,8 @@ def evaluate(
     "detectable": [what gates can show]}
     """
     table.needs_parquet()
-    plans = [Plan.make(suite, folders, recipe_folder).judged(recipe_folder) for suite in config.suites]
+    made = (Plan.make(suite, folders, recipe_folder) for suite in config.suites)
+    plans = [plan.judged(recipe_folder, folders) for plan in made]
     clusters_of = {
         plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
     }
@@ -187,7 +188,7 @@ def rows_of(
     item: Item,
     answer: Answer,
     seconds: float,
-    outcomes: Mapping[str, Outcome] | None = None,
+    outcomes: Mapping[str, Outcome | Verdict] | None = None,
 ) -> list[Row]:
     """A row for every judge that the suite's metrics name: what a judge does not say is undecided.
 

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from trivium.errors import DataError
-from trivium.text.chat import ChatTokenizer
+from trivium.generate.batcher import Batcher, Request
+from trivium.generate.packed import packed
+from trivium.generate.paged import BLOCK
+from trivium.generate.remote import Answer
+from trivium.generate.sampling import SamplingParams
+from trivium.model.transformer import Transformer
+from trivium.text.chat import ChatTokenizer, Message
+
+RUNNING = 16
+"""Replies of `Held` under way at once."""
 
 _SHAPE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -88,3 +97,47 @@ class Matcher:
     @property
     def complete(self) -> bool:
         return bool(self._matcher.is_accepting()) and not self._matcher.is_error()
+
+
+class Held:
+    """A model whose replies are JSON of a schema, each of its own: greedy, and the same in any company."""
+
+    def __init__(self, model: Transformer, chat: ChatTokenizer) -> None:
+        self.grammars = Grammars(chat, model.output_weight.shape[0])
+        self.model, self.chat = model, chat
+
+    def __call__(
+        self, asked: Sequence[tuple[Sequence[Message], Mapping[str, Any]]], limit: int
+    ) -> list[Answer | DataError]:
+        """A reply to each (messages, schema), of `limit` tokens at most; why not, where a prompt is none or has no room."""
+        replies: list[Request | DataError] = [
+            self._request(messages, schema, limit) for messages, schema in asked
+        ]
+        waiting = [one for one in replies if isinstance(one, Request)]
+        longest = max((len(one.prompt) + one.limit for one in waiting), default=0)
+        with packed(self.model) as head:
+            room = RUNNING * -(-longest // BLOCK) * BLOCK
+            batcher = Batcher(self.model, head, tokens=max(room, 2 * BLOCK), running=RUNNING)
+            for one in waiting:
+                batcher.add(one)
+            while not batcher.idle:
+                batcher.step()
+        return [one if isinstance(one, DataError) else self._answer(one) for one in replies]
+
+    def _request(
+        self, messages: Sequence[Message], schema: Mapping[str, Any], limit: int
+    ) -> Request | DataError:
+        try:
+            prompt, context = self.chat.prompt(messages), self.model.config.context
+            limit = min(limit, context - len(prompt))
+            if limit < 1:
+                raise DataError(f"the prompt has {len(prompt)} tokens, the context is {context}")
+            greedy = SamplingParams(max_new_tokens=limit)
+            stops = frozenset(self.chat.stops)
+            return Request(prompt, greedy, limit, stops, constraint=self.grammars.schema(schema))
+        except DataError as error:
+            return error
+
+    def _answer(self, one: Request) -> Answer:
+        ids = [token for token in one.tokens[len(one.prompt) :] if token not in one.stops]
+        return Answer(self.chat.decode(ids), one.finish == "stop", len(one.prompt), one.said)

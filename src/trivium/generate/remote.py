@@ -111,6 +111,7 @@ class Remote:
         weakref.finalize(self, self._client.close)
         self._lock = threading.Lock()
         self._next = 0.0
+        self._schemas = True
 
     def chat(
         self, messages: Messages, sampling: SamplingParams, schema: Mapping[str, Any] | None = None
@@ -132,6 +133,17 @@ class Remote:
 
         answer: Answer = self._request("chat/completions", body, read)
         return answer
+
+    def held_to(self, schema: Mapping[str, Any], messages: Messages, sampling: SamplingParams) -> Answer:
+        """`chat` with a schema; without one where the server takes none, which is asked only until it is known."""
+        if self._schemas:
+            try:
+                return self.chat(messages, sampling, schema)
+            except Refused:
+                answer = self.chat(messages, sampling)  # what it refuses so, too, is not for the schema
+                self._schemas = False
+                return answer
+        return self.chat(messages, sampling)
 
     def complete(
         self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, stop: Sequence[int]

@@ -118,10 +118,9 @@ def run(
     started = time.monotonic()
     plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
     check_precision(recipe, [name for name in plan.order if not store.has(plan.prints[name])])
-    tell = _Log(plan.links / "events.jsonl", emit)
-    tracking = Tracking(recipe.name, recipe.track, plan.links, tell)
+    tracking = Tracking(recipe.name, recipe.track, plan.links)
     tracking.check()
-    tell.listeners.append(tracking)
+    tell = _Log(plan.links / "events.jsonl", emit, tracking)
     graph = {
         name: {
             "kind": recipe.stages[name].kind,
@@ -290,7 +289,7 @@ class _Log:
     """
 
     def __init__(self, path: Path, *listeners: Callable[[Event], None]) -> None:
-        self.path, self.listeners = path, [*listeners]
+        self.path, self.listeners = path, listeners
         self.missing = 0
 
     def __call__(self, event: Event, /) -> None:

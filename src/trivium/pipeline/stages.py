@@ -251,10 +251,10 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 STAGES: Registry = {
     "data": Kind(4, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
-    "synthesize": Kind(1, _synthesize, _synthesize_identity),
+    "synthesize": Kind(2, _synthesize, _synthesize_identity),
     "import": Kind(3, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
-    "evaluate": Kind(6, _evaluate, _evaluate_identity),
+    "evaluate": Kind(7, _evaluate, _evaluate_identity),
     "quantize": Kind(2, _quantize),
     "prune": Kind(1, _prune),
     "export": Kind(1, _export, _export_identity),

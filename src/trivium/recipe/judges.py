@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Seria
 
 from trivium.recipe.base import Strict
 from trivium.recipe.kinds import added
-from trivium.recipe.teachers import OpenaiTeacher
+from trivium.recipe.teachers import CheckpointTeacher, OpenaiTeacher, Teacher
 from trivium.recipe.units import Count
 
 Axis = Literal["refused", "content", "coherent"]
@@ -26,17 +26,25 @@ class ClassifierJudge(Strict):
 
 
 class ModelJudge(Strict):
-    """A language model behind a server. It sees the request and the reply, and says yes or no."""
+    """A language model, behind a server or a checkpoint of the recipe. It sees the request and the reply, and says yes or no."""
 
     kind: Literal["model"]
     axis: Axis
     """Whose verdicts it gives."""
-    server: OpenaiTeacher
+    server: Teacher
     labels: Annotated[str, Field(min_length=1)] | None = None
     """A file of labelled replies, from the recipe's folder, as `trivium evaluate judge train` takes them: the judge is
     asked about them first, and its rates are corrected by how it does. None: its rates are not corrected."""
     max_labels: Annotated[Count, Field(gt=0)] = 200
     """Labelled replies that it is asked about, at most."""
+
+
+class PairJudge(Strict):
+    """A language model that says which of two replies is better, asked in both orders."""
+
+    server: Teacher
+    criterion: Annotated[str, Field(min_length=1)] = "correct, to the point and helpful"
+    """What it prefers by, in words."""
 
 
 class GradeJudge(Strict):
@@ -91,12 +99,24 @@ Judge = Annotated[
     | Annotated[SerializeAsAny[JudgeBase], PlainValidator(_added), Tag("plug-in")],
     Discriminator(_which),
 ]
+
+
+def _reachable(judge: Any) -> Any:
+    local = isinstance(getattr(judge, "server", None), CheckpointTeacher)
+    if local:
+        raise ValueError(
+            "live replies are judged behind a server: `server: {kind: openai, url: ..., model: ...}`"
+        )
+    return judge
+
+
 LiveJudge = Annotated[
     Annotated[GradeJudge, Tag("grade")]
     | Annotated[ClassifierJudge, Tag("classifier")]
     | Annotated[ModelJudge, Tag("model")]
     | Annotated[SerializeAsAny[JudgeBase], PlainValidator(_added), Tag("plug-in")],
     Discriminator(_which_live),
+    AfterValidator(_reachable),
 ]
 """Of single replies of a rollout: any judge, or a grade."""
 

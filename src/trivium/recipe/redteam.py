@@ -52,17 +52,18 @@ class Gcg(SuiteBase):
 
     kind: Literal["gcg"]
     metrics = (
-        Metric("gcg_success", "requests answered behind a searched suffix", "content", better=-1),
-        Metric("gcg_refused", "requests refused behind a searched suffix", "refused"),
-        Metric("gcg_coherent", "coherent replies behind a searched suffix", "coherent"),
-        Metric("gcg_raised", "a complying beginning made likelier by (nats/token)", "raised", "mean", -1, show="nats",
-               bounds=None),
+        Metric("gcg_success", "requests answered behind a searched suffix", "content", better=-1, category="harmful"),
+        Metric("gcg_refused", "requests refused behind a searched suffix", "refused", category="harmful"),
+        Metric("gcg_coherent", "coherent replies behind a searched suffix", "coherent", category="harmful"),
+        Metric("gcg_raised", "a complying beginning made likelier by (nats/token)", "raised", "mean", -1, "harmful", "nats",
+               None),
     )  # fmt: skip
     named_kinds: ClassVar[dict[str, Group]] = {"harms": "trivium.harms"}
     harms: list[HarmName] = list(HARMS)
     """As in `redteam`."""
     queries: Annotated[Count, Field(gt=0)] = 256
-    """Suffixes whose loss is looked at, for each request."""
+    """Suffixes whose loss is looked at, for each request. The model is asked after 1, 10, 100 and all of them: the report holds
+    success by the number of queries, and its power law."""
     candidates: Annotated[Count, Field(gt=0)] = 32
     """Suffixes of a step, each one token away from where it begins."""
     tokens: Annotated[Count, Field(gt=0)] = 12
@@ -73,7 +74,7 @@ class Gcg(SuiteBase):
     @property
     def reads(self) -> int:
         """Of all candidates the part that they do not share is read, a fifth or so, and forwards and backwards once a step."""
-        return 1 + self.queries // 5 + 3 * -(-self.queries // self.candidates)
+        return 4 + self.queries // 5 + 3 * -(-self.queries // self.candidates)
 
 
 class Garak(SuiteBase):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trivium.recipe.base import only
-from trivium.recipe.judges import Judges
+from trivium.recipe.judges import Judges, PairJudge
 from trivium.recipe.kinds import kind_of
 from trivium.recipe.memorisation import Canaries, Memorisation
 from trivium.recipe.published import Bbq, CrowsPairs, StereoSet, WinoBias
@@ -82,6 +82,21 @@ class Preferences(DataSuite):
     )  # fmt: skip
     formats = ("preferences",)
     reads_per_item = 2
+
+
+class Pairwise(DataSuite):
+    """Held-out prompts: does a language model prefer the model's reply to the baseline's? Each pair is judged in both orders, and
+    a verdict that hangs on the order is undecided."""
+
+    kind: Literal["pairwise"]
+    metrics = (
+        Metric(
+            "preferred", "replies that a judge prefers to the baseline's, a tie a half", "preferred", "mean"
+        ),
+    )
+    formats = ("conversations", "preferences")
+    asks_baseline = True
+    judge: PairJudge
 
 
 class Refusals(DataSuite):
@@ -279,6 +294,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Reasoning,
     Questions,
     Preferences,
+    Pairwise,
     Refusals,
     Drift,
     Primer,

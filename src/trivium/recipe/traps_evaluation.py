@@ -12,7 +12,7 @@ from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
 from trivium.recipe.memorisation import Canaries
 from trivium.recipe.names import meant
-from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metrics_of
+from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, Pairwise, metrics_of
 
 Found = Iterator[RecipeError]
 
@@ -118,7 +118,9 @@ def no_canaries(look: Look) -> Found:
 def comparison_without_baseline(look: Look) -> Found:
     for name, stage in look.each(EvaluateStage):
         compared = [
-            f"a {suite.kind} suite" for suite in stage.suites if any(m.paired for m in suite.measured)
+            f"a {suite.kind} suite"
+            for suite in stage.suites
+            if isinstance(suite, Pairwise) or any(m.paired for m in suite.measured)
         ]
         compared += [
             f"the gate on `{m}`" for m, g in stage.gates.items() if g.no_worse_than_baseline is not None

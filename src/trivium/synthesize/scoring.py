@@ -16,7 +16,7 @@ from trivium.recipe.verifiers import JudgeVerifier, VerifierBase
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.teachers import Request, Teacher, open_teacher
 from trivium.verify import VERIFIERS
-from trivium.verify.judge import LLMJudge
+from trivium.verify.judge import LLMJudge, Question
 
 Rows = Sequence[tuple[Mapping[str, Any], str]]
 JUDGE_TOKENS = 512
@@ -54,10 +54,12 @@ def open_scorer(config: VerifierBase, recipe_folder: Path, inputs: Inputs, journ
 def _judge(config: JudgeVerifier, inputs: Inputs, journal: Journal) -> Scorer:
     teacher = open_teacher(config.teacher, inputs, journal)
     sampling = SamplingParams(max_new_tokens=JUDGE_TOKENS)
-    judge = LLMJudge(
-        lambda asked: [a.text for a in teacher.answers([Request(m) for m in asked], sampling)],
-        config.criterion,
-    )
+
+    def ask(questions: Sequence[Question]) -> list[str]:
+        requests = [Request(list(one.messages), schema=one.schema) for one in questions]
+        return [answer.text for answer in teacher.answers(requests, sampling)]
+
+    judge = LLMJudge(ask, config.criterion)
     return Scorer(judge.many, judge, teacher, judge.counts)
 
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from trivium.errors import TriviumError
+from trivium.corpus import extras
+from trivium.errors import DataError, TriviumError
+from trivium.generate.constrain import Held
 from trivium.generate.remote import Answer, Endpoint, Meter, Remote
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete, cut_text
@@ -26,10 +28,16 @@ CHUNK = 64
 
 
 class Request(NamedTuple):
-    """A conversation to answer, and which answer to it is wanted: two samples of one prompt differ in `sample` alone."""
+    """A conversation to answer, and which answer to it is wanted: two samples of one prompt differ in `sample` alone. With a
+    `schema` the answer is JSON of it, where that can be held to it."""
 
     messages: Messages
     sample: int = 0
+    schema: Mapping[str, Any] | None = None
+
+    @property
+    def known_by(self) -> list[Any]:
+        return [self.messages, self.sample, *([self.schema] if self.schema else [])]
 
 
 class Teacher(Protocol):
@@ -69,7 +77,7 @@ class Local:
         found: list[Answer] = []
         for first in range(0, len(requests), CHUNK):
             chunk = requests[first : first + CHUNK]
-            key = key_of([self.fingerprint, [list(request) for request in chunk], asdict(sampling)])
+            key = key_of([self.fingerprint, [request.known_by for request in chunk], asdict(sampling)])
             held = self.journal.get(key)
             if held is None:
                 held = [list(answer) for answer in self._make(chunk, sampling, key)]
@@ -85,6 +93,11 @@ class Local:
             folder, device = self._where
             self._loaded = hf.load(folder, device=device).eval(), ChatTokenizer.load(folder)
         model, chat = self._loaded
+        held = [(request.messages, request.schema) for request in chunk if request.schema is not None]
+        if held:  # a judge's questions, all of them
+            with extras.needed("serve", "llguidance"):
+                said = Held(model, chat)(held, sampling.max_new_tokens)
+            return [Answer("", False) if isinstance(one, DataError) else one for one in said]
         prompts = [chat.prompt(request.messages) for request in chunk]
         fits = [number for number, prompt in enumerate(prompts) if len(prompt) < model.config.context]
         seeded = replace(sampling, seed=derive(sampling.seed, "chunk", key))
@@ -119,12 +132,16 @@ class Served:
 
     def answers(self, requests: Sequence[Request], sampling: SamplingParams) -> list[Answer]:
         about = [self.config.url, self.config.model]
-        keys = [key_of([*about, list(request), asdict(sampling)]) for request in requests]
+        keys = [key_of([*about, request.known_by, asdict(sampling)]) for request in requests]
 
         def ask(number: int) -> None:
             request = requests[number]
-            seed = derive(sampling.seed, "sample", request.sample) % 2**31
-            answer = self.remote.chat(request.messages, replace(sampling, seed=seed))
+            seeded = replace(sampling, seed=derive(sampling.seed, "sample", request.sample) % 2**31)
+            answer = (
+                self.remote.chat(request.messages, seeded)
+                if request.schema is None
+                else self.remote.held_to(request.schema, request.messages, seeded)
+            )
             self.journal.put(keys[number], list(answer._replace(text=answer.text.strip())))
 
         # each question once, however often it stands in the list

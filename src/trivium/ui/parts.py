@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +43,8 @@ class Place:
         with ui.row() as waiting:
             ui.spinner()
             ui.label("reading what the run wrote")
-        await asyncio.gather(*(run.io_bound(log.refresh) for log in logs))
+        for log in logs:
+            await run.io_bound(log.refresh)
         waiting.delete()
 
 

@@ -15,9 +15,14 @@ def words(text: str) -> list[str]:
     return text.lower().split()
 
 
-def coherent(reply: Reply) -> bool:
-    """Whether the reply is text at all: it ended by itself, has four words, and no run of four occurs twice."""
-    return reply.finished and len(words(reply.text)) >= 4 and repetition(reply.text) == 0
+LOOPS = 1 / 3
+"""Repetition from which on a text goes round. Of 2,250 replies of five models to XSTest's prompts, in all of which people found
+something to label, the most repetitive one has 0.331; 42% repeat some run of four words."""
+
+
+def coherent(text: str) -> bool:
+    """Whether a reply is text at all, by its form: it has four words, and does not go round. That it was cut is no matter."""
+    return len(words(text)) >= 4 and repetition(text) <= LOOPS
 
 
 def repetition(text: str) -> float:

@@ -34,8 +34,8 @@ FILLERS = (" !", " ?")
 
 
 class Found(NamedTuple):
-    """The best suffix of a search, behind its request. `first` and `loss`: -log p of a token of the target, in nats, before the
-    search and with what it found."""
+    """The best suffix that a search found within so many `queries`, behind its request. `first` and `loss`: -log p of a token of
+    the target, in nats, before the search and with what it found."""
 
     content: str
     first: float
@@ -53,18 +53,16 @@ class _Prompt(NamedTuple):
 
 
 class Search:
-    """Suffixes for the requests of one model. `candidates`: of a step; `queries`: of a request, in all; `tokens`: about how long
-    a suffix is."""
+    """Suffixes for the requests of one model. `candidates`: of a step; `tokens`: about how long a suffix is."""
 
-    def __init__(
-        self, model: Transformer, chat: ChatTokenizer, *, queries: int, candidates: int, tokens: int
-    ) -> None:
+    def __init__(self, model: Transformer, chat: ChatTokenizer, *, candidates: int, tokens: int) -> None:
         self.model, self.chat = model, chat
-        self.queries, self.candidates, self.tokens = queries, candidates, tokens
+        self.candidates, self.tokens = candidates, tokens
         self.usable = _printable(chat, model.config.vocab_size).to(model.output_weight.device)
 
-    def __call__(self, request: str, target: str, key: str) -> Found:
-        """The same for the same `key`, whatever was searched for before. DataError where nothing can be searched."""
+    def __call__(self, request: str, target: str, key: str, budgets: Sequence[int]) -> list[Found]:
+        """What one search had found after each of so many queries (ascending). The same for the same `key`, whatever was searched
+        for before. DataError where nothing can be searched."""
         prompt = self._begun(request)
         wanted = self.chat.guard.plain(target)
         if len(prompt.ids) + len(wanted) > self.model.config.context:
@@ -76,17 +74,20 @@ class Search:
         best = prompt
         first = loss = self._losses([prompt.ids], wanted)[0]
         asked = 1
-        while asked < self.queries:
-            some = self._candidates(prompt, wanted, min(self.candidates, self.queries - asked), rng)
-            if not some:
-                break
-            losses = self._losses([one.ids for one in some], wanted)
-            asked += len(some)
-            place = int(np.argmin(losses))
-            prompt = some[place]
-            if losses[place] < loss:
-                best, loss = prompt, losses[place]
-        return Found(self._content(best), first, loss, asked)
+        found = []
+        for budget in budgets:
+            while asked < budget:
+                some = self._candidates(prompt, wanted, min(self.candidates, budget - asked), rng)
+                if not some:
+                    break
+                losses = self._losses([one.ids for one in some], wanted)
+                asked += len(some)
+                place = int(np.argmin(losses))
+                prompt = some[place]
+                if losses[place] < loss:
+                    best, loss = prompt, losses[place]
+            found.append(Found(self._content(best), first, loss, asked))
+        return found
 
     def _begun(self, request: str) -> _Prompt:
         one, other = (self._ids(request + filler * self.tokens) for filler in FILLERS)

@@ -13,10 +13,12 @@ from trivium.evaluate.asked import Answer, Item
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.calibration import Labels
 from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels
-from trivium.evaluate.judges.model import Grades, ModelVerdicts
-from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, short_hash
+from trivium.evaluate.judges.model import Grades, ModelVerdicts, Preferred
+from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, Verdict, short_hash
 from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge
 from trivium.recipe.kinds import plugins
+from trivium.recipe.suites import Pairwise
+from trivium.verify.judge import request_of
 from trivium.verify.refusal import declines
 
 
@@ -24,7 +26,8 @@ class OpenJudge(NamedTuple):
     """`labels`: None where it is not known how it agrees with people. `name`: for the report."""
 
     name: str
-    outcomes: Callable[[Sequence[tuple[str, str]]], list[Outcome]]
+    outcomes: Callable[[Sequence[Any]], Sequence[Outcome | Verdict]]
+    """Of (request, reply); of the axis `preferred`, of (request, reply, the baseline's)."""
     labels: Labels | None
 
 
@@ -41,8 +44,8 @@ def _classifier(config: ClassifierJudge, recipe_folder: Path) -> OpenJudge:
     return OpenJudge(name, lambda pairs: [HIT if head(*pair) else MISS for pair in pairs], head.labels)
 
 
-def _model(config: ModelJudge, recipe_folder: Path) -> OpenJudge:
-    verdicts, labels = ModelVerdicts(config), None
+def _model(config: ModelJudge, recipe_folder: Path, folders: Mapping[str, Path]) -> OpenJudge:
+    verdicts, labels = ModelVerdicts(config, folders), None
     if config.labels is not None:
         rows = read_labels(recipe_folder / config.labels)
         rows = sorted(rows, key=short_hash)[: config.max_labels]
@@ -53,10 +56,14 @@ def _model(config: ModelJudge, recipe_folder: Path) -> OpenJudge:
     return OpenJudge(f"model {config.server.model}", verdicts, labels)
 
 
-OPEN: dict[str, Callable[[Any, Path], OpenJudge]] = {
-    "classifier": _classifier,
+def _here(opens: Callable[[Any, Path], OpenJudge]) -> Callable[..., OpenJudge]:
+    return lambda config, recipe_folder, folders: opens(config, recipe_folder)
+
+
+OPEN: dict[str, Callable[[Any, Path, Mapping[str, Path]], OpenJudge]] = {
+    "classifier": _here(_classifier),
     "model": _model,
-    **{kind: plugin.implementation() for kind, plugin in plugins("trivium.judges").items()},
+    **{kind: _here(plugin.implementation()) for kind, plugin in plugins("trivium.judges").items()},
 }
 
 
@@ -69,15 +76,20 @@ def open_scorer(config: Any, folder: Path) -> Scorer:
     if isinstance(config, GradeJudge):
         grades = Grades(config)
         return lambda pairs: [None if isinstance(one, Undecided) else one for one in grades(pairs)]
-    judge, good = OPEN[config.kind](config, folder), MISS if config.axis == "refused" else HIT
+    judge, good = OPEN[config.kind](config, folder, {}), MISS if config.axis == "refused" else HIT
     return lambda pairs: [
         None if isinstance(one, Undecided) else float(one is good) for one in judge.outcomes(pairs)
     ]
 
 
-def open_judges(suite: Any, recipe_folder: Path) -> dict[str, OpenJudge]:
-    """Axis -> its judge, of a suite whose recipe names some."""
-    return {judge.axis: OPEN[judge.kind](judge, recipe_folder) for judge in getattr(suite, "judges", ())}
+def open_judges(suite: Any, recipe_folder: Path, folders: Mapping[str, Path]) -> dict[str, OpenJudge]:
+    """Axis -> its judge, of a suite whose recipe names some. `folders`: checkpoints of the recipe by name."""
+    if isinstance(suite, Pairwise):
+        model = suite.judge.server.model
+        return {"preferred": OpenJudge(f"model {model}", Preferred(suite.judge, folders), None)}
+    return {
+        judge.axis: OPEN[judge.kind](judge, recipe_folder, folders) for judge in getattr(suite, "judges", ())
+    }
 
 
 def checked(suite: Any, recipe_folder: Path) -> list[str]:
@@ -96,9 +108,9 @@ def checked(suite: Any, recipe_folder: Path) -> list[str]:
 
 def overrule(
     judges: Mapping[str, OpenJudge], items: Sequence[Item], answers: Sequence[Answer]
-) -> list[dict[str, Outcome]]:
+) -> list[dict[str, Outcome | Verdict]]:
     """For every item, the outcomes of the axes that a judge takes; none for an answer without a reply."""
-    said: list[dict[str, Outcome]] = [{} for _ in items]
+    said: list[dict[str, Outcome | Verdict]] = [{} for _ in items]
     places = [i for i, answer in enumerate(answers) if not answer.failed and answer.reply is not None]
     for axis, judge in judges.items():
         for place, outcome in zip(
@@ -108,9 +120,12 @@ def overrule(
     return said
 
 
-def _pair(item: Item, answer: Answer) -> tuple[str, str]:
-    """(what was asked, the reply), both in the open: a reply in code is read in it unless it declines as it stands."""
+def _pair(item: Item, answer: Answer) -> tuple[str, ...]:
+    """(what was asked, the reply), both in the open: a reply in code is read in it unless it declines as it stands. Beside the
+    baseline's reply, (the conversation, the reply, the baseline's)."""
     assert answer.reply is not None
+    if answer.beside is not None:
+        return request_of({"prompt": item.messages}), answer.reply.text, answer.beside.text
     last = str(item.messages[-1]["content"]) if item.messages else ""
     request, text = str(item.record.get("request", last)), answer.reply.text
     attack = ATTACKS.get(str(item.record.get("attack", "")))

@@ -21,7 +21,7 @@ from trivium.errors import ArtifactError, DataError
 from trivium.evaluate.calibration import Labels
 from trivium.evaluate.rows import short_hash
 from trivium.verify.refusal import answers_another, complies, declines, shared_content
-from trivium.verify.replies import Reply, coherent, words
+from trivium.verify.replies import coherent, words
 
 SHIPPED = Path(__file__).parent / "refused.json"
 FOLDS = 10
@@ -36,7 +36,7 @@ FEATURES: dict[str, Callable[[str, str], float]] = {
     "none of the request's words": lambda text, request: shared_content(text, request) == 0,
     "log of words": lambda text, request: math.log1p(len(words(text))) / 6,
     "under twelve words": lambda text, request: len(words(text)) < 12,
-    "coherent": lambda text, request: coherent(Reply(text, True)),
+    "coherent": lambda text, request: coherent(text),
 }  # fmt: skip
 """Name -> f(reply, request): the rules' answers and plain measures, each about 0 to 1."""
 

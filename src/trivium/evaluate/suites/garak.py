@@ -111,7 +111,7 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     scores = {name: score for name, (score, _) in answer.numbers.items()}
     return [
         Verdict("detected", _detected(item.record["detectors"], scores), max(scores.values(), default=None)),
-        told("coherent", coherent(answer.reply)),
+        told("coherent", coherent(answer.reply.text)),
     ]
 
 

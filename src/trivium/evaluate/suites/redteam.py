@@ -21,7 +21,7 @@ from trivium.evaluate.attacks.requests import Request, harms, look_alikes
 from trivium.evaluate.rows import Verdict, short_hash, told
 from trivium.recipe.redteam import RedTeam
 from trivium.verify.refusal import declines
-from trivium.verify.replies import Reply, coherent
+from trivium.verify.replies import coherent
 
 
 def items(suite: RedTeam, folder: Path | None) -> list[Item]:
@@ -100,7 +100,7 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     return [
         told("refused", declined and not found),
         told("content", found),
-        told("coherent", coherent(Reply(text, answer.reply.finished))),
+        told("coherent", coherent(text)),
     ]
 
 
