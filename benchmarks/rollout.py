@@ -21,7 +21,9 @@ from scipy.stats import binomtest
 
 from trivium.rollout.evidence import Flips, Means, SampleRatio, alarm
 
-WINDOW, LIMIT = 600, 0.02
+WINDOW, MOST = 600, 0.02
+LIMIT = math.log(1 / 0.05)
+"""log e of an alarm."""
 P99 = math.exp(2.326348)
 """Seconds: the 99th percentile of a lognormal of median and sigma 1."""
 Rate = Callable[[int], float]
@@ -76,7 +78,7 @@ Found = dict[str, Alarm]
 
 
 def events(runs: int, length: int, share: Rate, stable: Rate, candidate: Rate, seed: int) -> Found:
-    random, flips, ours, fixed = np.random.default_rng(seed), Flips(), Alarm(runs), Thresholds(runs)
+    random, flips, ours, fixed = np.random.default_rng(seed), Flips(LIMIT), Alarm(runs), Thresholds(runs)
     failed, asked, answered = np.zeros(runs), np.zeros(runs), np.zeros(runs, int)
     for step in range(length):
         inside = random.random(runs) < share(step)
@@ -86,14 +88,14 @@ def events(runs: int, length: int, share: Rate, stable: Rate, candidate: Rate, s
         ours.note(alarm(flips.log_e, 0.05, 1), step, answered)
         failed, asked = failed + (bad & inside), asked + inside
         if (step + 1) % WINDOW == 0:
-            fixed.window((asked > 0) & (failed / np.maximum(asked, 1) > LIMIT), step, answered)
+            fixed.window((asked > 0) & (failed / np.maximum(asked, 1) > MOST), step, answered)
             failed, asked = np.zeros(runs), np.zeros(runs)
     return {"ours": ours} | fixed.methods
 
 
 def sticky(runs: int, length: int, users: int, failing: float, share: float, seed: int) -> Found:
     """Users who fail on every request, in either arm: counted once a user (ours) and once a request."""
-    random, by_unit, by_request = np.random.default_rng(seed), Flips(), Flips()
+    random, by_unit, by_request = np.random.default_rng(seed), Flips(LIMIT), Flips(LIMIT)
     arm, fails = random.random((runs, users)) < share, np.zeros((runs, users), bool)
     fails[:, : round(users * failing)] = True
     known, fixed = np.zeros((runs, users), bool), Thresholds(runs)
@@ -110,14 +112,14 @@ def sticky(runs: int, length: int, users: int, failing: float, share: float, see
         naive.note(alarm(by_request.log_e, 0.05, 1), step, answered)
         failed, asked = failed + (bad & inside), asked + inside
         if (step + 1) % WINDOW == 0:
-            fixed.window((asked > 0) & (failed / np.maximum(asked, 1) > LIMIT), step, answered)
+            fixed.window((asked > 0) & (failed / np.maximum(asked, 1) > MOST), step, answered)
             failed, asked = np.zeros(runs), np.zeros(runs)
     return {"ours": ours, "the same, per request": naive} | fixed.methods
 
 
 def latency(runs: int, length: int, share: float, slower: Callable[[Array], Array], seed: int) -> Found:
     """`slower`: uniform draws to the logarithms of what the candidate's replies take longer."""
-    random, means, flips = np.random.default_rng(seed), Means(0.1), Flips()
+    random, means, flips = np.random.default_rng(seed), Means(0.1), Flips(LIMIT)
     ours, slow, fixed = Alarm(runs), Alarm(runs), Thresholds(runs)
     answered, window = np.zeros(runs, int), np.full((WINDOW, runs), np.nan)
     for step in range(length):

@@ -1,7 +1,8 @@
 """How long the pages of `trivium ui` take with many long runs. `python benchmarks/ui.py [--runs 200] [--points 100000]`.
 
 Makes logs of so many runs with so many steps each, starts the app over them, and opens each page in Chromium: seconds until
-what it is about is on the screen. No run is opened twice, so every log is read from its start.
+what it is about is on the screen, and the processor time of the app and of the browser until then (other work on the machine
+stretches it less). No run is opened twice, so every log is read from its start.
 """
 
 from __future__ import annotations
@@ -60,7 +61,25 @@ PAGES = {
 """Page -> (its path, the tab that is opened, what has to be there)."""
 
 
-def measure(root: str, turns: int) -> None:
+def processor(pid: int) -> float:
+    """Seconds that a process and its children, as far as they live, have computed."""
+    stats = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            cells = file.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        stats[int(file.parent.name)] = (
+            int(cells[1]),
+            (int(cells[11]) + int(cells[12])) / os.sysconf("SC_CLK_TCK"),
+        )
+    family = {pid}
+    while more := {child for child, (parent, _) in stats.items() if parent in family} - family:
+        family |= more
+    return sum(stats[one][1] for one in family if one in stats)
+
+
+def measure(root: str, turns: int, app: int) -> None:
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -70,19 +89,24 @@ def measure(root: str, turns: int) -> None:
         page.goto(root)  # the browser's cache is filled once
         page.wait_for_timeout(3000)
         for nth, (name, (path, tab, there)) in enumerate(PAGES.items()):
-            times = []
+            times, ours, browsers = [], [], []
             for turn in range(turns):
                 first = 10 + nth * turns + turn
                 five = ",".join(f"run{n:03d}" for n in range(100 + turn * 5, 105 + turn * 5))
                 where = path.format(five if "compare" in path else first)
+                before, all_before = processor(app), processor(os.getpid())
                 started = time.perf_counter()
                 page.goto(root + where)
                 if tab is not None:
                     page.get_by_role("tab", name=tab).click(timeout=120_000)
                 page.locator(there).first.wait_for(timeout=120_000)
                 times.append(time.perf_counter() - started)
+                ours.append(processor(app) - before)
+                browsers.append(processor(os.getpid()) - all_before - ours[-1])
+                page.wait_for_timeout(1000)  # what is drawn afterwards is not the next page's
             print(
-                f"{name:<15} first {times[0]:.2f} s, median {statistics.median(times):.2f} s, most {max(times):.2f} s"
+                f"{name:<15} median {statistics.median(times):.2f} s, most {max(times):.2f} s; "
+                f"processor: app {statistics.median(ours):.2f} s, browser {statistics.median(browsers):.2f} s"
             )
         browser.close()
 
@@ -96,11 +120,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder / "run000", arguments.points)
-        content = (folder / "run000" / "events.jsonl").read_bytes()
-        for n in range(1, arguments.runs):
+        first = folder / "run000" / "events.jsonl"
+        for n in range(1, arguments.runs):  # one file under many names: the disk is not what is measured
             (folder / f"run{n:03d}").mkdir()
-            (folder / f"run{n:03d}" / "events.jsonl").write_bytes(content)
-        print(f"{arguments.runs} runs of {arguments.points:,} points, {len(content) / 1e6:.0f} MB each")
+            (folder / f"run{n:03d}" / "events.jsonl").hardlink_to(first)
+        size = first.stat().st_size / 1e6
+        print(f"{arguments.runs} runs of {arguments.points:,} points, {size:.0f} MB each")
         print(f"{platform.processor() or platform.machine()}, load before {os.getloadavg()[0]:.1f}")
         command = [
             "-c",
@@ -120,7 +145,7 @@ def main() -> None:
                     break
                 except httpx.TransportError:
                     time.sleep(0.3)
-            measure(root, arguments.turns)
+            measure(root, arguments.turns, app.pid)
         finally:
             app.terminate()
             app.wait(20)

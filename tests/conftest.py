@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,15 @@ def write_lines() -> Callable[[Path, Iterable[Any]], Path]:
 
 @pytest.fixture(scope="session")
 def write_documents() -> Callable[[Path, int, Iterable[str]], Path]:
-    """Writes texts as a source of a documents artifact: `write_documents(artifact / "train", 0, texts)`."""
+    """Writes texts as a source of a documents artifact: `write_documents(artifact / "train", 0, texts)`; with their licences."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def write(split: Path, source: int, texts: Iterable[str]) -> Path:
+    def write(split: Path, source: int, texts: Iterable[str], licences: Sequence[str] = ()) -> Path:
         split.mkdir(parents=True, exist_ok=True)
         rows = [{"key": f"{source}/{number}", "text": text} for number, text in enumerate(texts)]
+        for row, licence in zip(rows, licences, strict=bool(licences)):
+            row["license"] = licence
         pq.write_table(pa.Table.from_pylist(rows), split / f"{source:02d}-text-00000.parquet")
         return split
 

@@ -64,3 +64,30 @@ def test_the_older_control_groups_limit_too(tmp_path, monkeypatch):
 
 def test_without_control_groups_it_is_where_the_process_may_run(tmp_path):
     assert cores.cores(tmp_path) == 4
+
+
+def test_a_limit_of_memory_counts_and_what_could_be_dropped_is_free(tmp_path):
+    free = cores.free_memory(tmp_path)
+    assert free > 0
+    limits = {"memory.max": "1000", "memory.current": "700\n", "memory.stat": "anon 500\ninactive_file 200\n"}
+    for name, text in limits.items():
+        (tmp_path / name).write_text(text)
+    assert cores.free_memory(tmp_path) == 500
+    (tmp_path / "memory.max").write_text("600")
+    assert cores.free_memory(tmp_path) == 100
+    (tmp_path / "memory.max").write_text("400")
+    assert cores.free_memory(tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cores.free_memory(tmp_path) > 1000
+
+
+def test_the_older_control_groups_limit_memory(tmp_path, monkeypatch):
+    groups = tmp_path / "cgroup"
+    groups.write_text("4:memory:/docker/abc\n3:cpu,cpuacct:/\n")
+    monkeypatch.setattr(cores, "Path", lambda path: groups)
+    inner = tmp_path / "fs" / "memory" / "docker" / "abc"
+    inner.mkdir(parents=True)
+    (inner / "memory.limit_in_bytes").write_text("1000")
+    (inner / "memory.usage_in_bytes").write_text("900")
+    (inner / "memory.stat").write_text("total_inactive_file 100\n")
+    assert cores.free_memory(tmp_path / "fs") == 200

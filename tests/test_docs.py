@@ -17,6 +17,7 @@ from trivium.cli import app
 from trivium.errors import RecipeError
 from trivium.recipe.load import load, loads
 from trivium.recipe.manual import manual
+from trivium.rollout.plan import plan_of
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -28,11 +29,15 @@ def blocks(language: str) -> list[str]:
     return [block for page in PAGES for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)]
 
 
-def test_recipes_in_the_documentation_load():
+def test_recipes_and_plans_in_the_documentation_load():
+    """The stages of a recipe have names, those of a rollout's plan an order."""
     recipes = blocks("yaml")
     assert recipes
     for text in recipes:
-        loads(text)
+        if isinstance(yaml.safe_load(text).get("stages"), list):
+            plan_of(yaml.safe_load(text))
+        else:
+            loads(text)
 
 
 def test_the_mistake_shown_in_the_readme_gives_the_message_shown():

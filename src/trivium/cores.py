@@ -1,9 +1,10 @@
-"""How many processor cores this process may use, which is not how many the machine has."""
+"""How many processor cores and how much memory this process may use, which is not what the machine has."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -31,27 +32,44 @@ def cores(root: Path = CGROUPS) -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
+def free_memory(root: Path = CGROUPS) -> int:
+    """Bytes that this process may still take: what the machine has free, or what is left of its control group's limit.
+
+    What the system only keeps because nobody else wants it counts as free. `root`: where control groups are mounted.
+    """
+    try:
+        said = dict(
+            line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        )
+        free = int(said["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # no Linux: all that is built in
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    left = [bytes_ for folder, _ in _groups(root, "memory") if (bytes_ := _left(folder)) is not None]
+    return max(0, min([free, *left]))
+
+
 def _quota(root: Path) -> float | None:
     """Cores that the tightest control group around this process grants; None where nothing limits them."""
+    read = {True: _unified, False: _divided}
+    granted = [cores for folder, one in _groups(root, "cpu") if (cores := read[one](folder)) is not None]
+    return min(granted, default=None)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups around this process, and whether they are of version 2, which has one tree for all."""
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
-        return None
-    granted = []
+        return
     for line in groups:
         number, controllers, place = line.split(":", 2)
-        if number == "0":  # version 2: one tree
-            base, read = root, _unified
-        elif "cpu" in controllers.split(","):  # version 1
-            base, read = root / "cpu", _divided
-        else:
+        if number != "0" and controller not in controllers.split(","):
             continue
+        base = root if number == "0" else root / controller
         here = base / place.lstrip("/")
         # a container sees its own group as the root of the tree, under whatever name /proc says
         for folder in {base, here, *(parent for parent in here.parents if parent.is_relative_to(base))}:
-            if (cores := read(folder)) is not None:
-                granted.append(cores)
-    return min(granted, default=None)
+            yield folder, number == "0"
 
 
 def _unified(folder: Path) -> float | None:
@@ -69,3 +87,21 @@ def _divided(folder: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota <= 0 else quota / period
+
+
+def _left(folder: Path) -> int | None:
+    """Bytes that a control group may still take; None where it has no limit. Files that it has read and could drop are free."""
+    for limit, used, dropped in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most = int((folder / limit).read_text(encoding="utf-8"))
+            taken = int((folder / used).read_text(encoding="utf-8"))
+            stat = dict(
+                line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+            )
+        except (OSError, ValueError):  # "max", or the files of the other version
+            continue
+        return most - max(0, taken - int(stat.get(dropped, 0)))
+    return None

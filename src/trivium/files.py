@@ -94,6 +94,49 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def making(folder: Path, last: str) -> Iterator[bool]:
+    """Held by one process at a time while it fills `folder`, in which it writes the file `last` when all else is there: whether
+    there is something to do. Who else asks waits, and then finds it done.
+
+    What a kill left half written is taken away. The lock lies beside the folder.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    while not (folder / last).exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except FileNotFoundError:  # `trivium store gc` took all of it away while this waited
+            continue
+        try:
+            if Path(lock.lock_file).exists() and folder.is_dir():
+                there = (folder / last).exists()
+                if not there:
+                    sweep(folder)
+                yield not there
+                return
+        finally:
+            lock.release()
+    yield False
+
+
+@contextlib.contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether nobody is `making` anything in `folder` now; nobody begins to before the block ends."""
+    from filelock import FileLock, Timeout
+
+    with contextlib.ExitStack() as held:
+        try:
+            for file in sorted(folder.rglob("*.lock")):
+                held.enter_context(FileLock(file, timeout=0))
+        except Timeout:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
 def atomic_open(path: Path) -> Iterator[IO[bytes]]:
     """Gives a file to write bytes to, which becomes `path` when the block ends without an error."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

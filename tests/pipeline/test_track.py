@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from trivium.errors import RecipeError
+from trivium.pipeline import track
 from trivium.pipeline.track import Tracking
 
 STEPS = [
@@ -28,10 +29,14 @@ STEPS = [
 ]
 
 
+def refuse(event):
+    raise AssertionError(event["message"])
+
+
 @pytest.mark.parametrize("names", [None, ["tensorboard"]])
 def test_tensorboard_reads_each_stage_curve(tmp_path, names):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    tracking = Tracking("demo", names, tmp_path)
+    tracking = Tracking("demo", names, tmp_path, refuse)
     tracking.check()
     for event in STEPS:
         tracking(event)
@@ -54,18 +59,22 @@ def test_tensorboard_reads_each_stage_curve(tmp_path, names):
 def test_a_named_tracker_that_is_missing_is_said_before_anything_runs(tmp_path, monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(RecipeError) as caught:
-        Tracking("demo", [name], tmp_path).check()
+        Tracking("demo", [name], tmp_path, refuse).check()
     assert f"pip install {name}" in caught.value.fix
-    Tracking("demo", None, tmp_path).check()  # TensorBoard by default is no demand
+    Tracking("demo", None, tmp_path, refuse).check()  # TensorBoard by default is no demand
 
 
-def test_mlflow_has_the_curve(tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", [pytest.param("database", marks=pytest.mark.slow), "files"])
+def test_mlflow_has_the_curve(tmp_path, monkeypatch, where):
+    """`database`: what MLflow does when nothing is said."""
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny keeps files
+    if where == "database":
+        pytest.importorskip("alembic")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    else:
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    tracking = Tracking("demo", ["mlflow"], tmp_path)
+    tracking = Tracking("demo", ["mlflow"], tmp_path, refuse)
     for event in STEPS[:5]:
         tracking(event)
     client = mlflow.MlflowClient()
@@ -73,30 +82,94 @@ def test_mlflow_has_the_curve(tmp_path, monkeypatch):
     assert run.info.run_name == "base" and run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 3.5), (2, 2.5)]
+    assert client.get_run(run.info.run_id).data.metrics["validation/loss.web"] == 2.75
 
 
-def test_wandb_has_the_last_values(tmp_path, monkeypatch):
+def wandb_history(file):
+    """[(step, its values)] of W&B's own file: records of protobuf in the blocks of a LevelDB log, behind a head of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, record, found = file.read_bytes(), 7, b"", []
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no room for a head: the rest of a block is padding
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            parsed = Record.FromString(record)
+            if parsed.HasField("history"):
+                items = {
+                    item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                    for item in parsed.history.item
+                }
+                found.append(
+                    (parsed.history.step.num, {k: v for k, v in items.items() if not k.startswith("_")})
+                )
+            record = b""
+    return found
+
+
+def test_wandb_has_the_curve(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    tracking = Tracking("demo", ["wandb"], tmp_path)
+    tracking = Tracking("demo", ["wandb"], tmp_path, refuse)
     tracking(STEPS[0])
-    run: wandb.Run = tracking.open[0].run
-    tracking(STEPS[3])
-    assert run.project == "demo" and run.name == "base" and run.step == 2
-    tracking({"event": "run_end"})
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    run: wandb.Run = tracking.open["wandb"].run
+    for event in STEPS[1:5]:
+        tracking(event)
+    assert run.project == "demo" and run.name == "base"
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert wandb_history(file) == [
+        (1, {"loss": 3.5, "lr": 1e-3, "validation/loss": 3.0, "validation/loss/web": 2.75}),
+        (2, {"loss": 2.5, "lr": 5e-4}),
+    ]
+
+
+def test_a_tracker_that_fails_is_told_of_and_ends_nothing(tmp_path, monkeypatch):
+    class Failing:
+        def __init__(self, recipe, stage, folder):
+            self.seen = []
+
+        def log(self, step, values):
+            self.seen.append(step)
+            if step == 2:
+                raise OSError("the server\nis away")
+
+        def close(self):
+            raise AssertionError("it was left out")
+
+    def cannot_open(recipe, stage, folder):
+        raise ConnectionError("refused")
+
+    monkeypatch.setitem(track.TRACKERS, "mlflow", Failing)
+    monkeypatch.setitem(track.TRACKERS, "wandb", cannot_open)
+    told = []
+    tracking = Tracking("demo", ["mlflow", "wandb"], tmp_path, told.append)
+    for event in STEPS[:5]:
+        tracking(event)
+    assert [(event["event"], event["stage"], event["message"].split(":")[0]) for event in told] == [
+        ("warning", "base", "wandb failed and is left out of stage base"),
+        ("warning", "base", "mlflow failed and is left out of stage base"),
+    ]
+    assert "the server;" in told[1]["message"]
+    tracking(STEPS[5])  # the next stage tries again
+    assert list(tracking.open) == ["mlflow"] and len(told) == 3
 
 
 TRACKED = """
 import contextlib, io, json, sys
 from pathlib import Path
 import trackio
+from trivium.pipeline import track
 from trivium.pipeline.track import Tracking
 
 said = io.StringIO()
 with contextlib.redirect_stdout(said):
-    tracking = Tracking("demo", ["trackio"], Path(sys.argv[1]))
+    tracking = Tracking("demo", ["trackio"], Path(sys.argv[1]), lambda event: sys.exit(event["message"]))
     for event in json.loads(sys.argv[2]):
         tracking(event)
 with contextlib.redirect_stdout(io.StringIO()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,19 @@ from trivium.serve.process import configured
 CHAT = "/v1/chat/completions"
 WORDS = ("Bees find", " their way", " by the sun", ".")
 Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """A test that is a coroutine, in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*given: Any, **named: Any) -> None:
+        async def whole() -> None:
+            await test(*given, **named)
+
+        asyncio.run(whole())
+
+    return run
 
 
 def event(text: str | None, finish: str | None = None) -> bytes:
@@ -182,11 +196,17 @@ GUARDRAILS = {
 }
 
 
-def plan_for(stable: Arm, candidate: Arm, **changes: Any) -> RolloutPlan:
+def plan_for(
+    stable: Arm,
+    candidate: Arm,
+    candidates: dict[str, Arm] | None = None,
+    of_arms: dict[str, Any] | None = None,
+    **changes: Any,
+) -> RolloutPlan:
     """One stage at half of the units, which nothing but a person ends, if nothing else is said."""
     arms = {
-        name: {"url": f"http://127.0.0.1:{arm.port}", "patience": "2s"}
-        for name, arm in (("stable", stable), ("candidate", candidate))
+        name: {"url": f"http://127.0.0.1:{arm.port}", "patience": "2s", **(of_arms or {})}
+        for name, arm in {"stable": stable, **(candidates or {"candidate": candidate})}.items()
     }
     plan = {
         "name": "chat", "unit": "request", "stages": [{"share": 0.5, "min_units": 10_000}], "guardrails": GUARDRAILS,
@@ -203,17 +223,19 @@ async def site(
     options: Options | None = None,
     texts: Path | None = None,
     scorer: Any = None,
+    candidates: dict[str, Arm] | None = None,
+    started: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Site]:
-    """`changes`: fields of the plan."""
+    """`candidates`: by name, instead of the one; `started`: they are. `changes`: fields of the plan; `of_arms`: of every arm."""
     arms = Arm(stable), Arm(candidate)
     async with contextlib.AsyncExitStack() as stack:
-        for arm in arms:
+        for arm in (*arms, *(candidates or {}).values()) if started else arms:
             await arm.start()
             stack.push_async_callback(arm.stop)
         session = await stack.enter_async_context(client())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        plan = plan_for(*arms, **changes)
+        plan = plan_for(*arms, candidates, **changes)
         judging = None if scorer is None else Judging(lambda: scorer, plan.judged)
         ledger = Ledger(log, plan, texts=None if texts is None else Texts(texts), judging=judging)
         router = build(ledger, session, options or Options())

@@ -60,6 +60,24 @@ def test_a_log_is_replayed_and_a_forged_one_refused(
     assert code == 4 and "line 2" in shown
 
 
+def test_a_routers_log_is_played_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines need no more than `t`, `event`, `unit` and `metrics`."""
+    log = tmp_path / "yesterday.jsonl"
+    metrics = {"error": 0, "empty": 0, "refusal": 0, "slow": 0, "log_latency": 0.0}
+    rows = [{"t": n / 10, "event": "request", "unit": f"user-{n}", "metrics": metrics} for n in range(3000)]
+    log.write_text("\n".join(map(json.dumps, rows)))
+    words = ("simulate", str(PLAN), "--traffic", str(log), "--runs", "2")
+    code, shown = call(capsys, *words, "--candidate", "error=0.9")
+    assert code == 0 and "rolled back: 2 of 2" in shown and "errors:" in shown
+    code, shown = call(capsys, *words)
+    assert code == 0 and "running: 2 of 2" in shown
+    assert (
+        call(capsys, *words, "--rate", "error=0.1")[0] == 2 and call(capsys, *words, "--slower", "0")[0] == 2
+    )
+    log.write_text(json.dumps({"t": 0, "event": "tick"}))
+    assert call(capsys, *words)[0] == 3
+
+
 @pytest.mark.parametrize("words", [("--rate", "latency=1"), ("--rate", "error=2"), ("--rate", "error")])
 def test_rates_that_are_none(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "power", str(PLAN), *words)[0] == 2

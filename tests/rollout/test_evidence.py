@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivium.rollout.evidence import RATIOS, Flips, Means, Moments, SampleRatio, alarm
+from trivium.rollout.evidence import RATIO, Flips, Means, Moments, SampleRatio, alarm
 
 RUNS = 300
 
@@ -19,23 +19,36 @@ def test_flips_are_the_papers_product(events: list[tuple[bool, float]]) -> None:
     flips = Flips()
     for candidate, share in events:
         flips.add(candidate, share)
-    e = 0.0
-    for r in RATIOS:
-        product = 1.0
-        for candidate, share in events:
-            theta = share * r / (share * r + 1 - share)
-            product *= theta / share if candidate else (1 - theta) / (1 - share)
-        e += product / len(RATIOS)
+    e = 1.0
+    for candidate, share in events:
+        theta = share * RATIO / (share * RATIO + 1 - share)
+        e *= theta / share if candidate else (1 - theta) / (1 - share)
     assert float(flips.log_e) == pytest.approx(math.log(e), abs=1e-9)
 
 
-@given(st.floats(0.01, 0.99))
-def test_a_flip_is_a_fair_bet(share: float) -> None:
-    """The expected e after one more event is the e before it, whatever the share."""
-    inside, outside = Flips(), Flips()
+@given(st.lists(st.booleans(), max_size=12), st.floats(0.01, 0.99), st.floats(0.5, 8))
+def test_a_flip_is_a_fair_bet(before: list[bool], share: float, limit: float) -> None:
+    """The expected e after one more event is the e before it, whatever the share, and wherever the limit."""
+    inside, outside = Flips(limit), Flips(limit)
+    for candidate in before:
+        inside.add(candidate, share)
+        outside.add(candidate, share)
+    now = float(inside.log_e)
     inside.add(True, share)
     outside.add(False, share)
-    assert share * math.exp(inside.log_e) + (1 - share) * math.exp(outside.log_e) == pytest.approx(1)
+    expected = share * math.exp(inside.log_e) + (1 - share) * math.exp(outside.log_e)
+    assert expected == pytest.approx(math.exp(now))
+
+
+@given(st.lists(st.booleans(), max_size=40), st.floats(0.01, 0.99), st.floats(0.5, 8))
+def test_a_bet_reaches_the_limit_and_stays_there(events: list[bool], share: float, limit: float) -> None:
+    flips, free, reached = Flips(limit), Flips(), False
+    for candidate in events:
+        flips.add(candidate, share)
+        free.add(candidate, share)
+        reached |= bool(free.log_e >= limit)
+        assert float(flips.log_e) <= limit * (1 + 1e-9)
+        assert not reached or flips.log_e >= limit  # whatever would have been proven without the limit is
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
@@ -63,7 +76,7 @@ def test_arrays_are_many_rollouts_at_once() -> None:
 
 def alarms(share, stable, candidate, steps: int, seed: int) -> np.ndarray:
     """For each of RUNS rollouts, the request at which Flips first alarms (0: never), looked at after each of them."""
-    random, flips = np.random.default_rng(seed), Flips()
+    random, flips = np.random.default_rng(seed), Flips(math.log(20))
     first = np.zeros(RUNS, int)
     for step in range(steps):
         arm = random.random(RUNS) < share(step)
@@ -92,7 +105,7 @@ def test_errors_of_one_against_three_percent_are_caught() -> None:
 
 def test_an_arm_that_only_fails_is_caught_within_twenty_of_its_replies() -> None:
     for share in (0.05, 0.5):
-        flips, replies = Flips(), 0
+        flips, replies = Flips(math.log(8 / 0.05)), 0
         while not alarm(flips.log_e, 0.05, 8):  # shared among eight guardrails
             flips.add(True, share)
             replies += 1

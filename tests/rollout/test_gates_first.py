@@ -102,7 +102,7 @@ def test_addresses_that_are_none(url: str) -> None:
 def test_a_base_may_end_in_v1() -> None:
     raw = load_plan(PLAN).model_dump(mode="json")
     raw["arms"]["stable"]["url"] = "http://host:1/v1/"
-    assert plan_of(raw).arms.stable.url == "http://host:1"
+    assert plan_of(raw).arms["stable"].url == "http://host:1"
 
 
 def test_commands_without_a_router_say_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,13 @@ from tests.chat_server import Server, chat_of, send, status
 from trivium.errors import RecipeError
 from trivium.pipeline.rollouts import scorer
 from trivium.rollout import journal
+from trivium.rollout.assign import CANDIDATE, STABLE
 from trivium.rollout.judging import Judging
-from trivium.rollout.log import CANDIDATE, STABLE, State, fold
+from trivium.rollout.log import State, fold
 from trivium.rollout.plan import RolloutPlan, plan_of
 from trivium.rollout.policy import decide
-from trivium.rollout.simulate import Behaviour, Traffic, replay, simulate
+from trivium.rollout.simulate import replay, simulate
+from trivium.rollout.traffic import Behaviour, Traffic
 
 JUDGE = {"kind": "classifier", "axis": "refused"}
 SCORED: dict[str, Any] = {
@@ -63,9 +65,9 @@ def test_undecided_judgments_hold_what_decided_ones_would_promote() -> None:
 
 
 def test_a_candidate_that_is_liked_less_is_rolled_back_and_an_equal_one_promoted() -> None:
-    one = Traffic(6000, 10**6, 10, Behaviour(score=0.8), Behaviour(score=0.5))
+    one = Traffic(6000, 10**6, 10, Behaviour(score=0.8), {CANDIDATE: Behaviour(score=0.5)})
     assert simulate(plan(judged=0.5), one).status == "rolled back"
-    equal = Traffic(6000, 10**6, 10, Behaviour(score=0.8), Behaviour(score=0.8))
+    equal = Traffic(6000, 10**6, 10, Behaviour(score=0.8))
     assert simulate(plan(judged=0.5), equal).status == "promoted"
 
 

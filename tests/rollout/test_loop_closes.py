@@ -183,7 +183,7 @@ def question(number: int) -> str:
 
 async def vote(first: RolloutPlan, folder: Path) -> float:
     """Pairs of replies of the model as it is. Returns the middle of what users found in them."""
-    async with routed(first, folder, {"url": first.arms.candidate.url}, force=True) as (ledger, users):
+    async with routed(first, folder, {"url": first.arms["candidate"].url}, force=True) as (ledger, users):
         for number in range(0, 640, 8):
             await asyncio.gather(*(users.compare(n) for n in range(number, number + 8)))
         tastes = sorted([taste((await users.ask(f"late-{n}", question(n), n))[1]) for n in range(60)])

@@ -1,4 +1,8 @@
-"""The evidence beside libraries of others, number by number. They are no dependencies: `pip install ville savvi gbstats`."""
+"""The evidence beside libraries of others, number by number.
+
+ville comes with the dev extra. savvi (0.3.1) brings cvxpy and its solvers, gbstats (0.8.0) wants pandas below 2: whoever wants
+them in an environment of their own says `pip install savvi gbstats`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ import numpy as np
 import pytest
 
 from trivium.rollout.evidence import Means, Moments, SampleRatio
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
@@ -21,6 +23,17 @@ def test_the_sample_ratio_is_savvis_multinomial(share: float) -> None:
         ours.add(bool(inside))
         theirs.update(np.array([inside, not inside], dtype=np.int64))
         assert ours.log_e == pytest.approx(math.log(theirs.odds), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_the_sample_ratio_is_villes_bernoulli_test(share: float) -> None:
+    """A Beta prior around the share is their prior."""
+    ville = pytest.importorskip("ville", reason="pip install ville")
+    found, ours = np.random.default_rng(4).random(2000) < share + 0.02, SampleRatio(share)
+    theirs = ville.BernoulliTest(share, prior=(1000 * share, 1000 * (1 - share))).fit(found.astype(float))
+    for inside, log_e in zip(found, theirs.log_e_values_, strict=True):
+        ours.add(bool(inside))
+        assert ours.log_e == pytest.approx(log_e, abs=1e-6)
 
 
 def test_intervals_are_those_of_gbstats() -> None:

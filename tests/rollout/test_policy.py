@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trivium.errors import ArtifactError, RecipeError
-from trivium.rollout.log import CANDIDATE, PROMOTED, ROLLED_BACK, STABLE, State, fold
+from trivium.errors import ArtifactError, DataError, RecipeError
+from trivium.rollout.assign import CANDIDATE, STABLE
+from trivium.rollout.log import PROMOTED, ROLLED_BACK, State, fold
 from trivium.rollout.plan import load_plan, plan_of
 from trivium.rollout.policy import decide
-from trivium.rollout.simulate import Behaviour, Traffic, replay, simulate, verdict
+from trivium.rollout.simulate import replay, simulate, verdict
+from trivium.rollout.traffic import Behaviour, Harm, Recorded, Traffic, recorded
 
 COST = {"money": {"metric": "cost", "within": 0.001, "tau": 0.001}}
 PRICED = {"url": "http://a", "price": {"input": 1, "output": 2}}
@@ -128,21 +130,55 @@ def test_feedback_joins_once_and_is_capped() -> None:
     assert int(state.watches["thumbs"].flips.candidate) == 1  # one loud user is one event
 
 
+def choices(count: int, lost: int, **changes) -> State:
+    """Of `count` users who saw a reply of each arm, `lost` liked the candidate's less."""
+    liked = {"liked": {"metric": "lost", "within": 0.1}}
+    events = started(stages=[{"share": 0.5, "min_units": 50}], guardrails=liked, **changes)
+    events += requests(count, CANDIDATE, GOOD) + requests(count, STABLE, GOOD)
+    for n in range(count):
+        is_lost = (n + 1) * lost // count > n * lost // count  # spread evenly
+        better, worse = (STABLE, CANDIDATE) if is_lost else (CANDIDATE, STABLE)
+        choice = {"t": 9e3, "event": "choice", "id": f"{better}{n}", "over": f"{worse}{n}"}
+        events += [choice, choice]  # sent twice
+    events.append(
+        {"t": 9e3, "event": "choice", "id": f"{STABLE}0", "over": f"{STABLE}1"}
+    )  # says nothing of the candidate
+    return fold(events)
+
+
+def test_the_win_rate_of_choices_promotes_and_rolls_back() -> None:
+    """Against scipy: by chance alone as many would be lost once in more than 1/alpha times; a fair share proves nothing."""
+    from scipy.stats import binomtest
+
+    worse = choices(200, 125)
+    decision = decide(worse)
+    assert decision.action == "roll back" and "125 units of the candidate and 75 of stable" in decision.reason
+    assert binomtest(125, 200, alternative="greater").pvalue < 0.05
+    even = decide(choices(80, 40))
+    assert even.action == "hold" and "liked differs by +0 " in even.reason
+    better = decide(choices(800, 380))
+    assert better.action == "promote" and "liked within 0.1" in better.reason
+    assert binomtest(380, 800, 0.6, alternative="less").pvalue < 0.05
+    assert decide(choices(30, 0)).reason.startswith("waiting: ")
+
+
 CALM = Behaviour({"error": 0.01, "empty": 0.0}, (0.0, 0.5))
-TRAFFIC = Traffic(requests=6000, users=10**6, per_second=10, stable=CALM, candidate=CALM)
+TRAFFIC = Traffic(requests=6000, users=10**6, per_second=10, stable=CALM)
 
 
 def test_a_good_candidate_is_promoted_and_a_bad_one_is_not() -> None:
     plan = plan_of(PLAN)
     good = simulate(plan, TRAFFIC)
-    bad = simulate(plan, dataclasses.replace(TRAFFIC, candidate=Behaviour({"error": 0.2, "empty": 0.0})))
+    bad = simulate(
+        plan, dataclasses.replace(TRAFFIC, candidates={CANDIDATE: Behaviour({"error": 0.2, "empty": 0.0})})
+    )
     assert good.status == PROMOTED and "errors within 0.05" in good.reason
     assert bad.status == ROLLED_BACK and bad.candidate_requests < 200
 
 
 def test_arms_that_never_fail_are_promoted() -> None:
     never = Behaviour({"error": 0.0, "empty": 0.0}, (0.0, 0.5))
-    found = simulate(plan_of(PLAN), dataclasses.replace(TRAFFIC, stable=never, candidate=never))
+    found = simulate(plan_of(PLAN), dataclasses.replace(TRAFFIC, stable=never))
     assert found.status == PROMOTED and "errors within 0.05" in found.reason
 
 
@@ -151,8 +187,7 @@ def test_one_loud_user_in_a_hundred_rolls_nothing_back() -> None:
     plan = plan_of(PLAN | {"unit": "user", "stages": [{"share": 0.5, "min_units": 10**6}]})
     sticky = Behaviour({"error": 0.0, "empty": 0.0}, failing=0.01)
     ends = [
-        simulate(plan, Traffic(2000, 500, 10, sticky, sticky, seed)).status == ROLLED_BACK
-        for seed in range(6)
+        simulate(plan, Traffic(2000, 500, 10, sticky, seed=seed)).status == ROLLED_BACK for seed in range(6)
     ]
     assert sum(ends) <= 1
 
@@ -204,7 +239,7 @@ def test_replay_says_the_same(seed: int, rate: float) -> None:
         ({"guardrails": {"money": {"metric": "cost", "within": 0.001}}}, "say as `tau`"),
         (
             {"guardrails": COST, "arms": {"stable": PRICED, "candidate": {"url": "http://b"}}},
-            "need a `price`",
+            "needs a `price`",
         ),
     ],
 )
@@ -226,3 +261,64 @@ def test_a_plan_in_a_file_names_the_line(tmp_path) -> None:
 def test_an_event_of_another_version_is_refused() -> None:
     with pytest.raises(ArtifactError):
         fold([{"t": 0, "event": "moved"}])
+
+
+def yesterday(count: int, users: int = 4000, seed: int = 5) -> list[dict]:
+    """A log of stable alone: errors of 1%, a slow evening, a thumb now and then, an arm that is not stable, somebody who left."""
+    import numpy as np
+
+    random, events = np.random.default_rng(seed), started()
+    for n in range(count):
+        seconds = random.normal(0.5 if n > count / 2 else 0.0, 0.4)
+        metrics = {
+            "error": int(random.random() < 0.01),
+            "empty": 0,
+            "log_latency": seconds,
+            "slow": 0,
+            "nonsense": 3,
+        }
+        known = {"t": n / 5, "id": str(n), "unit": f"user-{random.integers(users)}", "arm": STABLE}
+        events.append({**known, "event": "request", "metrics": metrics})
+        if n % 10 == 0:
+            events.append({"t": n / 5, "event": "feedback", "id": str(n), "metric": "thumbs", "value": 1})
+    events.append({"t": 1.0, "event": "request", "id": "a", "unit": "a", "arm": CANDIDATE, "metrics": GOOD})
+    events.append(
+        {"t": 1.0, "event": "request", "id": "b", "unit": "b", "arm": STABLE, "metrics": GOOD, "left": True}
+    )
+    return events
+
+
+def test_recorded_traffic_is_played_with_planted_harm() -> None:
+    rows = recorded(yesterday(6000), "log")
+    assert len(rows) == 6000 and rows[0][2]["thumbs"] == 1 and "nonsense" not in rows[0][2]
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    plan = plan_of(PLAN | {"unit": "user"})
+    same = simulate(plan, Recorded(rows))
+    assert same.status == PROMOTED and same.candidate_requests > 0
+    assert simulate(plan, Recorded(rows)) == same != simulate(plan, Recorded(rows, seed=1))
+    for harm, guardrail in (
+        (Harm({"error": 0.3}), "errors"),
+        (Harm({"empty": 1.0}), "empty"),
+        (Harm(slower=2.0), "latency"),
+    ):
+        found = simulate(plan, Recorded(rows, {CANDIDATE: harm}))
+        assert (
+            found.status == ROLLED_BACK and found.reason.startswith(guardrail) and found.exposed_users < 700
+        )
+    slow = Recorded([(0.0, "ann", {"log_latency": 3.0, "slow": 0})], {CANDIDATE: Harm(slower=3.0)})
+    assert next(slow.calls(plan)).answer(CANDIDATE) == {
+        "log_latency": pytest.approx(4.0986, abs=1e-4),
+        "slow": 1,
+    }
+    assert next(slow.calls(plan)).answer(STABLE) == {"log_latency": 3.0, "slow": 0}
+    with pytest.raises(DataError, match="no replies of stable"):
+        recorded(started(), "log")
+
+
+def test_a_metric_that_was_not_recorded_holds() -> None:
+    rows = [(t, unit, {"error": 0}) for t, unit, _ in recorded(yesterday(3000), "log")]
+    plan = plan_of(
+        PLAN | {"guardrails": PLAN["guardrails"] | {"thumbs": {"metric": "thumbs", "within": 0.1}}}
+    )
+    found = simulate(plan, Recorded(rows))
+    assert found.status == "running" and "thumbs of candidate: 0 of 50" in found.reason

@@ -247,7 +247,8 @@ def test_a_shadow_that_hangs_slows_nobody_down(log: Path) -> None:
         here.router.stop_soon()
 
     stages = [{"share": 0, "shadow": True, "min_units": 100, "decide": False}, {"share": 0.5}]
-    run(log, work, candidate=answers(b"", pause=3600), unit="user", stages=stages)
+    patient = {"patience": "1h"}  # however slow this machine is
+    run(log, work, candidate=answers(b"", pause=3600), unit="user", stages=stages, of_arms=patient)
 
 
 def test_pages_of_other_sites_and_other_names_are_refused(log: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from routed import Site, answers, site, until, whole
+from routed import Site, answers, in_loop, site, until, whole
 
 from trivium.cli import main
 from trivium.corpus.rows import record
@@ -80,8 +81,8 @@ def export(
     out = folder / "out.jsonl"
     out.unlink(missing_ok=True)
     command = [
-        "rollout",
         "feedback",
+        "export",
         str(folder / "log.jsonl"),
         "--texts",
         str(folder / "texts.jsonl"),
@@ -123,6 +124,64 @@ def test_choices_are_preferences(voted: Path, capsys: pytest.CaptureFixture[str]
     )
     read = record(rows[0], "preferences")
     assert (read["chosen"][:8], read["rejected"][:8]) == ("Reply 6.", "Reply 5.")
+
+
+@in_loop
+async def test_edits_and_regenerations_are_preferences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a user wrote anew, and what a user let stand after asking anew, go before the reply that was there."""
+    count = itertools.count(1)
+
+    async def numbered(request: Any, body: dict[str, Any]) -> Any:
+        return await answers(whole(f"Reply {next(count)}."))(request, body)
+
+    async with site(
+        tmp_path / "log.jsonl", numbered, numbered, texts=tmp_path / "texts.jsonl", unit="user"
+    ) as here:
+
+        async def ask(user: str, **more: Any) -> str:
+            return str((await here.ask(user, **more))[2]["x-trivium-request"])
+
+        async def edit(request: str, text: str) -> int:
+            async with here.http.post(
+                f"{here.url}/v1/feedback", json={"id": request, "edit": text}
+            ) as response:
+                return response.status
+
+        edited, silent, same = [
+            await ask(user, **more)
+            for user, more in (("a", {"metadata": YES}), ("b", {}), ("c", {"metadata": YES}))
+        ]
+        assert await edit(edited, "Reply none, mended.") == await edit(edited, "Reply 1, mended.") == 200
+        assert await edit(edited, "Reply 1, mended.") == 200  # sent again
+        assert await edit(silent, "Of whom nothing may be kept.") == 409
+        assert (
+            await edit(same, " Reply 3.\n") == 200
+            and await edit(same, " \n") == 400
+            and await edit("0" * 24, "x") == 404
+        )
+        first, second, third = [await ask("d", metadata=YES) for _ in range(3)]  # asked anew twice
+        for request in (first, second):
+            assert await here.vote(request, metric="regenerated") == 200
+        chosen, over = [await ask("e", metadata=YES) for _ in range(2)]  # a choice says more than the order
+        assert await here.vote(chosen, metric="regenerated") == 200
+        async with here.http.post(f"{here.url}/v1/feedback", json={"id": chosen, "over": over}) as response:
+            assert response.status == 200
+        alone = await ask("f", metadata=YES)
+        assert await here.vote(alone, metric="regenerated") == 200
+        await here.written()
+    code, shown, rows = export(tmp_path, capsys, "--kind", "preferences")
+    assert code == 0 and "equal replies: 1" in shown and "nothing that was let stand: 1" in shown
+    pairs = {(row["chosen"], row["rejected"]) for row in rows}
+    assert pairs == {
+        ("Reply 7.", "Reply 8."), ("Reply 6.", "Reply 4."), ("Reply 6.", "Reply 5."), ("Reply 1, mended.", "Reply 1."),
+    }  # fmt: skip
+    assert sum(row["meta"].get("edited", False) for row in rows) == 1 and all(
+        record(row, "preferences") for row in rows
+    )
+    assert "mended" not in (tmp_path / "log.jsonl").read_text() and third
+    assert "of whom nothing" not in (tmp_path / "texts.jsonl").read_text().lower()
 
 
 def test_what_is_old_or_nothing_says_so(voted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from bisect import bisect_left
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from trivium import files
 from trivium.corpus import engine
 from trivium.errors import ArtifactError
 from trivium.files import TEMPORARY
@@ -131,3 +137,95 @@ def test_damage_is_named(places, harm):
         Index(shards, folder)
     assert refused.value.where.endswith(path.name)
     assert "delete the folder" in refused.value.fix
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), max_size=12), min_size=1, max_size=6),
+    st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.sampled_from(["uint16", "uint32"]),
+    st.sampled_from([1, 5, 1000]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_side_by_side_is_one_by_one(tmp_path_factory, documents, queries, count, dtype, block):
+    """Against sorting the suffixes themselves. Ids are spread so that the order of bytes is not that of numbers."""
+    folder = tmp_path_factory.mktemp("shards")
+    end, spread = 7, 255
+    corpus = np.array([token for one in documents for token in [*(t * spread for t in one), end]], dtype)
+    asked = np.array([one[:count] for one in queries]) * spread
+    write_shard(folder, corpus, np.cumsum([0, *(len(one) + 1 for one in documents[:-1])]))
+    build(folder, folder / "index", lambda event: None, block=block)
+    index = Index(folder, folder / "index")
+    assert index.counts(asked[:, 0].tolist()).tolist() == [int((corpus == one[0]).sum()) for one in asked]
+    for block in index.blocks:
+        here = corpus[block.first : block.end]
+        suffixes = sorted(here[place:].tobytes() for place in range(len(here)))
+        bytes_ = [one.astype(dtype).tobytes() for one in asked]
+        assert block.searchsorted(asked.astype(dtype)).tolist() == [
+            bisect_left(suffixes, one) for one in bytes_
+        ]
+        assert block.searchsorted(asked.astype(dtype), right=True).tolist() == [
+            sum(one[: len(query)] <= query for one in suffixes) for query in bytes_
+        ]
+        assert block.sift(asked.astype(dtype)).tolist() == [
+            next((rank for rank, one in enumerate(suffixes) if one.startswith(query)), -1) for query in bytes_
+        ]
+
+
+def write_shard(folder, tokens, starts):
+    """One source as `trivium.corpus.shards` writes it."""
+    columns = {
+        "tokens": tokens,
+        "starts": starts,
+        "keys": np.zeros(0, np.uint8),
+        "ends": np.zeros(len(starts), np.int64),
+    }
+    said = {}
+    for name, column in columns.items():
+        path = folder / f"00.{name}.bin"
+        column.tofile(path)
+        said[path.name] = {"size": path.stat().st_size, "sha256": files.sha256(path)}
+    count = {"tokens": len(tokens), "documents": len(starts), "characters": 0, "bytes": 0}
+    files.write_json(folder / "00.json", {"dtype": tokens.dtype.name, **count, "files": said})
+    files.write_json(folder / "shards.json", {"sources": [0]})
+
+
+def test_a_source_has_few_blocks_until_the_library_sorts_no_more():
+    def size(tokens, dtype="uint16"):
+        return index.block_size(SimpleNamespace(tokens=np.broadcast_to(np.zeros(1, dtype), tokens)))
+
+    assert size(10) == size(2**29) == 2**26
+    for tokens in (2**29 + 1, 10**9, 2**32):
+        assert tokens / index.BLOCKS <= size(tokens) < 2 * tokens / index.BLOCKS
+    for dtype, bytes_ in (("uint16", 2), ("uint32", 3)):
+        assert index.SORTABLE / 2 < size(10**12, dtype) * bytes_ <= index.SORTABLE
+
+
+def test_no_more_blocks_are_sorted_at_once_than_memory_holds(places, tmp_path, monkeypatch):
+    shards, folder = places
+    asked, real = [], engine.run
+    longest = max(block.end - block.first for block in Index(shards, folder).blocks)
+    monkeypatch.setattr(engine, "cores", lambda: 8)
+    monkeypatch.setattr(engine, "run", lambda *a, **k: (asked.append(k["workers"]), real(*a, **k))[1])
+    for number, free in enumerate((10**9, 3 * 10 * longest, 0)):
+        monkeypatch.setattr(index, "free_memory", lambda free=free: free)
+        build(shards, tmp_path / f"free{number}", lambda event: None, block=200)
+    assert asked == [8, 3, 1]
+
+
+def test_blocks_of_other_bounds_are_made_again(places):
+    """What a version that cut otherwise left half made is not taken for what is asked for."""
+    shards, folder = places
+    (folder / "index.json").unlink()
+    before = Index(shards, rebuilt(shards, folder.parent / "whole", 90))
+    assert len(before.blocks) > len(list(folder.glob("*.suffixes.bin")))
+    build(shards, folder, lambda event: None, block=90)
+    after = Index(shards, folder)
+    assert [(one.first, one.end) for one in after.blocks] == [(one.first, one.end) for one in before.blocks]
+    for one, other in zip(after.blocks, before.blocks, strict=True):
+        assert one.order.tolist() == other.order.tolist()
+
+
+def rebuilt(shards, folder, block):
+    build(shards, folder, lambda event: None, block=block)
+    return folder

@@ -186,3 +186,31 @@ def test_ids_of_four_bytes_are_ordered_like_the_bytes_of_the_file():
     assert raw == sorted(raw)
     with pytest.raises(DataError, match="2\\^24"):
         index.sort(np.array([2**24], np.uint32))
+
+
+@given(
+    st.lists(st.tuples(TEXTS, st.sampled_from(["MIT", "GPL-3.0", "CC0"])), min_size=2, max_size=8),
+    st.data(),
+)
+@settings(FIXTURES, max_examples=25)
+def test_under_a_licence_is_as_if_there_were_no_other_documents(
+    opened, write_documents, tmp_path_factory, documents, data
+):
+    """Also where a longer span of other documents would hide a shorter one: it is looked for among the wanted ones alone."""
+    texts, licences = zip(*documents, strict=True)
+    tail = data.draw(st.sampled_from(texts))
+    reply = f"{data.draw(TEXTS)} {tail} {data.draw(st.sampled_from(texts))[:40]}"
+    wanted = [text for text, licence in documents if licence.startswith("G")]
+    folder = tmp_path_factory.mktemp("licences")
+    write_documents(folder / "train", 0, texts, licences)
+    try:
+        found = trace(reply, [opened(data=folder)], least=2, documents=100, licences=["gpl-3.0"])
+    except DataError:
+        return
+    alone = trace(reply, [opened(wanted)], least=2, documents=100)
+
+    def told(report):
+        return {(s["start"], s["end"], s["count"], len(s["documents"])) for s in report["spans"]}
+
+    assert told(found) == told(alone) and found["verbatim"] == alone["verbatim"]
+    assert {d["license"] for s in found["spans"] for d in s["documents"]} <= {"GPL-3.0"}

@@ -59,6 +59,18 @@ def test_of_other_licences_nothing_is_told(known):
     assert outcomes(verdicts(known, tokens=5000))[0] == outcomes(verdicts(known, tokens=10))[1]
 
 
+def test_a_longer_span_of_another_licence_hides_nothing(opened, write_documents, tmp_path):
+    """All of the reply stands in a document under MIT, most of it under GPL: that is a span of GPL's, too."""
+    cut = TEXT[: TEXT.index(" by the sea")]
+    others = [f"{TEXT} number {n}" for n in range(300)]
+    licences = ["MIT"] * len(others) + ["GPL-3.0"]
+    write_documents(tmp_path / "mixed" / "train", 0, [*others, cut], licences)
+    mixed = Known((opened(data=tmp_path / "mixed").trained,), (), tmp_path / "store0")
+    hit, miss, _ = outcomes(verdicts(mixed, tokens=10, licences=("GPL-3.0",)))
+    assert hit != miss and hit == outcomes(verdicts(mixed, tokens=10))[0]
+    assert outcomes(verdicts(mixed, tokens=10, licences=("CC0",)))[0] == miss
+
+
 def test_where_training_data_is_not_known_no_reply_is_clean(known):
     found = outcomes(verdicts(Known(known.trained, ("what 'hub' saw",), known.store), tokens=10))
     assert found[0] == outcomes(verdicts(known, tokens=10))[0]

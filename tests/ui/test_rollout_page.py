@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "rollout"))
-from routed import GUARDRAILS, Site, events_of, site
+from routed import GUARDRAILS, Arm, Site, events_of, in_loop, site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"
@@ -105,3 +105,49 @@ def test_a_page_that_needs_a_key_asks_for_it(tmp_path: Path) -> None:
             await browser.close()
 
     asyncio.run(work())
+
+
+@in_loop
+async def test_of_several_candidates_one_is_named(tmp_path: Path) -> None:
+    from playwright.async_api import async_playwright
+
+    stages = [{"share": {"short": 0.2, "warm": 0.3}, "min_units": 10_000}]
+    several = {"stages": stages, "guardrails": GUARDRAILS, "goal": "errors"}
+    arms = {"short": Arm(), "warm": Arm()}
+    async with (
+        site(tmp_path / "log.db", candidates=arms, **several) as here,
+        async_playwright() as playwright,
+    ):
+        asking = asyncio.create_task(traffic(here))
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = await browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        await page.goto(f"{here.url}/rollout")
+        await page.get_by_text("short 20%, warm 30%").wait_for()
+        for name in ("short: errors over time", "warm: latency over time", "Requests by arm"):
+            await page.get_by_role("img", name=name).wait_for()
+        await (
+            page.get_by_role("img", name="short: errors over time")
+            .locator(".arm0.band")
+            .wait_for(state="attached")
+        )
+        await (
+            page.get_by_role("img", name="warm: errors over time")
+            .locator(".arm1.band")
+            .wait_for(state="attached")
+        )
+        await page.get_by_label("Who", exact=True).fill("ann")
+        await page.get_by_label("Reason").fill("which one?")
+        await page.get_by_role("button", name="Promote", exact=True).click()
+        await page.get_by_text("say which, short or warm").wait_for()
+        await page.get_by_label("Which candidate").select_option("short")
+        await page.get_by_role("button", name="Roll back", exact=True).click()
+        await page.locator("#verdicts").get_by_text("roll back short").wait_for()
+        await page.locator("#candidates").get_by_text("rolled back").wait_for()
+        await page.get_by_text("running, stage 1 of 1, 30% of the requests").wait_for()
+        await page.screenshot(path=tmp_path / "several.png", full_page=True)  # for whoever looks
+        asking.cancel()
+        await browser.close()
+    assert [(e["action"], e["arm"]) for e in events_of(tmp_path / "log.db") if e["event"] == "verdict"] == [
+        ("roll back", "short")
+    ]

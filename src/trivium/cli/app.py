@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trivium.cli import arena, commands, data, planning, router, serve, signing, trace, withdraw
+from trivium.cli import arena, commands, data, feedback, planning, router, serve, signing, trace, withdraw
 from trivium.cli import convert as conversions
 from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
@@ -103,6 +103,7 @@ def train(
 
 
 app.add_typer(router.app, name="rollout")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(evaluations.app, name="evaluate")
 app.add_typer(arena.app, name="arena")
 app.command()(serve.serve)

@@ -146,13 +146,9 @@ def _cores(store: Path) -> Iterator[Finding]:
 
 
 def _memory(store: Path) -> Iterator[Finding]:
-    try:
-        lines = dict(
-            line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        )
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return
+    from trivium.cores import free_memory
+
+    free = free_memory()
     state = OK if free > LITTLE_MEMORY else LIMITED
     do = "" if state == OK else "lower `batch`, or set `micro_batch` and `recompute: blocks`"
     yield Finding("memory", state, f"{free / 1e9:.1f} GB free", do=do)

@@ -20,12 +20,28 @@ from rich.text import Text
 if TYPE_CHECKING:
     from trivium.recipe.manual import FieldHelp, KindHelp
 
+
+def names(incomplete: str) -> list[str]:
+    """What a shell completes: kinds, and behind a dot the fields of one."""
+    from trivium.recipe.manual import manual
+
+    book = manual()
+    kind, dot, _ = incomplete.partition(".")
+    known = (
+        {f"{kind}.{field}" for _, one in book.kinds.get(kind, ()) for field in one["properties"]}
+        if dot
+        else book.kinds
+    )
+    return sorted(name for name in known if name.startswith(incomplete))
+
+
 What = Annotated[
     str | None,
     typer.Argument(
         metavar="[KIND | FIELD | KIND.FIELD]",
         help="What to explain; the kinds if not given.",
         show_default=False,
+        autocompletion=names,
     ),
 ]
 OfRecipe = Annotated[

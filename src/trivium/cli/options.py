@@ -56,6 +56,13 @@ SignedBy = Annotated[
 STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
 
 
+def names_of_runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell completes where a run is named; folders are completed by the shell itself."""
+    from trivium.report.runs import runs
+
+    return [run.name for run in runs(ctx.params.get("runs") or RUNS) if run.name.startswith(incomplete)]
+
+
 def check_withdrawn(model: Path, withdrawn: str) -> None:
     """ArtifactError where `model` stands on data that was withdrawn, unless `withdrawn` is "allow"; RecipeError for others."""
     if withdrawn not in ("refuse", "allow"):

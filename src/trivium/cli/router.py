@@ -21,6 +21,10 @@ Who = Annotated[
     str | None, typer.Option(help="Who does it; your login name if not given. A key says it better.")
 ]
 Url = Annotated[str, typer.Option(help="Where the router is.")]
+ArmName = Annotated[
+    str | None,
+    typer.Option("--arm", metavar="NAME", help="Which of several candidates; rollback without it is of all."),
+]
 Key = Annotated[
     str | None,
     typer.Option(metavar="VARIABLE", help="Environment variable that holds an administrator's key."),
@@ -34,7 +38,7 @@ AdminKeys = Annotated[
 Texts = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Keep words and replies of users who consent, for `trivium rollout feedback`."
+        metavar="FILE", help="Keep words and replies of users who consent, for `trivium feedback export`."
     ),
 ]
 HERE = "http://127.0.0.1:8100"
@@ -55,6 +59,10 @@ def serve(
     keys: Keys = None,
     admin_keys: AdminKeys = None,
     texts: Texts = None,
+    open_evidence: Annotated[
+        bool,
+        typer.Option("--open-evidence", help="Let /rollout/evidence be read without an administrator's key."),
+    ] = False,
     drain: Annotated[
         float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")
     ] = 30.0,
@@ -87,10 +95,12 @@ def serve(
                 f"the router needs {error.name}", fix="pip install 'trivium[rollout]'"
             ) from None
         loaded = load_plan(plan)
-        options = Options(host, port, keys, admin_keys, texts, drain)
+        options = Options(host, port, keys, admin_keys, open_evidence, texts, drain)
         candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn, signed_by)
-        if loaded.arms is not None and loaded.arms.candidate.artifact is not None:
-            note(plan.parent / loaded.arms.candidate.artifact, log)
+        for arm in (loaded.arms or {}).values():
+            if arm.artifact is not None:
+                note(plan.parent / arm.artifact, log)
+        rollout.show_power(loaded, {})
         serve(loaded, log, candidate, without_gates, options, scorer(loaded.judge, plan.parent))
 
     raise typer.Exit(commands.guarded(start))
@@ -99,21 +109,30 @@ def serve(
 def candidate_of(
     plan: Any, folder: Path, without_gates: bool, withdrawn: str = "refuse", signed_by: Path | None = None
 ) -> dict[str, Any]:
-    """What the log knows a candidate by. GateError where its gates have not passed, or nobody has seen them, unless allowed;
-    ArtifactError where it stands on data that was withdrawn, unless `withdrawn` is "allow", and where it has not all the
-    signatures that are asked for: by a key of `signed_by`, and by one of the plan's own."""
+    """What the log knows the candidate by; of several, each by its name. GateError where its gates have not passed, or nobody has
+    seen them, unless allowed; ArtifactError where it stands on data that was withdrawn, unless `withdrawn` is "allow", and where
+    it has not all the signatures that are asked for: by a key of `signed_by`, and by one of the plan's own."""
+    if plan.arms is None:
+        return {}
+    known = {
+        name: _known(name, plan.arms[name], folder, without_gates, withdrawn, signed_by)
+        for name in plan.candidates
+    }
+    return known if len(known) > 1 else known[plan.candidates[0]]
+
+
+def _known(
+    name: str, arm: Any, folder: Path, without_gates: bool, withdrawn: str, signed_by: Path | None
+) -> dict[str, Any]:
     from trivium.errors import GateError
     from trivium.pipeline.released import check_release
 
-    if plan.arms is None:
-        return {}
-    arm = plan.arms.candidate
     known = {"url": arm.url, "model": arm.model}
     asked = [keys for keys in (signed_by, arm.signed_by and folder / arm.signed_by) if keys is not None]
     if asked and arm.artifact is None:
         raise RecipeError(
             "a signature is asked for, and the plan names nothing that could be signed",
-            where="arms.candidate",
+            where=f"arms.{name}",
             fix="name the candidate's release as `artifact`",
         )
     for keys in asked:
@@ -128,16 +147,24 @@ def candidate_of(
     elif not without_gates:
         raise GateError(
             "nobody has seen the candidate's gates",
-            where="arms.candidate",
+            where=f"arms.{name}",
             fix="name its release as `artifact`, or say --without-gates: the log keeps that",
         )
     return known
 
 
-def _action(name: str, does: str) -> None:
-    def command(reason: Reason, who: Who = None, url: Url = HERE, key: Key = None) -> None:
+def _action(name: str, does: str, one: bool = False) -> None:
+    """A command; `one`: it can be about one of several candidates."""
+
+    def of_one(
+        reason: Reason, who: Who = None, url: Url = HERE, key: Key = None, arm: ArmName = None
+    ) -> None:
+        raise typer.Exit(commands.guarded(lambda: act(name, reason, who, url, key, arm)))
+
+    def of_all(reason: Reason, who: Who = None, url: Url = HERE, key: Key = None) -> None:
         raise typer.Exit(commands.guarded(lambda: act(name, reason, who, url, key)))
 
+    command = of_one if one else of_all
     command.__doc__ = f"{does}\n\nExample:\n\n  trivium rollout {name} --reason 'checked by hand'"
     app.command(name)(command)
 
@@ -145,12 +172,13 @@ def _action(name: str, does: str) -> None:
 _action(
     "promote",
     "Move on to the next stage, or to all of the traffic after the last one, without waiting for proof.",
+    one=True,
 )
 _action(
     "hold",
     "Stay in this stage until somebody promotes, resumes or rolls back; harm still rolls back by itself.",
 )
-_action("rollback", "Take all traffic from the candidate, at once.")
+_action("rollback", "Take all traffic from the candidate, at once.", one=True)
 _action("resume", "Go on with a held stage; its times begin anew.")
 
 
@@ -167,78 +195,11 @@ def status(url: Url = HERE, key: Key = None) -> None:
     )
 
 
-@app.command()
-def feedback(
-    log: Annotated[str, typer.Argument(metavar="LOG", help="The log of a rollout.", show_default=False)],
-    texts: Annotated[
-        Path, typer.Option(metavar="FILE", help="What `serve --texts` kept.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where the rows go (JSON lines).", show_default=False)
-    ],
-    kind: Annotated[
-        str, typer.Option(help="`feedback`: thumbs, for kto. `preferences`: choices, for dpo.")
-    ] = "feedback",
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="AGE", help="Leave out what is older, such as 30d.", show_default=False),
-    ] = None,
-    keep_personal: Annotated[
-        bool,
-        typer.Option("--keep-personal", help="Replace no addresses, numbers and secrets by placeholders."),
-    ] = False,
-) -> None:
-    """Make rows of users' votes that a data stage reads: `{kind: jsonl, path: FILE}` with `format: feedback` or `preferences`.
-
-    Examples:
-
-      trivium rollout feedback rollout.db --texts texts.jsonl --out thumbs.jsonl
-
-      trivium rollout feedback rollout.db --texts texts.jsonl --kind preferences --since 30d --out pairs.jsonl
-    """
-    raise typer.Exit(commands.guarded(lambda: _feedback(log, texts, out, kind, since, keep_personal)))
-
-
-def _feedback(log: str, texts: Path, out: Path, kind: str, since: str | None, keep_personal: bool) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    from trivium import files
-    from trivium.corpus.steps.pii import redact
-    from trivium.recipe.steps import Pii
-    from trivium.recipe.units import parse_duration
-    from trivium.rollout import export, journal
-
-    if kind not in ("feedback", "preferences"):
-        raise RecipeError(f"there are no rows of {kind!r}", fix="--kind feedback, or --kind preferences")
-    try:
-        after = None if since is None else datetime.now(UTC) - timedelta(seconds=parse_duration(since))
-    except ValueError as error:
-        raise RecipeError(str(error), where="--since", fix="--since 30d") from None
-    votes, state = export.joined(journal.events(log))
-    clean = None if keep_personal else lambda text: redact(text, Pii())
-    rows, account = export.rows(kind, votes, journal.read(texts), since=after, clean=clean)
-    if not rows:
-        why = (
-            ", ".join(f"{count} {reason}" for reason, count in account.items() if count) or "nobody has voted"
-        )
-        raise DataError(
-            f"there are no rows: {why}", where=log, fix="users must vote, and consent to be learnt from"
-        )
-    files.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    print(f"{len(rows)} rows of {len(votes)} votes in {out}")
-    for reason, count in sorted(account.items()):
-        if reason != "rows" and count:
-            print(f"  {reason}: {count}")
-    if state.unmatched or state.capped:
-        print(
-            f"  not counted before: {state.unmatched} of unknown requests, {state.capped} beyond a user's cap"
-        )
-
-
-def act(name: str, reason: str, who: str | None, url: str, key: str | None) -> None:
+def act(name: str, reason: str, who: str | None, url: str, key: str | None, arm: str | None = None) -> None:
     """Does it once, whatever is sent twice: the stage that was seen goes with it."""
     before = _call(f"{url}/rollout/status", None, key)
     body = {"reason": reason, "who": who or getpass.getuser(), "stage": before["stage"]}
+    body |= {} if arm is None else {"arm": arm}
     after = _call(f"{url}/rollout/{name}", body, key)
     again = " (as it was before)" if after["again"] else ""
     print(f"{after['status']}, stage {after['stage'] + 1}, {after['share']:.0%} of the units{again}")

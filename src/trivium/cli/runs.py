@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivium.cli.options import RUNS, RunsFolder
+from trivium.cli.options import RUNS, RunsFolder, names_of_runs
 from trivium.cli.output import AsJson, table
 from trivium.errors import ArtifactError, TriviumError
 
 if TYPE_CHECKING:
     from trivium.report.runs import RunLog
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its folder.", show_default=False)]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's name, or its folder.",
+        show_default=False,
+        autocompletion=names_of_runs,
+    ),
+]
 LOOK = 1.0
 """Seconds between two looks at a log that is watched."""
 
@@ -111,7 +119,13 @@ def show(run: Run, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:
 
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names or folders of runs.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Names or folders of runs.",
+            show_default=False,
+            autocompletion=names_of_runs,
+        ),
     ],
     runs: RunsFolder = RUNS,
     as_json: AsJson = False,

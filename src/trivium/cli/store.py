@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,24 +79,26 @@ def du(store: StoreFolder = STORE, runs: RunsFolders = None, as_json: AsJson = F
 
 @app.command()
 def verify(store: StoreFolder = STORE, as_json: AsJson = False) -> None:
-    """Read every file of every artifact and compare its SHA-256. Exit code 4 if one is damaged."""
+    """Read every file of every artifact, token shard and index and compare its SHA-256. Exit code 4 if one is damaged."""
     from trivium.pipeline.housekeeping import verify as check
 
     damaged = []
-    count = 0
-    for path, wrong in check(_inventory(store, [])):
-        count += 1
+    count: Counter[str] = Counter()
+    for part, path, wrong in check(_inventory(store, [])):
+        count[part] += 1
         if wrong:
             damaged.append(str(path))
         if as_json:
-            print(json.dumps({"artifact": path.name, "whole": not wrong, "what": wrong}))
+            print(json.dumps({"part": part, "artifact": path.name, "whole": not wrong, "what": wrong}))
         elif wrong:
             print(f"damaged: {wrong}")
+    names = {"artifacts": "artifacts", "tokens": "folders of token shards", "index": "indexes"}
+    every = ", ".join(f"{number} {names[part]}" for part, number in count.items())
     if not as_json:
-        print(f"{count - len(damaged)} of {count} artifacts are whole")
+        print(f"{count.total() - len(damaged)} of {count.total()} are whole ({every})")
     if damaged:
         raise ArtifactError(
-            f"{len(damaged)} of {count} artifacts are damaged",
+            f"{len(damaged)} of {count.total()} are damaged ({every})",
             where=", ".join(damaged),
             fix="delete their folders: the next run makes them anew",
         )
@@ -143,7 +146,8 @@ def gc(
     if not apply:
         print(f"{len(entries)} folders, {_bytes(total)}, would go; --apply deletes them")
         return
-    print(f"{len(entries)} folders deleted, {_bytes(collect(inventory, entries))} freed")
+    freed = collect(inventory, entries)
+    print(f"{sum(not entry.path.exists() for entry in entries)} folders deleted, {_bytes(freed)} freed")
 
 
 def _inventory(store: Path, runs: Sequence[Path] | None) -> Inventory:

@@ -31,6 +31,13 @@ Near = Annotated[
     int,
     typer.Option(min=0, help="For each paragraph, also this many documents that say nearly the same."),
 ]
+Licence = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Look at documents under this licence alone (`unknown`: those without). Repeat for more.",
+    ),
+]
 Page = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a page with the reply's spans highlighted."),
@@ -45,6 +52,7 @@ def trace(
     least: Least = 8,
     documents: Documents = 5,
     near: Near = 0,
+    licence: Licence = None,
     page: Page = None,
     as_json: AsJson = False,
     store: StoreFolder = STORE,
@@ -66,7 +74,16 @@ def trace(
     from trivium.pipeline.trained import traced
     from trivium.report import trace as shown
 
-    report = traced(model, Store(store), text, _tell, least=least, documents=documents, near=near)
+    report = traced(
+        model,
+        Store(store),
+        text,
+        _tell,
+        least=least,
+        documents=documents,
+        near=near,
+        licences=licence or (),
+    )
     if page is not None:
         from trivium import files
 

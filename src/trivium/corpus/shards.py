@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from trivium import files
 from trivium.corpus import counts, engine, records
@@ -57,13 +56,9 @@ def encode(split: Path, chat: ChatTokenizer, folder: Path) -> None:
     Several processes may ask at once: one encodes, the others wait. DataError for an unreadable split; TriviumError when
     the disk is full.
     """
-    if (folder / "shards.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if (folder / "shards.json").exists():
+    with files.making(folder, "shards.json") as new:
+        if not new:
             return
-        files.sweep(folder)
         parts = folder / "parts"
         parts.mkdir(exist_ok=True)
         chat.save(parts, context=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,26 +158,59 @@ class Inventory:
         return found
 
 
-def verify(inventory: Inventory) -> Iterator[tuple[Path, str]]:
-    """(folder, what is wrong or "") of every artifact, each file of it read and its SHA-256 compared."""
-    for path in _folders(inventory.store.root / "artifacts"):
-        try:
-            inventory.store.get(path.name)
-        except (ArtifactError, OSError) as error:
-            yield path, error.what if isinstance(error, ArtifactError) else str(error)
-        else:
-            yield path, ""
+def verify(inventory: Inventory) -> Iterator[tuple[str, Path, str]]:
+    """(part, folder, what is wrong or "") of every artifact, token shard and index, each file of it read and its SHA-256
+    compared. Of what is being made, what is there."""
+    for part, check in CHECKED.items():
+        for path in _folders(inventory.store.root / part):
+            try:
+                check(inventory.store, path)
+            except (ArtifactError, OSError) as error:
+                wrong = error.what if isinstance(error, ArtifactError) else str(error)
+                where = getattr(error, "where", "")
+                yield part, path, wrong if not where or where in wrong else f"{wrong}: {where}"
+            else:
+                yield part, path, ""
+
+
+def _check_shards(store: Store, path: Path) -> None:
+    from trivium.corpus.shards import open_shards
+
+    for last in path.glob("*/shards.json"):
+        open_shards(last.parent)
+
+
+def _check_index(store: Store, path: Path) -> None:
+    from trivium.trace import index, near, texts
+
+    for folder in _folders(path):
+        index.check(folder)
+        if (folder / "texts" / texts.RECORD).exists():
+            texts.check(folder / "texts")
+        if (folder / "near" / "near.json").exists():
+            near.Near(folder / "near")
+
+
+CHECKED: dict[str, Callable[[Store, Path], Any]] = {
+    "artifacts": lambda store, path: store.get(path.name),
+    "tokens": _check_shards,
+    "index": _check_index,
+}
+"""Part -> what reads a folder of it; ArtifactError where it is damaged."""
 
 
 def collectable(inventory: Inventory, *, stopped: bool = False, cache: bool = False) -> list[Entry]:
-    """What no run stands on. With `stopped` also the work of stopped stages, with `cache` also what is made again by itself."""
-
+    """What no run stands on. With `stopped` also the work of stopped stages, with `cache` also what is made again by itself.
+    What is being made now, by whatever command, stays."""
     running = set(inventory.running())
 
     def goes(entry: Entry) -> bool:
         if entry.part in ("work", "building"):
             return (stopped or entry.part == "building") and entry.path.name not in running
-        return not entry.reachable or (cache and entry.part in (*SHARDS, "last_state"))
+        if entry.reachable and not (cache and entry.part in (*SHARDS, "last_state")):
+            return False
+        with files.unused(entry.path) as free:
+            return free
 
     return [entry for entry in inventory.entries() if goes(entry)]
 
@@ -196,7 +229,10 @@ def collect(inventory: Inventory, entries: Iterable[Entry]) -> int:
     freed = 0
     for entry in entries:
         away = entry.path.with_name(f"{files.TEMPORARY}gone-{entry.path.name}-{os.getpid()}")
-        entry.path.rename(away)
+        with files.unused(entry.path) as free:
+            if not free:  # somebody has begun to make something there since it was listed
+                continue
+            entry.path.rename(away)
         shutil.rmtree(away)
         freed += entry.bytes
     for part in PARTS:

@@ -48,11 +48,17 @@ def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
         except TriviumError as error:
             found.append({**said, "rollout": None, "status": str(error), "stage": None, "share": None})
             continue
-        if state.candidate.get("fingerprint") == said["fingerprint"] and state.status != ROLLED_BACK:
+        if said["fingerprint"] in _living(state) and state.status != ROLLED_BACK:
             name = state.plan.name if state.plan else None
             about: dict[str, Any] = {"status": state.status, "stage": state.stage + 1, "share": state.share}
             found.append({**said, "rollout": name, **about})
     return found
+
+
+def _living(state: Any) -> set[str]:
+    """Fingerprints of the candidates that were not rolled back."""
+    of = {name: state.known(name).get("fingerprint") for name in state.living}
+    return {fingerprint for name, fingerprint in of.items() if state.chosen in (None, name)}
 
 
 def noted(store: Store) -> list[dict[str, str]]:

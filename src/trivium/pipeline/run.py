@@ -118,9 +118,10 @@ def run(
     started = time.monotonic()
     plan = _Plan.make(recipe, registry, recipe_folder, runs_folder, only)
     check_precision(recipe, [name for name in plan.order if not store.has(plan.prints[name])])
-    tracking = Tracking(recipe.name, recipe.track, plan.links)
+    tell = _Log(plan.links / "events.jsonl", emit)
+    tracking = Tracking(recipe.name, recipe.track, plan.links, tell)
     tracking.check()
-    tell = _Log(plan.links / "events.jsonl", emit, tracking)
+    tell.listeners.append(tracking)
     graph = {
         name: {
             "kind": recipe.stages[name].kind,
@@ -289,7 +290,7 @@ class _Log:
     """
 
     def __init__(self, path: Path, *listeners: Callable[[Event], None]) -> None:
-        self.path, self.listeners = path, listeners
+        self.path, self.listeners = path, [*listeners]
         self.missing = 0
 
     def __call__(self, event: Event, /) -> None:

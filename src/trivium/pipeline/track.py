@@ -1,18 +1,22 @@
-"""Copies the numbers of training to the trackers that people look at. `events.jsonl` has them all, whatever is named here."""
+"""Copies the numbers of training to the trackers that people look at. `events.jsonl` has them all, whatever is named here.
+
+So a tracker that cannot be opened or written to (its server is away, its disk is full) is told of, and ends no training.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
 from trivium.errors import RecipeError
-from trivium.types import Event
+from trivium.types import Emit, Event
 
 Values = dict[str, float]
 
@@ -61,19 +65,29 @@ class Wandb:
 
 
 class Mlflow:
-    """A run of the experiment named like the recipe, where MLFLOW_TRACKING_URI says."""
+    """A run of the experiment named like the recipe, where MLFLOW_TRACKING_URI says; without it, in ./mlflow.db."""
 
     def __init__(self, recipe: str, stage: str, folder: Path) -> None:
         from mlflow import MlflowClient
+        from mlflow.entities import Metric
 
-        self.client = MlflowClient()
+        for name in ("mlflow", "alembic"):  # they tell of tables that they make, in the middle of a live view
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.client, self.metric = MlflowClient(), Metric
         known = self.client.get_experiment_by_name(recipe)
         experiment = known.experiment_id if known else self.client.create_experiment(recipe)
         self.id = self.client.create_run(experiment, run_name=stage).info.run_id
 
     def log(self, step: int, values: Values) -> None:
-        for name, value in values.items():
-            self.client.log_metric(self.id, name.replace(":", "/"), value, step=step)
+        now = int(time.time() * 1000)
+        metrics = [self.metric(self._named(name), value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.id, metrics)
+
+    @staticmethod
+    def _named(name: str) -> str:
+        """`validation/loss.web`: where MLflow keeps files, no metric may be the folder of another."""
+        group, slash, metric = name.replace(":", ".").partition("/")
+        return group + slash + metric.replace("/", ".")
 
     def close(self) -> None:
         self.client.set_terminated(self.id)
@@ -103,21 +117,22 @@ TRACKERS: dict[str, Callable[[str, str, Path], Tracker]] = {
     "mlflow": Mlflow,
     "trackio": Trackio,
 }
-PACKAGES = {"mlflow": "mlflow-skinny"}
-"""What to install, where it is called otherwise."""
+PACKAGES = {"mlflow": "mlflow-skinny alembic sqlalchemy"}
+"""What to install, where it is called otherwise; MLflow keeps its runs in a database if not told otherwise."""
 
 
 class Tracking:
     """Takes the events of a run and logs those with numbers of a step. Each stage that trains gets its own tracker of each kind.
 
-    `names` None means TensorBoard where it is installed. A named tracker that is not installed is a RecipeError.
+    `names` None means TensorBoard where it is installed. A named tracker that is not installed is a RecipeError; one that fails
+    is a warning, by `tell`, and is left out until the next stage begins.
     """
 
-    def __init__(self, recipe: str, names: Sequence[str] | None, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
+    def __init__(self, recipe: str, names: Sequence[str] | None, folder: Path, tell: Emit) -> None:
+        self.recipe, self.folder, self.tell = recipe, folder, tell
         self.names, self.optional = (("tensorboard",), True) if names is None else (tuple(names), False)
         self.stage: str | None = None
-        self.open: list[Tracker] = []
+        self.open: dict[str, Tracker] = {}
 
     def check(self) -> None:
         """RecipeError for a named tracker that is not installed: before anything runs."""
@@ -134,25 +149,38 @@ class Tracking:
         if self.stage != event["stage"]:
             self._start(event["stage"])
         values = _numbers(event, "validation/" if name == "validation" else "")
-        for tracker in self.open:
-            tracker.log(step, values)
+        for tracker in [*self.open]:
+            with self._told_of(tracker):
+                self.open[tracker].log(step, values)
 
     def _start(self, stage: str) -> None:
         self.close()
         self.stage = stage
         for name in self.names:
-            try:
-                with warnings.catch_warnings():  # what others deprecate is not the user's business
-                    warnings.simplefilter("ignore")
-                    self.open.append(TRACKERS[name](self.recipe, stage, self.folder))
-            except ImportError:
-                if not self.optional:
-                    raise missing(name) from None  # installed, but broken
+            if self.optional and importlib.util.find_spec(name) is None:
+                continue
+            with self._told_of(name), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what others deprecate is not the user's business
+                self.open[name] = TRACKERS[name](self.recipe, stage, self.folder)
 
     def close(self) -> None:
-        for tracker in self.open:
-            tracker.close()
-        self.open, self.stage = [], None
+        for name in [*self.open]:
+            with self._told_of(name):
+                self.open[name].close()
+        self.open, self.stage = {}, None
+
+    @contextmanager
+    def _told_of(self, name: str) -> Iterator[None]:
+        """What a tracker raises, as a warning: whatever it is, as training goes on without it."""
+        try:
+            yield
+        except Exception as error:
+            self.open.pop(name, None)
+            said = next(iter(str(error).splitlines()), "") or type(error).__name__
+            message = (
+                f"{name} failed and is left out of stage {self.stage}: {said}; events.jsonl has the curves"
+            )
+            self.tell({"event": "warning", "stage": self.stage, "message": message})
 
 
 def missing(name: str) -> RecipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,18 @@ def trained(where: str | Path, store: Store) -> tuple[list[Trained], list[str]]:
 
 
 def traced(
-    model: str | Path, store: Store, reply: str, emit: Emit, *, least: int, documents: int, near: int
+    model: str | Path,
+    store: Store,
+    reply: str,
+    emit: Emit,
+    *,
+    least: int,
+    documents: int,
+    near: int,
+    licences: Collection[str] = (),
 ) -> dict[str, Any]:
     """The report of `trivium.trace.reply.trace` on a reply of `model`, with `model`, `unknown` (what is not known, in
-    words) and `near` (`trivium.trace.near.near`, of `near` documents a paragraph; empty where that is 0).
+    words) and `near` (`trivium.trace.near.near`, of `near` documents a paragraph, of any licence; empty where that is 0).
 
     Makes indexes and signatures where they are not there yet. DataError for a reply that is too short; ArtifactError for a model
     of which nothing is known and for what is damaged.
@@ -48,7 +57,7 @@ def traced(
 
     known, unknown = trained(model, store)
     corpora = [open_corpus(one, store.root, emit) for one in known]
-    found = trace(reply, corpora, least=least, documents=documents)
+    found = trace(reply, corpora, least=least, documents=documents, licences=licences)
     sources = [(one.trained.stage, open_near(one, store.root, emit), one.texts) for one in corpora if near]
     return {"model": str(model), "unknown": unknown, **found, "near": nearest(reply, sources, near)}
 

@@ -71,10 +71,12 @@ def show(report: Mapping[str, Any]) -> None:
     for what in report["unknown"]:
         console.print(Text(f"not known: {what}", "yellow"))
     if report["spans"]:
-        console.print(f"\n{report['verbatim']:.0%} of the reply stands verbatim in training data")
+        console.print(
+            f"\n{report['verbatim']:.0%} of the reply stands verbatim in training data{_under(report)}"
+        )
     else:
         console.print(
-            f"\nno span of {report['least']} tokens or more stands in what is known of the training data"
+            f"\nno span of {report['least']} tokens or more stands in what is known of the training data{_under(report)}"
         )
     _spans(report, console)
     for one in report["near"]:
@@ -90,6 +92,10 @@ def show(report: Mapping[str, Any]) -> None:
                 sep="\n",
                 soft_wrap=True,
             )
+
+
+def _under(report: Mapping[str, Any]) -> str:
+    return f" under {', '.join(report['licences'])}" if report.get("licences") else ""
 
 
 def _spans(report: Mapping[str, Any], console: Console) -> None:

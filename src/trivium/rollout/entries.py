@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State
@@ -52,6 +53,8 @@ class Vote:
 
     event: Event
     told: asyncio.Future[str]
+    edit: str | None = None
+    """The words of an edit."""
 
 
 @dataclass
@@ -62,7 +65,17 @@ class Order:
     reason: str
     who: str
     stage: int | None
+    arm: str | None
+    """The candidate that it is about; None: all of them."""
     told: asyncio.Future[Answer]
+
+
+def pending() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def today() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:
@@ -75,8 +88,15 @@ def settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-def done_already(state: State, action: str, stage: int | None) -> bool:
+def done_already(state: State, action: str, stage: int | None, arm: str | None = None) -> bool:
     """Whether a person's action has been done. Refused where it makes no sense."""
+    if arm is not None:
+        if state.plan is not None and arm not in state.plan.candidates:
+            raise Refused(f"there is no candidate {arm}: there are {', '.join(state.plan.candidates)}")
+        if action not in ("promote", "roll back"):
+            raise Refused(f"{action} is about all candidates")
+        if action == "roll back" and arm in state.out:
+            return True
     done = {"promote": PROMOTED, "roll back": ROLLED_BACK, "hold": HELD, "resume": RUNNING}[action]
     if state.status == done or (action == "promote" and stage is not None and stage < state.stage):
         return True
@@ -84,4 +104,9 @@ def done_already(state: State, action: str, stage: int | None) -> bool:
         raise Refused(f"nothing can be done: the rollout is {state.status}")
     if stage is not None and stage > state.stage:
         raise Refused(f"the rollout is in stage {state.stage + 1}, not in {stage + 1}")
+    if action == "promote" and state.last and arm is None and len(state.living) > 1:
+        raise Refused(f"one candidate gets all of the traffic: say which, {' or '.join(state.living)}")
+    if action == "promote" and arm is not None and (not state.last or arm in state.out):
+        why = "was rolled back" if arm in state.out else "goes on with the others until the last stage"
+        raise Refused(f"{arm} {why}")
     return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ def joined(events: Iterable[Event]) -> tuple[list[Event], State]:
     for event in events:
         before = state.votes
         state.apply(event)
-        if event["event"] in ("feedback", "choice") and state.votes > before:
+        if event["event"] in ("feedback", "choice", "edit") and state.votes > before:
             votes.append(event)
     return votes, state
 
@@ -39,35 +40,53 @@ def rows(
 
     `since`: older texts are left out. `clean`: replaces what is personal in a text, and counts it by type.
     """
-    known, old = {}, set()
+    kept = Kept(since)
     for text in texts:
-        if since is not None and datetime.fromisoformat(text["at"]) < since:
-            old.add(text["id"])
-        else:
-            known[text["id"]] = text
-    account: Counter[str] = Counter()
-
-    def found(request: str) -> Event | None:
-        if request not in known:
-            account["too old" if request in old else "no consent, or no plain text"] += 1
-        return known.get(request)
-
-    made = list((_pairs if kind == "preferences" else _labels)(list(votes), found, account))
+        kept.take(text)
+    account = kept.account
+    made = list((_pairs if kind == "preferences" else _labels)(list(votes), kept))
     account["rows"] = len(made)
     return [_cleaned(row, clean, account) for row in made], account
 
 
-def _labels(votes: list[Event], found: Callable[[str], Event | None], account: Counter[str]) -> Iterator[Row]:
+@dataclass
+class Kept:
+    """The words that may be used, and why others may not."""
+
+    since: datetime | None
+    account: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, Event] = field(default_factory=dict)
+    """By request, in the order in which they were answered."""
+    edits: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(request, name of the edit) -> what the user wrote."""
+    _old: set[str] = field(default_factory=set)
+
+    def take(self, row: Event) -> None:
+        if self.since is not None and datetime.fromisoformat(row["at"]) < self.since:
+            self._old.add(row["id"])
+        elif row["event"] == "edit":
+            self.edits[row["id"], row["edit"]] = row["reply"]
+        else:
+            self.texts[row["id"]] = row
+
+    def of(self, request: str) -> Event | None:
+        """The words of a request; where there are none, that is counted."""
+        if request not in self.texts:
+            self.account["too old" if request in self._old else "no consent, or no plain text"] += 1
+        return self.texts.get(request)
+
+
+def _labels(votes: list[Event], kept: Kept) -> Iterator[Row]:
     labels: dict[str, set[bool]] = {}
     for vote in votes:
         if vote["event"] == "feedback" and vote["metric"] in ("thumbs", "thumbs_down"):
             labels.setdefault(vote["id"], set()).add((vote["value"] >= 0.5) == (vote["metric"] == "thumbs"))
     for request, said in labels.items():
-        text = found(request)
+        text = kept.of(request)
         if text is None:
             continue
         if len(said) > 1:
-            account["up and down at once"] += 1
+            kept.account["up and down at once"] += 1
             continue
         yield {
             "prompt": text["messages"],
@@ -77,26 +96,75 @@ def _labels(votes: list[Event], found: Callable[[str], Event | None], account: C
         }
 
 
-def _pairs(votes: list[Event], found: Callable[[str], Event | None], account: Counter[str]) -> Iterator[Row]:
+def _pairs(votes: list[Event], kept: Kept) -> Iterator[Row]:
+    """Choices, replies that were asked anew, and edits (of each reply the last). Of two replies there is one pair."""
     choices = [(vote["id"], vote["over"]) for vote in votes if vote["event"] == "choice"]
-    for better, worse in choices:
-        chosen, rejected = found(better), found(worse)
+    seen = set(choices)
+    for better, worse in [
+        *choices,
+        *(pair for pair in _regenerated(votes, kept) if not {pair, pair[::-1]} & seen),
+    ]:
+        chosen, rejected = kept.of(better), kept.of(worse)
         if chosen is None or rejected is None:
             continue
-        if (worse, better) in choices:
-            account["chosen both ways"] += 1
+        if (worse, better) in seen:
+            kept.account["chosen both ways"] += 1
         elif chosen["unit"] != rejected["unit"] or chosen["messages"] != rejected["messages"]:
-            account["replies to different words"] += 1
-        elif chosen["reply"].strip() == rejected["reply"].strip():
-            account["equal replies"] += 1
+            kept.account["replies to different words"] += 1
         else:
             meta = _meta(chosen) | {"over": {name: rejected[name] for name in ("id", "arm")}}
-            yield {
-                "prompt": chosen["messages"],
-                "chosen": chosen["reply"],
-                "rejected": rejected["reply"],
-                "meta": meta,
-            }
+            yield from _pair(rejected["messages"], chosen["reply"], rejected["reply"], meta, kept)
+    edits = {vote["id"]: vote["edit"] for vote in votes if vote["event"] == "edit"}
+    for request, edit in edits.items():
+        text = kept.of(request)
+        if text is None:
+            continue
+        if (request, edit) not in kept.edits:
+            kept.account["an edit that was not kept"] += 1
+            continue
+        yield from _pair(
+            text["messages"], kept.edits[request, edit], text["reply"], _meta(text) | {"edited": True}, kept
+        )
+
+
+def _pair(messages: Any, chosen: str, rejected: str, meta: Row, kept: Kept) -> Iterator[Row]:
+    if chosen.strip() == rejected.strip():
+        kept.account["equal replies"] += 1
+    else:
+        yield {"prompt": messages, "chosen": chosen, "rejected": rejected, "meta": meta}
+
+
+def _regenerated(votes: list[Event], kept: Kept) -> Iterator[tuple[str, str]]:
+    """(better, worse): the reply that was asked anew, and the next one to the same words that the user let stand."""
+    again = {
+        v["id"] for v in votes if v["event"] == "feedback" and v["metric"] == "regenerated" and v["value"]
+    }
+    disliked = again | {
+        v["id"]
+        for v in votes
+        if v["event"] == "feedback"
+        and v["metric"] in ("thumbs", "thumbs_down")
+        and (v["value"] >= 0.5) == (v["metric"] == "thumbs_down")
+    }
+    for worse in [
+        vote["id"] for vote in votes if vote["id"] in again and vote.get("metric") == "regenerated"
+    ]:
+        first = kept.texts.get(worse)
+        if first is None:
+            kept.of(worse)
+            continue
+        later = (
+            text["id"]
+            for text in kept.texts.values()
+            if text["t"] > first["t"]
+            and text["unit"] == first["unit"]
+            and text["messages"] == first["messages"]
+        )
+        better = next((name for name in later if name not in disliked), None)
+        if better is None:
+            kept.account["asked anew, and nothing that was let stand"] += 1
+        else:
+            yield better, worse
 
 
 def _meta(text: Event) -> Row:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.rollout.assign import STABLE
-from trivium.rollout.log import CANDIDATE, Event, State
+from trivium.rollout.log import Event, State
 from trivium.rollout.status import finite
 
 MOST = 400
@@ -21,12 +21,14 @@ class History:
     points: list[dict[str, Any]] = field(default_factory=list)
     pace: float = 1.0
     """Seconds between two points."""
-    requests: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
+    requests: dict[str, int] = field(default_factory=dict)
 
     def note(self, state: State, event: Event) -> None:
         """After `state` has taken `event`."""
         if event["event"] == "started":
-            self.points, self.pace, self.requests = [], 1.0, {CANDIDATE: 0, STABLE: 0}
+            assert state.plan is not None
+            self.points, self.pace = [], 1.0
+            self.requests = dict.fromkeys((*state.plan.candidates, STABLE), 0)
         if event["event"] == "request" and event["arm"] in self.requests:
             self.requests[event["arm"]] += 1
         last = self.points[-1] if self.points else None

@@ -67,7 +67,7 @@ class Judging:
         replies = [gained.get("copy"), gained.get("reply")] if mirrored else [gained.get("reply")]
         if seen is None or None in replies or not self.samples(event["id"]):
             return
-        if not mirrored and event["share"] == 0:
+        if not mirrored and event.get("shadow"):
             return  # in a shadow stage only pairs are evidence
         if len(self._waiting) >= BACKLOG:
             self.unasked += 1

@@ -12,16 +12,27 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trivium.errors import ArtifactError
-from trivium.rollout.entries import Answer, Exchange, Judged, Order, Refused, Vote, done_already, settle
+from trivium.rollout.assign import Split
+from trivium.rollout.entries import (
+    Answer,
+    Exchange,
+    Judged,
+    Order,
+    Refused,
+    Vote,
+    done_already,
+    pending,
+    settle,
+    today,
+)
 from trivium.rollout.history import History, folded
 from trivium.rollout.journal import Journal, journal_at
 from trivium.rollout.judging import Judging
-from trivium.rollout.log import HELD, IDLE, RUNNING, Event, State, over
+from trivium.rollout.log import IDLE, Event, State, said_in
 from trivium.rollout.measuring import Measuring, Work
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.policy import Decision, decide
@@ -59,16 +70,16 @@ class Ledger:
     """Why the log cannot be written: nothing is promoted meanwhile."""
     lost: int = 0
     """Events that were never written."""
-    share: float = 0.0
-    """The candidate's share of the units, now: what the router reads for every request."""
+    split: Split = field(default_factory=Split)
+    """How units fall to the arms, now: what the router reads for every request."""
     underway: dict[str, list[Vote]] = field(default_factory=dict)
     """Requests that have not been written yet, each with the feedback that waits for it."""
     _queue: list[Exchange | Judged | Vote | Order] = field(default_factory=list)
     _unwritten: list[Event] = field(default_factory=list)
     _waiters: list[tuple[asyncio.Future[Any], Any]] = field(default_factory=list)
     """Who is told what once all is on the disk."""
-    _killed: bool = False
-    """Rolled back by a person, though the log does not have it yet."""
+    _killed: set[str] = field(default_factory=set)
+    """Candidates that a person rolled back, though the log may not have it yet."""
     _offset: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -113,7 +124,7 @@ class Ledger:
         self._offset = self.state.now - self.clock()
         self._take_in(self.journal.enter())
         same = self.state.plan == self.plan and dict(self.state.candidate) == dict(candidate)
-        if self.state.status in (RUNNING, HELD) and not same:
+        if self.state.under_way and not same:
             raise ArtifactError(
                 "the log is of another rollout, which has not ended",
                 where=self.journal.where,
@@ -121,11 +132,11 @@ class Ledger:
             )
         if self.state.plan is None or not same:
             plan = self.plan.model_dump(mode="json")
-            started = {"t": self.now, "event": "started", "at": _today(), "plan": plan}
+            started = {"t": self.now, "event": "started", "at": today(), "plan": plan}
             self._apply(started | {"candidate": dict(candidate), "force": force})
         self.journal.write(self._unwritten)
         self._unwritten.clear()
-        self.share = self.state.share
+        self.split = self.state.split
 
     def _take_in(self, events: list[Event]) -> None:
         """What others have written; this router's time is never behind theirs."""
@@ -140,11 +151,9 @@ class Ledger:
         return round(self._offset + self.clock(), 4)
 
     @property
-    def shadows(self) -> bool:
-        """Whether requests are mirrored to the candidate now."""
-        state = self.state
-        under = state.status in (RUNNING, HELD) and not self._killed and self.share == 0
-        return under and self.plan.stages[state.stage].shadow
+    def share(self) -> float:
+        """The share of the units that candidates answer, now."""
+        return self.split.share
 
     async def start(self) -> None:
         """What measures is there before the first request is."""
@@ -180,23 +189,27 @@ class Ledger:
         else:
             self._queue.append(exchange)
 
-    async def feedback(self, said: Event) -> str:
-        """`unknown`, `again`, `capped`, or `joins` once it is on the disk. OSError where it could not be written.
+    async def feedback(self, said: Event, edit: str | None = None) -> str:
+        """`unknown`, `unkept`, `again`, `capped`, or `joins` once it is on the disk. OSError where it could not be written.
 
-        `said`: an event `feedback` or `choice`, without its time.
+        `said`: an event `feedback`, `choice` or `edit`, without its time; `edit`: the words of an edit.
         """
-        told = Vote({"t": self.now, **said}, _future())
+        told = Vote({"t": self.now, **said}, pending(), edit)
         self._queue.append(told)
         self._wake.set()
         return await told.told
 
-    async def act(self, action: str, reason: str, who: str, stage: int | None = None) -> Answer:
+    async def act(
+        self, action: str, reason: str, who: str, stage: int | None = None, arm: str | None = None
+    ) -> Answer:
         """A person's `promote`, `hold`, `roll back` or `resume`. `stage`: the one it is about, so that a promotion that is sent
-        twice is one. Refused where it is not defined; OSError where it is done and could not be written.
+        twice is one. `arm`: the candidate that is rolled back (None: all), or gets everything. Refused where it is not defined;
+        OSError where it is done and could not be written.
         """
         if action == "roll back" and self.state.status != IDLE:
-            self._killed, self.share = True, 0.0  # before anything else
-        asked = Order(action, reason, who, stage, _future())
+            self._killed |= {name for name in self.plan.candidates if arm in (None, name)}
+            self.split = self.split.without(self._killed)  # before anything else
+        asked = Order(action, reason, who, stage, arm, pending())
         self._queue.append(asked)
         self._wake.set()
         return await asked.told
@@ -226,7 +239,7 @@ class Ledger:
             )
             for each, gained in zip(batch, found, strict=True):
                 each.gained = gained
-                if self.judging is not None and self.state.status in (RUNNING, HELD):
+                if self.judging is not None and self.state.under_way:
                     self.judging.take(each)
                 gained.pop("copy", None)
                 each.seen = each.mirror = None  # it may wait long for a database
@@ -274,7 +287,7 @@ class Ledger:
             del self._queue[WAITING:]
             return False
         if self.state.plan != self.plan:
-            self.share, self.stuck = 0.0, "another rollout has begun on this log"
+            self.split, self.stuck = Split(), "another rollout has begun on this log"
             self.journal.leave()
             return False
         return True
@@ -293,7 +306,7 @@ class Ledger:
         if written and event["event"] == "request":
             return  # by a turn of which nobody knew how it had ended
         if reply and reply.strip() and self.texts is not None and exchange.turns is not None:
-            self.texts.keep(event, candidate_name(dict(self.state.candidate)), exchange.turns, reply)
+            self.texts.keep(event, candidate_name(self.state.known(event["arm"])), exchange.turns, reply)
         waiting = self.underway.pop(event["id"], [])
         if not self._apply(event):
             for told in waiting:
@@ -309,15 +322,14 @@ class Ledger:
             if request in self.underway:  # once that is written
                 self.underway[request].append(told)
                 return
-        if event["event"] == "choice":
-            fate = self.state.fate(event["id"], over(event["over"]))
-            if self.state.fate(event["over"], "") == "unknown":
-                fate = "unknown"
-        else:
-            fate = self.state.fate(event["id"], event["metric"])
+        fate = self.state.fate(event["id"], said_in(event))
+        if event["event"] == "choice" and self.state.fate(event["over"], "") == "unknown":
+            fate = "unknown"
+        if told.edit is not None and fate == "joins":
+            fate = "unkept" if self.texts is None else self.texts.keep_edit(event, told.edit)
         if fate == "unknown" and self.journal.shared and self.now - event["t"] < ELSEWHERE:
             self._queue.append(told)
-        elif fate in ("unknown", "capped"):
+        elif fate in ("unknown", "capped", "unkept"):
             settle(told.told, fate)
         elif fate == "again" or self._apply(told.event):
             self._waiters.append((told.told, fate))
@@ -326,26 +338,21 @@ class Ledger:
 
     def _person(self, asked: Order) -> None:
         try:
-            again = done_already(self.state, asked.action, asked.stage)
+            again = done_already(self.state, asked.action, asked.stage, asked.arm)
         except Refused as refusal:
             settle(asked.told, refusal)
             return
         if not again:
-            decision = Decision(asked.action, asked.reason)
+            decision = Decision(asked.action, asked.reason, arm=asked.arm)
             self._apply(
-                verdict(self.state, decision, asked.who) | {"t": self.now, "at": _today()}, always=True
+                verdict(self.state, decision, asked.who) | {"t": self.now, "at": today()}, always=True
             )
         last = next((row for row in reversed(self.state.verdicts) if row["action"] == asked.action), None)
         self._waiters.append((asked.told, Answer(last, again)))
 
     def _pass_time(self) -> None:
         """A tick where the plan waits for a time that has come; without one, an idle router writes nothing."""
-        state, now = self.state, self.now
-        if state.plan is None or state.status != RUNNING:
-            return
-        stage = state.plan.stages[state.stage]
-        due = [seconds for seconds in (stage.min_time, stage.max_time) if seconds]
-        if any(state.now <= state.entered + seconds < now for seconds in due):
+        if self.state.due(now := self.now):
             self._apply({"t": now, "event": "tick"})
 
     def _policy(self) -> None:
@@ -354,10 +361,10 @@ class Ledger:
             return
         if decision.action == "promote" and self.stuck is not None:
             return
-        self._apply(verdict(self.state, decision) | {"at": _today()}, always=True)
+        self._apply(verdict(self.state, decision) | {"at": today()}, always=True)
         log.warning("%s: %s", decision.action, decision.reason)
         if decision.action == "roll back":
-            self.share = 0.0
+            self.split = self.split.without({decision.arm} if decision.arm else self.plan.candidates)
 
     def _apply(self, event: Event, always: bool = False) -> bool:
         """Into the state and towards the disk: whatever the state has seen will be in the log, in this order."""
@@ -387,14 +394,6 @@ class Ledger:
         if self.stuck is not None:
             log.warning("the log can be written again; %d events were lost", self.lost)
         self.stuck = None
-        self.share = 0.0 if self._killed else self.state.share
+        self.split = self.state.split.without(self._killed)
         for future, result in waiters:
             settle(future, result)
-
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _today() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,13 +3,17 @@
 An event is a dict with `t` (seconds, of the router's clock) and `event`:
 
     started    plan, candidate (what it is known by), force (served without passed gates)
-    request    id, unit, arm, metrics {name: number or null}: one answered request; sampled: a judge is asked about it
-    mirrored   id, unit, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both arms; sampled
+    request    id, unit, arm, share, metrics {name: number or null}: one answered request; sampled: a judge is asked about it;
+               instead_of: the candidate whose unit it is, and which was rolled back
+    mirrored   id, unit, arm, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both; sampled
     judged     id, unit, arm, share, value (0 to 1; null: undecided), of a shadow stage also stable: what a judge said
     feedback   id, metric, value: joins its request, once an (id, metric)
-    choice     id, over: of two replies to the same words, the first was liked better; for `trivium rollout feedback`
+    choice     id, over: of two replies to the same words, the first was liked better
+    edit       id, edit (a hash): the user has written the reply anew; the words are beside the log
     tick       nothing: time has passed
-    verdict    action, reason, by ("policy" or who): what was decided; only these change stage and share
+    verdict    action, reason, by ("policy" or who), arm (which candidate): what was decided; only these change stage and share
+
+`share` is the share of the units that the candidate takes in the stage; of several candidates, each one's by name.
 """
 
 from __future__ import annotations
@@ -17,131 +21,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.errors import ArtifactError
-from trivium.rollout.assign import STABLE
-from trivium.rollout.evidence import Flips, Means, SampleRatio
-from trivium.rollout.plan import BETTER_HIGH, EVENTS, FEEDBACK, SHARES, Guardrail, RolloutPlan, plan_of
+from trivium.rollout.assign import STABLE, Split, beside_stable
+from trivium.rollout.evidence import SampleRatio
+from trivium.rollout.plan import CHOICES, FEEDBACK, RolloutPlan, plan_of
+from trivium.rollout.watch import Watch
 
 Event = dict[str, Any]
-CANDIDATE = "candidate"
-LATER = (*FEEDBACK, "score")
+LATER = (*FEEDBACK, *CHOICES, "score")
 """Metrics that are not found in a reply's bytes."""
 RECENT = 100_000
 """Requests that late feedback can still join."""
 
 IDLE, RUNNING, HELD, PROMOTED, ROLLED_BACK = "idle", "running", "held", "promoted", "rolled back"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-@dataclass
-class Watch:
-    """The evidence on one guardrail: of all stages for events, of each stage and the product of earlier ones for means."""
-
-    guardrail: Guardrail
-    flips: Flips = field(default_factory=Flips)
-    means: Means = field(init=False)
-    earlier: dict[str, float] = field(default_factory=lambda: {"harm": 0.0, "within": 0.0})
-    absent: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
-    """Replies of this stage, by arm, that lacked the metric or gave no number."""
-    undecided: dict[str, set[str]] = field(default_factory=lambda: {CANDIDATE: set(), STABLE: set()})
-    """Units of this stage, by arm, of whose replies a judge has decided none yet, though it was asked."""
-    _counted: set[str] = field(default_factory=set)
-    _failed: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.means = self._fresh()
-
-    def _fresh(self) -> Means:
-        tau = (self.guardrail.within or 0.01) if self.guardrail.is_event else self.guardrail.tau
-        return Means(tau, shares=self.guardrail.metric in (*EVENTS, *SHARES))
-
-    def add(self, unit: str, arm: str, share: float, value: Any, here: bool = True) -> None:
-        """One reply: a unit counts with its first value of a stage, and with its first bad event of the rollout.
-
-        `here`: it was assigned in this stage. A reply that had begun in the one before says nothing about this one's means.
-        """
-        if not _is_number(value):
-            self.absent[arm] += 1
-            return
-        candidate = arm == CANDIDATE
-        if self.guardrail.is_event and value and unit not in self._failed:
-            self._failed.add(unit)
-            self.flips.add(candidate, share)
-        if here and unit not in self._counted:
-            self._count(unit)
-            self.means.add(candidate, float(value))
-
-    def _count(self, unit: str) -> None:
-        self._counted.add(unit)
-        for units in self.undecided.values():
-            units.discard(unit)
-
-    def ask(self, unit: str, arm: str) -> None:
-        """A judge is asked about a reply."""
-        if unit not in self._counted:
-            self.undecided[arm].add(unit)
-
-    def pair(self, unit: str, candidate: Any, stable: Any) -> None:
-        """A request that both arms answered: where exactly one reply is bad, it is the candidate's with probability 1/2 if the
-        arms are alike (McNemar 1947), so that it is a flip at that share. Once a unit."""
-        for arm, value in ((CANDIDATE, candidate), (STABLE, stable)):
-            self.absent[arm] += not _is_number(value)
-        if not (_is_number(candidate) and _is_number(stable)):
-            return
-        if self.guardrail.is_event and bool(candidate) != bool(stable) and unit not in self._failed:
-            self._failed.add(unit)
-            self.flips.add(bool(candidate), 0.5)
-        if unit not in self._counted:
-            self._count(unit)
-            self.means.add(True, float(candidate))
-            self.means.add(False, float(stable))
-
-    @property
-    def harm(self) -> float:
-        """log e against "the candidate is no worse"."""
-        if self.guardrail.is_event:
-            return float(self.flips.log_e)
-        return self.earlier["harm"] + float(self.means.log_e(smaller=self._high))
-
-    @property
-    def within(self) -> float:
-        """log e against "the candidate is worse by the margin or more"."""
-        margin = self.guardrail.within
-        if margin is None:
-            return math.inf
-        beyond = -margin if self._high else margin
-        return self.earlier["within"] + float(self._proven.log_e(beyond, smaller=not self._high))
-
-    @property
-    def _proven(self) -> Means:
-        """The means, with what a judge did not decide taken as the worst: 0 for the candidate, and 1 for stable."""
-        worst, best = len(self.undecided[CANDIDATE]), len(self.undecided[STABLE])
-        if not worst + best:
-            return self.means
-        candidate = self.means.candidate.and_others(worst, 0.0)
-        stable = self.means.stable.and_others(best, 1.0)
-        return replace(self.means, candidate=candidate, stable=stable)
-
-    @property
-    def _high(self) -> bool:
-        """Whether more of it is better."""
-        return self.guardrail.metric in BETTER_HIGH
-
-    def next_stage(self) -> None:
-        """Evidence multiplies over stages and is never pooled: the shares differ, and the days."""
-        self.earlier = {
-            "harm": 0.0 if self.guardrail.is_event else self.harm,
-            "within": 0.0 if self.guardrail.within is None else self.within,
-        }
-        self.means, self._counted = self._fresh(), set()
-        self.absent = {CANDIDATE: 0, STABLE: 0}
-        self.undecided = {CANDIDATE: set(), STABLE: set()}
 
 
 @dataclass
@@ -150,31 +45,93 @@ class State:
 
     plan: RolloutPlan | None = None
     candidate: Mapping[str, Any] = field(default_factory=dict)
+    """What the candidate is known by; of several, each by its name."""
     status: str = IDLE
     stage: int = 0
     entered: float = 0.0
     now: float = 0.0
     """The latest time of any event: a clock that jumps back does not turn time back."""
     watches: dict[str, Watch] = field(default_factory=dict)
-    ratio: SampleRatio | None = None
-    units: dict[str, int] = field(default_factory=lambda: {CANDIDATE: 0, STABLE: 0})
+    """By the name of the guardrail; where there are several candidates, `CANDIDATE: GUARDRAIL`."""
+    ratios: dict[str, SampleRatio] = field(default_factory=dict)
+    """By candidate, of the units that fall to it or to stable."""
+    units: dict[str, int] = field(default_factory=dict)
     """Different units of this stage, by arm."""
+    out: set[str] = field(default_factory=set)
+    """Candidates that were rolled back."""
+    chosen: str | None = None
+    """The candidate that was promoted to all of the traffic."""
     verdicts: list[Event] = field(default_factory=list)
     unmatched: int = 0
     """Feedback for requests that nobody knows."""
     capped: int = 0
     """Feedback beyond a unit's cap."""
-    _seen: set[str] = field(default_factory=set)
-    _requests: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    _seen: set[object] = field(default_factory=set)
+    _requests: dict[str, tuple[str, str, Mapping[str, float]]] = field(default_factory=dict)
     _heard: set[tuple[str, str]] = field(default_factory=set)
     _votes: dict[str, int] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        """The candidate's share of the units: what the router sends it."""
+    def weights(self) -> dict[str, float]:
+        """As `Split` has them."""
         if self.plan is None or self.status in (IDLE, ROLLED_BACK):
-            return 0.0
-        return 1.0 if self.status == PROMOTED else self.plan.stages[self.stage].share
+            return {}
+        if self.status == PROMOTED:
+            return {name: float(name == self.chosen) for name in self.plan.candidates}
+        return self.plan.stages[self.stage].shares
+
+    @property
+    def split(self) -> Split:
+        return Split(self.weights, frozenset(self.out))
+
+    @property
+    def share(self) -> float:
+        """The share of the units that candidates answer."""
+        return self.split.share
+
+    @property
+    def mirrored(self) -> list[str]:
+        """Candidates that get copies of requests."""
+        shadow = self.plan is not None and self.under_way and self.plan.stages[self.stage].shadow
+        return self.living if shadow else []
+
+    @property
+    def living(self) -> list[str]:
+        """Candidates that were not rolled back."""
+        return [] if self.plan is None else [name for name in self.plan.candidates if name not in self.out]
+
+    @property
+    def last(self) -> bool:
+        """Whether a promotion out of this stage gives one candidate all of the traffic."""
+        return self.plan is not None and self.stage + 1 == len(self.plan.stages)
+
+    @property
+    def under_way(self) -> bool:
+        return self.status in (RUNNING, HELD)
+
+    def due(self, now: float) -> bool:
+        """Whether a time that the plan waits for has come since the last event."""
+        if self.plan is None or self.status != RUNNING:
+            return False
+        stage = self.plan.stages[self.stage]
+        due = [seconds for seconds in (stage.min_time, stage.max_time) if seconds]
+        return any(self.now <= self.entered + seconds < now for seconds in due)
+
+    def known(self, candidate: str) -> Mapping[str, Any]:
+        """What the log knows a candidate by."""
+        several = self.plan is not None and len(self.plan.candidates) > 1
+        found: Mapping[str, Any] = self.candidate.get(candidate, {}) if several else self.candidate
+        return found
+
+    def watched(self, candidate: str) -> dict[str, Watch]:
+        """The evidence on one candidate, by guardrail."""
+        names = () if self.plan is None else self.plan.guardrails
+        return {name: self.watches[self.label(candidate, name)] for name in names}
+
+    def label(self, candidate: str, guardrail: str) -> str:
+        """What evidence is called: the guardrail, and which candidate where there are several."""
+        several = self.plan is not None and len(self.plan.candidates) > 1
+        return f"{candidate}: {guardrail}" if several else guardrail
 
     def apply(self, event: Event) -> None:
         """Takes the next event of the log. ArtifactError for one that it cannot be."""
@@ -193,7 +150,9 @@ class State:
             case "verdict":
                 self._verdict(event)
             case "choice":
-                self._take_vote(event["id"], over(event["over"]))
+                self._choice(event)
+            case "edit":
+                self._take_vote(event["id"], said_in(event))
             case "tick":
                 pass
             case other:
@@ -203,67 +162,94 @@ class State:
 
     def _start(self, event: Event) -> None:
         self.plan, self.candidate = plan_of(event["plan"]), event.get("candidate", {})
-        self.watches = {name: Watch(guardrail) for name, guardrail in self.plan.guardrails.items()}
-        self.status, self.verdicts = RUNNING, []
+        self.watches = {
+            self.label(candidate, name): Watch(guardrail, candidate, self.plan.harm_limit)
+            for candidate in self.plan.candidates
+            for name, guardrail in self.plan.guardrails.items()
+        }
+        self.status, self.verdicts, self.out, self.chosen = RUNNING, [], set(), None
         self._requests, self._heard, self._votes = {}, set(), {}
         self._enter(0)
 
     def _enter(self, stage: int) -> None:
         assert self.plan is not None
         self.stage, self.entered = stage, self.now
-        self.units, self._seen = {CANDIDATE: 0, STABLE: 0}, set()
-        share = self.plan.stages[stage].share
-        self.ratio = SampleRatio(share) if 0 < share < 1 else None
+        self.units, self._seen = dict.fromkeys((*self.plan.candidates, STABLE), 0), set()
+        shares = self.plan.stages[stage].shares
+        beside = {name: beside_stable(shares, name) for name in shares}
+        self.ratios = {name: SampleRatio(share) for name, share in beside.items() if 0 < share < 1}
+
+    def _shares(self, event: Event) -> Mapping[str, float]:
+        """Of the moment at which a request was assigned: the stage's own object, if it is that stage."""
+        assert self.plan is not None
+        weights, share = self.weights, event.get("share")
+        if share is None:
+            return weights
+        shares = share if isinstance(share, dict) else {self.plan.candidates[0]: float(share)}
+        return weights if shares == weights else shares
 
     def _request(self, event: Event) -> None:
-        unit, arm, share = event["unit"], event["arm"], float(event.get("share", self.share))
-        if self.plan is None or unit in self.plan.excluded or arm not in (CANDIDATE, STABLE):
+        if self.plan is None or event["unit"] in self.plan.excluded:
             return
-        self._requests[event["id"]] = (unit, arm, share)
+        unit, arm, shares = event["unit"], event["arm"], self._shares(event)
+        if arm not in (*self.plan.candidates, STABLE):
+            return
+        self._requests[event["id"]] = (unit, arm, shares)
         if len(self._requests) > RECENT:
             del self._requests[next(iter(self._requests))]
-        if self.status not in (RUNNING, HELD) or self.share == 0:
+        if not self.under_way or self.share == 0 or arm in self.out or event.get("instead_of"):
             return  # it proves nothing: it is over, or a shadow, whose evidence are pairs. Feedback may join it
-        here = share == self.share
+        here = shares == self.weights
         if unit not in self._seen:
             self._seen.add(unit)
             self.units[arm] += 1
-            if self.ratio is not None and here:
-                self.ratio.add(arm == CANDIDATE)
+            for name, ratio in self.ratios.items():
+                if here and arm in (name, STABLE):
+                    ratio.add(arm == name)
         metrics = event["metrics"]
-        for watch in self.watches.values():
+        for watch in self._about(arm):
             metric = watch.guardrail.metric
             if metric not in LATER or metric in metrics:
-                watch.add(unit, arm, share, metrics.get(metric), here)
+                watch.add(unit, arm, beside_stable(shares, watch.candidate), metrics.get(metric), here)
             elif metric == "score" and event.get("sampled") and here:
                 watch.ask(unit, arm)
 
+    def _about(self, arm: str) -> list[Watch]:
+        """The evidence to which a reply of `arm` adds: stable is compared with every candidate that is left."""
+        return [
+            watch
+            for watch in self.watches.values()
+            if arm in (watch.candidate, STABLE) and watch.candidate not in self.out
+        ]
+
     def _mirrored(self, event: Event) -> None:
-        if self.plan is None or self.status not in (RUNNING, HELD) or self.share > 0:
+        if self.plan is None or not self.under_way or self.share > 0:
             return
-        unit = event["unit"]
-        if unit not in self._seen:
-            self._seen.add(unit)
-            self.units[CANDIDATE] += 1
-            self.units[STABLE] += 1
-        for watch in self.watches.values():
+        unit, arm = event["unit"], event.get("arm", self.plan.candidates[0])
+        for each in (arm, STABLE):
+            if (each, unit) not in self._seen:
+                self._seen.add((each, unit))
+                self.units[each] += 1
+        for watch in self._about(arm):
             metric = watch.guardrail.metric
             if metric not in LATER:
                 watch.pair(unit, event["metrics"].get(metric), event["stable"].get(metric))
             elif metric == "score" and event.get("sampled"):
-                watch.ask(unit, CANDIDATE)
+                watch.ask(unit, arm)
                 watch.ask(unit, STABLE)
 
     def _judged(self, event: Event) -> None:
         """What is undecided stays so: `Watch.undecided` has it already."""
-        if self.plan is None or self.status not in (RUNNING, HELD) or event["value"] is None:
+        if self.plan is None or not self.under_way or event["value"] is None:
             return
-        unit, here = event["unit"], float(event["share"]) == self.share
-        for watch in self.watches.values():
+        unit, shares = event["unit"], self._shares(event)
+        here = shares == self.weights
+        for watch in self._about(event.get("arm", self.plan.candidates[0])):
             if watch.guardrail.metric != "score":
                 continue
             if "stable" not in event:
-                watch.add(unit, event["arm"], self.share, event["value"], here)
+                share = beside_stable(shares, watch.candidate)
+                watch.add(unit, event["arm"], share, event["value"], here)
             elif here and event["stable"] is not None:
                 watch.pair(unit, event["value"], event["stable"])
 
@@ -294,37 +280,61 @@ class State:
         return True
 
     def _feedback(self, event: Event) -> None:
-        if not self._take_vote(event["id"], event["metric"]):
+        if not self._take_vote(event["id"], said_in(event)) or not self.under_way:
             return
-        unit, arm, share = self._requests[event["id"]]
-        if self.status not in (RUNNING, HELD):
-            return
-        for watch in self.watches.values():
+        unit, arm, shares = self._requests[event["id"]]
+        for watch in self._about(arm):
             if watch.guardrail.metric == event["metric"]:
-                watch.add(unit, arm, share, event["value"], share == self.share)
+                share = beside_stable(shares, watch.candidate)
+                watch.add(unit, arm, share, event["value"], shares == self.weights)
+
+    def _choice(self, event: Event) -> None:
+        """Evidence where one of the two replies is stable's and the other a candidate's."""
+        worse = self._requests.get(event["over"])
+        if not self._take_vote(event["id"], said_in(event)) or worse is None or not self.under_way:
+            return
+        better = self._requests[event["id"]]
+        arms = {better[1], worse[1]}
+        if STABLE not in arms or len(arms) < 2 or better[2] != self.weights or worse[2] != self.weights:
+            return
+        candidate = (arms - {STABLE}).pop()
+        for watch in self._about(candidate):
+            if watch.guardrail.metric in CHOICES:
+                watch.choose(better[0], lost=worse[1] == candidate)
 
     def _verdict(self, event: Event) -> None:
         self.verdicts.append(event)
         assert self.plan is not None
         match event["action"]:
-            case "promote" if self.stage + 1 < len(self.plan.stages):
+            case "promote" if not self.last:
                 for watch in self.watches.values():
                     watch.next_stage()
                 self._enter(self.stage + 1)
                 self.status = RUNNING
             case "promote":
-                self.status = PROMOTED
+                self.status, self.chosen = PROMOTED, event.get("arm") or self.living[0]
             case "roll back":
-                self.status = ROLLED_BACK
+                arm = event.get("arm")
+                every = arm is None or arm == self.chosen
+                self.out |= set(self.plan.candidates) if every else {str(arm)}
+                self.ratios.pop(str(arm), None)
+                self.status = self.status if self.living else ROLLED_BACK
             case "hold":
                 self.status = HELD
             case "resume":  # the stage goes on, and its times begin anew
                 self.status, self.entered = RUNNING, self.now
 
 
-def over(other: str) -> str:
-    """What a choice over another reply counts as among a request's votes."""
-    return f"over {other}"
+def share_said(weights: Mapping[str, float]) -> float | dict[str, float]:
+    """`share` of an event: of one candidate its number, of several each one's."""
+    return dict(weights) if len(weights) > 1 else math.fsum(weights.values())
+
+
+def said_in(event: Event) -> str:
+    """What feedback, a choice or an edit counts as among a request's votes, each of which is taken once."""
+    if event["event"] == "feedback":
+        return str(event["metric"])
+    return f"over {event['over']}" if event["event"] == "choice" else f"edit {event['edit']}"
 
 
 def event_of(line: str, where: str) -> Event:

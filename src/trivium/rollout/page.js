@@ -44,7 +44,7 @@ function rows(table, headings, lines, marked) {
   });
 }
 
-// Curves over time in one box: {points: [[t, y]], name}, a band {low, high} and level lines {y, name}. Values of null leave a gap.
+// Curves over time in one box: {points: [[t, y]], name, look}, a band {low, high} and level lines {y, name}. Values of null leave a gap.
 function chart(parent, label, curves, band, levels) {
   const values = [...curves.flatMap((curve) => curve.points), ...(band || []).flatMap(([t, low, high]) => [[t, low], [t, high]])];
   const known = values.filter(([, y]) => y !== null);
@@ -66,31 +66,53 @@ function chart(parent, label, curves, band, levels) {
   const whole = (band || []).filter(([, low, high]) => low !== null && high !== null);
   if (whole.length > 1) {
     const edge = [...whole.map(([t, , high]) => `${x(t)},${y(high)}`), ...whole.reverse().map(([t, low]) => `${x(t)},${y(low)}`)];
-    drawn("polygon", figure, { points: edge.join(" "), class: "band" });
+    drawn("polygon", figure, { points: edge.join(" "), class: `band ${curves[0].look}` });
   }
   for (const curve of curves) {
     const points = curve.points.filter(([, value]) => value !== null).map(([t, value]) => `${x(t)},${y(value)}`);
-    drawn("polyline", figure, { points: points.join(" "), class: `curve ${curve.name}` });
+    drawn("polyline", figure, { points: points.join(" "), class: `curve ${curve.look}` });
   }
-  if (curves.length > 1) curves.forEach((curve, index) => drawn("text", figure, { x: LEFT + 8 + 70 * index, y: 20, class: `name-${curve.name}` }, curve.name));
+  let at = LEFT + 8;
+  for (const curve of curves.length > 1 ? curves : []) {
+    drawn("text", figure, { x: at, y: 20, class: `name ${curve.look}` }, curve.name);
+    at += 22 + 7 * curve.name.length;
+  }
+}
+
+const look = (told, arm) => (arm === "stable" ? "stable" : `arm${Object.keys(told.candidates).indexOf(arm) % 4}`);
+
+// Of several candidates an action may be about one. What was chosen stays chosen while the page is refreshed.
+function choices(names) {
+  $("arm").hidden = names.length < 2;
+  const there = [...$("arm").options].map((option) => option.value);
+  if (["", ...names].join("/") === there.join("/")) return;
+  $("arm").replaceChildren();
+  for (const name of ["", ...names]) element("option", $("arm"), name || "all candidates").value = name;
 }
 
 function show(told, points) {
   stage = told.stage;
+  const names = Object.keys(told.candidates);
+  choices(names);
   $("name").textContent = told.name;
   $("status").textContent = `${told.status}, stage ${told.stage + 1} of ${told.stages.length}, ${percent(told.share)} of the ${told.unit}s`;
   const troubles = [told.stuck && `the log cannot be written: ${told.stuck}`, told.lost && `${told.lost} events were lost`];
   for (const [name, arm] of Object.entries(told.arms)) troubles.push(arm.resting && `the ${name} arm rests after failures`);
   $("waiting").textContent = [told.waiting, ...troubles].filter(Boolean).join("; ");
   $("waiting").className = troubles.some(Boolean) ? "error" : "";
-  const stages = told.stages.map((each, index) => [index + 1, each.shadow ? "shadow" : percent(each.share), each.min_units, `${each.min_time} s`, each.max_time === null ? "–" : `${each.max_time} s`]);
+  const parts = (share) => (typeof share === "number" ? percent(share) : Object.entries(share).map(([name, part]) => `${name} ${percent(part)}`).join(", "));
+  const stages = told.stages.map((each, index) => [index + 1, each.shadow ? "shadow" : parts(each.share), each.min_units, `${each.min_time} s`, each.max_time === null ? "–" : `${each.max_time} s`]);
   rows($("stages"), ["stage", "share", "units at least", "time at least", "at most"], stages, told.stage);
 
   $("traffic").replaceChildren();
-  const by = (arm) => ({ name: arm, points: points.map((point) => [point.t, point.requests[arm]]) });
-  chart($("traffic"), "Requests by arm", [by("stable"), by("candidate")], null, []);
-  const last = points.length ? points[points.length - 1].requests : { candidate: 0, stable: 0 };
-  element("p", $("traffic"), `candidate ${last.candidate}, stable ${last.stable} requests so far; units of this stage: candidate ${told.units.candidate}, stable ${told.units.stable}`).className = "note";
+  const arms = [...names, "stable"];
+  const by = (arm) => ({ name: arm, look: look(told, arm), points: points.map((point) => [point.t, point.requests[arm]]) });
+  chart($("traffic"), "Requests by arm", arms.map(by), null, []);
+  const last = points.length ? points[points.length - 1].requests : {};
+  const count = (of) => arms.map((arm) => `${arm} ${of[arm] || 0}`).join(", ");
+  element("p", $("traffic"), `${count(last)} requests so far; units of this stage: ${count(told.units)}`).className = "note";
+  $("candidates").replaceChildren();
+  if (names.length > 1) rows($("candidates"), ["candidate", "status", "share"], names.map((name) => [name, told.candidates[name].status, percent(told.candidates[name].share)]), -1);
 
   $("guardrails").replaceChildren();
   const boxes = Object.entries(told.guardrails).map((entry) => [element("section", $("guardrails")), ...entry]);
@@ -100,12 +122,12 @@ function show(told, points) {
     const band = here.map(([t, each]) => [t, each.low, each.high]);
     const levels = [{ y: 0, name: "zero" }];
     if (guardrail.margin !== null) levels.push({ y: guardrail.more_is_better ? -guardrail.margin : guardrail.margin, name: "margin" });
-    chart(box, `${name} over time`, [{ name: "candidate", points: here.map(([t, each]) => [t, each.difference]) }], band, levels);
+    chart(box, `${name} over time`, [{ name: guardrail.candidate, look: look(told, guardrail.candidate), points: here.map(([t, each]) => [t, each.difference]) }], band, levels);
     const [low, high] = guardrail.interval;
     const proof = guardrail.proof ? `; proof ${short(guardrail.proof.log_e)} of ${short(guardrail.proof.limit)}` : "";
     element("p", box, `difference ${short(guardrail.difference)} (${short(low)} to ${short(high)}); harm ${short(guardrail.harm.log_e)} of ${short(guardrail.harm.limit)}${proof} (log e)`).className = "note";
   }
-  const verdicts = [...told.verdicts].reverse().map((row) => [row.at || `${row.t} s`, row.stage + 1, row.action, row.by, row.reason]);
+  const verdicts = [...told.verdicts].reverse().map((row) => [row.at || `${row.t} s`, row.stage + 1, row.arm && names.length > 1 ? `${row.action} ${row.arm}` : row.action, row.by, row.reason]);
   rows($("verdicts"), ["when", "stage", "what", "by", "why"], verdicts, -1);
 }
 
@@ -131,6 +153,7 @@ $("act").addEventListener("submit", async (event) => {
   const body = { reason: $("reason").value, stage };
   if (!body.reason) return say("say why: it stands in the log", "act");
   if ($("who").value) body.who = $("who").value;
+  if ($("arm").value && ["promote", "rollback"].includes(action)) body.arm = $("arm").value;
   try {
     const done = await call(`${HERE}/${action}`, body);
     say(`${done.status}, stage ${done.stage + 1}, ${percent(done.share)}${done.again ? " (as it was before)" : ""}`, "done");

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from trivium.errors import RecipeError
 from trivium.recipe import reader
@@ -15,8 +16,14 @@ from trivium.recipe.base import Fraction, Name, Strict
 from trivium.recipe.judges import LiveJudge
 from trivium.recipe.lines import Lines, together
 from trivium.recipe.units import Seconds
+from trivium.rollout.assign import CANDIDATE, STABLE, fault
 
-EVENTS = ("error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "thumbs_down", "regenerated")
+CHOICES = ("lost",)
+"""Events of two replies side by side, one of stable: the candidate's was liked less. One minus the rate is the win rate."""
+EVENTS = (
+    *("error", "slow", "slow_start", "empty", "cut", "repeated", "refusal", "thumbs_down", "regenerated"),
+    *CHOICES,
+)
 """Metrics that happen or do not, a reply each; all are bad."""
 MEANS = ("log_latency", "log_first_token", "cost", "score", "thumbs", "success")
 """Metrics with a value: log of seconds, money, a judge's score, 1 or 0."""
@@ -30,18 +37,31 @@ BETTER_HIGH = ("score", "thumbs", "success")
 class Stage(Strict):
     """A share of the units that the candidate answers, and when it has been long enough."""
 
-    share: Fraction
-    """Share of the units. 0 with `shadow` answers nobody."""
+    share: Annotated[
+        Annotated[Fraction, Tag("one number")] | Annotated[dict[Name, Fraction], Tag("by name")],
+        Discriminator(lambda share: "by name" if isinstance(share, dict) else "one number"),
+    ]
+    """Share of the units, of several candidates each one's: `{short: 0.2, warm: 0.2}`. 0 with `shadow`: answers nobody."""
     shadow: bool = False
     """Requests are mirrored to the candidate; its answers are compared and thrown away."""
     min_units: Annotated[int, Field(ge=0)] = 100
-    """Units (users, conversations or requests) of the candidate before anything but a rollback is decided."""
+    """Units (users, conversations or requests) of each candidate before anything but a rollback is decided."""
     min_time: Seconds = 0.0
     """Shortest stay: `10min`, `1h`; a day covers the daily rhythm."""
     max_time: Seconds | None = None
     """Longest wait for a decision; after it the rollout holds and calls for a person."""
     decide: bool = True
     """Promote only when every `within` is decided. False for the small first stages, which exist to catch harm early."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each candidate's, by name, in the plan's order."""
+        return self.share if isinstance(self.share, dict) else {CANDIDATE: self.share}
+
+    @property
+    def total(self) -> float:
+        """What stable does not answer."""
+        return math.fsum(self.shares.values())
 
 
 class Guardrail(Strict):
@@ -102,7 +122,7 @@ class Arm(Strict):
 
 
 class Candidate(Arm):
-    """The arm that is tried."""
+    """An arm that is tried."""
 
     artifact: str | None = None
     """Folder of the release that it serves, from the plan's folder: taken only if its gates passed and its files are whole."""
@@ -110,29 +130,25 @@ class Candidate(Arm):
     """File of public keys, from the plan's folder: taken only if one of them signed `artifact` (`trivium sign`)."""
 
 
-class Arms(Strict):
-    """Who answers."""
-
-    stable: Arm
-    candidate: Candidate
-
-
 class RolloutPlan(Strict):
-    """A candidate's way from nothing to all of the traffic."""
+    """A candidate's way from nothing to all of the traffic, or that of several, of which one is chosen."""
 
     name: Name
     unit: Literal["user", "conversation", "request"] = "user"
     """What is assigned to an arm as a whole, and what counts once in every test: a user who always fails is one event."""
-    arms: Arms | None = None
-    """Who answers: for `trivium rollout serve` only."""
+    arms: dict[Name, Candidate] | None = None
+    """Who answers: `stable`, and each candidate by its name. For `trivium rollout serve` only."""
     salt: str | None = None
     """Of the assignment; None: the plan's name. Another salt shuffles the units anew."""
     excluded: tuple[str, ...] = ()
     """Units that stay on stable and are not analysed."""
     stages: tuple[Stage, ...]
     guardrails: dict[Name, Guardrail]
+    goal: Name | None = None
+    """Of several candidates that are proven not to be worse, the one that is best in this guardrail gets all of the traffic."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Chance that a candidate as good as stable is ever rolled back by any guardrail."""
+    """Chance that any candidate as good as stable is ever rolled back by any guardrail, and that one that is worse by a margin of
+    `within` or more is ever proven not to be."""
     slow_after: Annotated[float, Field(gt=0)] = 30.0
     """Seconds after which a reply counts as `slow`: fixed beforehand, or it is no test."""
     slow_start_after: Annotated[float, Field(gt=0)] = 5.0
@@ -150,24 +166,75 @@ class RolloutPlan(Strict):
     def _lawful(self) -> RolloutPlan:
         if not self.stages or not self.guardrails:
             raise ValueError("a plan needs at least one stage and one guardrail")
-        shares = [stage.share for stage in self.stages]
-        if any(later < earlier for earlier, later in pairwise(shares)):
-            raise ValueError(f"shares must not fall from stage to stage: {shares}")
         for stage in self.stages:
-            if stage.shadow != (stage.share == 0):
+            wrong = fault(stage.shares)
+            if wrong is not None:
+                raise ValueError(wrong)
+            if tuple(stage.shares) != self.candidates:
+                raise ValueError("every stage gives a share to the same candidates, in the same order")
+            if stage.shadow != (stage.total == 0):
                 raise ValueError("a stage has share 0 exactly if it is a shadow")
-        if not any(stage.decide and stage.share > 0 for stage in self.stages):
+        for name in self.candidates:
+            shares = [stage.shares[name] for stage in self.stages]
+            if any(later < earlier for earlier, later in pairwise(shares)):
+                raise ValueError(f"shares must not fall from stage to stage: {shares}")
+        if not any(stage.decide and stage.total > 0 for stage in self.stages):
             raise ValueError("no stage decides: the candidate would get all traffic for having survived")
         if all(guardrail.within is None for guardrail in self.guardrails.values()):
             raise ValueError("no guardrail has `within`: nothing would ever be proven before promotion")
-        costs = any(guardrail.metric == "cost" for guardrail in self.guardrails.values())
-        if costs and self.arms and None in (self.arms.stable.price, self.arms.candidate.price):
-            raise ValueError("a guardrail watches `cost`: both arms need a `price`")
+        self._one_is_chosen()
+        self._somebody_answers()
         if (self.judge is not None) != any(g.metric == "score" for g in self.guardrails.values()):
             raise ValueError("`judge` gives the metric `score`: a plan has both, or neither")
         if self.unit == "request" and self.excluded:
             raise ValueError("`excluded` names units that come again; with `unit: request` none does")
         return self
+
+    def _one_is_chosen(self) -> None:
+        if len(self.candidates) == 1:
+            if self.goal is not None:
+                raise ValueError("`goal` chooses among several candidates; there is one")
+            return
+        if self.goal not in self.guardrails or self.guardrails[self.goal].within is None:
+            raise ValueError(
+                "of several candidates one is chosen: name as `goal` a guardrail that has `within`"
+            )
+        if min(self.slots.values()) == 0 or not self.stages[-1].decide or self.stages[-1].total >= 1:
+            raise ValueError(
+                "several candidates are decided upon in the last stage: each needs a share there, stable a rest, and `decide`"
+            )
+
+    def _somebody_answers(self) -> None:
+        if self.arms is None:
+            return
+        asked = (STABLE, *self.candidates)
+        if set(self.arms) != set(asked):
+            raise ValueError(f"`arms` are {', '.join(self.arms)}, and the stages ask for {', '.join(asked)}")
+        if self.arms[STABLE].artifact is not None or self.arms[STABLE].signed_by is not None:
+            raise ValueError("`artifact` and `signed_by` are a candidate's: stable is what has been there")
+        costs = any(guardrail.metric == "cost" for guardrail in self.guardrails.values())
+        if costs and any(arm.price is None for arm in self.arms.values()):
+            raise ValueError("a guardrail watches `cost`: every arm needs a `price`")
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Their names, in the order of their slots."""
+        return tuple(self.stages[0].shares)
+
+    @property
+    def harm_limit(self) -> float:
+        """log e at which a guardrail is broken: alpha is shared among candidates times guardrails (Bonferroni)."""
+        return math.log(len(self.candidates) * len(self.guardrails) / self.alpha)
+
+    @property
+    def proof_limit(self) -> float:
+        """log e at which a candidate is proven within a margin: alpha is shared among candidates; each needs all its proofs."""
+        return math.log(len(self.candidates) / self.alpha)
+
+    @property
+    def slots(self) -> dict[str, float]:
+        """The largest share that each candidate takes before one of them has all."""
+        return self.stages[-1].shares
 
 
 def load_plan(path: Path) -> RolloutPlan:
@@ -190,6 +257,6 @@ def plan_of(raw: dict[str, Any], lines: Lines | None = None, file: str = "plan")
 
 
 def _explained(detail: Any, lines: Lines) -> RecipeError:
-    path = tuple(part for part in detail["loc"] if part != "[key]")
+    path = tuple(part for part in detail["loc"] if part not in ("[key]", "one number", "by name"))
     fix = "docs/rollout.md lists the fields of a plan"
     return RecipeError(detail["msg"].removeprefix("Value error, "), where=lines.where(path), fix=fix)

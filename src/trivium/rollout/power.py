@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trivium.rollout.evidence import RATIOS, Means
+from trivium.rollout.assign import beside_stable
+from trivium.rollout.evidence import RATIO, Means
 from trivium.rollout.plan import Guardrail, RolloutPlan
 
 SPREAD = {
@@ -24,9 +25,10 @@ MOST = 10**9
 
 @dataclass(frozen=True)
 class Need:
-    """Units of both arms together that one stage needs for one guardrail; of the candidate, its share of them."""
+    """Units of all arms together that one stage needs for one guardrail of one candidate, which takes `share` of them."""
 
     stage: int
+    candidate: str
     guardrail: str
     share: float
     twice: float
@@ -35,41 +37,56 @@ class Need:
     """The same for three times as bad (of means: twice `tau`)."""
     proof: float | None
     """Until a candidate as good as stable is proven within the margin; None where the plan asks for no proof."""
+    least: float
+    """The minimum detectable effect of the stage's `min_units`: times stable's rate, or a difference of means; inf: none."""
 
 
 def needs(plan: RolloutPlan, rates: Mapping[str, float] | None = None) -> list[Need]:
-    """For every stage with traffic and every guardrail. `rates`: what is known of stable's events, by metric."""
+    """For every stage with traffic, every candidate and every guardrail. `rates`: what is known of stable's events, by metric."""
     rows = []
     for number, stage in enumerate(plan.stages):
-        if not 0 < stage.share < 1:
-            continue
-        for name, guardrail in plan.guardrails.items():
-            rate = (rates or {}).get(guardrail.metric, RATE)
-            limit = math.log(len(plan.guardrails) / plan.alpha)
-            if guardrail.is_event:
-                worse = [until_caught(rate, ratio, stage.share, limit) for ratio in (2.0, 3.0)]
-            else:
-                worse = [until_different(guardrail, times, stage.share, limit) for times in (1.0, 2.0)]
-            proof = None
-            if guardrail.within is not None and stage.decide:
-                proof = until_proven(guardrail, rate, stage.share, math.log(1 / plan.alpha))
-            seen = plan.judged if guardrail.metric == "score" else 1.0  # as if each came once
-            proof = None if proof is None else proof / seen
-            rows.append(Need(number, name, stage.share, worse[0] / seen, worse[1] / seen, proof))
+        for candidate, weight in stage.shares.items():
+            share = beside_stable(stage.shares, candidate)
+            if not 0 < share < 1:
+                continue
+            for name, guardrail in plan.guardrails.items():
+                rate = (rates or {}).get(guardrail.metric, RATE)
+                if guardrail.is_event:
+                    worse = [until_caught(rate, ratio, share, plan.harm_limit) for ratio in (2.0, 3.0)]
+                else:
+                    worse = [
+                        until_different(guardrail, times, share, plan.harm_limit) for times in (1.0, 2.0)
+                    ]
+                proof = None
+                if guardrail.within is not None and stage.decide:
+                    proof = until_proven(guardrail, rate, share, plan.proof_limit)
+                seen = weight / share  # the part of the units that falls to the candidate or to stable
+                seen *= plan.judged if guardrail.metric == "score" else 1.0  # as if each came once
+                until = [number / seen for number in worse]
+                least = detectable(guardrail, rate, share, stage.min_units / share, plan.harm_limit)
+                proven = None if proof is None else proof / seen
+                rows.append(Need(number, candidate, name, weight, until[0], until[1], proven, least))
     return rows
 
 
+def detectable(guardrail: Guardrail, rate: float, share: float, units: float, limit: float) -> float:
+    """The smallest harm that `units` of both arms are expected to roll back: a rate as many times stable's, or a difference of
+    means in the metric's own unit. inf: none."""
+    if guardrail.is_event:
+        ratios = [r / 20 for r in range(21, 2001) if rate * r / 20 <= 1]
+        return next((r for r in ratios if until_caught(rate, r, share, limit) <= units), math.inf)
+    worse = [guardrail.tau * t / 20 for t in range(1, 401)]
+    variance = _spread(guardrail) ** 2
+    return next((w for w in worse if _expected(guardrail.tau, w, variance, units, share) >= limit), math.inf)
+
+
 def until_caught(rate: float, ratio: float, share: float, limit: float) -> float:
-    """Units until `Flips` is expected to reach `limit`, by the bet that grows fastest (a right one by KL(theta || rho))."""
+    """Units until `Flips` is expected to reach `limit`."""
     theta = share * ratio / (share * ratio + 1 - share)
-
-    def growth(bet: float) -> float:
-        guess = share * bet / (share * bet + 1 - share)
-        return theta * math.log(guess / share) + (1 - theta) * math.log((1 - guess) / (1 - share))
-
-    best = max(growth(bet) for bet in RATIOS)
+    guess = share * RATIO / (share * RATIO + 1 - share)
+    growth = theta * math.log(guess / share) + (1 - theta) * math.log((1 - guess) / (1 - share))
     events = rate * (1 - share) + min(1.0, rate * ratio) * share
-    return (limit + math.log(len(RATIOS))) / (events * best) if best > 0 and events > 0 else math.inf
+    return limit / (events * growth) if growth > 0 and events > 0 else math.inf
 
 
 def until_different(guardrail: Guardrail, times: float, share: float, limit: float) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 from trivium.rollout import replies
 from trivium.rollout.admin import Admin
 from trivium.rollout.asked import Asked, asked, pseudonym
-from trivium.rollout.assign import STABLE, arm_of
+from trivium.rollout.assign import STABLE, Split
 from trivium.rollout.ledger import Ledger
-from trivium.rollout.log import CANDIDATE
+from trivium.rollout.log import share_said
 from trivium.rollout.replies import Seen
 from trivium.rollout.upstream import Failed, Headers, Opened, Upstream
 from trivium.serve.keys import Keys
@@ -57,8 +57,11 @@ class _Place:
     unit: str | None
     """None: it is not counted."""
     arm: str
-    share: float
-    shadow: bool
+    split: Split
+    mirrored: tuple[str, ...] = ()
+    """Candidates that get a copy."""
+    instead_of: str | None = None
+    """The candidate whose unit it is, where that is out."""
 
 
 @dataclass
@@ -103,7 +106,9 @@ class Router:
                 await self._proxied(scope, named, receive, send)
             else:
                 body = await _body(receive, 1_000_000)
-                await send_json(send, *await self.admin.answer(scope["method"], path, named, body, self))
+                query = scope["query_string"].decode("latin-1")
+                answer = self.admin.answer(scope["method"], path, named, body, self, query)
+                await send_json(send, *await answer)
         except ApiError as error:
             shape = error.anthropic() if path.startswith(replies.MESSAGES) else error.openai()
             await send_json(send, error.status, shape, error.headers)
@@ -136,20 +141,21 @@ class Router:
             self._active -= 1
 
     def _place(self, question: Asked) -> _Place:
-        """The arm of a request: a pure function of the plan, the unit, and the share that holds now."""
-        plan, share, name = self.ledger.plan, self.ledger.share, secrets.token_hex(12)
+        """The arm of a request: a pure function of the plan, the unit, and the shares that hold now."""
+        plan, split, name = self.ledger.plan, self.ledger.split, secrets.token_hex(12)
         unit = name if plan.unit == "request" else question.unit
         counts = question.route in replies.REPLIES
         self.counts["requests"] += counts
         if unit is None or question.route.startswith(MODELS):
             self.counts["unnamed"] += counts
-            return _Place(name, None, STABLE, share, False)
+            return _Place(name, None, STABLE, split)
         if unit in plan.excluded:
-            return _Place(name, None, STABLE, share, False)
+            return _Place(name, None, STABLE, split)
         salt = plan.salt or plan.name
-        arm = arm_of(salt, unit, {CANDIDATE: share})
+        copies = tuple(each for each in self.ledger.state.mirrored if each not in split.out)
+        arm, instead_of = split.arm(salt, unit, plan.slots)
         known = name if plan.unit == "request" else pseudonym(salt, unit)
-        return _Place(name, known if counts else None, arm, share, self.ledger.shadows)
+        return _Place(name, known if counts else None, arm, split, copies, instead_of)
 
     async def _answer(self, question: Asked, scope: Message, send: Send) -> None:
         place = self._place(question)
@@ -179,21 +185,24 @@ class Router:
             "id": place.id,
             "unit": place.unit,
             "arm": place.arm,
-            "share": place.share,
+            "share": share_said(place.split.weights),
         }
+        if place.instead_of is not None:
+            event["instead_of"] = place.instead_of
+        if place.mirrored:
+            event["shadow"] = True
         if seen.left:
             event["left"] = True
         self.ledger.ended(event, seen, turns=question.turns if question.consents else None)
-        if not place.shadow or seen.left:
-            return
-        if len(self._mirrors) >= MIRRORED:
-            self.counts["unmirrored"] += 1
-            return
-        # Only now: the copy takes nothing from the one who waited for the reply.
-        copy = self._mirror(place, seen, question, scope["method"], path, scope["headers"])
-        task = asyncio.create_task(copy)
-        self._mirrors.add(task)
-        task.add_done_callback(self._mirrors.discard)
+        for arm in () if seen.left else place.mirrored:
+            if len(self._mirrors) >= MIRRORED:
+                self.counts["unmirrored"] += 1
+                continue
+            # Only now: the copy takes nothing from the one who waited for the reply.
+            copy = self._mirror(arm, place, seen, question, scope["method"], path, scope["headers"])
+            task = asyncio.create_task(copy)
+            self._mirrors.add(task)
+            task.add_done_callback(self._mirrors.discard)
 
     async def _open(
         self, arm: str, method: str, path: str, headers: Headers, question: Asked
@@ -212,12 +221,12 @@ class Router:
                 raise
 
     async def _mirror(
-        self, place: _Place, stable: Seen, question: Asked, method: str, path: str, headers: Headers
+        self, arm: str, place: _Place, stable: Seen, question: Asked, method: str, path: str, headers: Headers
     ) -> None:
-        """The same request to the candidate; its answer is measured and thrown away."""
+        """The same request to a candidate; its answer is measured and thrown away."""
         opened, why = None, ""
         try:
-            opened = await self.arms[CANDIDATE].ask(method, path, headers, question)
+            opened = await self.arms[arm].ask(method, path, headers, question)
             async for _ in opened.rest():
                 pass
         except Failed as failed:
@@ -225,7 +234,8 @@ class Router:
         finally:
             if opened is not None:
                 opened.close()
-        event = {"event": "mirrored", "id": place.id, "unit": place.unit, "share": place.share}
+        share = share_said(place.split.weights)
+        event = {"event": "mirrored", "id": place.id, "unit": place.unit, "arm": arm, "share": share}
         self.ledger.ended(event, stable, _seen(question, opened, why, False))
 
 

@@ -14,10 +14,8 @@ import scipy.special  # noqa: F401  seconds of loading that no router should spe
 
 from trivium.errors import DataError, RecipeError
 from trivium.rollout.admin import Admin
-from trivium.rollout.assign import STABLE
 from trivium.rollout.judging import Judging, Scorer
 from trivium.rollout.ledger import Ledger
-from trivium.rollout.log import CANDIDATE
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.router import Router
 from trivium.rollout.texts import Texts
@@ -34,6 +32,8 @@ class Options:
     port: int = 8100
     keys: Path | None = None
     admin_keys: Path | None = None
+    open_evidence: bool = False
+    """Evidence may be read without an administrator's key."""
     texts: Path | None = None
     """Where words and replies are kept, of users who consent."""
     drain: float = 30.0
@@ -97,11 +97,9 @@ def build(ledger: Ledger, session: aiohttp.ClientSession, options: Options) -> R
     arms = ledger.plan.arms
     assert arms is not None
     near = loopback(options.host)
-    upstreams = {
-        STABLE: Upstream(STABLE, arms.stable, session),
-        CANDIDATE: Upstream(CANDIDATE, arms.candidate, session),
-    }
-    admin = Admin(ledger, None if options.admin_keys is None else Keys(options.admin_keys), near)
+    upstreams = {name: Upstream(name, arm, session) for name, arm in arms.items()}
+    admin_keys = None if options.admin_keys is None else Keys(options.admin_keys)
+    admin = Admin(ledger, admin_keys, near, options.open_evidence)
     keys = None if options.keys is None else Keys(options.keys)
     return Router(ledger, upstreams, admin, keys, own_names(options.host) if near else None)
 
@@ -111,11 +109,7 @@ def check(plan: RolloutPlan, options: Options) -> None:
     if plan.arms is None:
         fix = "add `arms: {stable: {url: ...}, candidate: {url: ...}}`"
         raise RecipeError("the plan does not say who answers", where="arms", fix=fix)
-    if (
-        not loopback(options.host)
-        and options.keys is None
-        and (plan.arms.stable.key or plan.arms.candidate.key)
-    ):
+    if not loopback(options.host) and options.keys is None and any(arm.key for arm in plan.arms.values()):
         raise DataError(
             f"{options.host} can be reached by others, who would be answered with the arms' own key",
             fix="add --keys FILE (`trivium serve --new-key NAME --keys FILE` makes one), or serve on 127.0.0.1",

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from trivium import files
 from trivium.corpus import engine, records
@@ -116,13 +115,9 @@ def build(split: Path, folder: Path, emit: Emit) -> None:
 
     A killed run keeps the files that are whole, and what is made does not depend on the workers. ArtifactError for damaged texts.
     """
-    if (folder / "near.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if (folder / "near.json").exists():
+    with files.making(folder, "near.json") as new:
+        if not new:
             return
-        files.sweep(folder)
         tasks = list(_tasks(split))
         left = [json.dumps(task) for task in tasks if not (folder / f"{task['name']}.json").exists()]
         size = sum(Path(task["file"]).stat().st_size for task in tasks)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from trivium.errors import DataError
 from trivium.trace.corpora import Corpus
-from trivium.trace.spans import Found, cut, improbability, maximal
+from trivium.trace.spans import Found, cut, improbability, maximal, rarities
 from trivium.trace.texts import about
 
 LEAST = 8
@@ -20,8 +20,15 @@ AROUND = 120
 Report = dict[str, Any]
 
 
-def trace(reply: str, corpora: Sequence[Corpus], *, least: int = LEAST, documents: int = DOCUMENTS) -> Report:
-    """A report of plain JSON values:
+def trace(
+    reply: str,
+    corpora: Sequence[Corpus],
+    *,
+    least: int = LEAST,
+    documents: int = DOCUMENTS,
+    licences: Collection[str] = (),
+) -> Report:
+    """A report of plain JSON values; `licences`: of documents under one of these alone, as if there were no others.
 
     reply   the text
     spans   by improbability: start, end (characters of the reply), text, tokens, improbability (nats), count (places in all
@@ -44,19 +51,24 @@ def trace(reply: str, corpora: Sequence[Corpus], *, least: int = LEAST, document
         )
     spans: dict[tuple[int, int], dict[str, Any]] = {}
     for group in groups:
-        indexes, known = [corpus.index for corpus in group], dict[int, float]()
-        for found in maximal(reply, group[0].chat, indexes, least):
+        indexes = [
+            corpus.index.only(corpus.texts.under(licences)) if licences else corpus.index for corpus in group
+        ]
+        all_found = maximal(reply, group[0].chat, indexes, least)
+        rarity = rarities((found.span for found in all_found), indexes)
+        for found in all_found:
             said = _span(reply, found, group, documents)
             if not said["documents"]:
                 continue
-            said["improbability"] = improbability(found.span, indexes, known)
+            said["improbability"] = improbability(found.span, rarity)
             here = spans.setdefault((said["start"], said["end"]), said)
             if here is not said:  # the same words under another tokenizer
                 here["count"] += said["count"]
                 here["documents"] += said["documents"]
                 here["improbability"] = max(here["improbability"], said["improbability"])
     ranked = sorted(spans.values(), key=lambda one: (-one["improbability"], one["count"], one["start"]))
-    return {"reply": reply, "least": least, "verbatim": covered(ranked, len(reply)), "spans": ranked}
+    about = {"licences": sorted(licences)} if licences else {}
+    return {"reply": reply, "least": least, **about, "verbatim": covered(ranked, len(reply)), "spans": ranked}
 
 
 def covered(spans: Sequence[dict[str, Any]], size: int) -> float:

@@ -2,7 +2,8 @@
 
 A corpus holds tokens, and the same words become other tokens where something else stands before them. So the reply is encoded
 again from each of its characters on: as far as `AHEAD` characters go, and behind them as the whole reply is encoded, from a place
-on at which both cut alike. Every run of tokens that begins there is looked up in the suffix arrays.
+on at which both cut alike. Every run of tokens that begins there is looked up in the suffix arrays: the first tokens of all of
+them side by side, the rest of those that are there one by one.
 
 Liu et al. 2025 (OLMoTrace, arXiv 2504.07096): maximal spans, and their rank by the product of their tokens' frequencies.
 """
@@ -10,12 +11,15 @@ Liu et al. 2025 (OLMoTrace, arXiv 2504.07096): maximal spans, and their rank by 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from trivium.text.chat import ChatTokenizer
-from trivium.trace.index import Block, Index, Match
+from trivium.trace.index import SIDE, Block, Index, Match
 
 AHEAD = 64
 """Characters that are encoded anew at each place of the reply."""
@@ -50,7 +54,7 @@ class Found:
 
     @property
     def count(self) -> int:
-        return sum(match.count for _, _, match in self.places)
+        return sum(block.count(match) for _, block, match in self.places)
 
 
 def cut(chat: ChatTokenizer, texts: Sequence[str]) -> list[Cut]:
@@ -99,33 +103,42 @@ def _moved(found: Cut, offset: int) -> Cut:
 
 def maximal(text: str, chat: ChatTokenizer, indexes: Sequence[Index], least: int) -> list[Found]:
     """The spans of `least` tokens or more that no other one holds, in the order of the text."""
+    cuts = [
+        (offset, tokens) for offset, tokens in enumerate(candidates(text, chat)) if len(tokens.ids) >= least
+    ]
+    width = min(least, SIDE)
+    first = np.array([tokens.ids[:width] for _, tokens in cuts], np.int64).reshape(len(cuts), width)
+    sifted = [index.sift(first) for index in indexes]
     kept: list[Found] = []
     reach = -1
-    for offset, tokens in enumerate(candidates(text, chat)):
-        if len(tokens.ids) < least:
+    for number, (offset, tokens) in enumerate(cuts):
+        if not any(blocks[number] for blocks in sifted):
             continue
-        best = 0
+        ends = range(len(tokens.ids) + 1)
+        # fewer tokens end where an earlier span does, or before
+        need = bisect_right(ends, max(reach, offset), lo=least, key=lambda count: _whole(tokens, count))
         places: list[tuple[int, Block, Match]] = []
-        for number, index in enumerate(indexes):
-            length, found = index.longest(index.query(tokens.ids))
-            if length >= max(best, least):
-                places = [*(places if length == best else []), *((number, *one) for one in found)]
-                best = length
-        if not best:
-            continue
-        end = _whole(tokens, best)
-        if end > reach and end > offset:
-            reach = end
-            kept.append(Found(Span(offset, end, tuple(tokens.ids[:best])), places))
+        for corpus, (index, blocks) in enumerate(zip(indexes, sifted, strict=True)):
+            for block, low in blocks[number] if need < len(ends) else ():
+                match = block.longest(index.query(tokens.ids), low=low, least=need)
+                if match is not None:
+                    places = [*(places if match.length == need else []), (corpus, block, match)]
+                    need = match.length
+        if places:
+            reach = _whole(tokens, need)
+            kept.append(Found(Span(offset, reach, tuple(tokens.ids[:need])), places))
     return kept
 
 
-def improbability(span: Span, indexes: Sequence[Index], known: dict[int, float]) -> float:
-    """-log of the product of the tokens' frequencies in the corpora, in nats: how far from chance the span is. `known`: of tokens
-    that were asked before."""
+def improbability(span: Span, rarity: Mapping[int, float]) -> float:
+    """-log of the product of the tokens' frequencies in the corpora, in nats: how far from chance the span is. `rarity`: that of
+    each token (`rarities`)."""
+    return sum(rarity[token] for token in span.ids)
+
+
+def rarities(spans: Iterable[Span], indexes: Sequence[Index]) -> dict[int, float]:
+    """-log of the frequency in the corpora of each token that is in a span, in nats."""
+    ids = sorted({token for span in spans for token in span.ids})
     total = sum(index.tokens for index in indexes)
-    for token in span.ids:
-        if token not in known:
-            count = sum(index.count(index.query([token])) for index in indexes)
-            known[token] = math.log(total / max(1, count))
-    return sum(known[token] for token in span.ids)
+    counts = sum((index.counts(ids) for index in indexes), np.zeros(len(ids), np.int64))
+    return {token: math.log(total / max(1, count)) for token, count in zip(ids, counts.tolist(), strict=True)}

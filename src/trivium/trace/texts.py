@@ -7,14 +7,17 @@ reply) is a document of its own, so that no match goes from one turn into the ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from trivium import files
 from trivium.corpus import extras, records
-from trivium.corpus.shards import source_of
+from trivium.corpus.shards import source_of, verify
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path
 
@@ -22,6 +25,8 @@ KNOWN = ("key", "url", "text", "source", "kind", "license", "origin", "where")
 """What is kept of a record beside each of its texts."""
 GROUP = 512
 """Rows of a row group."""
+RECORD = "texts.json"
+"""Size and SHA-256 of what is written out; written last."""
 HELD = 16
 """Row groups in memory."""
 
@@ -30,12 +35,25 @@ def texts(split: Path, folder: Path) -> Path:
     """The folder of Parquet files with a row for each text of a split (`artifact / "train"`); made in `folder` where the split is
     JSON lines. DataError for a split that is missing or damaged."""
     found = records.files(split)
-    if found and found[0].suffix == ".jsonl":
-        target = folder / "00-rows-00000.parquet"
-        if not target.exists():
-            _write(target, _rows(split))
-        return folder
-    return split.with_suffix("")
+    if not found or found[0].suffix != ".jsonl":
+        return split.with_suffix("")
+    with files.making(folder, RECORD) as new:
+        if new:
+            _write(target := folder / "00-rows-00000.parquet", _rows(split))
+            said = {"size": target.stat().st_size, "sha256": files.sha256(target)}
+            files.write_json(folder / RECORD, {target.name: said})
+    check(folder)
+    return folder
+
+
+def check(folder: Path) -> None:
+    """Compares the texts that were written out with their SHA-256, once in a process. ArtifactError where they are damaged."""
+    try:
+        said = files.read_json(folder / RECORD)
+    except (OSError, ValueError) as error:
+        raise _gone(folder / RECORD, error) from None
+    for name, file in said.items():
+        verify(folder / name, file, "file of texts", "delete the folder: it is made again from the rows")
 
 
 def _rows(split: Path) -> Iterator[dict[str, Any]]:
@@ -103,10 +121,25 @@ class Texts:
                     self._groups.setdefault(source, []).append((row, path, group))
                     row += metadata.row_group(group).num_rows
         self._read = lru_cache(HELD)(_group)
+        self._under: dict[frozenset[str], dict[int, np.ndarray]] = {}
 
     def rows(self) -> dict[Path, int]:
         """How many texts each file has."""
         return self._rows
+
+    def under(self, licences: Collection[str]) -> dict[int, np.ndarray]:
+        """(texts,) bool by source: which are under one of these licences, in any case of letters; `unknown` are those without."""
+        wanted = frozenset(licence.casefold() for licence in licences)
+        if wanted in self._under:
+            return self._under[wanted]
+        found: dict[int, list[bool]] = {}
+        for path in self._rows:
+            rows = records.read_file(path, ("license",))
+            found.setdefault(source_of(path), []).extend(
+                str(row.get("license") or "unknown").casefold() in wanted for row in rows
+            )
+        self._under[wanted] = {source: np.array(rows, bool) for source, rows in found.items()}
+        return self._under[wanted]
 
     def record(self, source: int, number: int) -> dict[str, Any]:
         """All that is known of a text. ArtifactError where the file no longer has it."""

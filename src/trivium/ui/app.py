@@ -5,6 +5,7 @@ Texts of models, documents and recipes reach the page as text (labels and cells)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trivium.console import moment
 from trivium.report.runs import glance, runs
+from trivium.report.steps import warm_up
 from trivium.serve.problems import ApiError
 from trivium.serve.process import check_caller
 from trivium.ui import chat_page, compare_page, people_page, rollout_page, run_page, store_page, sweep_page
@@ -114,6 +116,7 @@ def rows(place: Place) -> list[dict[str, Any]]:
 def serve(place: Place, host: str, port: int, ready: Callable[[], None] | None = None) -> None:
     """Serves until it is stopped. Other machines reach it only by the name or address given as `host`."""
     build(place, LOCAL | {host})
+    threading.Thread(target=warm_up, daemon=True).start()
     if ready is not None:
         app.on_startup(ready)
     ui.run(

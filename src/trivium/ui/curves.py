@@ -22,7 +22,7 @@ MEASURES = {
 }
 """Measure -> (title with its unit, what a value is multiplied by). These are shown unless others are chosen."""
 POINTS = 800
-"""Of a curve, in a chart of half a screen."""
+"""Of a curve, in a chart of half a screen; of each of several, half as many: a browser draws them one by one."""
 ENDS = {"min": "dataMin", "max": "dataMax"}
 GRID = "display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 8px"
 
@@ -53,13 +53,14 @@ def chart(
 ) -> dict[str, Any]:
     """The options of a chart of (name, curve, its stage). Few points are drawn as points, many are thinned."""
     drawn = []
+    points = POINTS if len(curves) < 3 else POINTS // 2
     for name, series, stage in curves:
         x, y = thinned(
-            places(series, axis, stage), smoothed(np.array(series.values), smoothing) * scale, POINTS
+            places(series, axis, stage), smoothed(np.array(series.values), smoothing) * scale, points
         )
         if log:
             x, y = x[y > 0], y[y > 0]
-        points = [[float(f"{a:.6g}"), float(f"{b:.5g}")] for a, b in zip(x, y, strict=True)]
+        data = [[float(f"{a:.6g}"), float(f"{b:.5g}")] for a, b in zip(x, y, strict=True)]
         held_out = "held-out" in name
         look = {"width": 1.5, "type": "dashed" if held_out else "solid"}
         drawn.append(
@@ -67,7 +68,7 @@ def chart(
                 "name": name,
                 "type": "line",
                 "showSymbol": held_out or len(x) < 40,
-                "data": points,
+                "data": data,
                 "lineStyle": look,
             }
         )
@@ -87,7 +88,10 @@ def chart(
             "max": "dataMax",
         },
         "yAxis": {"type": "log" if log else "value", "scale": True},
-        "dataZoom": [{"type": "inside"}, {"type": "slider", "height": 14, "bottom": 6}],
+        "dataZoom": [
+            {"type": "inside"},
+            {"type": "slider", "height": 14, "bottom": 6, "showDataShadow": False},
+        ],
         "toolbox": {"feature": {"saveAsImage": {"name": title}}},
         "series": drawn,
     }
@@ -99,6 +103,8 @@ class Curves:
     def __init__(self, logs: Sequence[RunLog]) -> None:
         self.logs = logs
         self.charts: dict[str, Any] = {}
+        self.setting = False
+        """Whether options are being set: what they change is drawn once, when all are."""
         with ui.row().classes("items-center w-full") as self.controls:
             self.stage = ui.select([], label="stage", on_change=self)
             self.axis = ui.select(AXES, value="step", label="x", on_change=self.draw).classes("min-w-32")
@@ -114,6 +120,9 @@ class Curves:
         self()
 
     def __call__(self, _: Any = None) -> None:
+        if self.setting:
+            return
+        self.setting = True
         trained = list(
             dict.fromkeys(name for log in self.logs for name, stage in log.stages.items() if stage.curves)
         )
@@ -125,6 +134,7 @@ class Curves:
         if there != self.measures.options:
             chosen = [name for name in self.measures.value or MEASURES if name in there]
             self.measures.set_options(there, value=chosen or there[:1])
+        self.setting = False
         self.draw()
 
     def there(self) -> dict[str, list[tuple[str, Series, Stage]]]:
@@ -143,6 +153,8 @@ class Curves:
         return found
 
     def draw(self, _: Any = None) -> None:
+        if self.setting:
+            return
         curves, shown = self.there(), list(self.measures.value or ())
         if list(self.charts) != shown:
             self.area.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -43,8 +44,7 @@ class Place:
         with ui.row() as waiting:
             ui.spinner()
             ui.label("reading what the run wrote")
-        for log in logs:
-            await run.io_bound(log.refresh)
+        await asyncio.gather(*(run.io_bound(log.refresh) for log in logs))
         waiting.delete()
 
 

@@ -19,9 +19,6 @@ from trivium.recipe.suites import Verbatim
 from trivium.trace.corpora import open_corpus
 from trivium.trace.reply import LEAST, covered, trace
 
-DOCUMENTS = 200
-"""Documents of a span whose licences are looked at."""
-
 
 def items(suite: Verbatim, folder: Path | None) -> list[Item]:
     return some(heldout(suite, folder), suite)
@@ -41,11 +38,11 @@ def _looked_up(answer: Answer, suite: Verbatim, corpora: Any, unknown: bool) -> 
         return answer
     text = answer.reply.text
     try:
-        spans = trace(text, corpora, least=min(LEAST, suite.tokens), documents=DOCUMENTS)["spans"]
+        spans = trace(text, corpora, least=min(LEAST, suite.tokens), documents=1, licences=suite.licences)[
+            "spans"
+        ]
     except DataError:  # shorter than any span
         spans = []
-    wanted = {licence.casefold() for licence in suite.licences}
-    spans = [one for one in spans if not wanted or wanted & _licences(one)]
     longest = max((one["tokens"] for one in spans), default=0)
     found = {
         "span": (float(longest >= suite.tokens), 1.0),
@@ -53,10 +50,6 @@ def _looked_up(answer: Answer, suite: Verbatim, corpora: Any, unknown: bool) -> 
         "unknown": (float(unknown), 1.0),
     }
     return replace(answer, numbers={**answer.numbers, **found})
-
-
-def _licences(span: dict[str, Any]) -> set[str]:
-    return {str(document.get("license") or "unknown").casefold() for document in span["documents"]}
 
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:
