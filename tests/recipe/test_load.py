@@ -11,6 +11,8 @@ import yaml
 
 from trivium.errors import RecipeError
 from trivium.recipe.load import load, loads
+from trivium.recipe.network import ModelShape
+from trivium.recipe.parallel import Parallel
 from trivium.recipe.schema import schema, starter
 from trivium.recipe.training import PretrainStage
 
@@ -158,7 +160,7 @@ def change(old: str, new: str) -> str:
         (change("  vocab:", "  Vocab:"), "7, stage Vocab", "no valid name", "small letters"),
         (change("[{kind: python-docs}]", "python-docs"), "6, stage corpus, field sources", "must be a list", "write"),
         (change("model: {dim: 64, heads: 2, layers: 2}", "model: big"), "12, stage base, field model", "mapping", "write"),
-        (change("heads: 2", "heads: two"), "12, stage base, field model.heads", "`heads` is 'two'", "write"),
+        (change("heads: 2", "heads: two"), "12, stage base, field model.heads", "`heads` is 'two': write a whole number", "Attention heads"),
         ("name: tiny\nstages: {}\n", "2, field stages", "is empty", "trivium init"),
         ("name: tiny\n", "1, field stages", "`stages` is missing", "write `stages"),
         ("name: tiny\nstages:\n  base: pretrain\n", "3, stage base", "mapping", "write"),
@@ -170,6 +172,62 @@ def test_fields_that_do_not_fit(text: str, where: str, what: str, fix: str) -> N
     assert error.where == f"recipe.yaml:{where}"
     assert what in error.what
     assert fix in error.fix
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("base.context=4K", "write a whole number without a unit", "write 4000 or 4096. Tokens per row"),
+        (
+            "base.micro_batch=2M",
+            "write a whole number without a unit",
+            "write 2000000. Rows per forward pass",
+        ),
+        ("base.model.dim=1K", "write a whole number without a unit", "write 1000 or 1024. Width"),
+        ("base.warmup=5%", "write a number without a unit", "write 0.05. Share of the steps"),
+        ("base.betas=[0.9, 95%]", "write a number without a unit", "write 0.95. AdamW"),
+        ("base.log_every=5min", "write a whole number without a unit", "Steps between progress lines."),
+        ("base.lr=2m", "write a number without a unit", "Peak learning rate."),
+        (
+            "base.batch=3M tokens",
+            "'3M tokens' is no count",
+            "Rows (sequences) per optimizer step, not tokens.",
+        ),
+        ("base.parallel.shard=8K", "`shard` is '8K': write a whole", "write 8000 or 8192. Ranks that"),
+        ("base.parallel=4", "none of: auto, a mapping of fields", "Ranks and what they share"),
+        ("base.parallel=fast", "none of: auto, a mapping of fields", "Ranks and what they share"),
+    ],
+)
+def test_a_unit_where_none_can_be_written_is_told_with_what_it_means(
+    override: str, what: str, fix: str
+) -> None:
+    error = refuse(RECIPE, override)
+    assert what in error.what and error.fix.startswith(fix)
+    assert error.where.endswith(f"stage base, field {override.split('=')[0].removeprefix('base.')}") or (
+        "betas" in override
+    )
+    for words in ("parse", "valid integer", "Parallel", "literal["):
+        assert words not in str(error)
+
+
+def _counted() -> list[str]:
+    """Every field of a pretrain stage that takes a number, by the name that an override gives it."""
+    found, models = [], [("base", PretrainStage), ("base.model", ModelShape), ("base.parallel", Parallel)]
+    for prefix, model in models:
+        for name, field in model.model_fields.items():
+            if any(kind in str(field.annotation) for kind in ("int", "float")) and name != "betas":
+                found.append(f"{prefix}.{name}")
+    return found
+
+
+@pytest.mark.parametrize("field", _counted())
+@pytest.mark.parametrize("value", ["-1", str(10**30), "1e300", "0.3.1", "3 rows", "nan"])
+def test_absurd_numbers_are_refused_at_once_or_read(field: str, value: str) -> None:
+    """None of them takes long, none is a traceback, and what is refused is told with its place."""
+    try:
+        loads(RECIPE, [f"{field}={value}"])
+    except RecipeError as error:
+        assert field.rpartition(".")[2] in str(error)
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,15 @@ MISTAKES = {
     "batch_does_not_divide": [
         (changed("steps: 100", "steps: 100\n    micro_batch: 12"), "15, stage base, field micro_batch", "32 rows cannot be made of micro-batches of 12", "such as 8"),
     ],
+    "step_in_tokens": [
+        (changed("steps: 100", "steps: 100\n    batch: 3M"), "15, stage base, field batch", "3,000,000 rows of 128 tokens", "3,000,000 tokens a step are `batch: 23438`"),
+        (changed("steps: 100", "steps: 100\n    batch: 3000000\n    micro_batch: 16\n    parallel: {data: 3}"), "15, stage base, field batch", "384,000,000 tokens", "`batch: 23424`"),
+        (changed("data: pairs\n    steps: 10", "data: pairs\n    steps: 10\n    batch: 2M"), "25, stage aligned, field batch", "2,000,000 rows of 256 tokens", "`batch: 7812`"),
+    ],
+    "more_tokens_than_there_are": [
+        (changed("steps: 100", "tokens: 1e18"), "14, stage base, field tokens", "1e+18 tokens are more than there are", "36T"),
+        (changed("steps: 100", "steps: 1e15"), "14, stage base, field steps", "tokens are more than there are", "36T"),
+    ],
     "shorter_than_one_batch": [
         (changed("steps: 100", "tokens: 4095"), "14, stage base, field tokens", "4,095 tokens are fewer than one batch (32 rows x 128 tokens = 4,096)", "lower `batch`"),
         (changed("data: talks\n    steps: 10", "data: talks\n    tokens: 1K"), "19, stage chat, field tokens", "1,000 tokens are fewer", "lower `batch`"),

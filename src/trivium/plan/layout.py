@@ -15,9 +15,6 @@ from trivium.recipe.look import Look
 from trivium.recipe.parallel import AUTO
 from trivium.recipe.training import PretrainStage, SftStage, TrainingStage
 
-LARGEST_STEP = 2**28
-"""Tokens of an optimizer step: no published run comes near it (the largest has 64M)."""
-
 
 def lay_out(
     look: Look, stage: TrainingStage, config: ModelConfig, context: int, cluster: Cluster
@@ -25,12 +22,6 @@ def lay_out(
     """The recipe's own layout where it names one with several ranks, else the best for a model of `config` on rows of `context`
     tokens. RecipeError where none is legal, or fits."""
     parallel, asked = stage.parallel, _asked(look, stage, config, context)
-    if asked.batch * asked.context * asked.rows_per_item > LARGEST_STEP:
-        rows = max(1, round(asked.batch / asked.context))
-        raise RecipeError(
-            f"a step of {asked.batch:,} rows of {asked.context:,} tokens is {asked.batch * asked.context:,} tokens",
-            fix=f"`batch` counts rows: {asked.batch:,} tokens a step are `batch: {rows}`",
-        )
     if parallel == AUTO or parallel.ranks == 1:
         return search.search(asked, cluster)
     if parallel.ranks > cluster.count:

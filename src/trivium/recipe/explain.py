@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,16 +14,34 @@ from trivium.recipe.names import meant
 from trivium.recipe.shape import class_at, kinds_at, value_at
 
 _REFERENCE = frozenset({"reference", "reference_model", "ref_model", "ref"})
+_NUMBERS = dict.fromkeys(("int_parsing", "int_type"), "whole number") | dict.fromkeys(
+    ("float_parsing", "float_type"), "number"
+)
+_SIZES = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _LISTS = {"list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "string_type": "text"}
 
 
 def explain(error: ValidationError, raw: dict[str, Any], lines: Lines) -> list[RecipeError]:
     """One RecipeError for each of pydantic's, in the order of the recipe."""
-    return [_explain(dict(detail), raw, lines) for detail in error.errors(include_url=False)]
+    details = [dict(detail) for detail in error.errors(include_url=False)]
+    return [_explain(detail, raw, lines) for detail in details if not _of_another_form(detail, raw)]
+
+
+def _of_another_form(detail: dict[str, Any], raw: Any) -> bool:
+    """Whether it says only that a mapping is not the word that could stand in its place (`parallel: auto`), or the reverse."""
+    mapping = isinstance(value_at(raw, _place(detail["loc"], raw)), dict)
+    literal = detail["type"] == "literal_error"
+    return literal if mapping else detail["type"] == "model_type" and _tagged(detail["loc"], raw)
+
+
+def _tagged(location: tuple[str | int, ...], raw: Any) -> bool:
+    """Whether the last part of `location` names an alternative of a union."""
+    return len(_place(location, raw)) == len(_place(location[:-1], raw))
 
 
 def _place(location: tuple[str | int, ...], raw: Any) -> Path:
-    """pydantic's location without tags of unions: ("stages", "base", "pretrain", "lr") loses "pretrain"."""
+    """pydantic's location without tags of unions: ("stages", "base", "pretrain", "lr") loses "pretrain", ("parallel", "Parallel",
+    "shard") loses "Parallel"."""
     path: Path = ()
     tagged: Path | None = None
     for part in location:
@@ -32,8 +51,18 @@ def _place(location: tuple[str | int, ...], raw: Any) -> Path:
         if isinstance(here, dict) and here.get("kind") == part and tagged != path:
             tagged = path
             continue
+        if isinstance(part, str) and here is not None and not _may_be(part, path, here, raw):
+            continue
         path = (*path, part)
     return path
+
+
+def _may_be(part: str, path: Path, here: Any, raw: Any) -> bool:
+    """Whether the value `here` at `path` has or could have a member `part`; only tags of unions could not."""
+    if not isinstance(here, dict):
+        return False
+    owner = class_at(raw, path)
+    return part in here or owner is None or part in owner.model_fields
 
 
 def _explain(detail: dict[str, Any], raw: dict[str, Any], lines: Lines) -> RecipeError:
@@ -116,15 +145,35 @@ def _wrong_value(detail: dict[str, Any], path: Path, raw: Any) -> tuple[str, str
     shown = f"`{name}` is {_shown(value)}" if path else f"the recipe is {_shown(value)}"
     if detail["type"] in _LISTS:
         said = f"it must be {_LISTS[detail['type']]}"
+    elif detail["type"] in _NUMBERS:
+        plain = _written_out(value, detail["type"].startswith("int"))
+        return (
+            f"{shown}: write a {_NUMBERS[detail['type']]} without a unit",
+            f"{plain}{_help(field, raw)}".strip(),
+        )
     elif detail["type"] in ("model_attributes_type", "dataclass_type"):
         said = "it must be a mapping of fields"
     elif detail["type"] == "literal_error":
         allowed = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        if _tagged(detail["loc"], raw):
+            allowed.append("a mapping of fields")
         return (
             f"{shown}, which is none of: {listed(allowed)}",
             f"{nearest(value, allowed)}{_help(field, raw)}".strip() or (f"write one of: {listed(allowed)}"),
         )
     return f"{shown}: {said}", _help(field, raw) or "write a value of the kind that the message names"
+
+
+def _written_out(value: Any, whole: bool) -> str:
+    """What a number with a unit may mean where none can be written: `4K` -> 4000 or 4096, `5%` -> 0.05. Empty if nothing does."""
+    match = re.fullmatch(r"([-+]?\d+(?:\.\d+)?)\s*([KkMBT%])", str(value).strip())
+    if match is None or whole == (match[2] == "%"):
+        return ""
+    number, unit = float(match[1]), match[2].upper()
+    if unit == "%":
+        return f"write {number / 100:g}. "
+    binary = f" or {number * 1024:.0f}" if unit == "K" else ""
+    return f"write {number * _SIZES[unit]:.0f}{binary}. " if whole else ""
 
 
 def _shown(value: Any) -> str:

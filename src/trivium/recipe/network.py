@@ -55,8 +55,8 @@ class RopeScaling(Strict):
 class Moe(Strict):
     """Mixture of experts in place of every SwiGLU: each token goes to a few of many small ones."""
 
-    experts: Annotated[int, Field(ge=2)] = 8
-    top_k: Annotated[int, Field(ge=1)] = 2
+    experts: Annotated[int, Field(ge=2, le=2**16)] = 8
+    top_k: Annotated[int, Field(ge=1, le=2**16)] = 2
     """Experts that each token goes to."""
     shared: Annotated[int, Field(ge=1)] = 1
     """Experts that every token goes to, beside those."""
@@ -99,14 +99,17 @@ class Adapter(Strict):
 class ModelShape(Strict):
     """A decoder-only transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
 
-    dim: Annotated[int, Field(gt=0)] = 256
-    layers: Annotated[int, Field(gt=0)] = 6
-    heads: Annotated[int, Field(gt=0)] = 4
-    kv_heads: Annotated[int, Field(gt=0)] | None = None
+    dim: Annotated[int, Field(gt=0, le=2**20)] = 256
+    """Width of the numbers that go from block to block."""
+    layers: Annotated[int, Field(gt=0, le=10_000)] = 6
+    """Blocks, one after the other."""
+    heads: Annotated[int, Field(gt=0, le=2**16)] = 4
+    """Attention heads of a block, each dim / heads wide."""
+    kv_heads: Annotated[int, Field(gt=0, le=2**16)] | None = None
     """Key/value heads; None means as many as `heads`."""
-    hidden: Annotated[int, Field(gt=0)] | None = None
+    hidden: Annotated[int, Field(gt=0, le=2**24)] | None = None
     """Width of the SwiGLU layer; None means 8/3 of dim, rounded up to a multiple of 64."""
-    context: Annotated[int, Field(ge=8)] = 256
+    context: Annotated[int, Field(ge=8, le=2**28)] = 256
     """Longest sequence in tokens."""
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     rope_scaling: RopeScaling | None = None

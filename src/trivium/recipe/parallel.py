@@ -11,22 +11,23 @@ from trivium.recipe.units import Seconds
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
+Ranks = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class Parallel(Strict):
     """How a stage's ranks share the work: the product of the axes is the number of processes. The result is the same."""
 
-    data: Annotated[int, Field(gt=0)] = 1
+    data: Ranks = 1
     """Copies of the model that see other rows; gradients are summed."""
-    shard: Annotated[int, Field(gt=0)] = 1
+    shard: Ranks = 1
     """Ranks that see other rows and hold a share of every weight, gradient and optimizer state (FSDP2); with `data`, hybrid."""
-    tensor: Annotated[int, Field(gt=0)] = 1
+    tensor: Ranks = 1
     """Ranks that split each matrix product by heads and hidden units (DTensor); must divide heads and kv_heads."""
-    context: Annotated[int, Field(gt=0)] = 1
+    context: Ranks = 1
     """Ranks that split each row along time; must divide the row. pretrain and sft only."""
-    pipeline: Annotated[int, Field(gt=0)] = 1
+    pipeline: Ranks = 1
     """Ranks that hold consecutive layers; micro-batches flow through them. pretrain and sft only."""
-    expert: Annotated[int, Field(gt=0)] = 1
+    expert: Ranks = 1
     """Of the `data` ranks, how many share one set of experts, each holding a part of them; must divide `data` and the experts."""
 
     @property

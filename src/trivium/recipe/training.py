@@ -110,14 +110,14 @@ class TrainingStage(StageBase):
     """Length of training in tokens (rows x context x steps). Exactly one of tokens, steps, epochs."""
     steps: Annotated[Count, Field(gt=0)] | None = None
     """Length of training in optimizer steps."""
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Length of training in passes over the data. Each pass shows each item, so that the last step may hold less than `batch`."""
     max_epochs: Annotated[float, Field(gt=0)] = only(1.0, {"tokens": "set"}, identity=False)
     """`tokens` that would read the data more often than this are refused. Up to four passes are worth about as much as new data,
     many more are worth little (Muennighoff et al. 2023): write `max_epochs: 4` if that is meant."""
-    batch: Annotated[int, Field(gt=0)] = 32
-    """Rows (sequences) per optimizer step."""
-    micro_batch: Annotated[int, Field(gt=0)] | None = None
+    batch: Annotated[Count, Field(gt=0, le=2**28)] = 32
+    """Rows (sequences) per optimizer step, not tokens."""
+    micro_batch: Annotated[int, Field(gt=0, le=2**28)] | None = None
     """Rows per forward pass; gradients accumulate up to `batch`. None means all at once."""
     context: Annotated[int, Field(ge=8)] | None = None
     """Tokens per row; None means the model's context."""

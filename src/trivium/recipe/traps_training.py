@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
@@ -11,6 +12,16 @@ from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, TrainingStage
 
 Found = Iterator[RecipeError]
+LARGEST_STEP = 2**28
+"""Tokens of an optimizer step: no published run comes near it (the largest has 64M)."""
+MOST_TOKENS = 10**15
+"""Tokens of a run: the largest published ones read 36T, and all public text is a few hundred T."""
+
+
+def divisors(number: int) -> list[int]:
+    """All of them, in order."""
+    small = [k for k in range(1, math.isqrt(number) + 1) if number % k == 0]
+    return small + [number // k for k in reversed(small) if k * k != number]
 
 
 def no_duration(look: Look) -> Found:
@@ -47,7 +58,7 @@ def heads_do_not_divide(look: Look) -> Found:
 
 
 def _divisors(dim: int, heads: int) -> str:
-    fitting = [h for h in range(1, dim + 1) if dim % h == 0 and dim // h % 2 == 0]
+    fitting = [h for h in divisors(dim) if dim // h % 2 == 0]
     close = sorted(sorted(fitting, key=lambda h: abs(h - heads))[:3])
     return f"heads could be {', '.join(map(str, close))}" if close else "choose an even dim"
 
@@ -61,8 +72,7 @@ def kv_heads_do_not_divide(look: Look) -> Found:
                 name,
                 "model",
                 "kv_heads",
-                fix=f"choose a divisor of {shape.heads}: "
-                + ", ".join(str(k) for k in range(1, shape.heads + 1) if shape.heads % k == 0),
+                fix=f"choose a divisor of {shape.heads}: " + ", ".join(map(str, divisors(shape.heads))),
             )
 
 
@@ -81,14 +91,41 @@ def context_too_long(look: Look) -> Found:
 def batch_does_not_divide(look: Look) -> Found:
     for name, stage in look.each(TrainingStage):
         if stage.micro_batch is not None and stage.batch % stage.micro_batch:
-            smaller = max(
-                m for m in range(1, stage.batch + 1) if stage.batch % m == 0 and m <= stage.micro_batch
-            )
+            smaller = max(m for m in divisors(stage.batch) if m <= stage.micro_batch)
             yield look.error(
                 f"a batch of {stage.batch} rows cannot be made of micro-batches of {stage.micro_batch}",
                 name,
                 "micro_batch",
                 fix=f"choose a divisor of the batch, such as {smaller}",
+            )
+
+
+def step_in_tokens(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        context = look.context(stage)
+        if context is not None and (tokens := stage.batch * stage.rows_per_item() * context) > LARGEST_STEP:
+            row, parallel = stage.rows_per_item() * context, stage.parallel
+            ranks = parallel.data * parallel.shard if isinstance(parallel, Parallel) else 1
+            part = ranks * (stage.micro_batch or 1)
+            meant = part * max(1, round(stage.batch / row / part))
+            yield look.error(
+                f"a step of {stage.batch:,} rows of {row:,} tokens is {tokens:,} tokens; no published run comes near it",
+                name,
+                "batch",
+                fix=f"`batch` counts rows: {stage.batch:,} tokens a step are `batch: {meant}`",
+            )
+
+
+def more_tokens_than_there_are(look: Look) -> Found:
+    for name, stage in look.each(TrainingStage):
+        context = look.context(stage) or 1
+        shown = stage.tokens or (stage.steps or 0) * stage.batch * context
+        if shown > MOST_TOKENS:
+            yield look.error(
+                f"{shown:.3g} tokens are more than there are",
+                name,
+                "tokens" if stage.tokens else "steps",
+                fix=f"the largest published runs read 36T; at most {MOST_TOKENS // 10**12:,}T are planned",
             )
 
 
@@ -264,6 +301,8 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     kv_heads_do_not_divide,
     context_too_long,
     batch_does_not_divide,
+    step_in_tokens,
+    more_tokens_than_there_are,
     shorter_than_one_batch,
     mup_with_what_granite_has_not,
     more_choices_than_experts,
