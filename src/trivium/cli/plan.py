@@ -206,9 +206,9 @@ def elsewhere(path: Path, overrides: Sequence[str] | None, store: Path, runs: Pa
     from trivium.plan.explain import as_plain, terms
     from trivium.plan.project import project
 
-    characters = _characters(recipe, path, store, runs)
-    on = _cluster(recipe, asked, characters)
-    found = project(recipe, on, characters)
+    sizes = characters(recipe, path, store, runs)
+    on = cluster_of(recipe, asked, sizes)
+    found = project(recipe, on, sizes)
     console = Console(highlight=False)
     if asked.explain is not None:
         console.print("\n".join(terms(found, asked.explain)), soft_wrap=True, markup=False)
@@ -223,7 +223,7 @@ def elsewhere(path: Path, overrides: Sequence[str] | None, store: Path, runs: Pa
         console.print(
             _phases(found, console.width), *_layouts(found), *_memories(found), *_doubts(found), sep="\n"
         )
-    said = whatif.check(found, recipe, asked.budget, asked.deadline, characters)
+    said = whatif.check(found, recipe, asked.budget, asked.deadline, sizes)
     if said and not asked.as_json:
         console.print("\n".join(said), markup=False)
 
@@ -240,7 +240,7 @@ class Elsewhere(NamedTuple):
     page: Path | None = None
 
 
-def _cluster(recipe: Recipe, asked: Elsewhere, characters: dict[str, int]) -> Cluster:
+def cluster_of(recipe: Recipe, asked: Elsewhere, sizes: Mapping[str, int]) -> Cluster:
     """The cluster of `--on`, as many devices as `--gpus` says, or as the deadline needs where nobody says."""
     from trivium.plan import whatif
     from trivium.plan.hardware import LARGEST, Cluster, cluster, names_a_count
@@ -251,7 +251,7 @@ def _cluster(recipe: Recipe, asked: Elsewhere, characters: dict[str, int]) -> Cl
             raise RecipeError(f"{asked.gpus} devices are no cluster", where="--gpus", fix="write 1 or more")
         return Cluster(found.accelerator, asked.gpus)
     if asked.deadline is not None and not names_a_count(asked.on):
-        fitting = whatif.devices_for(recipe, found.accelerator, asked.deadline, characters)
+        fitting = whatif.devices_for(recipe, found.accelerator, asked.deadline, sizes)
         if fitting is None:
             raise GateError(
                 f"no number of {found.accelerator.name} ends within {asked.deadline:,.3g} hours with these batches",
@@ -262,7 +262,7 @@ def _cluster(recipe: Recipe, asked: Elsewhere, characters: dict[str, int]) -> Cl
     return found
 
 
-def _characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str, int]:
+def characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str, int]:
     """What the training splits of the data stages that have run hold, by stage."""
     from trivium.pipeline.account import current
     from trivium.pipeline.run import status

@@ -38,6 +38,14 @@ Page = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="--on: a page with timeline, memory, roofline and cost."),
 ]
+Beside = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--beside",
+        metavar="WHAT",
+        help="--on: a second plan, and why it differs: a field (base.batch=64), a cluster (64xH200) or a recipe; repeatable.",
+    ),
+]
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate", help="Take real steps of each training stage here first (a minute or two)."),
@@ -72,6 +80,7 @@ def plan(
     explain: Explain = None,
     as_json: Plain = False,
     page: Page = None,
+    beside: Beside = None,
     calibrate: Calibrate = False,
     learn: Learn = False,
     ladder: Ladder = False,
@@ -97,22 +106,32 @@ def plan(
 
       trivium plan mine.yaml --on H100 --deadline 3d --budget 5000
 
+      trivium plan mine.yaml --on 64xH100 --beside 64xH200 --beside base.recompute=none
+
       trivium plan mine.yaml --dry-run --ranks 1024
     """
+    from trivium.cli import beside as comparing
     from trivium.cli import dry_run as counting
     from trivium.cli import ladder as climbing
     from trivium.cli import plan as plans
 
     about = (gpus, budget, deadline, explain, as_json, page)
-    beside = any((gpus, budget, deadline, explain, page, calibrate, learn))
-    if (dry or ranks is not None) and (not dry or beside or ladder):
+    others = any((gpus, budget, deadline, explain, page, calibrate, learn, beside))
+    if (dry or ranks is not None) and (not dry or others or ladder):
         raise RecipeError(
             "--dry-run goes with --ranks, --on and --json only", fix="ask the plan for the rest"
         )
-    if ladder and (beside or as_json or on):
+    if ladder and (others or as_json or on):
         raise RecipeError("--ladder goes alone", fix="ask the plan for the rest")
     if dry:
         counting.dry_run(recipe, override, on, ranks, as_json)
+    elif beside:
+        if on is None or any((budget, deadline, explain, page, calibrate, learn)):
+            raise RecipeError(
+                "--beside goes with --on, --gpus and --json only", fix="name the first cluster: --on 8xH100"
+            )
+        asked = plans.Elsewhere(on, gpus, None, None, None, as_json)
+        comparing.beside(recipe, override or (), store, runs, asked, beside, as_json)
     elif ladder:
         climbing.ladder(recipe, override, store, runs)
     else:
