@@ -21,7 +21,9 @@ class Doubt:
     source: str
 
     def __str__(self) -> str:
-        low, expected, high = (f"{value:g}" for value in (self.band.low, self.band.expected, self.band.high))
+        low, expected, high = (
+            f"{value:.3g}" for value in (self.band.low, self.band.expected, self.band.high)
+        )
         return f"{self.name} {low} – {expected} – {high}: {self.what} ({self.source})"
 
 

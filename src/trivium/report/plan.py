@@ -17,7 +17,7 @@ from trivium.plan.search import ROOM
 from trivium.recipe.units import show_count
 
 GIB = 2**30
-WIDTH, HEIGHT = 640, 320
+WIDTH, HEIGHT = 440, 260
 COLOURS = {
     "weights": "#1f4e8c",
     "gradients": "#4a7fc1",
@@ -55,8 +55,8 @@ def html(found: Project) -> str:
         .from_string(template)
         .render(
             project=found,
-            rows=[row(phase, found) for phase in counted],
-            whole=whole(found),
+            heads=HEADINGS,
+            rows=[*(row(phase, found) for phase in counted), ("all", *whole(found))],
             timeline=_timeline(counted),
             memory=_memory(found),
             room=100 * ROOM,
@@ -181,34 +181,88 @@ def _roof(phase: Phase, device: Accelerator) -> Mapping[str, Any]:
     bottom = top - 4.5
 
     def x(intensity: float) -> float:
-        return 60 + (min(max(math.log10(intensity), low), high) - low) / (high - low) * (WIDTH - 80)
+        return 60 + (min(max(math.log10(intensity), low), high) - low) / (high - low) * (WIDTH - 76)
 
     def y(rate: float) -> float:
         return (
             HEIGHT - 36 - (min(max(math.log10(rate), bottom), top) - bottom) / (top - bottom) * (HEIGHT - 56)
         )
 
+    places = [(x(one.intensity), y(one.rate)) for one in points]
     ridge = device.peak / device.bandwidth
     corners = [(10**low, 10**low * device.bandwidth), (ridge, device.peak), (10**high, device.peak)]
     return {
         "line": " ".join(f"{x(i):.1f},{y(rate):.1f}" for i, rate in corners),
         "points": [
             {
-                "x": x(one.intensity),
-                "y": y(one.rate),
+                "x": place[0],
+                "y": place[1],
                 "number": number,
                 "name": one.name,
                 "rate": f"{one.rate / 1e12:,.3g}",
                 "intensity": f"{one.intensity:,.3g}",
                 "bound": "arithmetic" if one.intensity > ridge else "memory",
             }
-            for number, one in enumerate(points, 1)
+            for number, (one, place) in enumerate(zip(points, places, strict=True), 1)
         ],
+        "labels": labels(places),
         "ticks": [(x(10.0**power), f"{10.0**power:g}") for power in range(-1, 5)],
         "rates": [
             (y(10.0**power), f"{10.0**power / 1e12:g}") for power in range(math.ceil(bottom), int(top) + 1)
         ],
     }
+
+
+class Label(NamedTuple):
+    """Text with its lower left corner."""
+
+    text: str
+    x: float
+    y: float
+
+    def meets(self, x0: float, y0: float, x1: float, y1: float) -> bool:
+        """Whether it lies over a rectangle."""
+        width = LETTER * len(self.text)
+        return self.x < x1 and x0 < self.x + width and self.y - LINE < y1 and y0 < self.y
+
+
+LETTER, LINE, DOT = 7.0, 11.0, 5.0
+"""Pixels: a letter's width, its height, and half of what a point takes."""
+
+
+def labels(places: Sequence[tuple[float, float]]) -> list[Label]:
+    """The numbers of points, from 1, beside them: points that touch share a label. Labels lie over no point and no label."""
+    groups: list[list[int]] = []
+    for number, (x, y) in enumerate(places):
+        touching = [
+            group
+            for group in groups
+            if any(math.hypot(x - places[one][0], y - places[one][1]) < 2 * DOT for one in group)
+        ]
+        groups = [group for group in groups if group not in touching]
+        groups.append(sorted([number, *(one for group in touching for one in group)]))
+    found: list[Label] = []
+    for group in groups:
+        text = ", ".join(str(one + 1) for one in group)
+        left, right = min(places[one][0] for one in group) - DOT, max(places[one][0] for one in group) + DOT
+        top, foot = min(places[one][1] for one in group) - DOT, max(places[one][1] for one in group) + DOT
+        width, middle = LETTER * len(text), (left + right) / 2
+        tried = [
+            Label(text, x, y)
+            for away in range(1, 12)
+            for x, y in (
+                (middle - width / 2, foot + LINE + 3 * away),
+                (right + 3 * away, (top + foot + LINE) / 2),
+                (left - width - 3 * away, (top + foot + LINE) / 2),
+                (middle - width / 2, top - 3 * away),
+            )
+            if 60 <= x <= WIDTH - width
+        ]
+        taken = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in places]
+        taken += [(one.x, one.y - LINE, one.x + LETTER * len(one.text), one.y) for one in found]
+        free = [label for label in tried if not any(label.meets(*box) for box in taken)]
+        found.append((free or tried)[0])
+    return found
 
 
 def span(hours: Band) -> str:
@@ -228,4 +282,6 @@ def amount(band: Band | None) -> str:
 
 
 def _round(value: float) -> str:
+    if value >= 1e6:
+        return show_count(float(f"{value:.2g}"))
     return f"{float(f'{value:.2g}'):,.0f}" if value >= 10 else f"{value:.2g}"
