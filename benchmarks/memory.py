@@ -23,11 +23,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from trivium.model import lora
 from trivium.model.config import Experts, ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.objectives import NextToken
 from trivium.pipeline.rehearsal import Same
-from trivium.plan import memory
+from trivium.plan import flops, memory
+from trivium.recipe.network import Adapter
 from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage
 from trivium.train.distributed import ALONE, Mesh, clip_gradients, start, stop, sum_gradients
@@ -53,6 +55,7 @@ class Case(NamedTuple):
     z_loss: float = 0.0
     layout: dict[str, int] = {}
     bf16: bool = False
+    adapter: Adapter | None = None
 
 
 USUAL = dict(
@@ -85,6 +88,14 @@ CASES = [
     Case("experts", MOE),
     Case("bf16", {"context": 512}, bf16=True, rows=4),  # shorter rows: attention is written out on a CPU
     Case("bf16, recompute", {"context": 512}, bf16=True, rows=4, recompute=True),
+    Case("adapters", adapter=Adapter()),
+    Case(
+        "adapters, int8, wide",
+        {"dim": 512, "head_dim": 64, "hidden": 1536},
+        rows=2,
+        adapter=Adapter(quantize="int8"),
+    ),
+    Case("adapters, shard 2", layout={"shard": 2}, adapter=Adapter()),
     Case("data 2", layout={"data": 2}),
     Case("shard 2", layout={"shard": 2}),
     Case("shard 2, recompute", rows=8, recompute=True, layout={"shard": 2}),
@@ -124,6 +135,8 @@ def _steps(case: Case, config: ModelConfig, mesh: Mesh, parallel: Parallel, rank
     stage = stage_of(case, parallel)
     model = Transformer(config)
     model.initialise(torch.Generator().manual_seed(rank))
+    if case.adapter is not None:
+        lora.attach(model, case.adapter, torch.Generator().manual_seed(0))
     model.recompute, model.ragged = case.recompute, False
     root = parallelise(model, mesh, bf16=case.bf16)
     objective = NextToken(case.z_loss)
@@ -171,9 +184,12 @@ def peak(case: Case) -> int:
 
 def planned(case: Case) -> memory.Memory:
     config, parallel = ModelConfig(**{**USUAL, **case.shape}), Parallel(**case.layout)
+    trained, inside = flops.adapted(config, case.adapter) if case.adapter else (None, 0)
     return memory.training(
         config,
         parallel,
+        trained=trained,
+        int8=inside if case.adapter and case.adapter.quantize == "int8" else 0,
         rows=case.rows,
         context=config.context,
         bf16=case.bf16,

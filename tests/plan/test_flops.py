@@ -10,6 +10,7 @@ import pytest
 
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
+from trivium.recipe.network import Adapter, Moe
 from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import ModelShape
 
@@ -45,6 +46,36 @@ def test_training_is_palm_s_formula(shape: ModelShape, vocabulary: int) -> None:
     counted = flops.parameters(config) - norms - look_up
     attention = 12 * config.layers * config.heads * config.head_dim * 128
     assert flops.training(config, 128) == 6 * counted + attention
+
+
+ADAPTERS = [
+    Adapter(rank=4),
+    Adapter(rank=3, targets=["q_proj", "down_proj"], dora=True),
+    Adapter(rank=2, targets=["v_proj", "embed_tokens", "lm_head"]),
+    Adapter(rank=5, targets=["o_proj", "lm_head"], dora=True),
+]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("experts", [False, True])
+@pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)
+def test_adapters_have_the_numbers_of_the_real_ones(
+    shape: ModelShape, vocabulary: int, experts: bool, adapter: Adapter
+) -> None:
+    import torch
+
+    from trivium.model import lora
+    from trivium.model.transformer import Transformer
+
+    if experts:
+        shape = shape.model_copy(update={"moe": Moe(experts=4, top_k=2)})
+    config = ModelConfig.from_shape(shape, vocabulary)
+    model = Transformer(config)
+    lora.attach(model, adapter, torch.Generator().manual_seed(0))
+    trained, inside = flops.adapted(config, adapter)
+    assert trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    low = [m for name, m in model.named_modules() if isinstance(m, lora.LoraLinear) and name != "lm_head"]
+    assert inside == sum(m.weight.numel() for m in low)
 
 
 @pytest.mark.parametrize(("shape", "vocabulary"), SHAPES)

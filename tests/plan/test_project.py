@@ -9,13 +9,17 @@ import pytest
 
 from trivium.cli import main
 from trivium.errors import RecipeError
-from trivium.plan import flops
+from trivium.model.config import ModelConfig
+from trivium.plan import flops, search
 from trivium.plan.cost import estimate, model_of
 from trivium.plan.hardware import cluster
+from trivium.plan.layout import lay_out
 from trivium.plan.project import Phase, project
 from trivium.recipe.lines import Lines
 from trivium.recipe.load import loads
 from trivium.recipe.look import Look
+from trivium.recipe.network import Adapter
+from trivium.recipe.training import SftStage
 
 RECIPE = """\
 name: seven
@@ -136,3 +140,35 @@ def test_the_command_line_says_it_in_tables_and_as_json(
     assert "smallest cluster" in capsys.readouterr().err
     assert trivium("--on", "8xH1000") == 2
     assert "nearest" in capsys.readouterr().err
+
+
+def test_adapters_take_less_of_everything_than_training_all() -> None:
+    """LoRA's frozen half: no gradients and moments of it, no products for its gradients; int8 keeps it in a byte a weight."""
+    plain = "chat: {kind: sft, init: base, data: talks, epochs: 2, batch: 128}"
+
+    def laid_out(adapter: str, on: str) -> tuple[search.Layout, ModelConfig]:
+        look = Look(loads(RECIPE.replace(plain, f"{plain[:-1]}{adapter}}}")), Lines())
+        stage, config = look.get("chat", SftStage), model_of(look, "chat")
+        assert stage is not None and config is not None
+        return lay_out(look, stage, config, 4096, cluster(on)).winner, config
+
+    with pytest.raises(
+        RecipeError, match="fits in no layout"
+    ):  # 7 B in float32 with gradients and moments: 100 GiB
+        laid_out("", "1xH100")
+    low, config = laid_out(", adapter: {rank: 16}", "1xH100")
+    trained, inside = flops.adapted(config, Adapter(rank=16))
+    assert (low.memory.gradients, low.memory.optimizer) == (4 * trained, 8 * trained)
+    assert low.memory.weights == 4 * (flops.parameters(config) + trained)
+    eight, _ = laid_out(", adapter: {rank: 16, quantize: int8}", "1xH100")
+    assert low.memory.weights - eight.memory.weights == 3 * inside
+    whole, _ = laid_out("", "8xH100")
+    part, _ = laid_out(", adapter: {rank: 16}", "8xH100")
+    assert 0.65 < part.step.work / whole.step.work < 0.75
+    assert part.step.seconds < 0.85 * whole.step.seconds
+    cost = next(
+        one
+        for one in estimate(loads(RECIPE.replace(plain, plain[:-1] + ", adapter: {rank: 16}}")))
+        if one.stage == "chat"
+    )
+    assert cost.tokens is not None and cost.flops == cost.tokens * flops.adapting(config, 4096)

@@ -9,8 +9,8 @@ from test_project import RECIPE
 
 from trivium.cli import main
 from trivium.errors import GateError, RecipeError
-from trivium.plan import whatif
-from trivium.plan.explain import EXPLAIN, QUANTITIES, terms
+from trivium.plan import flops, whatif
+from trivium.plan.explain import EXPLAIN, QUANTITIES, causal, terms
 from trivium.plan.hardware import cluster
 from trivium.plan.project import project
 from trivium.recipe.load import loads
@@ -32,6 +32,20 @@ def test_terms_end_in_the_number_that_the_table_has() -> None:
             assert terms(every, f"{phase.stage}.{quantity}")[0].startswith(f"{phase.stage}.{quantity}:")
     why = " ".join(terms(found, "base.layout"))
     assert "is the fastest of" in why and "The next, " in why
+
+
+def test_work_is_told_with_and_without_what_the_mask_hides() -> None:
+    """6 N + 12 L H E T a token, and 6 N + 6 L H E T; of adapters 4 N + 12 L H E T, and half of the latter less."""
+    low = RECIPE.replace("epochs: 2, batch: 128", "epochs: 2, batch: 128, adapter: {rank: 8}")
+    found = {phase.stage: phase for phase in project(loads(low), cluster("64xH100")).phases}
+    squares = 12 * 32 * 4096 * 4096
+    for name, whole in (("base", flops.training), ("chat", flops.adapting)):
+        phase = found[name]
+        assert phase.config is not None and phase.found is not None
+        each = whole(phase.config, 4096)
+        assert causal(phase.config, phase.found.winner.shape, each) == pytest.approx(each - squares / 2)
+    said = terms(project(SEVEN, cluster("64xH100")), "base.flops")
+    assert "whole squares" in said[-2] and "causal mask hides" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,11 @@ def _training(look: Look, name: str, stage: TrainingStage, peak: float | None, d
     parallel, held = _memory(config, context, stage)
     if tokens is None:
         return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
-    operations = tokens * stage.forwards * flops.forward(config, context)
+    frozen = (
+        stage.adapter is not None
+    )  # a frozen weight needs no product for its own gradient (`flops.adapting`)
+    each = (stage.forwards - frozen) * flops.forward(config, context)
+    operations = tokens * (each + frozen * flops.square(config) * context)
     minutes = None
     if peak is not None:
         seconds = operations / (peak * TRAINING_UTILISATION)
@@ -209,10 +213,11 @@ def _unique(look: Look, stage: TrainingStage, characters: Mapping[str, int]) -> 
 
 
 def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Parallel | None, float | None]:
-    """The layout and the bytes on each of its ranks; nothing where the devices decide, or adapters make it another sum."""
+    """The layout and the bytes on each of its ranks; nothing where the devices decide."""
     parallel = stage.parallel
-    if not isinstance(parallel, Parallel) or stage.adapter is not None:
+    if not isinstance(parallel, Parallel):
         return None, None
+    trained, kept = flops.adapted(config, stage.adapter) if stage.adapter else (None, 0)
     rows = stage.micro_batch or max(1, stage.batch // (parallel.data * parallel.shard))
     needed = memory.training(
         config,
@@ -222,6 +227,8 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
         bf16=stage.precision in ("bf16", "float8"),
         recompute=stage.recompute == "blocks",
         z_loss=getattr(stage, "z_loss", 0.0) > 0,
+        trained=trained,
+        int8=kept if stage.adapter and stage.adapter.quantize == "int8" else 0,
     )
     return parallel, needed.total
 

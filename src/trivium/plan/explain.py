@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trivium.errors import RecipeError
-from trivium.plan import failures, scaling, search
+from trivium.model.config import ModelConfig
+from trivium.plan import failures, flops, roofline, scaling, search
 from trivium.plan.bands import Band
 from trivium.plan.project import Phase, Project
 from trivium.recipe.lines import listed, nearest
@@ -153,11 +154,25 @@ def _flops(phase: Phase, project: Project) -> list[str]:
     cost = phase.cost
     if cost is None or cost.flops is None or cost.tokens is None:
         return [phase.note]
-    return [
+    lines = [
         f"{cost.tokens:,.0f} tokens",
         f"times {cost.flops / cost.tokens:,.4g} FLOP a token, of {cost.parameters:,} parameters",
         f"= {cost.flops:.4g} FLOP (whole squares of attention; recomputation is no work)",
     ]
+    if phase.found is not None and phase.config is not None:
+        seen = causal(phase.config, phase.found.winner.shape, cost.flops / cost.tokens)
+        lines.append(
+            f"= {seen * cost.tokens:.4g} FLOP without the half of the squares that a causal mask hides: a utilisation that is "
+            f"counted so is {1 - seen * cost.tokens / cost.flops:.0%} lower"
+        )
+    return lines
+
+
+def causal(config: ModelConfig, shape: roofline.Shape, each: float) -> float:
+    """Of `each` FLOP a token, those that a causal mask leaves. Adapters pass their squares once more than their products."""
+    square, frozen = flops.square(config) * shape.context, shape.trained is not None
+    rounds = (each - frozen * square) / flops.forward(config, shape.context) + frozen
+    return each - rounds * square / 2
 
 
 def _interruptions(phase: Phase, project: Project) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import cache
 
 from trivium.model.config import ModelConfig
+from trivium.recipe.network import Adapter
 
 
 def attention_matrices(config: ModelConfig) -> int:
@@ -138,6 +139,27 @@ def training(config: ModelConfig, context: int) -> int:
 def adapting(config: ModelConfig, context: int) -> int:
     """FLOPs of one token where only adapters are trained: frozen weights need no product for their own gradient."""
     return 2 * forward(config, context) + square(config) * context
+
+
+def adapted(config: ModelConfig, adapter: Adapter) -> tuple[int, int]:
+    """Numbers that `adapter` trains beside the layers that it names (rank x (inputs + outputs) each, with DoRA a magnitude for
+    each output), and numbers in those of them that lie in blocks. Where blocks have experts, only attention gets adapters."""
+    dim, queries, keys = config.dim, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    inside = {
+        "q_proj": (dim, queries),
+        "k_proj": (dim, keys),
+        "v_proj": (dim, keys),
+        "o_proj": (queries, dim),
+    }
+    if config.experts is None:
+        inside |= {"up_proj": (dim, config.hidden), "down_proj": (config.hidden, dim)}
+        inside |= {"gate_proj": (dim, config.hidden)} if config.gated else {}
+    ends = {"embed_tokens": (config.vocab_size, dim), "lm_head": (dim, config.vocab_size)}
+    layers = [shape for name, shape in inside.items() if name in adapter.targets]
+    outside = [shape for name, shape in ends.items() if name in adapter.targets]
+    every = layers * config.layers + outside
+    trained = sum(adapter.rank * (rows + columns) + adapter.dora * columns for rows, columns in every)
+    return trained, config.layers * sum(rows * columns for rows, columns in layers)
 
 
 def step(

@@ -46,12 +46,13 @@ def _asked(look: Look, stage: TrainingStage, config: ModelConfig, context: int) 
     frozen = 0.0
     if isinstance(stage, OnlineStage):
         scorer = model_of(look, stage.reward_model) if stage.reward_model else None
-        others = [config, *([scorer] if scorer else [])]
+        others = [*([] if stage.adapter else [config]), *([scorer] if scorer else [])]
         frozen += sum(memory.FLOAT * flops.parameters(one) for one in others)
     if isinstance(stage, PpoStage) and not stage.share_trunk:  # the critic: weights, gradients, two moments
         frozen += 4 * memory.FLOAT * flops.parameters(config)
     if isinstance(stage, DistillStage) and (teacher := model_of(look, stage.teacher)):
         frozen += memory.FLOAT * flops.parameters(teacher)
+    trained, int8 = flops.adapted(config, stage.adapter) if stage.adapter else (None, 0)
     said = "recompute" in stage.model_fields_set
     return search.Asked(
         config,
@@ -67,6 +68,8 @@ def _asked(look: Look, stage: TrainingStage, config: ModelConfig, context: int) 
         frozen=frozen,
         z_loss=getattr(stage, "z_loss", 0.0) > 0,
         rows_per_item=stage.rows_per_item(),
+        trained=trained,
+        int8=int8 if stage.adapter and stage.adapter.quantize == "int8" else 0,
     )
 
 

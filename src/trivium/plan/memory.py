@@ -60,21 +60,25 @@ def training(
     bf16: bool = False,
     recompute: bool = False,
     trained: int | None = None,
+    int8: int = 0,
     others: bool = False,
     pointwise: bool = False,
     z_loss: bool = False,
 ) -> Memory:
-    """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all.
+    """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all;
+    `int8`: of the model's numbers, those that are kept in one byte.
     What only other codes do: `others`, tensor ranks split embeddings and output layer too, and copies share the float32 weights
     and moments (ZeRO-1); `pointwise`, what is no product is computed again."""
     held = parameters(config, parallel, others)
-    learnt = held if trained is None else float(trained)
+    part = held / parameters(config, Parallel(), others)  # that this rank has
+    learnt = held if trained is None else trained * part
     tokens = rows * context / parallel.context
     copies = parallel.data // parallel.expert if others else 1
-    work = Work(config, parallel, tokens, context, 2 if bf16 else FLOAT, recompute, others, pointwise, z_loss)
+    size, frozen = 2 if bf16 else FLOAT, trained is not None
+    work = Work(config, parallel, tokens, context, size, recompute, others, pointwise, z_loss, frozen)
     activations, logits, buffers = max(_moments(work), key=sum)
     return Memory(
-        weights=FLOAT * held / copies,
+        weights=(FLOAT * (held + learnt * frozen) - (FLOAT - 1) * int8 * part) / copies,
         gradients=FLOAT * learnt,
         optimizer=2 * FLOAT * learnt / copies,
         activations=activations,
@@ -95,6 +99,8 @@ class Work(NamedTuple):
     others: bool
     pointwise: bool
     z_loss: bool
+    frozen: bool
+    """Only adapters are trained: what a weight's own gradient takes is not there."""
 
 
 def _moments(work: Work) -> list[tuple[float, float, float]]:
@@ -112,7 +118,8 @@ def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float,
     """Those of a rank that keeps what `layers` blocks need for the way back."""
     config, parallel, tokens, size = work.config, work.parallel, work.tokens, work.size
     inside, outside, copied = _weights(work)
-    waiting = size * flops.embeddings(config, tied=True) / (parallel.tensor if work.others else 1)
+    learns = 0 if work.frozen else 1
+    waiting = learns * size * flops.embeddings(config, tied=True) / (parallel.tensor if work.others else 1)
     # the output layer's gradient, while that of the next chunk of the logits is added: the sum, the chunk's and the new sum
     added = 2 * waiting if tokens * config.vocab_size > LOGITS and not work.others else 0.0
     sent = _sent(work)
@@ -136,14 +143,14 @@ def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float,
             (blocks + again + wide + mask, 0.0, held),
         ]
     held = size * outside + waiting + sent
-    part = _share_of_last(config) * size * inside
+    part = learns * _share_of_last(config) * size * inside
     return [
         (blocks + norm + mask, logits, held + size * inside),
         (blocks + norm + mask, 0.0, held + size * inside + added),
         # this block and the next one, the sum of the one before on its way, and the block's own first gradient
-        (blocks + again + wide + mask, 0.0, held + (2 * size + FLOAT) * inside + part),
-        (blocks + between + mask, 0.0, held + (3 * size + FLOAT) * inside),
-        (mask, 0.0, (size + FLOAT) * outside),
+        (blocks + again + wide + mask, 0.0, held + (2 * size + learns * FLOAT) * inside + part),
+        (blocks + between + mask, 0.0, held + (2 * size + learns * (size + FLOAT)) * inside),
+        (mask, 0.0, learns * (size + FLOAT) * outside),
     ]
 
 

@@ -54,6 +54,8 @@ class Shape:
     fp8: bool = False
     bf16: bool = True
     muon: bool = False
+    trained: int | None = None
+    """Parameters of adapters beside frozen weights; None: all are trained."""
     pointwise: bool = False
     """Whether what is no product is computed again on the way back, as other codes do."""
     others: bool = False
@@ -164,16 +166,18 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
     tokens = shape.micro * shape.context / parallel.context
     mine = config.layers / parallel.pipeline
     again = 1 if shape.recompute else 0
+    frozen = shape.trained is not None
+    rounds = forwards - frozen  # a frozen weight needs no product for its own gradient
     products = pointwise = looking = 0.0
     for layer, count in _kinds(config).items():
         seconds, moving = _block(config, layer, device, shape, tokens)
         ahead, back = _attention(config, layer, device, shape, tokens)
         share = count / parallel.pipeline
-        products += share * seconds * (forwards + again)
+        products += share * seconds * (rounds + again)
         pointwise += share * moving * (forwards + (again or shape.pointwise))
         looking += share * (ahead * (forwards - 2 + again) + back)
     logits = tokens * config.vocab_size
-    ends = product(device, tokens, config.dim, config.vocab_size) * (forwards + 1) + stream(
+    ends = product(device, tokens, config.dim, config.vocab_size) * (rounds + 1) + stream(
         device, 16 * logits, 4
     )
     if shape.others:
@@ -181,12 +185,14 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
     passes = shape.passes
     compute = products + pointwise + looking
     filled = (passes + parallel.pipeline - 1) / passes
+    held = memory.parameters(config, parallel, shape.others)
+    learnt = held if shape.trained is None else shape.trained / parallel.shard
     parts = {
         "matrix products": passes * products,
         "attention": passes * looking,
         "pointwise": passes * pointwise,
         "output layer": passes * ends,
-        "optimizer": stream(device, 28 * memory.parameters(config, parallel, shape.others), 10),
+        "optimizer": stream(device, 28 * learnt, 10),
     }
     if shape.muon:
         parts["Muon's iterations"] = (
@@ -198,8 +204,9 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
     parts["pipeline bubble"] = busy * (filled - 1)
     nodes = max(1.0, cluster.count / min(device.domain, cluster.count))
     parts["stragglers"] = sum(parts.values()) * STRAGGLE * math.log2(nodes)
-    work = shape.batch * shape.context * flops.forward(config, shape.context) * forwards
-    return Step({name: seconds for name, seconds in parts.items() if seconds > 0}, float(work))
+    each = flops.forward(config, shape.context) * rounds + frozen * flops.square(config) * shape.context
+    work = float(shape.batch * shape.context * each)
+    return Step({name: seconds for name, seconds in parts.items() if seconds > 0}, work)
 
 
 @cache
@@ -226,6 +233,7 @@ def _exchanges(
         recompute=shape.recompute,
         forwards=forwards,
         others=shape.others,
+        trained=shape.trained,
     )
 
     def seconds(*causes: str) -> float:

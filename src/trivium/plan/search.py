@@ -44,6 +44,8 @@ class Asked:
     rows_per_item: int = 1
     trained: int | None = None
     """Parameters of adapters; None: all."""
+    int8: int = 0
+    """Numbers of the model that are kept in one byte beside them."""
     others: bool = False
     """What other codes can do and this one cannot: experts beside a pipeline, an output layer split over tensor ranks, fewer
     key/value heads than those. For holding the plan against what they published."""
@@ -88,6 +90,7 @@ def needed(asked: Asked, shape: roofline.Shape) -> memory.Memory:
         bf16=shape.bf16,
         recompute=shape.recompute,
         trained=asked.trained,
+        int8=asked.int8,
         others=shape.others,
         pointwise=shape.pointwise,
         z_loss=asked.z_loss,
@@ -160,6 +163,7 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
                 asked.fp8,
                 asked.bf16,
                 asked.muon,
+                asked.trained,
                 others=asked.others,
             )
             yield shape

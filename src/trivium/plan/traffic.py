@@ -42,9 +42,10 @@ def exchanged(
     recompute: bool = False,
     forwards: float = 3,
     others: bool = False,
+    trained: int | None = None,
 ) -> list[Traffic]:
     """A step of `passes` micro-batches of `tokens` tokens on this rank. `forwards`: work for a token in forward passes, 3 for
-    plain training; what is more are passes of models that are only read. `others` as in `memory.training`."""
+    plain training; what is more are passes of models that are only read. `others` and `trained` as in `memory.training`."""
     size = 2 if bf16 else memory.FLOAT
     layers = config.layers / parallel.pipeline
     tensor, context = parallel.tensor, parallel.context
@@ -75,7 +76,7 @@ def exchanged(
         rows = size * tokens * config.experts.top_k * config.dim  # there and back, each to another rank
         ranks = parallel.expert
         found.append(Traffic("expert ranks", "expert", ranks, 1, rows, rounds * 4 / 3 * sparse * passes))
-    found += _weights(config, parallel, passes, size, forwards, others)
+    found += _weights(config, parallel, passes, size, forwards, others, trained)
     return [one for one in found if one.ranks > 1]
 
 
@@ -91,10 +92,17 @@ def _sums(config: ModelConfig, rounds: float, recompute: bool, others: bool) -> 
 
 
 def _weights(
-    config: ModelConfig, parallel: Parallel, passes: int, size: int, forwards: float, others: bool
+    config: ModelConfig,
+    parallel: Parallel,
+    passes: int,
+    size: int,
+    forwards: float,
+    others: bool,
+    trained: int | None,
 ) -> list[Traffic]:
     """Weights gathered and gradients summed. Blocks are gathered forward and backward; what is outside them stays in between."""
     whole = memory.parameters(config, parallel.model_copy(update={"shard": 1, "context": 1}), others)
+    learnt = whole if trained is None else float(trained)
     tied = config.tie_embeddings or parallel.pipeline > 1
     outside = flops.embeddings(config, tied=tied) / (parallel.tensor if others else 1)
     copies, inner = parallel.data // parallel.expert, parallel.tensor
@@ -107,20 +115,20 @@ def _weights(
         gathered = size * ((whole - outside) * (2 if forwards > 2 else 1) + outside)
         return [
             Traffic("shards", axes, ranks, inner, gathered, passes),
-            Traffic("gradients", axes, ranks, inner, memory.FLOAT * whole, passes),
+            Traffic("gradients", axes, ranks, inner, memory.FLOAT * learnt, passes),
             # FSDP sums the shares of copies after each pass, other codes after the last
             Traffic(
                 "copies",
                 "data",
                 copies,
                 inner * ranks,
-                memory.FLOAT * whole / ranks,
+                memory.FLOAT * learnt / ranks,
                 1 if others else passes,
                 rounds=2,
             ),
         ]
     ranks = copies * parallel.context
-    shared = whole
+    shared = learnt
     found = []
     if parallel.expert > 1 and config.experts is not None:
         experts = (
