@@ -29,13 +29,20 @@ def beside(
     overrides: Sequence[str],
     store: Path,
     runs: Path,
-    asked: plan.Elsewhere,
+    on: str | None,
+    gpus: int | None,
     other: Sequence[str],
     as_json: bool,
 ) -> None:
-    """`other`: fields (`base.batch=64`), a cluster (`64xH200`, a cluster file) or another recipe, all of one second plan."""
+    """`other`: fields (`base.batch=64`), a cluster (`64xH200`, a cluster file) or another recipe, all of one second plan. `on` is
+    None where there is no first cluster, or something is asked that only one plan can tell.
+    """
+    if on is None:
+        raise RecipeError(
+            "--beside goes with --on, --gpus and --json only", fix="name the first cluster: --on 8xH100"
+        )
     recipe = commands.load(path, overrides)
-    fields, on, second = _sorted(other)
+    fields, elsewhere, second = _sorted(other)
     recipes = (recipe, commands.load(second or path, [*([] if second else overrides), *fields]))
     from trivium.plan.beside import changed, pairs, told
     from trivium.plan.explain import as_plain
@@ -45,10 +52,11 @@ def beside(
         plan.characters(one, place, store, runs)
         for one, place in zip(recipes, (path, second or path), strict=True)
     ]
+    asked = plan.Elsewhere(on, gpus, None, None, None, as_json)
     cluster = plan.cluster_of(recipe, asked, characters[0])
     first = project(recipe, cluster, characters[0])
     try:
-        then = project(recipes[1], on or cluster, characters[1])
+        then = project(recipes[1], elsewhere or cluster, characters[1])
     except RecipeError as error:
         raise RecipeError(f"beside it, {error.what}", where=error.where, fix=error.fix) from None
     found = pairs(first, then)

@@ -98,9 +98,7 @@ def plan(
 
       trivium plan mine.yaml
 
-      trivium plan mine.yaml -o base.tokens=10M
-
-      trivium plan mine.yaml --calibrate
+      trivium plan mine.yaml -o base.tokens=10M --calibrate
 
       trivium plan mine.yaml --on 8xH100 --explain base.minutes
 
@@ -117,21 +115,16 @@ def plan(
 
     about = (gpus, budget, deadline, explain, as_json, page)
     others = any((gpus, budget, deadline, explain, page, calibrate, learn, beside))
+    rest = "ask the plan for the rest"
     if (dry or ranks is not None) and (not dry or others or ladder):
-        raise RecipeError(
-            "--dry-run goes with --ranks, --on and --json only", fix="ask the plan for the rest"
-        )
+        raise RecipeError("--dry-run goes with --ranks, --on and --json only", fix=rest)
     if ladder and (others or as_json or on):
-        raise RecipeError("--ladder goes alone", fix="ask the plan for the rest")
+        raise RecipeError("--ladder goes alone", fix=rest)
     if dry:
         counting.dry_run(recipe, override, on, ranks, as_json)
     elif beside:
-        if on is None or any((budget, deadline, explain, page, calibrate, learn)):
-            raise RecipeError(
-                "--beside goes with --on, --gpus and --json only", fix="name the first cluster: --on 8xH100"
-            )
-        asked = plans.Elsewhere(on, gpus, None, None, None, as_json)
-        comparing.beside(recipe, override or (), store, runs, asked, beside, as_json)
+        alone = not any((budget, deadline, explain, page, calibrate, learn))
+        comparing.beside(recipe, override or (), store, runs, on if alone else None, gpus, beside, as_json)
     elif ladder:
         climbing.ladder(recipe, override, store, runs)
     else:
