@@ -29,7 +29,7 @@ async function call(path, body) {
   return value;
 }
 
-const short = (value) => (value === null ? "–" : Number(value).toPrecision(3));
+const short = (value) => (value === null ? "–" : String(+Number(value).toPrecision(3)));
 const percent = (value) => `${+(100 * value).toFixed(2)}%`;
 
 function rows(table, headings, lines, marked) {
