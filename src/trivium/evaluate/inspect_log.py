@@ -23,6 +23,8 @@ FOLDER = "inspect"
 VERSION = 2
 ROLES = ("system", "user", "assistant", "tool")
 """Of messages, as inspect knows them; a text that is gone on with is the user's."""
+ANSWER = 200
+"""Characters of a reply that the viewer's list shows."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -32,7 +34,7 @@ def write(folder: Path, rows: Sequence[Row], results: Mapping[str, Any], suites:
     for row in rows:
         groups.setdefault((row.suite, row.model), []).append(row)
     known = {suite.title: suite for suite in suites}
-    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = datetime.datetime.now(datetime.UTC)
     for (suite, model), found in sorted(groups.items()):
         figures = results["models"].get(model, {})
         named = {known[suite].named(metric): metric.judge for metric in known[suite].measured}
@@ -47,7 +49,11 @@ def write(folder: Path, rows: Sequence[Row], results: Mapping[str, Any], suites:
 
 
 def _log(
-    suite: str, model: str, rows: Sequence[Row], figures: Mapping[str, tuple[str, float | None]], made: str
+    suite: str,
+    model: str,
+    rows: Sequence[Row],
+    figures: Mapping[str, tuple[str, float | None]],
+    made: datetime.datetime,
 ) -> dict[str, Any]:
     """Name in the zip -> its JSON. `figures`: metric -> (judge, value)."""
     replies: dict[tuple[str, int], list[Row]] = {}
@@ -58,13 +64,18 @@ def _log(
     samples = [_sample(found) for _, found in sorted(replies.items())]
     names = sorted({item for item, _ in replies})
     spec = {
-        "created": made, "task": suite, "model": f"trivium/{model}", "config": {},
+        "created": made.isoformat(timespec="seconds"), "task": suite, "model": f"trivium/{model}", "config": {},
         "dataset": {"name": suite, "samples": len(names), "sample_ids": names},
     }  # fmt: skip
     start = {"version": VERSION, "eval": spec, "plan": {}}
     scores = [_score(judge, found, figures) for judge, found in sorted(judges.items())]
     results = {"total_samples": len(samples), "completed_samples": len(samples), "scores": scores}
-    kept = ("id", "epoch", "input", "target", "metadata", "scores")
+    kept = ("id", "epoch", "input", "target", "metadata", "scores", "total_time")
+    began = made - datetime.timedelta(seconds=sum(sample["total_time"] for sample in samples))
+    stats = {
+        "started_at": began.isoformat(timespec="seconds"),
+        "completed_at": made.isoformat(timespec="seconds"),
+    }
     summaries = [
         {**{k: sample[k] for k in kept}, "completed": True, "message_count": len(sample["messages"])}
         for sample in samples
@@ -74,7 +85,7 @@ def _log(
         **{f"samples/{sample['id']}_epoch_{sample['epoch']}.json": sample for sample in samples},
         "_journal/summaries/1.json": summaries,
         "summaries.json": summaries,
-        "header.json": {**start, "status": "success", "results": results, "stats": {}},
+        "header.json": {**start, "status": "success", "results": results, "stats": stats},
     }
 
 
@@ -106,7 +117,7 @@ def _sample(rows: Sequence[Row]) -> dict[str, Any]:
         "messages": [*asked, said] if row.reply is not None else asked,
         "scores": {
             one.judge: {
-                "value": one.outcome, "explanation": one.reason or None,
+                "value": one.outcome, "answer": (one.reply or "")[:ANSWER], "explanation": one.reason or None,
                 "metadata": {"score": one.score, "weight": one.weight},
             }
             for one in rows
