@@ -67,7 +67,7 @@ def build(shards: Path, folder: Path, emit: Emit, *, block: int | None = None) -
         if not new:
             return
         opened = open_shards(shards)
-        tasks = [
+        tasks: list[dict[str, Any]] = [
             {"source": shard.source, "first": first, "end": end, "name": f"{shard.source:02d}-{number:05d}"}
             for shard in opened
             for number, (first, end) in enumerate(blocks(shard, block or block_size(shard)))
