@@ -30,7 +30,7 @@ WRITERS = {
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
-# Keys of clients, names of replies and requests, the seed of a reply that asked for none, and what a judge's marks carry.
+# Keys of clients, names of replies, requests and holders of leases, the seed of a reply that asked for none, a judge's marks.
 UNSEEDED = {
     "text/chat.py": {"secrets"},
     "text/guarded.py": {"secrets"},
@@ -38,6 +38,7 @@ UNSEEDED = {
     "serve/keys.py": {"secrets"},
     "serve/asked.py": {"secrets"},
     "serve/openai.py": {"secrets"},
+    "pipeline/lease.py": {"secrets"},
     "rollout/router.py": {"secrets"},
     "evaluate/people/votes.py": {"secrets"},
     "evaluate/judges/model.py": {"secrets"},

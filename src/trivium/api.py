@@ -38,11 +38,11 @@ def run(
     """
     from trivium.pipeline.run import run as run_pipeline
     from trivium.pipeline.stages import STAGES
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
 
     folder: Path = Path(recipe_folder)
     if not isinstance(recipe, Recipe):
         folder = Path(recipe).resolve().parent
         recipe = load_recipe(Path(recipe), overrides)
-    places: dict[str, Any] = {"store": Store(Path(store)), "runs_folder": Path(runs), "recipe_folder": folder}
+    places: dict[str, Any] = {"store": opened(store), "runs_folder": Path(runs), "recipe_folder": folder}
     return run_pipeline(recipe, registry=STAGES, emit=emit, only=only, **places)

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from trivium.pipeline.contract import Artifact, Context
+from trivium.pipeline.remote import Remote
 from trivium.pipeline.run import run
 from trivium.pipeline.store import Store
 from trivium.recipe.models import Recipe
 
+TERM = 60.0
+"""Seconds of a lease."""
 KINDS = ("data", "tokenizer", "pretrain", "sft", "dpo", "evaluate", "quantize", "release")
 
 
@@ -76,8 +79,10 @@ def recipe(values: dict[str, dict[str, Any]] | None = None, **top: Any) -> Recip
 class Bench:
     """A store, a registry of fakes and the events of what was run."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.store = root, Store(root / "store")
+    def __init__(self, root: Path, url: str = "", term: float = TERM) -> None:
+        """With a `url`, a machine with a cache of its own in front of a store that others share."""
+        root.mkdir(parents=True, exist_ok=True)
+        self.root, self.store = root, Store(root / "store", Remote(url, term) if url else None)
         self.kinds = {kind: Fake() for kind in KINDS}
         self.events: list[dict[str, Any]] = []
 
@@ -110,9 +115,21 @@ def slow(ctx: Context) -> dict[str, Any]:
     return {"found": found}
 
 
+def many(ctx: Context) -> dict[str, Any]:
+    """Many small files, so that a push takes a while, then waits if it is told to."""
+    for number in range(FILES):
+        (ctx.out / f"{number}.txt").write_text(f"file {number}\n" * 100)
+    while (ctx.recipe_folder / "wait").exists():
+        time.sleep(0.01)
+    return {}
+
+
+FILES = 60
+
+
 if __name__ == "__main__":
-    bench = Bench(Path(sys.argv[1]))
-    bench.kinds["data"] = Fake(slow)
+    bench = Bench(Path(sys.argv[1]), *sys.argv[2:3], *map(float, sys.argv[3:]))
+    bench.kinds["data"] = Fake(many if sys.argv[2:] else slow)
     made = bench.run({"corpus": stages()["corpus"]})
     print(
         json.dumps({"events": [event["event"] for event in bench.events], "metrics": made["corpus"].metrics})

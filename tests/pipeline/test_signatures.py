@@ -21,8 +21,9 @@ from trivium.cli.router import candidate_of
 from trivium.cli.serve import _signed
 from trivium.errors import ArtifactError, DataError, RecipeError
 from trivium.pipeline.fingerprint import fingerprint
+from trivium.pipeline.record import SIGNATURES
 from trivium.pipeline.signatures import PASSPHRASE, new_key, public_keys, require, sign
-from trivium.pipeline.store import SIGNATURES, Store
+from trivium.pipeline.store import Store
 from trivium.rollout.plan import load_plan, plan_of
 
 PLAN = Path(__file__).parents[2] / "examples" / "rollout.yaml"

@@ -10,7 +10,8 @@ from pipeline_fakes import Bench
 from trivium import files
 from trivium.errors import ArtifactError, TriviumError
 from trivium.pipeline.fingerprint import fingerprint
-from trivium.pipeline.store import Store, read
+from trivium.pipeline.record import read
+from trivium.pipeline.store import Store
 
 
 def put(store: Store, text: str = "hello", **metrics: object):

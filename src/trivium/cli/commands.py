@@ -50,12 +50,12 @@ def load(path: Path, overrides: Sequence[str] | None) -> Recipe:
     return load(path, overrides or ())
 
 
-def places_of(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
+def places_of(recipe: Path, store: str, runs: Path) -> dict[str, Any]:
     from trivium.pipeline.stages import STAGES
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
 
     return {
-        "store": Store(store),
+        "store": opened(store),
         "registry": STAGES,
         "recipe_folder": recipe.resolve().parent,
         "runs_folder": runs,
@@ -63,7 +63,7 @@ def places_of(recipe: Path, store: Path, runs: Path) -> dict[str, Any]:
 
 
 def run(
-    path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, only: Sequence[str] | None
+    path: Path, overrides: Sequence[str] | None, store: str, runs: Path, only: Sequence[str] | None
 ) -> None:
     recipe = load(path, overrides)
     from trivium.console import Progress
@@ -125,7 +125,7 @@ def training() -> Sequence[str]:
 def step(
     path: Path,
     overrides: Sequence[str] | None,
-    store: Path,
+    store: str,
     runs: Path,
     stages: Sequence[str] | None,
     kinds: Sequence[str],
@@ -170,6 +170,12 @@ def inspect(artifact: Path, page: Path | None) -> None:
 
 
 def check_checkpoint(checkpoint: Path) -> None:
+    if re.match(r"[a-z0-9]{2,}:/", str(checkpoint)):
+        raise ArtifactError(
+            "a model is read from a folder, not from a URL",
+            where=str(checkpoint),
+            fix="trivium store get RECIPE/STAGE --store URL brings it here and prints its folder",
+        )
     if checkpoint.suffix != ".gguf" and not (checkpoint / "config.json").is_file():
         raise ArtifactError(
             f"there is no checkpoint at {checkpoint}",
@@ -219,12 +225,12 @@ def chat(
         session.reply(prompt)
 
 
-def lineage(artifact: str, store: Path) -> None:
+def lineage(artifact: str, store: str) -> None:
     from trivium.pipeline.lineage import lineage as trace
     from trivium.pipeline.lineage import render
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
 
-    Console(highlight=False).print(render(trace(artifact, Store(store))))
+    Console(highlight=False).print(render(trace(artifact, opened(store))))
 
 
 def report(run_folder: Path) -> None:

@@ -14,14 +14,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from trivium.cli.options import STORE, StoreFolder
 from trivium.errors import TriviumError
+
+if TYPE_CHECKING:
+    from trivium.pipeline.store import Store
 
 OK, LIMITED, BROKEN = "ok", "limited", "broken"
 MARKS = {OK: ("✓", "green"), LIMITED: ("!", "yellow"), BROKEN: ("✗", "red")}
@@ -46,9 +50,7 @@ class Finding:
 
 
 def doctor(
-    store: Annotated[
-        Path, typer.Option("--store", metavar="DIR", help="Where artifacts would go.", envvar="TRIVIUM_STORE")
-    ] = Path(".trivium"),
+    store: StoreFolder = STORE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at this machine: Python, PyTorch, numbers, compiler, cores, memory, disk, ports, clusters, extras.
@@ -59,7 +61,10 @@ def doctor(
 
       trivium doctor
     """
-    findings = [finding for check in CHECKS for finding in check(store)]
+    from trivium.pipeline.store import opened
+
+    kept = opened(store)
+    findings = [finding for check in CHECKS for finding in check(kept)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -74,14 +79,14 @@ def doctor(
         raise TriviumError(f"runs will fail here: {', '.join(broken)}", fix="see what stands behind → above")
 
 
-def _python(store: Path) -> Iterator[Finding]:
+def _python(store: Store) -> Iterator[Finding]:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     good = sys.version_info >= (3, 11)
     do = "" if good else "make a virtual environment with Python 3.11 or newer"
     yield Finding("Python", OK if good else BROKEN, found, do=do)
 
 
-def _torch(store: Path) -> Iterator[Finding]:
+def _torch(store: Store) -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -117,7 +122,7 @@ def _torch(store: Path) -> Iterator[Finding]:
         yield Finding("compiler", LIMITED, "no C++ compiler", means, "apt install g++, or set CXX")
 
 
-def _cores(store: Path) -> Iterator[Finding]:
+def _cores(store: Store) -> Iterator[Finding]:
     from trivium.cores import cores
 
     usable, there = cores(), os.cpu_count() or 1
@@ -145,7 +150,7 @@ def _cores(store: Path) -> Iterator[Finding]:
         )
 
 
-def _memory(store: Path) -> Iterator[Finding]:
+def _memory(store: Store) -> Iterator[Finding]:
     from trivium.cores import free_memory
 
     free = free_memory()
@@ -154,8 +159,8 @@ def _memory(store: Path) -> Iterator[Finding]:
     yield Finding("memory", state, f"{free / 1e9:.1f} GB free", do=do)
 
 
-def _disk(store: Path) -> Iterator[Finding]:
-    place = store.absolute()
+def _disk(store: Store) -> Iterator[Finding]:
+    place = store.root.absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
@@ -171,7 +176,19 @@ def _disk(store: Path) -> Iterator[Finding]:
     )
 
 
-def _port(store: Path) -> Iterator[Finding]:
+def _remote(store: Store) -> Iterator[Finding]:
+    if store.remote is None:
+        return
+    try:
+        store.remote.objects.ready()
+    except TriviumError as error:
+        yield Finding("store", BROKEN, error.what, do=error.fix)
+    else:
+        found = f"{store.place} answers, and refuses a second writer what it has from a first"
+        yield Finding("store", OK, found, f"{store.root} is the cache in front of it")
+
+
+def _port(store: Store) -> Iterator[Finding]:
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", PORT))
@@ -187,7 +204,7 @@ def _port(store: Path) -> Iterator[Finding]:
             yield Finding("port", OK, f"{PORT} is free for trivium serve")
 
 
-def _clusters(store: Path) -> Iterator[Finding]:
+def _clusters(store: Store) -> Iterator[Finding]:
     for name, program, extra in (("Slurm", "sbatch", "submitit"), ("Ray", "ray", "ray")):
         there, module = shutil.which(program), _installed(extra)
         if there and module:
@@ -204,7 +221,7 @@ def _clusters(store: Path) -> Iterator[Finding]:
             )
 
 
-def _extras(store: Path) -> Iterator[Finding]:
+def _extras(store: Store) -> Iterator[Finding]:
     missing: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("trivium") or ():
         if match := re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", requirement):
@@ -225,12 +242,13 @@ def _extras(store: Path) -> Iterator[Finding]:
             yield Finding(f"extra {extra}", OK, "installed")
 
 
-CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Store], Iterator[Finding]], ...] = (
     _python,
     _torch,
     _cores,
     _memory,
     _disk,
+    _remote,
     _port,
     _clusters,
     _extras,

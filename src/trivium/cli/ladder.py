@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trivium.pipeline.ladder import Climbed
 
 
-def ladder(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path) -> None:
+def ladder(path: Path, overrides: Sequence[str] | None, store: str, runs: Path) -> None:
     """Trains the rungs that the store does not hold, and prints them, the held-out rung, the law and the target."""
     recipe = commands.load(path, overrides)
     from trivium.console import Progress

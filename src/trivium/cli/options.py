@@ -27,11 +27,12 @@ Override = Annotated[
     ),
 ]
 StoreFolder = Annotated[
-    Path,
+    str,
     typer.Option(
         "--store",
-        metavar="DIR",
-        help="Where artifacts are kept, by what they are made from.",
+        metavar="DIR|URL",
+        help="Where artifacts are kept, by what they are made from: a folder, or a URL such as s3://BUCKET/PREFIX, with a cache "
+        "in .trivium (TRIVIUM_CACHE names another folder).",
         envvar="TRIVIUM_STORE",
     ),
 ]
@@ -53,7 +54,7 @@ SignedBy = Annotated[
         envvar=SIGNED_BY,
     ),
 ]
-STORE, RUNS = Path(".trivium"), Path("runs")  # fmt: skip
+STORE, RUNS = ".trivium", Path("runs")
 
 
 def names_of_runs(ctx: typer.Context, incomplete: str) -> list[str]:

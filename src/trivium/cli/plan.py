@@ -34,7 +34,7 @@ Asked = tuple[int | None, float | None, str | None, str | None, bool, Path | Non
 def plan(
     path: Path,
     overrides: Sequence[str] | None,
-    store: Path,
+    store: str,
     runs: Path,
     on: str | None,
     asked: Asked,
@@ -70,7 +70,7 @@ def plan(
 def here(
     path: Path,
     overrides: Sequence[str] | None,
-    store: Path,
+    store: str,
     runs: Path,
     calibrate: bool = False,
     learn: bool = False,
@@ -85,32 +85,33 @@ def here(
     from trivium.plan.machine import measured_peak
 
     places = commands.places_of(path, store, runs)
+    root = places["store"].root
     statuses = status(recipe, **places)
     check_precision(recipe, [status.name for status in statuses if not status.cached])
 
     def tell(message: str) -> None:
         print(message, file=sys.stderr)
 
-    peak = measured_peak(cache=store / MACHINE, tell=tell)
+    peak = measured_peak(cache=root / MACHINE, tell=tell)
     made = current(places["store"], statuses)
     if calibrate:
-        costs = forecast.forecast(recipe, store, made, peak)
+        costs = forecast.forecast(recipe, root, made, peak)
         minutes = {cost.stage: cost.minutes for cost in costs if cost.minutes is not None}
         if first := rehearsal.wanted(recipe, minutes, made):
             tell(f"making {', '.join(first)}: rehearsals read them, and the run finds them")
             run(recipe, **places, emit=lambda _: None, only=first)
             statuses = status(recipe, **places)
             made = current(places["store"], statuses)
-            costs = forecast.forecast(recipe, store, made, peak)
+            costs = forecast.forecast(recipe, root, made, peak)
         work = {cost.stage: cost.flops for cost in costs if cost.flops}
         folder = places["recipe_folder"]
-        rehearsal.rehearse(recipe, work, peak, store / forecast.SPEEDS, tell, made, folder)
+        rehearsal.rehearse(recipe, work, peak, root / forecast.SPEEDS, tell, made, folder)
     if learn:
-        for lesson in forecast.learn(recipe, store, made, peak):
+        for lesson in forecast.learn(recipe, root, made, peak):
             tell(
                 f"{lesson.stage}: {lesson.planned:.1f} minutes planned, {lesson.took:.1f} taken (x {lesson.ratio:.2g})"
             )
-    costs = forecast.forecast(recipe, store, made, peak)
+    costs = forecast.forecast(recipe, root, made, peak)
     console = Console(highlight=False)
     took = {name: artifact.record["seconds"] / 60 for name, artifact in made.items()}
     table = plan_table(recipe, statuses, costs, took, console.width)
@@ -199,7 +200,7 @@ def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) 
     )
 
 
-def elsewhere(path: Path, overrides: Sequence[str] | None, store: Path, runs: Path, asked: Elsewhere) -> None:
+def elsewhere(path: Path, overrides: Sequence[str] | None, store: str, runs: Path, asked: Elsewhere) -> None:
     """What the recipe takes on a cluster. GateError, after the tables, where a budget or a deadline is not kept."""
     recipe = commands.load(path, overrides)
     from trivium.plan import whatif

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trivium.cli.options import STORE, StoreFolder
 from trivium.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="What fills the disk, and what of it may go."
 )
 
-StoreFolder = Annotated[
-    Path, typer.Option("--store", metavar="DIR", help="The store.", envvar="TRIVIUM_STORE")
-]
 RunsFolders = Annotated[
     list[Path] | None,
     typer.Option(
@@ -29,7 +27,6 @@ RunsFolders = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-STORE = Path(".trivium")
 
 
 @app.command("ls")
@@ -78,16 +75,28 @@ def du(store: StoreFolder = STORE, runs: RunsFolders = None, as_json: AsJson = F
 
 
 @app.command()
-def verify(store: StoreFolder = STORE, as_json: AsJson = False) -> None:
+def verify(
+    store: StoreFolder = STORE,
+    drop: Annotated[
+        bool,
+        typer.Option(
+            "--drop", help="Take away what is damaged: the next run puts it back, or makes it anew."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read every file of every artifact, token shard and index and compare its SHA-256. Exit code 4 if one is damaged."""
     from trivium.pipeline.housekeeping import verify as check
 
     damaged = []
     count: Counter[str] = Counter()
-    for part, path, wrong in check(_inventory(store, [])):
+    inventory = _inventory(store, [])
+    for part, path, wrong in check(inventory):
         count[part] += 1
         if wrong:
-            damaged.append(str(path))
+            damaged.append(path.name)
+            if drop:
+                inventory.drop(part, path.name)
         if as_json:
             print(json.dumps({"part": part, "artifact": path.name, "whole": not wrong, "what": wrong}))
         elif wrong:
@@ -100,7 +109,9 @@ def verify(store: StoreFolder = STORE, as_json: AsJson = False) -> None:
         raise ArtifactError(
             f"{len(damaged)} of {count.total()} are damaged ({every})",
             where=", ".join(damaged),
-            fix="delete their folders: the next run makes them anew",
+            fix="they are taken away: the next run puts them back, or makes them anew"
+            if drop
+            else "trivium store verify --drop takes them away: the next run puts them back, or makes them anew",
         )
 
 
@@ -150,11 +161,37 @@ def gc(
     print(f"{sum(not entry.path.exists() for entry in entries)} folders deleted, {_bytes(freed)} freed")
 
 
-def _inventory(store: Path, runs: Sequence[Path] | None) -> Inventory:
-    from trivium.pipeline.housekeeping import Inventory
-    from trivium.pipeline.store import Store
+@app.command()
+def get(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT",
+            help="(The start of) a fingerprint, or RECIPE/STAGE as the newest run of any machine left it.",
+            show_default=False,
+        ),
+    ],
+    store: StoreFolder = STORE,
+) -> None:
+    """Bring an artifact here, whole and checked, and print its folder; signatures and withdrawals come along.
 
-    return Inventory(Store(store), [Path("runs")] if runs is None else runs)
+    Example:
+
+      trivium serve "$(trivium store get quickstart/release --store s3://models/team)"
+    """
+    from trivium.pipeline.store import opened
+    from trivium.pipeline.withdraw import STANDING
+
+    known = opened(store)
+    known.lines(STANDING)  # for `serve`, which asks no remote
+    print(known.share(known.open(known.find(artifact))).path)
+
+
+def _inventory(store: str, runs: Sequence[Path] | None) -> Inventory:
+    from trivium.pipeline.shared import inventory
+    from trivium.pipeline.store import opened
+
+    return inventory(opened(store), [Path("runs")] if runs is None else runs)
 
 
 def _print(entries: Sequence[Entry]) -> None:

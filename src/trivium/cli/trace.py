@@ -70,13 +70,13 @@ def trace(
       trivium trace runs/quickstart/aligned --file reply.txt --near 3
     """
     text = _text(reply, file)
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
     from trivium.pipeline.trained import traced
     from trivium.report import trace as shown
 
     report = traced(
         model,
-        Store(store),
+        opened(store),
         text,
         _tell,
         least=least,

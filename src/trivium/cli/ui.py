@@ -36,7 +36,7 @@ def ui(
         from trivium.ui.parts import Place
     except ModuleNotFoundError as error:
         raise TriviumError(f"the pages need {error.name}", fix="pip install 'trivium[ui]'") from error
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
 
     print(f"http://{host}:{port}   (Ctrl-C ends it)")
-    serve(Place(runs, Store(store), tuple(rollout or ())), host, port)
+    serve(Place(runs, opened(store), tuple(rollout or ())), host, port)

@@ -63,13 +63,14 @@ def withdraw(
     """
     rule = _rule(source=source, document=document, licence=licence, url=url)
     from trivium.pipeline import withdraw as forward
-    from trivium.pipeline.store import Store
+    from trivium.pipeline.store import opened
     from trivium.pipeline.trained import history
 
-    known = Store(store)
+    known = opened(store)
     recipe = Path(target) if target.endswith((".yaml", ".yml")) else None
     if recipe is None:
-        artifacts = {print_: one for print_, one in history(target, known).items() if one is not None}
+        there = {print_: one for print_, one in history(target, known).items() if one is not None}
+        artifacts = forward.brought(there, known)
     else:
         if not recipe.is_file():
             raise RecipeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from trivium.corpus import records
 from trivium.corpus.withdrawn import Rule, numbered
 from trivium.pipeline import withdrawals
 from trivium.pipeline.contract import Artifact
-from trivium.pipeline.store import Store, read
-from trivium.pipeline.withdraw import withdrawn_from
+from trivium.pipeline.fingerprint import Identity
+from trivium.pipeline.record import read
+from trivium.pipeline.store import Store
+from trivium.pipeline.withdraw import STANDING, withdrawn_from
 
 ASKED = 100
 """Withdrawn documents that are asked about for each withdrawal, and held-out texts that they are compared with."""
@@ -39,6 +41,16 @@ def gone(history: list[Artifact], store: Store, out: Path) -> Path | None:
         out, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in [*rows, *others])
     )
     return out
+
+
+def bring(identities: Iterable[Identity], store: Store) -> None:
+    """Brings what `gone` reads here, where other machines made it: what their withdrawals say, and the data that held it."""
+    if store.remote is None:
+        return
+    store.lines(STANDING)  # for `serve`, which asks no remote
+    for rule in {rule for identity in identities for rule in withdrawals.held(identity)}:
+        for fingerprint in withdrawn_from(store, rule):
+            store.fetch(fingerprint)
 
 
 def _withdrawn(rule: Rule, store: Store) -> list[dict[str, Any]]:

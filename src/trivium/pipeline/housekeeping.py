@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from trivium import files
 from trivium.errors import ArtifactError, TriviumError
 from trivium.pipeline.contract import Artifact
-from trivium.pipeline.store import Store, read
+from trivium.pipeline.record import read
+from trivium.pipeline.store import Store
 
 PUT = "put"
 """The lock that is held for a moment only."""
@@ -31,7 +32,9 @@ PARTS = {
     "index": "indexes of traces (made again by themselves)",
     "last_state": "optimizer states, to train on from",
     "work": "work of stopped stages",
+    "peek": "records of artifacts that lie elsewhere (brought again by themselves)",
     "building": "left by kills",
+    "uploads": "uploads that a stopped push goes on from",
 }
 """Folder of a store -> what lies there."""
 SHARDS = ("tokens", "index")
@@ -139,7 +142,7 @@ class Inventory:
         for part in SHARDS:
             for path in _folders(root / part):
                 yield Entry(path, part, files.folder_size(path), path.name in self._token_folders)
-        for part in ("read", "work", "building"):
+        for part in ("read", "work", "peek", "building"):
             for path in _folders(root / part):
                 yield Entry(path, part, files.folder_size(path), False)
 
@@ -157,20 +160,55 @@ class Inventory:
                 lock.release()
         return found
 
+    def refuse_running(self) -> None:
+        """TriviumError while a stage runs in this store."""
+        if running := self.running():
+            raise TriviumError(
+                f"a stage is running in this store ({running[0][:12]}): what it needs is not known here",
+                where=self.store.place,
+                fix="run this again when it has ended",
+            )
+
+    def verify(self) -> Iterator[tuple[str, Path, str]]:
+        """(part, folder, what is wrong or "") of every artifact, token shard and index, each file of it read and its SHA-256
+        compared. Of what is being made, what is there."""
+        for part, check in CHECKED.items():
+            for path in _folders(self.store.root / part):
+                try:
+                    check(self.store, path)
+                except (ArtifactError, OSError) as error:
+                    wrong = error.what if isinstance(error, ArtifactError) else str(error)
+                    where = getattr(error, "where", "")
+                    yield part, path, wrong if not where or where in wrong else f"{wrong}: {where}"
+                else:
+                    yield part, path, ""
+
+    def free(self, entry: Entry) -> bool:
+        """Whether nobody makes something there now."""
+        with files.unused(entry.path) as free:
+            return free
+
+    def delete(self, entries: Iterable[Entry]) -> int:
+        """Deletes `entries` and gives the bytes. TriviumError, and nothing deleted, while a stage runs in this store.
+
+        A folder is renamed before it is emptied, so that a kill leaves no half artifact under its name.
+        """
+        self.refuse_running()
+        gone = [entry for entry in entries if _remove(entry.path)]
+        for part in PARTS:
+            for leftover in (self.store.root / part).glob(f"{files.TEMPORARY}gone-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        return sum(entry.bytes for entry in gone)
+
+    def drop(self, part: str, name: str) -> None:
+        """Takes a damaged folder away: the next run brings it, or makes it anew."""
+        self.refuse_running()
+        _remove(self.store.root / part / name)
+
 
 def verify(inventory: Inventory) -> Iterator[tuple[str, Path, str]]:
-    """(part, folder, what is wrong or "") of every artifact, token shard and index, each file of it read and its SHA-256
-    compared. Of what is being made, what is there."""
-    for part, check in CHECKED.items():
-        for path in _folders(inventory.store.root / part):
-            try:
-                check(inventory.store, path)
-            except (ArtifactError, OSError) as error:
-                wrong = error.what if isinstance(error, ArtifactError) else str(error)
-                where = getattr(error, "where", "")
-                yield part, path, wrong if not where or where in wrong else f"{wrong}: {where}"
-            else:
-                yield part, path, ""
+    """What `Inventory.verify` says."""
+    return inventory.verify()
 
 
 def _check_shards(store: Store, path: Path) -> None:
@@ -205,40 +243,29 @@ def collectable(inventory: Inventory, *, stopped: bool = False, cache: bool = Fa
     running = set(inventory.running())
 
     def goes(entry: Entry) -> bool:
-        if entry.part in ("work", "building"):
+        if entry.part in ("work", "building", "uploads"):
             return (stopped or entry.part == "building") and entry.path.name not in running
         if entry.reachable and not (cache and entry.part in (*SHARDS, "last_state")):
             return False
-        with files.unused(entry.path) as free:
-            return free
+        return inventory.free(entry)
 
     return [entry for entry in inventory.entries() if goes(entry)]
 
 
 def collect(inventory: Inventory, entries: Iterable[Entry]) -> int:
-    """Deletes `entries` and gives the bytes. TriviumError, and nothing deleted, while a stage runs in this store.
+    """Deletes what `collectable` gave, and gives the bytes; see `Inventory.delete`."""
+    return inventory.delete(entries)
 
-    A folder is renamed before it is emptied, so that a kill leaves no half artifact under its name.
-    """
-    if running := inventory.running():
-        raise TriviumError(
-            f"a stage is running in this store ({running[0][:12]}): what it needs is not known here",
-            where=str(inventory.store.root),
-            fix="run this again when it has ended",
-        )
-    freed = 0
-    for entry in entries:
-        away = entry.path.with_name(f"{files.TEMPORARY}gone-{entry.path.name}-{os.getpid()}")
-        with files.unused(entry.path) as free:
-            if not free:  # somebody has begun to make something there since it was listed
-                continue
-            entry.path.rename(away)
-        shutil.rmtree(away)
-        freed += entry.bytes
-    for part in PARTS:
-        for leftover in (inventory.store.root / part).glob(f"{files.TEMPORARY}gone-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-    return freed
+
+def _remove(folder: Path) -> bool:
+    """Deletes a folder, unless somebody has begun to make something there since it was listed; whether it went."""
+    away = folder.with_name(f"{files.TEMPORARY}gone-{folder.name}-{os.getpid()}")
+    with files.unused(folder) as free:
+        if not free:
+            return False
+        folder.rename(away)
+    shutil.rmtree(away)
+    return True
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from trivium.errors import ArtifactError
 from trivium.pipeline.contract import Artifact
-from trivium.pipeline.store import Store, read
+from trivium.pipeline.store import Store
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
 MISSING = "missing"
+ACCOUNT = "account.json"
+"""What a data artifact says of its sources."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,17 @@ def lineage(where: str | Path, store: Store) -> Node:
     ArtifactError if there is none. Records are checked, the artifacts' other files are not: this works on a
     store too large to read through.
     """
-    return _node(read(store.find(where)), store, {})
+    return _node(store.look(where, ACCOUNT), store, {})
 
 
 def _node(artifact: Artifact, store: Store, known: dict[str, Node]) -> Node:
     inputs = []
     for stage, fingerprint in artifact.inputs.items():
         if fingerprint not in known:
-            if store.has(fingerprint):
-                known[fingerprint] = _node(read(store.path(fingerprint)), store, known)
-            else:
-                known[fingerprint] = Node(stage, MISSING, fingerprint)
+            made_from = store.peek(fingerprint, ACCOUNT)
+            known[fingerprint] = (
+                Node(stage, MISSING, fingerprint) if made_from is None else _node(made_from, store, known)
+            )
         inputs.append(known[fingerprint])
     record = artifact.record
     return Node(
@@ -74,7 +76,7 @@ def _node(artifact: Artifact, store: Store, known: dict[str, Node]) -> Node:
 
 
 def _sources(artifact: Artifact) -> list[dict[str, Any]]:
-    path = artifact.path / "account.json"
+    path = artifact.path / ACCOUNT
     if artifact.kind not in ("data", "synthesize") or not path.is_file():
         return []
     try:

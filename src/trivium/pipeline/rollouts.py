@@ -1,7 +1,7 @@
 """Which rollouts serve an artifact of a store: each is noted there when it begins, and its log says how it stands.
 
-STORE/rollouts.jsonl has one JSON object a line: log (a path, or an address without its password), fingerprint (of the candidate's
-artifact).
+`rollouts.jsonl` in the store has one JSON object a line: log (a path, or an address without its password), fingerprint (of the
+candidate's artifact).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trivium.errors import TriviumError
-from trivium.files import append
-from trivium.pipeline.store import RECORD, Store, read
+from trivium.pipeline.record import RECORD, read
+from trivium.pipeline.store import Store
 
 NAME = "rollouts.jsonl"
 
@@ -26,9 +26,9 @@ def note(artifact: Path, log: str) -> None:
     if not (folder / RECORD).is_file():
         return
     said = {"log": _place(log), "fingerprint": read(folder).fingerprint}
-    path = folder.parent.parent / NAME
-    if said not in _noted(path):
-        append(path, json.dumps(said, ensure_ascii=False))
+    store = Store(folder.parent.parent)
+    if said not in noted(store):
+        store.append(NAME, json.dumps(said, ensure_ascii=False))
 
 
 def serving(store: Store, fingerprints: Container[str]) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def _living(state: Any) -> set[str]:
 
 def noted(store: Store) -> list[dict[str, str]]:
     """log and fingerprint of every rollout that began with an artifact of this store, in that order."""
-    return _noted(store.root / NAME)
+    return _read(store.lines(NAME))
 
 
 def scorer(judge: Any, folder: Path) -> Callable[[], Any] | None:
@@ -85,7 +85,5 @@ def _place(log: str) -> str:
     return parts._replace(netloc=user + parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _noted(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _read(lines: list[str]) -> list[dict[str, str]]:
+    return [json.loads(line) for line in lines if line.strip()]

@@ -23,8 +23,10 @@ from trivium.pipeline import going_on, withdrawals
 from trivium.pipeline.checks import check_measurable, check_overlap, check_precision
 from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
+from trivium.pipeline.gone import bring
 from trivium.pipeline.graph import Graph, build, execution_order
-from trivium.pipeline.store import Store, disk_full, full, previous
+from trivium.pipeline.record import disk_full, full, previous
+from trivium.pipeline.store import Store
 from trivium.pipeline.track import Tracking
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.models import Recipe
@@ -131,6 +133,8 @@ def run(
         for name in plan.order
     }
     tell({"event": "run_start", "recipe": recipe.name, "stages": list(plan.order), "graph": graph})
+    store.tell = lambda message: tell({"event": "message", "message": message})
+    bring(plan.identities.values(), store)
     walk = _Walk(plan, store, registry, recipe_folder, tell, artifacts={}, ran=[])
     name = next(iter(plan.order), "")
     try:
@@ -189,27 +193,46 @@ class _Walk:
     artifacts: dict[str, Artifact]
     ran: list[str]
     checked: bool = False
+    stopping: Interrupted | None = None
+    """Of a stage that was asked to stop when it was done: raised once its artifact is kept."""
 
     def visit(self, name: str) -> None:
         """Leaves the stage's artifact in `artifacts` and its link in place."""
         print_, config = self.plan.prints[name], self.plan.recipe.stages[name]
         about = {"stage": name, "kind": config.kind, "fingerprint": print_}
         artifact = self.store.get(print_)
+
+        def waiting() -> None:
+            self.tell({"event": "waiting", **about})
+
         if artifact is None:
             if not self.checked and not isinstance(config, DataStage | TokenizerStage):
                 check_overlap(self.plan.recipe, self.artifacts)
                 check_measurable(self.plan.recipe, self.artifacts)
                 self.checked = True
-            with self.store.lock(print_, lambda: self.tell({"event": "waiting", **about})):
+            with self.store.lock(print_, waiting):
                 artifact = self.store.get(print_)  # another process may have made it while this one waited
                 if artifact is None:
-                    self.artifacts[name] = artifact = self._make(name, about)
+                    artifact = self._make(name, about)
+                artifact = self._keep(name, artifact, waiting)
+        else:
+            artifact = self._keep(name, artifact, waiting)
         if name not in self.ran:
             self.tell({"event": "cached", **about})
         if isinstance(config, SynthesizeStage):  # what a teacher wrote is there only now
             self.checked = False
-        self.artifacts[name] = artifact
+        if self.stopping is not None:
+            raise self.stopping
+
+    def _keep(self, name: str, artifact: Artifact, waiting: Callable[[], None]) -> Artifact:
+        """Links to an artifact, then shares it: what is linked is not deleted, so a push that is killed can go on."""
         self.store.link(artifact, self.plan.links / name)
+        try:
+            self.artifacts[name] = artifact = self.store.share(artifact, waiting)
+        except TriviumError as error:
+            self.tell({"event": "stage_failed", "stage": name, "error": str(error)})
+            raise
+        return artifact
 
     def _make(self, name: str, about: Event) -> Artifact:
         print_, resumes = self.plan.prints[name], self.store.resumes(self.plan.prints[name])
@@ -236,8 +259,7 @@ class _Walk:
             raise
         self.ran.append(name)
         self.tell({"event": "stage_end", **about, "seconds": seconds, "metrics": artifact.metrics})
-        if context.stopping is not None:
-            raise context.stopping
+        self.stopping = context.stopping
         return artifact
 
     def _context(self, name: str, out: Path, work: Path) -> Context:

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from trivium import files
 from trivium.errors import ArtifactError, DataError
 from trivium.pipeline.contract import Artifact
-from trivium.pipeline.store import RECORD, SIGNATURES, Store
+from trivium.pipeline.record import RECORD, SIGNATURES
+from trivium.pipeline.store import Store
 
 LARGEST = 1 << 20
 """Bytes of a file of keys or signatures; a larger one is none."""

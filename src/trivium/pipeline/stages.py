@@ -226,7 +226,8 @@ def _release(ctx: Context) -> dict[str, Any]:
     from trivium.deploy.release import check_gates
     from trivium.pipeline.account import history, summary
     from trivium.pipeline.lineage import lineage
-    from trivium.pipeline.store import RECORD, SIGNATURES, Store
+    from trivium.pipeline.record import RECORD, SIGNATURES
+    from trivium.pipeline.store import Store
     from trivium.report.card import model_card
     from trivium.report.page import html
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trivium.pipeline.contract import Registry
-from trivium.pipeline.store import previous
+from trivium.pipeline.record import previous
 
 
 def stale(links: Path, registry: Registry) -> dict[str, str]:

@@ -9,7 +9,8 @@ from typing import Any
 from trivium import files
 from trivium.errors import ArtifactError
 from trivium.pipeline.contract import Artifact
-from trivium.pipeline.store import RECORD, Store, read
+from trivium.pipeline.record import RECORD
+from trivium.pipeline.store import Store
 from trivium.recipe.models import TRAINING
 from trivium.trace.corpora import Trained, Use
 from trivium.types import Emit
@@ -72,14 +73,14 @@ def history(where: str | Path, store: Store) -> dict[str, Artifact | None]:
             fix="give a stage's folder or link, such as runs/RECIPE/aligned; what was copied elsewhere or comes from elsewhere "
             "has no record beside it",
         )
-    first = read(store.find(where))
+    first = store.look(where)
     found: dict[str, Artifact | None] = {first.fingerprint: first}
     todo = [first]
     while todo:
         for fingerprint in todo.pop(0).inputs.values():
             if fingerprint in found:
                 continue
-            artifact = read(store.path(fingerprint)) if store.has(fingerprint) else None
+            artifact = store.peek(fingerprint)
             if artifact is not None and artifact.kind == "evaluate":
                 continue
             found[fingerprint] = artifact
@@ -112,12 +113,13 @@ def uses(known: dict[str, Artifact | None], store: Store) -> tuple[list[Trained]
             unknown.append(f"the data of {artifact.stage!r} ({str(fingerprint)[:12]}) is gone from the store")
             continue
         vocabulary = str(artifact.record["files"].get(VOCABULARY))
-        _unchanged(artifact.path / VOCABULARY, vocabulary)
+        folder = store.whole(artifact)
+        _unchanged(folder / VOCABULARY, vocabulary)
         use = Use(artifact.stage, artifact.kind, artifact.fingerprint, epochs(artifact))
         before = found.get((data.fingerprint, vocabulary))
         if before is None:
             found[data.fingerprint, vocabulary] = Trained(
-                data.stage, data.path, data.fingerprint, artifact.path, (use,)
+                data.stage, store.whole(data), data.fingerprint, folder, (use,)
             )
         else:
             found[data.fingerprint, vocabulary] = Trained(**{**vars(before), "uses": (*before.uses, use)})

@@ -11,11 +11,11 @@ from typing import Any
 from trivium.corpus import records
 from trivium.corpus.withdrawn import COLUMNS, Rule, numbered, url_of
 from trivium.errors import ArtifactError
-from trivium.files import append
 from trivium.pipeline import withdrawals
 from trivium.pipeline.contract import Artifact
 from trivium.pipeline.fingerprint import fingerprint
-from trivium.pipeline.store import RECORD, Store, read
+from trivium.pipeline.record import RECORD
+from trivium.pipeline.store import Store
 from trivium.pipeline.trained import READ, history
 from trivium.recipe.models import TRAINING
 from trivium.seeds import derive
@@ -85,14 +85,23 @@ def search(rule: Rule, data: Iterable[Artifact]) -> Iterator[Holding]:
 def everything(store: Store) -> dict[str, Artifact]:
     """All artifacts of a store whose records can be read, by fingerprint."""
     found = {}
-    for folder in sorted((store.root / "artifacts").glob("*")):
-        if (folder / RECORD).is_file():
-            try:
-                artifact = read(folder)
-            except ArtifactError:
-                continue  # `trivium store verify` names it
+    for name in store.fingerprints():
+        try:
+            artifact = store.peek(name)
+        except ArtifactError:
+            continue  # `trivium store verify` names it
+        if artifact is not None:
             found[artifact.fingerprint] = artifact
-    return found
+    return brought(found, store)
+
+
+def brought(artifacts: dict[str, Artifact], store: Store) -> dict[str, Artifact]:
+    """The same, with the files of what is searched and trained: of what only other machines have made, too."""
+    searched = ("data", "synthesize", *TRAINING)
+    return {
+        name: Artifact(store.whole(one), one.record) if one.kind in searched else one
+        for name, one in artifacts.items()
+    }
 
 
 def standing(holdings: Iterable[Holding], artifacts: dict[str, Artifact], store: Store) -> list[Standing]:
@@ -143,7 +152,9 @@ def _reads(artifact: Artifact, holding: Holding, upon: str, store: Store) -> Sta
     seen = SEEN.get(PHASES[artifact.kind].batches)
     config = config_of(artifact)
     others = {
-        role: store.path(one) for role, one in artifact.record["identity"]["inputs"].items() if store.has(one)
+        role: folder
+        for role, one in artifact.record["identity"]["inputs"].items()
+        if (folder := store.fetch(one)) is not None
     }
     by_text = getattr(config, "match", None) == "text"  # rows depend on the teacher's tokenizer
     if seen is None or (by_text and "teacher" not in others):
@@ -200,15 +211,13 @@ def apply(
         "never_read": [one.artifact.fingerprint for one in stood if one.data is not None and not one.reads],
         "time": time,
     }
-    append(store.root / STANDING, json.dumps(said, ensure_ascii=False))
+    store.append(STANDING, json.dumps(said, ensure_ascii=False))
     return withdrawals.write(folder, rule, clean, time)
 
 
 def _applied(store: Store) -> list[dict[str, Any]]:
     """What was withdrawn in a store."""
-    path = store.root / STANDING
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in store.lines(STANDING)]
 
 
 def withdrawn_from(store: Store, rule: Rule) -> list[str]:

@@ -18,7 +18,7 @@ from trivium.errors import Interrupted, TrainingError, TriviumError
 from trivium.files import read_json, write_json
 from trivium.pipeline import job as jobs
 from trivium.pipeline.job import REQUEUE, context
-from trivium.pipeline.store import disk_full, full
+from trivium.pipeline.record import disk_full, full
 
 
 def main(path: Path) -> int:

@@ -10,7 +10,7 @@ from nicegui import ui
 from trivium.errors import TriviumError
 from trivium.evaluate.rows import Row
 from trivium.pipeline.forecast import forecast
-from trivium.pipeline.store import previous
+from trivium.pipeline.record import previous
 from trivium.plan.machine import known_peak
 from trivium.recipe.models import Recipe
 from trivium.report.compare import report_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nicegui import ui
 
 from trivium.errors import ArtifactError
-from trivium.pipeline.housekeeping import PARTS, Inventory
+from trivium.pipeline.housekeeping import PARTS
+from trivium.pipeline.shared import inventory
 from trivium.report.table import megabytes
 from trivium.ui.parts import Place, frame, missing, table
 
@@ -15,7 +16,7 @@ def register(place: Place) -> None:
     def store() -> None:
         frame("Store")
         try:
-            entries = list(Inventory(place.store, [place.runs]).entries())
+            entries = list(inventory(place.store, [place.runs]).entries())
         except ArtifactError as error:
             missing(str(error))
             return
