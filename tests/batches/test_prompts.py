@@ -56,7 +56,7 @@ def test_all_who_ask_ask_the_same(turns, tmp_path, write_lines):
     characters = sum(len(turn["content"]) for turn in OPEN)
     assert statistics([made])["prompt_characters"]["max"] == characters
     assert request_of(made).endswith("user: And 6 plus two?")
-    assert [asked["prompt"] for asked in _prompts(tmp_path, "train")] == [OPEN]
+    assert [asked["prompt"] for asked in _prompts(tmp_path, "train", print)] == [OPEN]
 
 
 def test_an_earlier_answer_is_not_the_answer_to_the_last_question():
@@ -72,3 +72,10 @@ def test_a_conversation_in_which_nobody_asks_is_left_out_and_counted(chat):
     assert "1 conversations of the train split are left out" in str(prompts.warning(256, 8))
     with pytest.raises(DataError, match="nobody but the assistant"):
         Prompts.build([alone], chat, 256, 8)
+
+
+def test_a_teacher_is_asked_no_prompt_whose_tools_it_would_not_see(tmp_path, write_lines):
+    write_lines(tmp_path / "train.jsonl", [record(OPEN), record(OPEN, tools=[{"type": "function"}])])
+    told: list[Any] = []
+    assert len(_prompts(tmp_path, "train", told.append)) == 1
+    assert "1 prompts of the train split are left out: they come with `tools`" in told[0]["message"]

@@ -1,21 +1,6 @@
 """What a set of conversations, preferences or feedback looks like, by hand."""
 
-from trivium.corpus.records import as_feedback
 from trivium.corpus.statistics import said, statistics
-
-
-def test_a_pair_is_one_good_and_one_bad_reply():
-    pair = {
-        "key": "k",
-        "prompt": [{"role": "user", "content": "?"}],
-        "chosen": "a",
-        "rejected": "b",
-        "meta": {},
-    }
-    good, bad = as_feedback(pair)
-    assert (good["completion"], good["label"], bad["completion"], bad["label"]) == ("a", 1, "b", 0)
-    assert "chosen" not in good and good["key"] == bad["key"] == "k"
-    assert as_feedback(good) == [good]
 
 
 def test_statistics_by_hand():

@@ -97,4 +97,4 @@ def _prompt(ctx: PhaseContext[TrainingStage], record: Mapping[str, Any]) -> tupl
     if "text" in record:
         return _asked(ctx, " ".join(record["text"].split()[:WORDS]))
     turns = records.prompt_of(record)
-    return (turns[-1]["content"] if turns else ""), ctx.chat.prompt(turns)
+    return (turns[-1]["content"] if turns else ""), ctx.chat.prompt(turns, record.get("tools"))

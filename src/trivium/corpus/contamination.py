@@ -29,7 +29,7 @@ def sayings(record: Record) -> list[str]:
         return [record["text"]]
     turns = record["messages"] if "messages" in record else record["prompt"]
     said = [
-        turn["content"]
+        records.said(turn)
         for turn in turns
         if turn["role"] == "assistant" or records.kind_of(record) != "python-docs"
     ]

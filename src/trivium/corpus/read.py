@@ -14,7 +14,7 @@ from trivium.corpus import counts
 from trivium.corpus.contamination import Evaluated, sayings
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import Document, Part, Setting, open_source
-from trivium.corpus.records import text_of, texts, with_texts
+from trivium.corpus.records import pieces, text_of, with_texts
 from trivium.corpus.steps import Step, build_steps
 from trivium.corpus.steps.quality import keep
 from trivium.corpus.withdrawn import Rule, WithdrawnStep
@@ -157,21 +157,25 @@ def _apply(step: Step, document: Document) -> str | None:
     if record is None:
         return step(document)
     if not step.changes:
-        whole = {**document, "text": "\n".join(texts(record))}
+        whole = {**document, "text": "\n".join(piece.text for piece in pieces(record))}
         reason = step(whole)
         document |= {**whole, "text": document["text"]}
         return reason
     changed: list[str] = []
     found: Counter[str] = Counter(document.get("pii", {}))
-    for text in texts(record):
-        piece = {**document, "text": text}
-        if reason := step(piece):
+    given = pieces(record)
+    for _, text, code in given:
+        if not text.strip() or (code and not getattr(step, "redacts", False)):
+            changed.append(text)  # a turn that only calls a tool says nothing
+            continue
+        alone = {**document, "text": text}
+        if reason := step(alone):
             return reason
-        if not piece["text"].strip():
+        if not alone["text"].strip():
             return f"{step.name}:empty"
-        changed.append(piece["text"])
-        found.update(piece.get("pii", {}))
-    if changed != texts(record):
+        changed.append(alone["text"])
+        found.update(alone.get("pii", {}))
+    if changed != [piece.text for piece in given]:
         document["record"] = with_texts(record, changed)
         document["text"] = text_of(document["record"])
     document["pii"] = dict(found)

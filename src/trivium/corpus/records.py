@@ -12,9 +12,9 @@ Documents are Parquet files in the folders `train` and `heldout`, conversations 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trivium.corpus import extras
 from trivium.errors import DataError
@@ -26,35 +26,107 @@ Record = dict[str, Any]
 Messages = list[dict[str, Any]]
 
 
-def text_of(record: Record) -> str:
-    """All text of a record, of any format, in reading order."""
-    if "text" in record:
-        return str(record["text"])
-    turns = record["messages"] if "messages" in record else record["prompt"]
-    parts = [f"{turn['role']}: {turn['content']}" for turn in turns]
-    return "\n".join([*parts, *(record[name] for name in REPLIES if name in record)])
-
-
 REPLIES = ("chosen", "rejected", "completion")
 
 
-def texts(record: Record) -> list[str]:
+class Piece(NamedTuple):
+    """One of a record's texts."""
+
+    part: str
+    """Where it stands: `text`, `messages[1] (assistant)`, `messages[1].reasoning_content`, `chosen`."""
+    text: str
+    code: bool = False
+    """An argument of a tool's call, which machines read."""
+
+
+def text_of(record: Record) -> str:
+    """All that a record says, of any format, in reading order."""
+    if "text" in record:
+        return str(record["text"])
+    parts = [f"{turn['role']}: {said(turn)}" for turn in record[_turns(record)]]
+    return "\n".join([*parts, *(record[name] for name in REPLIES if name in record)])
+
+
+def said(turn: Mapping[str, Any]) -> str:
+    """All that a turn says: its reasoning, its content, and its calls as JSON."""
+    calls = turn.get("tool_calls")
+    parts = (turn.get("reasoning_content"), turn["content"], calls and json.dumps(calls, ensure_ascii=False))
+    return "\n".join(part for part in parts if part)
+
+
+def pieces(record: Record) -> list[Piece]:
     """Each text of a record on its own, of any format, in reading order."""
     if "text" in record:
-        return [record["text"]]
-    turns = record["messages"] if "messages" in record else record["prompt"]
-    return [*(turn["content"] for turn in turns), *(record[name] for name in REPLIES if name in record)]
+        return [Piece("text", record["text"])]
+    name, found = _turns(record), list[Piece]()
+    for place, turn in enumerate(record[name]):
+        where = f"{name}[{place}]"
+        if turn.get("reasoning_content"):
+            found.append(Piece(f"{where}.reasoning_content", turn["reasoning_content"]))
+        found.append(Piece(f"{where} ({turn['role']})", turn["content"]))
+        arguments = [text for call in turn.get("tool_calls") or () for text in _strings(_arguments(call))]
+        found += [Piece(f"{where}.tool_calls", text, code=True) for text in arguments]
+    return [*found, *(Piece(reply, record[reply]) for reply in REPLIES if reply in record)]
 
 
-def with_texts(record: Record, changed: Sequence[str]) -> Record:
-    """The record with these in the places of its `texts`."""
+def with_texts(record: Record, changed: Iterable[str]) -> Record:
+    """The record with these in the places of its `pieces`."""
+    texts = iter(changed)
     if "text" in record:
-        return {**record, "text": changed[0]}
-    name = "messages" if "messages" in record else "prompt"
-    count = len(record[name])
-    turns = [{**turn, "content": text} for turn, text in zip(record[name], changed[:count], strict=True)]
-    replies = zip((reply for reply in REPLIES if reply in record), changed[count:], strict=True)
-    return {**record, name: turns, **dict(replies)}
+        return {**record, "text": next(texts)}
+    name, turns = _turns(record), []
+    for turn in record[name]:
+        if turn.get("reasoning_content"):
+            turn = {**turn, "reasoning_content": next(texts)}
+        turn = {**turn, "content": next(texts)}
+        if turn.get("tool_calls"):
+            turn["tool_calls"] = [_with_arguments(call, texts) for call in turn["tool_calls"]]
+        turns.append(turn)
+    return {**record, name: turns, **{reply: next(texts) for reply in REPLIES if reply in record}}
+
+
+def _turns(record: Record) -> str:
+    return "messages" if "messages" in record else "prompt"
+
+
+def _arguments(call: Mapping[str, Any]) -> Any:
+    """The arguments of a call, also where they are JSON in a string, as APIs give them."""
+    inner = call.get("function", call)
+    given = inner.get("arguments") if isinstance(inner, Mapping) else None
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+def _with_arguments(call: Record, texts: Iterator[str]) -> Record:
+    before = _arguments(call)
+    after = _replaced(before, texts)
+    if after == before:
+        return call
+    inner = call.get("function", call)
+    if isinstance(inner["arguments"], str) and not isinstance(before, str):
+        after = json.dumps(after, ensure_ascii=False)
+    inner = {**inner, "arguments": after}
+    return {**call, "function": inner} if "function" in call else inner
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in plain values, keys apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
+
+
+def _replaced(value: Any, texts: Iterator[str]) -> Any:
+    """`value` with these in the places of its `_strings`."""
+    if isinstance(value, str):
+        return next(texts)
+    if isinstance(value, Mapping):
+        return {key: _replaced(inner, texts) for key, inner in value.items()}
+    return [_replaced(inner, texts) for inner in value] if isinstance(value, list) else value
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
@@ -76,17 +148,6 @@ def prompt_of(record: Mapping[str, Any]) -> Messages:
     while end and turns[end - 1]["role"] == "assistant":
         end -= 1
     return list(turns[:end])
-
-
-def as_feedback(record: Record) -> list[Record]:
-    """A preference pair as feedback: the chosen reply is desirable, the rejected one is not. Feedback stays as it is."""
-    if "completion" in record:
-        return [record]
-    rest = {name: value for name, value in record.items() if name not in ("chosen", "rejected")}
-    return [
-        {**rest, "completion": record["chosen"], "label": 1},
-        {**rest, "completion": record["rejected"], "label": 0},
-    ]
 
 
 SPLITS = ("train", "heldout")

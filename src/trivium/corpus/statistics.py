@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivium.corpus.records import Record, key_of, prompt_of
+from trivium.corpus.records import said as said_by
 
 
 def statistics(records: Sequence[Record]) -> dict[str, Any]:
@@ -18,14 +19,11 @@ def statistics(records: Sequence[Record]) -> dict[str, Any]:
     turns = [prompt_of(record) for record in records]
     found["prompt_characters"] = _lengths([sum(len(turn["content"]) for turn in one) for one in turns])
     if "messages" in records[0]:
-        said = [
-            turn["content"]
-            for record in records
-            for turn in record["messages"]
-            if turn["role"] == "assistant"
+        replies = [
+            said_by(turn) for record in records for turn in record["messages"] if turn["role"] == "assistant"
         ]
-        found["reply_characters"] = _lengths([len(text) for text in said])
-        found["repeated_replies"] = len(said) - len({key_of(text) for text in said})
+        found["reply_characters"] = _lengths([len(text) for text in replies])
+        found["repeated_replies"] = len(replies) - len({key_of(text) for text in replies})
     for name in ("chosen", "rejected", "completion"):
         if name in records[0]:
             found[f"{name}_characters"] = _lengths([len(record[name]) for record in records])

@@ -58,4 +58,4 @@ def _encoded(record: dict[str, Any], chat: ChatTokenizer) -> Encoded:
     if "messages" in record:
         return chat.encode(record["messages"], tools=record.get("tools"))
     reply = record["chosen"] if "chosen" in record else record["completion"]
-    return chat.response(record["prompt"], str(reply))
+    return chat.response(record["prompt"], str(reply), record.get("tools"))

@@ -181,10 +181,10 @@ def _tokens(holding: Holding, shards: Path, chat: Any) -> int:
     split = holding.artifact.path / "train"
     if records.files(split)[0].suffix == ".jsonl":
         texts = [
-            str(text or "")
+            piece.text
             for number, row in enumerate(records.read(split), start=1)
             if (0, number) in holding.train
-            for text in records.texts(row)
+            for piece in records.pieces(row)
         ]
         return sum(map(len, chat.guard.plain_batch(texts)))
     encode(split, chat, shards / "train")

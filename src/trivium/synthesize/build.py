@@ -78,13 +78,13 @@ def _made(studio: Studio, data: Path, emit: Emit) -> list[tuple[str, Record]]:
         return questions(studio, documents)
     parts: dict[str, tuple[Loop, list[Record]]]
     if config.method == "self_instruct":
-        parts = {"made": (self_instruct, _prompts(data, "train"))}
+        parts = {"made": (self_instruct, _prompts(data, "train", emit))}
     else:
         loop = LOOPS[config.method]
         heldout = round(config.prompts * config.heldout / max(1e-9, 1 - config.heldout))
         parts = {
-            "train": (loop, chosen(_prompts(data, "train"), config.prompts, studio.seed, "train")),
-            "heldout": (loop, chosen(_prompts(data, "heldout"), heldout, studio.seed, "heldout")),
+            "train": (loop, chosen(_prompts(data, "train", emit), config.prompts, studio.seed, "train")),
+            "heldout": (loop, chosen(_prompts(data, "heldout", emit), heldout, studio.seed, "heldout")),
         }
     made: list[tuple[str, Record]] = []
     for split, (loop, prompts) in parts.items():
@@ -103,13 +103,19 @@ def _write(out: Path, train: list[Record], unseen: list[Record], account: Record
     write_json(out / "account.json", account)
 
 
-def _prompts(data: Path, split: str) -> list[Record]:
-    """The records of a data artifact with what was asked as `prompt`; one without a user's turn is left out."""
-    found = []
+def _prompts(data: Path, split: str, emit: Emit) -> list[Record]:
+    """The records of a data artifact with what was asked as `prompt`. One without a user's turn is left out; so are those with
+    tools, which is told: a teacher is asked for text."""
+    found, tools = [], 0
     for record in records.read(data / f"{split}.jsonl"):
         turns = records.prompt_of(record)
-        if turns and turns[-1]["role"] == "user":
+        if record.get("tools"):
+            tools += 1
+        elif turns and turns[-1]["role"] == "user":
             found.append({**record, "prompt": turns})
+    if tools:
+        message = f"{tools} prompts of the {split} split are left out: they come with `tools`, and teachers are asked for text"
+        emit({"event": "warning", "message": message})
     return found
 
 

@@ -59,11 +59,11 @@ def check(folder: Path) -> None:
 def _rows(split: Path) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(records.read(split), start=1):
         meta = records.meta_of(record)
-        for part, text in zip(parts(record), records.texts(record), strict=True):
+        for part, text, _ in records.pieces(record):
             yield {
                 "key": str(record.get("key", "")),
                 "url": str(record.get("url") or meta.get("url") or ""),
-                "text": str(text or ""),
+                "text": text,
                 "source": 0,
                 "kind": records.kind_of(record) if "source" in record else "",
                 "license": record.get("license"),
@@ -72,15 +72,6 @@ def _rows(split: Path) -> Iterator[dict[str, Any]]:
                 "row": number,
                 "part": part,
             }
-
-
-def parts(record: dict[str, Any]) -> list[str]:
-    """What each of the record's `texts` is: `messages[1] (assistant)`, `chosen`."""
-    if "text" in record:
-        return ["text"]
-    name = "messages" if "messages" in record else "prompt"
-    turns = [f"{name}[{place}] ({turn['role']})" for place, turn in enumerate(record[name])]
-    return [*turns, *(reply for reply in records.REPLIES if reply in record)]
 
 
 def _write(target: Path, rows: Iterator[dict[str, Any]]) -> None:

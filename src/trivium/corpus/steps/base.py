@@ -27,7 +27,10 @@ def on_lines(text: str, places: list[int], change: Callable[[str], str]) -> str:
 
 
 class Step(Protocol):
-    """One thing done to every document. May change the text and add columns; gives the reason of a rejection."""
+    """One thing done to every document. May change the text and add columns; gives the reason of a rejection.
+
+    With `redacts = True` one that changes text is given the arguments of a conversation's calls, too, which machines read.
+    """
 
     @property
     def name(self) -> str: ...

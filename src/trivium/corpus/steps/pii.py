@@ -77,7 +77,7 @@ class PiiStep:
     """Replaces; counts by type in the column `pii`. Rejects nothing."""
 
     name = "pii"
-    changes = True
+    changes = redacts = True
 
     def __init__(self, config: Pii) -> None:
         self.config = config

@@ -63,7 +63,7 @@ def _encoded(chat: ChatTokenizer, row: Mapping[str, Any], context: int) -> Text:
     if "text" in row:
         ids = chat.documents([row["text"]])[0][:context]
         return Text(ids, [1.0] * len(ids), min(GIVEN, len(ids) // 2))
-    whole = chat.response(prompt_of(row), said(row))
+    whole = chat.response(prompt_of(row), said(row), row.get("tools"))
     given = next((place for place, learned in enumerate(whole.mask) if learned), len(whole.ids))
     return Text(list(whole.ids[:context]), whole.mask[:context], given)
 
