@@ -84,7 +84,7 @@ def test_a_run_is_shown_by_its_name_and_by_its_folder(
 ) -> None:
     assert trivium("show", "first") == 0
     by_name = capsys.readouterr().out
-    assert "held-out loss 1.5000" in by_name and "20.0% [10.0%, 30.0%]" in by_name
+    assert "held-out loss 1.5000" in by_name and "20.0% [10.0, 30.0]" in by_name
     assert trivium("show", "runs/first") == 0
     assert capsys.readouterr().out == by_name
     assert trivium("show", "first", "--json") == 0
@@ -108,7 +108,7 @@ def test_what_differs_and_what_is_best_is_said_across_runs(
     assert trivium("compare", "first", "second") == 0
     out = capsys.readouterr().out
     assert "base.lr\t0.1\t0.2" in out and "batch" not in out
-    assert "20.0% [10.0%, 30.0%]\t80.0% [70.0%, 90.0%] *" in out
+    assert "20.0% [10.0, 30.0]\t80.0% [70.0, 90.0] *" in out
     assert trivium("compare", "first", "second", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["fields"] == {"base.lr": {"first": 0.1, "second": 0.2}}

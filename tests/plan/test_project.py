@@ -129,6 +129,11 @@ def test_the_command_line_says_it_in_tables_and_as_json(
     assert trivium("--on", "64xH100") == 0
     out = capsys.readouterr().out
     assert "base fits: " in out and "GiB on each device, by cause" in out and "practice" in out
+    for width in (80, 120, 150, 200):  # a figure stands in a line, and so does its band
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert trivium("--on", "64xH100") == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "┃│"]
+        assert all(row.count("(") == row.count(")") and len(row) <= width for row in rows)
     assert trivium("--on", "64xH100", "--json") == 0
     plain = json.loads(capsys.readouterr().out)
     base = plain["stages"]["base"]

@@ -6,16 +6,21 @@ from __future__ import annotations
 import copy
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from trivium.report.card import model_card
-from trivium.report.page import curve, html, show
+from trivium.report.page import curve, html
 from trivium.report.smaller import HEIGHT, WIDTH, dots, smaller_lines
-from trivium.report.table import gate_lines, lines, phases, source_lines
+from trivium.report.table import Line, gate_lines, lines, phases, source_lines
+from trivium.report.terminal import figures, show
 
 
 def est(
@@ -142,7 +147,7 @@ def test_rows_have_a_cell_per_model_with_its_interval_and_mark_the_best():
     assert bits.cells == ["2.000 [1.950, 2.050]", "2.123 [2.100, 2.150]", "–"]
     assert bits.best == 0  # down is better
     wins = table["win rate against the baseline's own replies (checker) ↑  n=150"]
-    assert wins.cells == ["12.5% [8.0%, 19.0%]", "50.0% [42.0%, 58.0%]", "75.0% [67.0%, 81.0%], 3 undecided"]
+    assert wins.cells == ["12.5% [8.0, 19.0]", "50.0% [42.0, 58.0]", "75.0% [67.0, 81.0], 3 undecided"]
     assert wins.best == 2
     assert table["false refusals of harmless ones ↓  n=40"].best is None  # the intervals touch: noise
     assert table["weights on disk ↓"].cells == ["23.6 MB", "23.6 MB", "6.5 MB"]
@@ -171,8 +176,8 @@ def test_phase_lines():
     assert first.loss == "8.300 → 2.510"
     assert first.speed == "9,000 tokens/s, 55% of peak (bf16, compiled)"
     assert first.minutes == "1.5"
-    assert second[:5] == ("dpo", "1 steps, 0.00M tokens", "–", "–", "0.1")
-    assert second[5:] == ("1", "0.00M", "–", "–", "–")
+    assert second[:5] == ("dpo", "1 steps, 2K tokens", "–", "–", "0.1")
+    assert second[5:] == ("1", "2K", "–", "–", "–")
 
 
 SOURCES = {
@@ -214,6 +219,31 @@ def test_no_cell_on_the_terminal_is_cut_short(width, capsys, monkeypatch):
     assert "…" not in out and max(map(len, out.splitlines())) <= width
     for shown in ("8.300 → 2.510", "1,234,567", "55%", "300", "bf16, compiled"):
         assert shown in out
+
+
+@given(
+    models=st.integers(1, 10),
+    labels=st.lists(st.text("a ", min_size=1, max_size=90), min_size=1, max_size=4),
+    width=st.integers(40, 250),
+)
+def test_no_figure_is_broken_however_many_models_there_are(models, labels, width):
+    """Each stands whole in a line, the lines fit, and each model is named once."""
+    names = [f"model_{number:02}" for number in range(models)]
+    values = [
+        (f"{row}{model}.0%", f"[{row}.{model}, 92.9]")
+        for row in range(len(labels))
+        for model in range(models)
+    ]
+    told = [f"{value} {interval}, 7 undecided" for value, interval in values]
+    cells = [told[row * models : (row + 1) * models] for row in range(len(labels))]
+    rows = [Line(label, shown, 0) for label, shown in zip(labels, cells, strict=True)]
+    console = Console(width=width, file=StringIO())
+    console.print(*figures("held out", names, rows, width, "what each is worth"), sep="\n")
+    out = console.file.getvalue()
+    assert max(map(len, out.splitlines())) <= width
+    assert all(part in out for pair in values for part in pair)
+    assert [out.count(name) for name in names] == [1] * models
+    assert out.count("92.9]") == out.count(" undecided") == models * len(labels)
 
 
 def test_gate_lines():
@@ -269,7 +299,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_models_say():
     assert "How do I <b>cheat</b>?" in page.words
     for cell in (
         "2.000 [1.950, 2.050]",
-        "75.0% [67.0%, 81.0%], 3 undecided",
+        "75.0% [67.0, 81.0], 3 undecided",
         "undecided",
         "23.6 MB",
         "passed",
@@ -297,7 +327,7 @@ def test_the_terminal_shows_the_same_cells(capsys, monkeypatch):
     show(REPORT)
     out = capsys.readouterr().out
     for line in lines(REPORT):
-        assert all(cell in out for cell in line.cells)
+        assert all(part in out for cell in line.cells for part in cell.split(", 3 "))
     assert "gate safety (aligned): win_rate ≥ 0.7: 0.75 [0.71, 0.79] passed" in out
     assert "not measured UNDECIDED" in out and "FAILED" in out
     show(empty())
@@ -334,7 +364,7 @@ def test_the_card_is_what_model_hubs_read():
     for block in re.findall(r"(?:^\|.*\n)+", body, re.MULTILINE):  # every table is whole
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()}) == 1
     assert "Python \\| docs" in body
-    told = "| aligned | GPL-3.0, AGPL-3.0 | 50 tokens: 25.0% [12.5%, 50.0%] | 12.5% [6.2%, 25.0%] |"
+    told = "| aligned | GPL-3.0, AGPL-3.0 | 50 tokens: 25.0% [12.5, 50.0] | 12.5% [6.2, 25.0] |"
     assert told in body and "| aligned | any | 20 tokens: – | – |" in body
 
 
@@ -392,4 +422,4 @@ def test_a_judged_share_is_followed_by_what_people_would_say():
     shown = lines(REPORT)
     place = next(i for i, line in enumerate(shown) if "false refusals" in line.label)
     assert "sensitivity 0.49, specificity 1.00" in shown[place + 1].label
-    assert shown[place + 1].cells == ["–", "–", "0.0% [0.0%, 20.0%]"]
+    assert shown[place + 1].cells == ["–", "–", "0.0% [0.0, 20.0]"]

@@ -104,7 +104,7 @@ def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
     """Prints the tables of what was measured, and where the report is."""
     from trivium.recipe.deployment import SmallerStage
     from trivium.recipe.evaluation import EvaluateStage
-    from trivium.report.page import show
+    from trivium.report.terminal import show
 
     if not any(isinstance(stage, EvaluateStage | SmallerStage) for stage in recipe.stages.values()):
         return
@@ -235,7 +235,7 @@ def lineage(artifact: str, store: str) -> None:
 
 def report(run_folder: Path) -> None:
     """Prints the report in the folder of a run or of a release."""
-    from trivium.report.page import show
+    from trivium.report.terminal import show
 
     path = run_folder / "report.json"
     if not path.is_file():

@@ -279,20 +279,25 @@ def characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str,
 
 
 def _phases(found: Project, width: int) -> Table:
-    """One row a stage: time, compute, data, output, cost, energy, share of the total; on a narrow terminal without the middle."""
-    from trivium.report.plan import HEADINGS, row, whole
+    """One row a stage: time, compute, data, output, cost, energy, share of the total; on a narrow terminal without the middle,
+    and with the bands below their figures where the two have no room in a line."""
+    from trivium.report.plan import HEADINGS
 
     shown = range(len(HEADINGS)) if width >= WIDER else (0, 1, 6, 7, 8)
+    beside = _columns(found, shown, " (")
+    return beside if Console(width=1000).measure(beside).maximum <= width else _columns(found, shown, "\n(")
+
+
+def _columns(found: Project, shown: Sequence[int], band: str) -> Table:
+    from trivium.report.plan import HEADINGS, row, whole
+
     table = Table(title=f"{found.recipe} on {found.cluster}", title_justify="left")
     for column in shown:
         table.add_column(HEADINGS[column], justify="right" if column else "left", overflow="fold")
-    for phase in found.phases:
-        if phase.hours.expected:
-            cells = row(phase, found)
-            table.add_row(*(Text(cells[column]) for column in shown))
-    table.add_section()
-    cells = ("all", *whole(found))
-    table.add_row(*(Text(cells[column]) for column in shown))
+    rows = [row(phase, found) for phase in found.phases if phase.hours.expected]
+    for cells in (*rows, ("all", *whole(found))):
+        said = [Text(cells[column].replace(" (", band)) for column in shown]
+        table.add_row(*said, end_section=cells in rows[-1:])
     return table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivium.cli.options import RUNS, RunsFolder, names_of_runs
-from trivium.cli.output import AsJson, table
+from trivium.cli.output import AsJson, figures, table
 from trivium.errors import ArtifactError, TriviumError
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ def show(run: Run, runs: RunsFolder = RUNS, as_json: AsJson = False) -> None:
     names, lines = metrics([log])
     if lines:
         print()
-        table(
-            ("held out", *(name.removeprefix(f"{log.name}: ") for name in names)),
-            [(line.label, *line.cells) for line in lines],
-        )
+        figures("held out", [name.removeprefix(f"{log.name}: ") for name in names], lines)
 
 
 def compare(
@@ -132,7 +129,7 @@ def compare(
 ) -> None:
     """Put runs beside each other: the fields in which their recipes differ, their losses, what was measured.
 
-    The best value of a row is marked with * where its interval and that of the worst do not touch.
+    The best value of a row stands out (bold; * where it is no terminal) if its interval and that of the worst do not touch.
 
     Example:
 
@@ -167,11 +164,7 @@ def compare(
     columns, lines = metrics(logs)
     if lines:
         print()
-        rows = [
-            (line.label, *(f"{cell} *" if n == line.best else cell for n, cell in enumerate(line.cells)))
-            for line in lines
-        ]
-        table(("held out", *columns), rows)
+        figures("held out", columns, lines)
 
 
 def watch(

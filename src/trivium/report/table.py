@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from trivium.recipe.evaluation import bound_of, value_of
 from trivium.recipe.suite import Metric
 from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metric_named
+from trivium.recipe.units import show_count
 
 
 def _percent(value: float) -> str:
@@ -31,12 +32,13 @@ def shown(metric: Metric, value: float | None) -> str:
 
 
 def cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
-    """The figure, its interval, and how many rows are undecided: `82.0% [69.1%, 90.2%], 3 undecided`."""
+    """The figure, its interval, and how many rows are undecided: `82.0% [69.1, 90.2], 3 undecided`."""
     if found is None or (found["value"] is None and not found.get("undecided")):
         return "–"
     text = shown(metric, found["value"])
     if found["value"] is not None and found["low"] is not None and found["low"] != found["high"]:
-        text += f" [{shown(metric, found['low'])}, {shown(metric, found['high'])}]"
+        low, high = (shown(metric, found[end]).removesuffix("%") for end in ("low", "high"))
+        text += f" [{low}, {high}]"
     return text + (f", {found['undecided']} undecided" if found.get("undecided") else "")
 
 
@@ -119,7 +121,7 @@ def phases(report: Mapping[str, Any]) -> list[PhaseLine]:
         if before and after:
             name = "loss" if "loss" in before else "reward"
             loss = f"{before[name]:.3f} → {after[name]:.3f}" + (" (reward)" if name == "reward" else "")
-        tokens, rate, share, how, speed = f"{phase['tokens'] / 1e6:.2f}M", *("–",) * 4
+        tokens, rate, share, how, speed = show_count(phase["tokens"]), *("–",) * 4
         if phase["tokens_per_second"]:
             rate, share = f"{phase['tokens_per_second']:,.0f}", f"{phase['mfu']:.0%}"
             how = f"{phase['precision']}, {'compiled' if phase['compiled'] else 'eager'}"
