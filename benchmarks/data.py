@@ -145,10 +145,10 @@ def extraction(crawled: Path, out: Path, tokenizer: Path) -> dict[str, Any]:
     """Reading and extracting alone, in as many processes as there are cores."""
     from concurrent.futures import ProcessPoolExecutor
 
-    from trivium.corpus import engine
+    from trivium.cores import cores
 
     files = sorted(str(file) for file in crawled.iterdir())
-    with ProcessPoolExecutor(engine.cores()) as pool:
+    with ProcessPoolExecutor(cores()) as pool:
         return {"documents": sum(pool.map(_extract, files))}
 
 
@@ -219,9 +219,9 @@ def theirs(crawled: Path, out: Path, tokenizer: Path, ours_extracts: bool = Fals
     from datatrove.pipeline.tokens import DocumentTokenizer
     from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-    from trivium.corpus import engine
+    from trivium.cores import cores
 
-    workers, words = engine.cores(), splitter()
+    workers, words = cores(), splitter()
     tasks, minhash = len(list(crawled.iterdir())), MinhashConfig(hash_config=hashing())
 
     def go(name: str, pipeline: list[Any], count: int) -> None:

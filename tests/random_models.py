@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trivium.model.config import ModelConfig
+from trivium.model.families import from_huggingface
 from trivium.model.transformer import Transformer
 
 
@@ -30,3 +31,9 @@ def random_model(vocab_size: int = 320, *, seed: int = 3, **changes: Any) -> Tra
             if parameter.dim() == 2:
                 parameter.mul_(4)
     return model.eval()
+
+
+def random_gpt2() -> Transformer:
+    """The family whose matrices lie the other way round, which no layout of quantised weights has."""
+    shape = {"vocab_size": 320, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 64}
+    return Transformer(from_huggingface({"model_type": "gpt2", **shape}))

@@ -15,19 +15,31 @@ def tree(folder, **files):
     return folder
 
 
-def test_torch_takes_no_more_threads_than_cores_are_ours(monkeypatch):
-    torch = pytest.importorskip("torch")
+def train(checkpoint):
     from trivium.recipe.training import PretrainStage
     from trivium.train import machine
 
-    before, stage = torch.get_num_threads(), PretrainStage.model_construct(device="cpu", precision="float32")
+    machine.resolve(PretrainStage.model_construct(device="cpu", precision="float32"))
+
+
+def evaluate_or_serve(checkpoint):
+    from trivium.model import hf
+
+    hf.load(checkpoint())
+
+
+@pytest.mark.parametrize("work", [train, evaluate_or_serve])
+def test_torch_takes_no_more_threads_than_cores_are_ours(work, checkpoint, monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        monkeypatch.setattr(machine, "cores", lambda: 2)
-        machine.resolve(stage)
+        monkeypatch.setattr(cores, "cores", lambda: 2)
+        work(checkpoint)
         assert torch.get_num_threads() == 2
         torch.set_num_threads(1)
-        machine.resolve(stage)
+        work(checkpoint)
         assert torch.get_num_threads() == 1, "fewer stay fewer"
     finally:
         torch.set_num_threads(before)

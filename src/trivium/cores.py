@@ -48,6 +48,14 @@ def free_memory(root: Path = CGROUPS) -> int:
     return max(0, min([free, *left]))
 
 
+def take_ours() -> None:
+    """Limits torch's threads to `cores()`: by itself it counts the processors that it sees. Where there are fewer they stay."""
+    import torch
+
+    if torch.get_num_threads() > (ours := cores()):
+        torch.set_num_threads(ours)
+
+
 def _quota(root: Path) -> float | None:
     """Cores that the tightest control group around this process grants; None where nothing limits them."""
     read = {True: _unified, False: _divided}

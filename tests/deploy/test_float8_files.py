@@ -11,13 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_models import random_model
+from random_models import random_gpt2, random_model
 from test_int4 import SHAPE, TEXTS
 
 from trivium.deploy import float8, quantize
 from trivium.errors import ArtifactError
 from trivium.model import hf
-from trivium.model.families import from_huggingface
 from trivium.recipe.deployment import QuantizeStage
 
 numbers = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
@@ -117,14 +116,5 @@ def test_inputs_are_rounded_by_token_and_only_inside():
 
 
 def test_layouts_without_float8_are_refused():
-    gpt2 = {
-        "model_type": "gpt2",
-        "vocab_size": 320,
-        "n_embd": 32,
-        "n_layer": 1,
-        "n_head": 4,
-        "n_positions": 64,
-    }
-    model = type(random_model())(from_huggingface(gpt2))
     with pytest.raises(ArtifactError, match="gpt2 keeps its matrices in a layout that has no float8"):
-        float8.quantized(model, inputs=False)
+        float8.quantized(random_gpt2(), inputs=False)

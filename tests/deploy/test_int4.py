@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_models import random_model
+from random_models import random_gpt2, random_model
 
 from trivium.deploy import int4, quantize
 from trivium.errors import ArtifactError, RecipeError
 from trivium.model import hf, quantised
-from trivium.model.families import from_huggingface
 from trivium.recipe.deployment import QuantizeStage
 from trivium.recipe.load import loads
 from trivium.text.chat import ChatTokenizer
@@ -129,16 +128,8 @@ def test_transformers_gives_the_logits_that_we_give(shape, checkpoint, data, tmp
 def test_layouts_without_int4_are_refused():
     with pytest.raises(ArtifactError, match="no multiple of the group of 64"):
         int4.quantized(random_model(), 64, None)
-    gpt2 = {
-        "model_type": "gpt2",
-        "vocab_size": 320,
-        "n_embd": 32,
-        "n_layer": 1,
-        "n_head": 4,
-        "n_positions": 64,
-    }
     with pytest.raises(ArtifactError, match="gpt2"):
-        int4.check(from_huggingface(gpt2), 8)
+        int4.check(random_gpt2().config, 8)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import families
@@ -109,6 +110,15 @@ def test_an_unknown_key_is_named(kind):
     raw = BASE | {"model_type": "llama", "rope_parameters": block}
     with pytest.raises(ArtifactError, match=r"unknown keys: .*wavelength"):
         from_huggingface(raw)
+
+
+def test_what_is_wrong_in_a_file_says_which_file(tmp_path):
+    block = {"rope_type": "default", "rope_theta": 1e4, "factr": 2.0}
+    raw = BASE | {"model_type": "llama", "rope_parameters": block}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ArtifactError, match="factr") as caught:
+        hf.read_config(tmp_path)
+    assert caught.value.where == str(tmp_path / "config.json")
 
 
 def test_a_key_that_says_nothing_is_no_unknown_key():

@@ -210,6 +210,7 @@ stages:
   base: {kind: pretrain, data: corpus, tokenizer: vocab, tokens: 9K}
   talks: {kind: data, format: conversations, sources: [{kind: synthetic, stage: written}]}
   sft: {kind: sft, init: base, data: talks, steps: 9}
+  site: {kind: data, sources: [{kind: crawl, start: ["http://a.example"], agent: "bot (+http://a.example/bot)"}]}
 """
 
 
@@ -223,6 +224,9 @@ stages:
         ("corpus.keep_rejects=true", set()),
         ("corpus.workers=1", set()),
         ("base.max_epochs=9", set()),
+        ("site.sources.0.delay=9s", set()),
+        ("site.sources.0.agent=other (+http://a.example/bot)", set()),
+        ("site.sources.0.depth=9", {"site"}),
         ("written.teacher.model=c", {"written", "talks", "sft"}),
         ("corpus.heldout=0.2", {"corpus", "vocab", "base", "sft"}),
         ("base.lr=0.1", {"base", "sft"}),

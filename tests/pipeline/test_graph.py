@@ -28,10 +28,9 @@ def test_names_inside_suites_and_lists_are_inputs_too():
     }
 
 
-def test_ancestors_and_downstream():
+def test_ancestors():
     graph = build(recipe())
     assert graph.ancestors(["chat"]) == {"base", "chats", "corpus", "vocab"}
-    assert graph.downstream("chat") == ("aligned", "safety", "small")
     assert graph.ancestors(["corpus"]) == frozenset()
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from trivium import compiling
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, machine
 from trivium.plan.cost import (
-    COMPILING,
     DECODE,
-    EAGER,
     GENERATION_UTILISATION,
     REPLIES,
-    SAVED,
     TRAINING_UTILISATION,
     Cost,
     Speed,
@@ -65,7 +63,7 @@ def test_pretraining(costs: dict[str, Cost], config: ModelConfig) -> None:
     whole_steps = 244 * 32 * 128
     assert (base.parameters, base.tokens) == (flops.parameters(config), whole_steps)
     assert base.flops == whole_steps * flops.training(config, 128)
-    assert base.minutes == pytest.approx((base.flops / (1e9 * TRAINING_UTILISATION) + COMPILING) / 60)
+    assert base.minutes == pytest.approx((base.flops / (1e9 * TRAINING_UTILISATION) + compiling.SECONDS) / 60)
 
 
 def test_dpo_adds_one_forward_of_the_reference(costs: dict[str, Cost], config: ModelConfig) -> None:
@@ -141,16 +139,9 @@ def minutes(text: str, peak: float = 1e12) -> dict[str, float]:
 
 def test_what_a_step_takes_beside_its_passes_is_counted() -> None:
     """Muon's iterations, the compiler, the policy's replies."""
-    from trivium.train import machine as decides
-
-    assert (COMPILING, EAGER, SAVED) == (
-        decides.WARM_UP_SECONDS,
-        decides.EAGER_SHARE,
-        decides.COMPILED_GAIN,
-    )
     plain = minutes(RECIPE)
     compiled = minutes(RECIPE.replace("tokens: 1M}", "tokens: 1M, compile: 'on'}"))
-    assert compiled["base"] - plain["base"] == pytest.approx(COMPILING / 60)
+    assert compiled["base"] - plain["base"] == pytest.approx(compiling.SECONDS / 60)
     muon = minutes(RECIPE.replace("tokens: 1M}", "tokens: 1M, optimizer: muon}"))
     base = loads(RECIPE).stages["base"]
     assert isinstance(base, PretrainStage)

@@ -257,6 +257,30 @@ def test_all_mistakes_are_said_at_once() -> None:
     assert "recipe.yaml:14, stage base, field lrr" in error.what
 
 
+@pytest.mark.parametrize(
+    ("given", "what", "hint"),
+    [
+        ("parallel: 5", "`parallel` is 5, which is none of: auto", "Ranks and what they share"),
+        ("parallel: atuo", "`parallel` is 'atuo', which is none of: auto", "did you mean `auto`?"),
+        ("parallel: {daat: 2}", "unknown key `daat` in this mapping", "did you mean `data`?"),
+        ("parallel: {data: x}", "`data` is 'x'", "Copies of the model"),
+        (
+            "adapter: {targets: [head]}",
+            "`targets[0]` is 'head', which is none of: q_proj",
+            "did you mean `lm_head`?",
+        ),
+    ],
+)
+def test_of_several_things_that_a_field_takes_the_one_that_was_meant_is_explained(
+    given: str, what: str, hint: str
+) -> None:
+    text = f"name: a\nstages:\n  b: {{kind: import, path: x}}\n  c: {{kind: sft, init: b, data: d, steps: 1, {given}}}\n"
+    with pytest.raises(RecipeError) as caught:
+        loads(text)
+    assert caught.value.what.startswith(what) and hint in caught.value.fix
+    assert "literal" not in str(caught.value) and "Parallel" not in caught.value.where
+
+
 def test_overrides_replace_values() -> None:
     recipe = loads(
         RECIPE,

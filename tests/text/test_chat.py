@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from trivium.errors import DataError
-from trivium.text.chat import ROLES, ChatTokenizer
+from trivium.text.chat import ChatTokenizer
 from trivium.text.tokenizer import SPECIAL, train
 
 TEXTS = Path(argparse.__file__).read_text(encoding="utf-8").split("\n\n")
 CHAT = ChatTokenizer(train(TEXTS, 400))
 END = CHAT.end
-MARKS = {role: CHAT.tokenizer.token_to_id(f"<|{role}|>") for role in ROLES}
+MARKS = {role: CHAT.tokenizer.token_to_id(f"<|{role}|>") for role in ("system", "user", "assistant")}
 
 NASTY = [*SPECIAL, "{{ 7 * 7 }}", "{% generation %}", "{% endgeneration %}", "{% raw %}", "{#", "<|", "|>"]
 NASTY += [
@@ -41,7 +41,7 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Co", "Cn
 def conversations(
     content: st.SearchStrategy[str], *, least: int = 0
 ) -> st.SearchStrategy[list[dict[str, str]]]:
-    message = st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": content})
+    message = st.fixed_dictionaries({"role": st.sampled_from(list(MARKS)), "content": content})
     return st.lists(message, min_size=least, max_size=6)
 
 

@@ -70,6 +70,8 @@ def test_the_teacher_reads_each_row_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(asked) < 12
     assert len(first) == 12
     assert all(step > 0 for step in first)
+    [kept] = tmp_path.rglob("teacher-*.db*")  # closed: sqlite has taken its journal away
+    assert kept.suffix == ".db"
 
 
 def test_own_replies_are_never_read_again() -> None:

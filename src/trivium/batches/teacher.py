@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,9 @@ class WithTop:
         self._rows.execute("PRAGMA journal_mode = WAL")
         self._rows.execute("PRAGMA synchronous = OFF")  # what a crash takes is asked again
         self._rows.execute("CREATE TABLE IF NOT EXISTS rows (name BLOB PRIMARY KEY, top BLOB, logp BLOB)")
+
+    def close(self) -> None:
+        self._rows.close()
 
     @property
     def live_flops(self) -> float:
@@ -170,6 +173,7 @@ class Taught(Items):
 
     ctx: PhaseContext[DistillStage]
     teacher: Transformer
+    _kept: list[WithTop] = field(default_factory=list)
 
     def ordered(self, sharding: BatchSharding, steps: int) -> Batches:
         batches, config = super().ordered(sharding, steps), self.ctx.config
@@ -183,10 +187,16 @@ class Taught(Items):
         if (top := config.teacher_top) is not None:
             kept = self.ctx.work / f"teacher-{os.environ.get('RANK', '0')}.db"
             heat = config.distill_temperature
-            return WithTop(batches, self.teacher, self.ctx.machine, ids, min(top, ids - 1), heat, kept, work)
+            top = min(top, ids - 1)
+            self._kept.append(WithTop(batches, self.teacher, self.ctx.machine, ids, top, heat, kept, work))
+            return self._kept[-1]
         if isinstance(batches, LiveBatches):
             work += batches.live_flops
         return WithTeacher(batches, self.teacher, self.ctx.machine, ids, live_flops=work)
+
+    def close(self) -> None:
+        for kept in self._kept:
+            kept.close()
 
     def _own(self, sharding: BatchSharding) -> Rollouts:
         ctx, longest = self.ctx, self.ctx.config.max_new_tokens

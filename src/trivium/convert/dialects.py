@@ -12,7 +12,6 @@ import re
 
 STORE = "!artifacts lie in the store, under the fingerprint of what made them"
 KERNELS = "!how a product is computed: the fastest way there is here is taken, and nothing has to be said"
-HUB = "!nothing is uploaded: `release` writes a folder that the hub's own tool can push"
 TRACK = "!the tracker's own setting: it reads it from its environment"
 RUNNER = "!how processes are started: `train.launch` and `train.parallel`"
 FIXED = "!always so here: "

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, get_args
 
-from trivium.recipe.network import Layer, Target
+from trivium.recipe.network import Target
 
 
 class NotCarried(Exception):
@@ -91,11 +91,7 @@ def targets(value: Any) -> list[str] | None:
         raise NotCarried("not set: all layers of a block get adapters")
     renamed = {"output_proj": "o_proj"}
     found = [renamed.get(last, last) for name in names if (last := str(name).rsplit(".", 1)[-1])]
-    known = [
-        name
-        for name in dict.fromkeys(found)
-        if name in get_args(Layer) or name in get_args(get_args(Target)[-1])
-    ]
+    known = [name for name in dict.fromkeys(found) if name in get_args(Target)]
     if not known:
         raise NotCarried(
             "these are no layers of a plain block (or a pattern): all layers of a block get adapters"

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from trivium import errors
+from trivium.cores import cores
 from trivium.corpus import extras, processes
 from trivium.errors import TriviumError
 from trivium.types import Emit
@@ -31,11 +32,6 @@ class Job(Protocol):
     def name(self) -> str: ...
 
     def __call__(self, task: str) -> None: ...
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use(runner: str) -> None:

@@ -7,14 +7,12 @@ this process would not be. Workers end with their call, and with this process, a
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import connection
+
+from trivium.children import follow
 
 _IMPORTED = (
     *("trivium.corpus.read", "trivium.corpus.write", "trivium.corpus.shards", "trivium.corpus.dedup.lines"),
@@ -52,16 +50,3 @@ def _started(
         return [pool.submit(work, task) for task in tasks]
     finally:
         sys.modules["__main__"] = program
-
-
-def follow() -> None:
-    """In a worker: Ctrl-C is for the process that started it to heed, and it ends when that one does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)

@@ -180,7 +180,6 @@ class Shard:
             verify(folder / name, said, "token shard", FIX)
         self.source = source
         self.characters: int = meta["characters"]
-        self.utf8_bytes: int = meta["bytes"]
         self.documents: int = meta["documents"]
         self.tokens = _map(folder / f"{source:02d}.tokens.bin", meta["dtype"])
         self.starts = _map(folder / f"{source:02d}.starts.bin", "int64")

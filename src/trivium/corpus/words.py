@@ -133,12 +133,6 @@ class Words:
         found: np.ndarray = (self._has & _ALNUM) != 0
         return found
 
-    @cached_property
-    def alphabetic(self) -> np.ndarray:
-        """(words,) bool: words with at least one letter."""
-        found: np.ndarray = (self._has & _ALPHA) != 0
-        return found
-
     def alphabetic_share(self) -> float:
         """Of what stands between white space and has a letter or digit, the share with a letter: `trade[3].` is one word with
         letters here, not four of which one has some."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trivium.cores import take_ours
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, verify, write_json
 from trivium.model import generation as generation_config
@@ -49,6 +50,9 @@ def read_config(folder: Path) -> Header:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         fix = "give the folder of a checkpoint, such as runs/quickstart/aligned, or a .gguf file"
         raise ArtifactError(f"{folder} is no checkpoint: it has no config.json", fix=fix) from None
+    except ArtifactError as error:  # what reads the fields does not know the file
+        error.where = error.where or str(path)
+        raise
     except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"config.json cannot be read: {reason}", where=str(path)) from None
@@ -124,6 +128,7 @@ def build(
 
     `int8`: the layers with a `weight_scale` stay as they are, and everything else becomes bf16.
     """
+    take_ours()
     scaled = {name.removesuffix(".weight_scale") for name in state if name.endswith(".weight_scale")}
     with torch.device("meta"):
         model = Transformer(config)

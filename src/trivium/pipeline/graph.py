@@ -41,10 +41,6 @@ class Graph:
                 todo.extend(self.inputs(name))
         return frozenset(found)
 
-    def downstream(self, name: str) -> tuple[str, ...]:
-        """Every stage that is made from `name`, directly or not, in order."""
-        return tuple(other for other in self.order if name in self.ancestors([other]))
-
 
 def build(recipe: Recipe) -> Graph:
     """The recipe's graph. RecipeError for a name that is no stage, or a circle."""

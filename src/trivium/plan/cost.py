@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from trivium import compiling
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
 from trivium.recipe.alignment import OnlineStage
@@ -31,8 +32,6 @@ GENERATION_UTILISATION = 0.1
 DECODE, REPLIES = 3e-3, 64
 """Seconds a layer takes for the next token of so many replies where the host decides, not arithmetic (two cores, the quickstart's
 evaluation)."""
-COMPILING, EAGER, SAVED = 40.0, 0.35, 0.35
-"""Seconds that compiling takes with a cold cache, and what decides whether it pays: as `train.machine` has them."""
 CHARACTERS_PER_TOKEN = 2.7
 """Of English, code and numbers in a vocabulary of a few thousand (measured: 2.6 to 3.1); used for epochs."""
 
@@ -185,19 +184,18 @@ def _training(look: Look, name: str, stage: TrainingStage, peak: float | None, d
     if peak is not None:
         seconds = operations / (peak * TRAINING_UTILISATION)
         steps = tokens / (stage.batch * stage.rows_per_item() * context)
-        minutes = (seconds + _beside(config, stage, steps, seconds, peak)) / 60
+        minutes = (seconds + _beside(config, stage, steps, operations, peak)) / 60
     unique = _unique(look, stage, data.characters) if isinstance(stage, PretrainStage) else None
     return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held, unique)
 
 
-def _beside(config: ModelConfig, stage: TrainingStage, steps: float, seconds: float, peak: float) -> float:
-    """Seconds beside the passes, which take `seconds`: Muon's iterations, the compiler, replies that the policy writes."""
+def _beside(config: ModelConfig, stage: TrainingStage, steps: float, operations: float, peak: float) -> float:
+    """Seconds beside the passes (FLOPs: `operations`): Muon's iterations, the compiler, replies that the policy writes."""
     beside = 0.0
     if stage.optimizer == "muon":
         beside += steps * flops.newton_schulz(config) / (peak * TRAINING_UTILISATION)
-    eager = seconds * TRAINING_UTILISATION / EAGER
-    if stage.compile == "on" or (stage.compile == "auto" and eager * SAVED > COMPILING):
-        beside += COMPILING
+    if compiling.pays(stage.compile, operations, peak):
+        beside += compiling.SECONDS
     if isinstance(stage, OnlineStage) and stage.rollout_server is None:
         sets = steps / stage.updates
         rows = math.ceil(stage.batch * stage.updates / REPLIES)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from trivium import compiling
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
 from trivium.plan import failures, flops, memory, roofline, search
 from trivium.plan.bands import NONE, Band, exactly, total
-from trivium.plan.cost import COMPILING, Cost, estimate, model_of
+from trivium.plan.cost import Cost, estimate, model_of
 from trivium.plan.doubts import Doubt, doubts
 from trivium.plan.hardware import Cluster
 from trivium.plan.layout import lay_out
@@ -107,7 +108,7 @@ def _training(look: Look, name: str, stage: TrainingStage, cluster: Cluster, cos
     seconds = {cause: steps * stage.rows_per_item() * one for cause, one in found.winner.step.parts.items()}
     bands = [doubts()["practice"]]
     if stage.compile != "off":
-        seconds["compiling"] = COMPILING
+        seconds["compiling"] = compiling.SECONDS
     if isinstance(stage, OnlineStage) and stage.rollout_server is None:
         seconds["generation"] = _writing(
             config,

@@ -11,7 +11,7 @@ from trivium.recipe.base import Strict, only
 
 Positive = Annotated[float, Field(gt=0)]
 Layer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-Target = Layer | Literal["embed_tokens", "lm_head"]
+Target = Literal[Layer, "embed_tokens", "lm_head"]
 
 
 class RopeScaling(Strict):

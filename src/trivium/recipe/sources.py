@@ -215,9 +215,9 @@ class Crawl(SourceBase):
     """Links followed from `start`."""
     max_pages: Annotated[Count, Field(ge=1)] = 10_000
     """Pages fetched at most."""
-    delay: Seconds = 1.0
+    delay: Seconds = how(1.0)
     """Least time between two requests to one host; a longer Crawl-delay in robots.txt wins."""
-    agent: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*.*(https?://\S+|\S+@\S+)")]
+    agent: Annotated[str, Field(pattern=r"^[A-Za-z][\w.-]*.*(https?://\S+|\S+@\S+)")] = how(...)
     """How the crawler introduces itself: a name, and a URL or e-mail address at which its owner can be reached, such as
     `mybot (+https://my.site/bot)`. robots.txt is read for the name."""
     folder: str = how("crawls")

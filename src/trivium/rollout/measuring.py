@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from trivium.corpus.processes import follow
+from trivium.children import follow
 from trivium.rollout.log import LATER
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.replies import Limits, Seen, measure

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trivium.cores import cores
 from trivium.errors import ArtifactError, TriviumError
 from trivium.serve.engines import Limits
 from trivium.serve.metrics import Metrics
@@ -55,7 +56,7 @@ class LlamaEngine(Upstream):
         limits = limits or Limits()
         self.settings: dict[str, Any] = {
             "path": str(path), "name": name, "tokens": limits.tokens, "running": limits.running,
-            "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+            "threads": threads or int(os.environ.get("OMP_NUM_THREADS") or cores()),
         }  # fmt: skip
         self.path, self._born, self._starts, self._stopping = path, 0.0, 0, False
         self._watcher: asyncio.Task[None] | None = None

@@ -27,8 +27,6 @@ from trivium.text.sandbox import BEGIN, END
 from trivium.text.special import Special
 from trivium.text.tokenizer import SPECIAL, load, save, save_foreign
 
-ROLES = ("system", "user", "assistant")
-
 Message = Mapping[str, Any]
 """A turn: `role`, `content`, and the other fields of `trivium.text.turns.FIELDS`."""
 

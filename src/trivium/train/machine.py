@@ -10,16 +10,10 @@ from typing import Any
 
 import torch
 
-from trivium.cores import cores
+from trivium import compiling
+from trivium.cores import take_ours
 from trivium.recipe.training import TrainingStage
 from trivium.train import float8
-
-WARM_UP_SECONDS = 40.0
-"""What compiling costs on two cores with a cold cache (measured: 15 to 41 s)."""
-EAGER_SHARE = 0.35
-"""Share of the matmul peak that the eager loop reaches on a CPU (measured: 0.35 to 0.45)."""
-COMPILED_GAIN = 0.35
-"""Share of the eager time that compiling saves (measured: 0.30 to 0.45)."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +41,7 @@ def native_bf16(device: str) -> bool:
 
 def resolve(config: TrainingStage) -> Machine:
     """The machine that `device` and `precision` of a stage stand for here. RecipeError where it has no float8."""
-    if torch.get_num_threads() > cores():  # torch looks at the machine, not at what of it is ours
-        torch.set_num_threads(cores())
+    take_ours()
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,9 +59,5 @@ def can_compile(device: str) -> bool:
 
 
 def compiling_pays(config: TrainingStage, flops: float, peak: float) -> bool:
-    """Whether a run of `flops` on a machine with a matmul peak of `peak` FLOP/s gets its compile time back."""
-    if config.compile == "off" or not can_compile(resolve(config).device):
-        return False
-    if config.compile == "on":
-        return True
-    return flops / (peak * EAGER_SHARE) * COMPILED_GAIN > WARM_UP_SECONDS
+    """Whether a run of `flops` on a machine with a matmul peak of `peak` FLOP/s is compiled here."""
+    return compiling.pays(config.compile, flops, peak) and can_compile(resolve(config).device)

@@ -23,7 +23,6 @@ MEASURES = {
 """Measure -> (title with its unit, what a value is multiplied by). These are shown unless others are chosen."""
 POINTS = 800
 """Of a curve, in a chart of half a screen; of each of several, half as many: a browser draws them one by one."""
-ENDS = {"min": "dataMin", "max": "dataMax"}
 GRID = "display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 8px"
 
 

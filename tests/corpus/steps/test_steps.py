@@ -89,7 +89,6 @@ def test_words_as_arrays_are_those_of_the_pattern(text: str) -> None:
     assert len(words) == len(words.all)
     assert words.lengths.tolist() == [len(word) for word in words.all]
     assert words.hashes.tolist() == [word_hash(word) for word in words.all]
-    assert words.alphabetic.tolist() == [any(map(str.isalpha, word)) for word in words.all]
 
 
 @settings(max_examples=300, deadline=None)

@@ -21,11 +21,8 @@ from trivium.recipe.dedup import Dedup
 class Verdict:
     """What deduplication decided."""
 
-    reason: np.ndarray  # (N,) uint8: 0 kept, else the place in REASONS
+    reason: np.ndarray  # (N,) uint8: 0 kept, else the place in `corpus.plan.REASONS`
     clusters: Clusters
-
-
-REASONS = ("", "url", "exact", "fuzzy")
 
 
 def find(files: list[Path], config: Dedup | None, marks: Marks, made_up: np.ndarray) -> Verdict:

@@ -8,7 +8,7 @@ from html import entities
 
 from trivium.corpus import extras
 
-MIME, ENDINGS = "application/xhtml+xml", (".xhtml", ".xht")
+ENDINGS = (".xhtml", ".xht")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _DOCTYPE = re.compile(r"<!DOCTYPE[^\[>]*(?:\[[^\]]*\]\s*)?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,30});")
