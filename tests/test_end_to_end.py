@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from safetensors.torch import load_file
 
 from trivium.cli import main
 from trivium.corpus import records
+from trivium.evaluate import rows as table
+from trivium.evaluate.rows import Row
 from trivium.model import generation
 from trivium.recipe.network import Generation
 
@@ -239,6 +242,22 @@ def test_changing_beta_runs_aligned_and_what_hangs_on_it_and_says_so(copy, trivi
     code, out, _ = trivium(copy, "run", "tiny.yaml")  # and back: the old ones are still there
     assert "nothing to do" in out
     assert store_of(copy, "aligned") == before["aligned"]
+
+
+def test_a_baseline_is_asked_once_and_again_where_its_rows_are_damaged(copy, trivium):
+    def rows(stage: str) -> list[Row]:
+        return [row for row in table.read(copy / "runs" / "tiny" / stage) if row.model == "sft"]
+
+    first = rows("safety")
+    assert first and rows("int8_safety") == first  # seconds included: it was not asked again
+    shutil.rmtree(store_of(copy, "safety"))
+    flip_a_bit(store_of(copy, "int8_safety") / table.FILE)
+    changed = ("--only", "int8_safety", "-o", "int8_safety.gates.bits_per_byte.max=25")
+    code, _, err = trivium(copy, "run", "tiny.yaml", *changed)
+    assert code == 0, err
+    again = rows("int8_safety")
+    assert again != first
+    assert [replace(row, seconds=0.0) for row in again] == [replace(row, seconds=0.0) for row in first]
 
 
 def test_what_says_only_how_runs_nothing(copy, trivium):

@@ -148,6 +148,14 @@ def test_rows_answer_in_the_words_of_the_text(tmp_path, write_lines, served):  #
     assert made["statements"] == 4 and made["statements_without_any"] == 1
     assert made["not_in_the_text"] == 1 and made["too_similar"] == 1
     assert made["asked"] == 24
+    begun = run(tmp_path, config(**settings, begun=2), "begun")
+    more = [row for row in begun["train"] if row["messages"][0]["content"].startswith("Complete")]
+    assert begun["heldout"] == found["heldout"] and len(more) == 6
+    assert all(row in begun["train"] for row in found["train"])
+    for row in more:
+        beginning, whole = row["messages"][0]["content"], row["messages"][1]["content"]
+        assert whole.startswith(beginning.removeprefix("Complete the sentence: ").removesuffix(" ..."))
+    assert {row["messages"][1]["content"] for row in more} == set(SAID[:3])
 
 
 def test_a_teacher_that_asks_nothing_is_an_error_that_says_why(tmp_path, write_lines, served):  # noqa: F811

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from trivium.errors import DataError
 from trivium.generate.remote import Answer, Remote
+from trivium.generate.slots import Completion
 from trivium.recipe.synthesis import SynthesizeStage
 from trivium.synthesize import build as stage
 from trivium.synthesize import teachers
+from trivium.text.chat import ChatTokenizer
 
 SERVED = {"kind": "openai", "url": "http://localhost:1/v1", "model": "big", "price_out": 1.0, "parallel": 1}
 LENGTH = """
@@ -302,6 +305,45 @@ def test_a_checkpoint_teaches_and_a_chunk_is_answered_the_same_after_a_kill(
     assert (tmp_path / "fresh" / "train.jsonl").read_bytes() == whole
     assert again["account"]["synthesis"]["reply_tokens"] > 0
     assert len({row["messages"][-1]["content"] for row in again["train"]}) > 4
+
+
+def test_magpie_opens_the_turn_of_a_user_and_answers_what_the_checkpoint_writes_there(
+    tmp_path, checkpoint, monkeypatch
+):
+    teacher = checkpoint("teacher")
+    chat = ChatTokenizer.load(teacher)
+    opening = chat.opening()
+    for said in ("A", "What is a list?", "  1"):
+        turn = chat.prompt([{"role": "user", "content": said}])
+        assert turn[: len(opening)] == opening and len(turn) > len(opening)
+    asked: list[list[int]] = []
+
+    def complete(model, prompts, sampling, stops, decode):
+        asked.extend(map(list, prompts))
+        texts = [
+            f"what is number {sampling.seed % 99991} of {place}, {sampling.seed % 89} {place}"
+            if list(prompt) == opening
+            else "a reply"
+            for place, prompt in enumerate(prompts)
+        ]
+        ends = (place % 4 != 3 or list(prompt) != opening for place, prompt in enumerate(prompts))
+        return [
+            Completion(chat.guard.plain(text), [0.0] * 9, end) for text, end in zip(texts, ends, strict=True)
+        ]
+
+    monkeypatch.setattr(teachers, "complete", complete)
+    found = run(tmp_path, config(method="magpie", data=None, prompts=20, diversity=1.0), teacher=teacher)
+    rows = found["train"] + found["heldout"]
+    assert len(rows) == 20 and {row["source"] for row in rows} == {"magpie"}
+    assert all(row["messages"][1]["content"] == "a reply" for row in rows)
+    wanted = [chat.prompt(row["messages"][:1]) for row in rows]
+    assert all(prompt in asked for prompt in wanted)
+    made = found["account"]["synthesis"]
+    assert made["unfinished_instructions"] == 16 and made["accepted"] == 20
+    with pytest.raises(ValidationError, match="name a `checkpoint`"):
+        config(method="magpie", data=None, teacher=SERVED)
+    with pytest.raises(ValidationError, match="cot needs `data`"):
+        config(method="cot", data=None)
 
 
 def test_what_another_stage_holds_out_is_kept_out(tmp_path, data, served, write_lines):

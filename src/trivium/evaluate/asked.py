@@ -16,7 +16,8 @@ from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
 from trivium.verify.replies import Reply
 
-BATCH = 64
+BATCH = 256
+"""Items that are asked together: many times the sequences that are written at once, which then wait for the longest one once."""
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,15 @@ class Journal:
     def has(self, suite: str, model: str, item: str, attempt: int) -> bool:
         return (suite, model, item, attempt) in self._done
 
+    def adopt(self, rows: Iterable[Row]) -> None:
+        """Adds rows of another evaluation, but for those of items that were asked here already or that no judge judged."""
+        items: dict[tuple[str, str, str, int], list[Row]] = {}
+        for row in rows:
+            items.setdefault((row.suite, row.model, row.item, row.attempt), []).append(row)
+        for item, found in items.items():
+            if item not in self._done and not any(row.reason.startswith(NO_VERDICT) for row in found):
+                self._add(found)
+
     def write(self, asked: Sequence[Sequence[Row]]) -> None:
         """Adds the rows of several items; they are on the disk when this returns."""
         lines = [json.dumps([asdict(row) for row in rows], ensure_ascii=True) for rows in asked if rows]

@@ -65,11 +65,13 @@ def evaluate(
     out: Path,
     recipe_folder: Path = Path(),
     known: Mapping[str, Known] | None = None,
+    earlier: Sequence[Row] = (),
 ) -> dict[str, Any]:
     """Asks, writes `rows.parquet`, `rows.html`, `inspect/*.eval` and `results.json` to `out`, and returns the results.
 
     `folders`: the artifact of every model and data stage by name. `work`: scratch that survives a kill.
     `recipe_folder`: where the paths of suites begin. `known`: what the models were trained on, for suites that look for it.
+    `earlier`: rows that need not be asked for.
 
     {"models": {name: {metric: Estimate}}, "against_baseline": {metric: Difference}, "gates", "passed", "tested", "baseline",
     "corrected": {model: {metric: Corrected}}, "judges": {suite: {axis: who took it from the rules}},
@@ -87,6 +89,7 @@ def evaluate(
     for line in shown:
         emit({"event": "message", "message": line})
     journal = Journal(work / "rows.jsonl")
+    journal.adopt(earlier)
     models = list(
         dict.fromkeys([*config.compare, *([config.baseline] if config.baseline else []), config.model])
     )

@@ -137,6 +137,7 @@ def _import_identity(config: Any, folder: Path) -> dict[str, Any]:
 def _evaluate(ctx: Context) -> dict[str, Any]:
     from trivium.evaluate.run import evaluate
     from trivium.pipeline.account import history
+    from trivium.pipeline.asked import earlier
     from trivium.pipeline.checks import overlapping
     from trivium.pipeline.gone import gone
     from trivium.pipeline.store import Store
@@ -167,6 +168,7 @@ def _evaluate(ctx: Context) -> dict[str, Any]:
         out=ctx.out,
         recipe_folder=ctx.recipe_folder,
         known=_known(config, ctx, store),
+        earlier=earlier(ctx, store),
     )
     tested: dict[str, Any] = results["models"][ctx.config.model]
     return {**{name: found["value"] for name, found in tested.items()}, "passed": results["passed"]}

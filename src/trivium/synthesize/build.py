@@ -15,7 +15,7 @@ from trivium.corpus.statistics import said, statistics
 from trivium.errors import DataError
 from trivium.files import write_json
 from trivium.recipe.synthesis import SynthesizeStage
-from trivium.synthesize.instruct import self_instruct
+from trivium.synthesize.instruct import magpie, self_instruct
 from trivium.synthesize.journal import Journal
 from trivium.synthesize.loops import LOOPS, Studio, chosen
 from trivium.synthesize.questions import questions
@@ -49,9 +49,10 @@ def build(
         scorer = open_scorer(config.verifier, recipe_folder, inputs, Journal(work / "judge.jsonl"))
     studio = Studio(config, teacher, scorer, seed)
     with scorer.closing if scorer else nullcontext():
-        made = _made(studio, inputs[config.data][0], emit)
+        made = _made(studio, inputs[config.data][0] if config.data else None, emit)
     dropped: Counter[str] = Counter()
-    against = {name: inputs[name][0] for name in dict.fromkeys([config.data, *config.decontaminate])}
+    seen = [config.data, *config.decontaminate] if config.data else config.decontaminate
+    against = {name: inputs[name][0] for name in dict.fromkeys(seen)}
     train, unseen = _split(config, made, contamination.Evaluated.read(against, config.ngram), dropped)
     if not train:
         raise _nothing(studio, dropped)
@@ -68,9 +69,12 @@ def build(
     }
 
 
-def _made(studio: Studio, data: Path, emit: Emit) -> list[tuple[str, Record]]:
+def _made(studio: Studio, data: Path | None, emit: Emit) -> list[tuple[str, Record]]:
     """What the teacher wrote, each row with its split; `made`: to be split by its own hash."""
     config, name = studio.config, studio.teacher.name
+    if data is None:
+        emit({"event": "message", "message": f"{name} is asked for {config.prompts} instructions of its own"})
+        return [("made", record) for record in magpie(studio)]
     if config.method == "questions":
         documents = list(records.read(data / "train"))
         most = f"{config.prompts:,} sentences of them at most"

@@ -1,9 +1,10 @@
-"""Self-instruct (Wang et al. 2023): a model writes new instructions after examples; those unlike all others are answered."""
+"""New instructions of a model's own, those unlike all others, and its answers to them: after examples (self-instruct, Wang et al.
+2023), or after nothing but the beginning of a user's turn (Magpie, Xu et al. 2024)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trivium import seeds
 from trivium.corpus.records import Record, key_of
@@ -15,6 +16,8 @@ SHOWN, OWN = 8, 2
 """Examples in a request, and how many of them were written by the model itself (section 2.2)."""
 REQUESTS = 16
 """Requests of a round."""
+AT_ONCE = 64
+"""Turns of a user that are asked for in a round."""
 PATIENCE = 5
 """Rounds in a row without a new instruction after which the model has no more to say."""
 ASK = "Come up with new tasks. Here are some; go on with the list.\n\n{examples}\n{next}."
@@ -47,31 +50,39 @@ def parse(text: str, first: int) -> list[str]:
     return [said for _, said in _NUMBERED.findall(f"{first}. {text}" if not re.match(r"\s*\d+[.)]", text) else text)]  # fmt: skip
 
 
-def instructions(studio: Studio, pool: Sequence[str]) -> list[tuple[str, float]]:
-    """New instructions, each with its largest ROUGE-L with any other, those of `pool` included."""
-    config, counts = studio.config, studio.counts
-    known = [words(text) for text in pool]
-    new: list[tuple[str, float]] = []
-    dry = turn = 0
-    while len(new) < config.prompts and dry < PATIENCE:
-        requests = [_request(studio.seed, turn * REQUESTS + n, pool, new) for n in range(REQUESTS)]
-        before = len(new)
-        for answer in studio.answers(requests):
-            for text in parse(answer.text, SHOWN + 1):
-                counts["instructions"] += 1
-                found = words(text)
-                if not SHORTEST <= len(found) <= LONGEST or _UNFIT & {word.rstrip("s") for word in found}:
-                    counts["unfit"] += 1
-                    continue
-                nearest = max((rouge_l(found, other) for other in known), default=0.0)
-                if nearest >= config.diversity:
-                    counts["too_similar"] += 1
-                elif len(new) < config.prompts:
-                    known.append(found)
-                    new.append((text, nearest))
-        dry = 0 if len(new) > before else dry + 1
-        turn += 1
-    return new
+class Gathered:
+    """Instructions so far, each with its largest ROUGE-L with any other, those it began with included."""
+
+    def __init__(self, studio: Studio, pool: Sequence[str] = ()) -> None:
+        self.studio = studio
+        self.known = [words(text) for text in pool]
+        self.new: list[tuple[str, float]] = []
+
+    def offer(self, text: str) -> None:
+        """Keeps an instruction that is fit and unlike all others; counts what becomes of it."""
+        counts = self.studio.counts
+        counts["instructions"] += 1
+        found = words(text)
+        if not SHORTEST <= len(found) <= LONGEST or _UNFIT & {word.rstrip("s") for word in found}:
+            counts["unfit"] += 1
+            return
+        nearest = max((rouge_l(found, other) for other in self.known), default=0.0)
+        if nearest >= self.studio.config.diversity:
+            counts["too_similar"] += 1
+        elif len(self.new) < self.studio.config.prompts:
+            self.known.append(found)
+            self.new.append((text, nearest))
+
+    def fill(self, ask: Callable[[int], list[str]]) -> list[tuple[str, float]]:
+        """Rounds of `ask` (round -> texts) until there are as many as wanted, or nothing new comes."""
+        dry = turn = 0
+        while len(self.new) < self.studio.config.prompts and dry < PATIENCE:
+            before = len(self.new)
+            for text in ask(turn):
+                self.offer(text)
+            dry = 0 if len(self.new) > before else dry + 1
+            turn += 1
+        return self.new
 
 
 def _request(seed: int, number: int, pool: Sequence[str], new: Sequence[tuple[str, float]]) -> Request:
@@ -87,24 +98,43 @@ def _request(seed: int, number: int, pool: Sequence[str], new: Sequence[tuple[st
 def self_instruct(studio: Studio, prompts: Sequence[Record]) -> list[Record]:
     """New instructions after those of `prompts`, and a reply to each; with a verifier, only the replies that score `accept`."""
     pool = [record["prompt"][-1]["content"] for record in prompts]
-    licences = ", ".join(
-        sorted({record["license"] for record in prompts})
-    )  # any of them may have been an example
-    made: list[tuple[Record, float]] = []
-    for text, nearest in instructions(studio, pool):
-        turns = [{"role": "user", "content": text}]
-        record = {
-            "key": key_of(text), "source": "self_instruct", "license": licences,
-            "origin": studio.teacher.name, "prompt": turns, "meta": {},
-        }  # fmt: skip
-        made.append((record, nearest))
-    requests = [Request(studio.asked(record["prompt"])) for record, _ in made]
+    gathered = Gathered(studio, pool)
+
+    def ask(turn: int) -> list[str]:
+        requests = [_request(studio.seed, turn * REQUESTS + n, pool, gathered.new) for n in range(REQUESTS)]
+        return [text for answer in studio.answers(requests) for text in parse(answer.text, SHOWN + 1)]
+
+    # any of the licences may have been an example's
+    licences = ", ".join(sorted({record["license"] for record in prompts}))
+    return _answered(studio, gathered.fill(ask), licences)
+
+
+def magpie(studio: Studio) -> list[Record]:
+    """What the teacher takes for a user's first turn, and its reply to each; with a verifier, only those that score `accept`."""
+
+    def ask(turn: int) -> list[str]:
+        answers = studio.answers([Request([], turn * AT_ONCE + n) for n in range(AT_ONCE)])
+        studio.counts["unfinished_instructions"] += sum(not answer.finished for answer in answers)
+        return [answer.text for answer in answers if answer.finished]
+
+    return _answered(studio, Gathered(studio).fill(ask), "unknown")
+
+
+def _answered(studio: Studio, made: Sequence[tuple[str, float]], licence: str) -> list[Record]:
+    records: list[Record] = [
+        {
+            "key": key_of(text), "source": studio.config.method, "license": licence,
+            "origin": studio.teacher.name, "prompt": [{"role": "user", "content": text}], "meta": {},
+        }
+        for text, _ in made
+    ]  # fmt: skip
+    requests = [Request(studio.asked(record["prompt"])) for record in records]
     answers = studio.answers(requests)
     studio.counts["asked"] += len(requests)
-    scores = studio.scores([(record, a.text) for (record, _), a in zip(made, answers, strict=True)])
+    scores = studio.scores([(record, a.text) for record, a in zip(records, answers, strict=True)])
     least = studio.config.accept if studio.config.accept is not None else float("-inf")
     items = []
-    for (record, nearest), answer, score in zip(made, answers, scores, strict=True):
+    for record, (_, nearest), answer, score in zip(records, made, answers, scores, strict=True):
         if not answer.finished or not answer.text:
             studio.counts["unfinished"] += 1
         elif score < least:

@@ -21,6 +21,7 @@ from trivium.synthesize.teachers import Messages, Request
 from trivium.verify.grounded import content
 
 ASK = "Ask a question that the statement answers."
+GO_ON = "Complete the sentence: {} ..."
 SHOWN: tuple[tuple[tuple[str, str], ...], ...] = (
     (
         ("The dough rests for an hour so that the yeast has time to work.", "Why does the dough rest for an hour?"),
@@ -113,7 +114,8 @@ def _one_place(asked: Sequence[str], said: Sequence[str]) -> bool:
 def questions(studio: Studio, documents: Sequence[Record]) -> list[tuple[str, Record]]:
     """(split, row) of the questions that are kept, `keep` of a statement at most: those that the teacher asked most often first.
 
-    Held out, by the hash of the question, are questions about statements that others are trained on: never all of a statement's.
+    With `begun`, each statement that is asked about is also wanted whole after its beginning. Held out, by the hash of the
+    question, are questions about statements that others are trained on: never all of a statement's.
     """
     config, counts = studio.config, studio.counts
     said = [(statement, document) for document in documents for statement in statements(document["text"])]
@@ -139,6 +141,7 @@ def questions(studio: Studio, documents: Sequence[Record]) -> list[tuple[str, Re
             if not why:
                 good.append(question)
         statement, document = said[place]
+        made += _begun(studio, place, said) if good else []
         made += _split(
             [
                 _row(studio, question, asked[question], statement, document)
@@ -155,6 +158,20 @@ def _shown(statement: Statement, number: int) -> Messages:
     for text, question in SHOWN[number % len(SHOWN)]:
         turns += [{"role": "user", "content": text}, {"role": "assistant", "content": question}]
     return [*turns, {"role": "user", "content": statement.text}]
+
+
+def _begun(
+    studio: Studio, place: int, said: Sequence[tuple[Statement, Record]]
+) -> Iterator[tuple[str, Record]]:
+    """Rows that give the first 1, 2, … of `begun` + 1 parts of a statement and want the whole; not where others begin so, too."""
+    statement, document = said[place]
+    parts, count = statement.text.split(), studio.config.begun
+    for number in range(1, count + 1):
+        beginning = " ".join(parts[: len(parts) * number // (count + 1)])
+        if sum(other.text.startswith(f"{beginning} ") for other, _ in said) == 1:
+            yield "train", _row(studio, GO_ON.format(beginning), 0, statement, document)
+        else:
+            studio.counts["begins_like_another"] += 1
 
 
 def _row(studio: Studio, question: str, times: int, statement: Statement, document: Record) -> Record:

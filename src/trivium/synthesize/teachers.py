@@ -29,7 +29,7 @@ CHUNK = 64
 
 class Request(NamedTuple):
     """A conversation to answer, and which answer to it is wanted: two samples of one prompt differ in `sample` alone. With a
-    `schema` the answer is JSON of it, where that can be held to it."""
+    `schema` the answer is JSON of it, where that can be held to it. No messages at all: a checkpoint writes the user's first turn."""
 
     messages: Messages
     sample: int = 0
@@ -98,7 +98,7 @@ class Local:
             with extras.needed("serve", "llguidance"):
                 said = Held(model, chat)(held, sampling.max_new_tokens)
             return [Answer("", False) if isinstance(one, DataError) else one for one in said]
-        prompts = [chat.prompt(request.messages) for request in chunk]
+        prompts = [chat.prompt(request.messages) if request.messages else chat.opening() for request in chunk]
         fits = [number for number, prompt in enumerate(prompts) if len(prompt) < model.config.context]
         seeded = replace(sampling, seed=derive(sampling.seed, "chunk", key))
         made = complete(model, [prompts[n] for n in fits], seeded, chat.stops, decode=chat.decode)

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,6 +242,14 @@ class ChatTokenizer:
     def prompt(self, messages: Sequence[Message], tools: turns.Tools = None) -> list[int]:
         """The ids after which the assistant's reply begins. None of the turns before it carries loss."""
         return self.encode(messages, reply=True, tools=tools, learn="none").ids
+
+    def opening(self) -> list[int]:
+        """The ids after which a user's first turn begins. DataError where the template writes nothing before it."""
+        one, other = (self.prompt([{"role": "user", "content": content}]) for content in ("A", "z"))
+        ids = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
+        if not ids:
+            raise DataError("the chat template writes nothing before a user's turn")
+        return ids
 
     def response(self, prompt: Sequence[Message], reply: str, tools: turns.Tools = None) -> Encoded:
         """A prompt with one reply to it: only the reply carries loss, whatever the prompt holds.
