@@ -123,6 +123,22 @@ def test_a_busy_machine_never_lowers_the_peak(tmp_path: Path, monkeypatch: pytes
     machine._measured.clear()
 
 
+@pytest.mark.parametrize(("bf16", "float32", "counted"), [(9.0, 2.0, 4.0), (3.0, 2.0, 3.0), (1.0, 2.0, 2.0)])
+def test_plans_count_no_more_of_bf16_than_a_small_model_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, float32: float, counted: float
+) -> None:
+    rates = {"bf16": bf16, "float32": float32}
+    monkeypatch.setattr(machine, "_measured", {})
+    monkeypatch.setattr(machine, "_benchmark", lambda precision, _: rates[precision])
+    cache = tmp_path / "machine.json"
+    assert machine.known_peak(cache) is None
+    assert machine.measured_peak("bf16", "cpu", cache) == bf16, "a run's share is of the real peak"
+    assert machine.known_peak(cache) == bf16
+    assert machine.measured_peak(device="cpu", cache=cache) == counted
+    assert machine.known_peak(cache) == counted
+    machine._measured.clear()
+
+
 def test_the_memory_of_each_rank_is_told_with_the_layout() -> None:
     text = RECIPE.replace("tokens: 1M}", "tokens: 1M, parallel: {data: 2, shard: 4}}")
     cost = {cost.stage: cost for cost in estimate(loads(text))}

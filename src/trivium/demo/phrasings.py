@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 FRAMES = ("{Verb} {{}}.", "Please {verb} {{}}.", "Can you {verb} {{}}?", "Could you {verb} {{}} to me?", "{Verb} {{}} to me.",
-          "I want you to {verb} {{}}.", "Would you {verb} {{}}, please?", "How would you {verb} {{}}?")  # fmt: skip
+          "I want you to {verb} {{}}.", "Would you {verb} {{}}, please?", "How would you {verb} {{}}?", "{Verb} {{}}, please.",
+          "{Verb} {{}} for me.", "{Verb} {{}} in one sentence.")  # fmt: skip
 VERBS = ("explain", "describe", "define", "introduce", "summarise")
 GIVE = (
     "Give me {noun} of {{}}.",
@@ -29,6 +30,10 @@ DESCRIBE = (
     "I would like to know about {}.",
     "Teach me about {}.",
     "What can {} be used for?",
+    "What can I use {} for?",
+    "What is {} used for?",
+    "What can {} do?",
+    "When would I use {}?",
     "Do you know what {} does?",
     "In Python, what is {}?",
     "what does {} do",
