@@ -29,7 +29,7 @@ CHUNK = 64
 
 class Request(NamedTuple):
     """A conversation to answer, and which answer to it is wanted: two samples of one prompt differ in `sample` alone. With a
-    `schema` the answer is JSON of it, where that can be held to it. No messages at all: a checkpoint writes the user's first turn."""
+    `schema` the answer is JSON of it, where that can be held to it. No messages: a checkpoint writes the user's first turn."""
 
     messages: Messages
     sample: int = 0
