@@ -48,7 +48,7 @@ def rooted(text: str) -> str:
         label, target = found[1], found[2]
         if target.startswith(("http", "#")):
             return found[0]
-        if target.startswith("docs/") and target.split("#")[0].endswith((".md", ".svg")):
+        if target.startswith("docs/") and target.split("#")[0].endswith((".md", ".svg", ".png")):
             return f"[{label}]({target.removeprefix('docs/')})"
         return f"[{label}]({siblings[target]})" if target in siblings else f"`{target}`"
 

@@ -40,6 +40,9 @@ def test_each_trouble_is_named_with_what_to_do(tmp_path: Path, monkeypatch: Monk
     for what in ("compiler", "disk", "port", "cores"):
         assert found[what]["state"] == "limited" and found[what]["do"], what
     assert "OMP_NUM_THREADS=1" in found["cores"]["found"]
+    assert found["Slurm"]["found"] == "the program sbatch is missing"
+    if doctor._installed("ray"):  # asked through its package: no program is needed
+        assert found["Ray"]["state"] == "ok"
 
 
 def test_a_store_that_cannot_be_written_fails(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:

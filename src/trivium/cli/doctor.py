@@ -205,20 +205,20 @@ def _port(store: Store) -> Iterator[Finding]:
 
 
 def _clusters(store: Store) -> Iterator[Finding]:
-    for name, program, extra in (("Slurm", "sbatch", "submitit"), ("Ray", "ray", "ray")):
-        there, module = shutil.which(program), _installed(extra)
-        if there and module:
-            yield Finding(name, OK, _version(program))
-        else:
-            lacks = "the program" if module else "the extra `cluster`"
-            means = f"`launch: {{kind: {name.lower()}}}` needs it; all else does not"
+    """Slurm is asked through its programs, Ray through its package."""
+    for name, package, there in (("Slurm", "submitit", bool(shutil.which("sbatch"))), ("Ray", "ray", True)):
+        if there and _installed(package):
             yield Finding(
-                name,
-                LIMITED,
-                f"{lacks} is missing",
-                means,
-                "" if module else "pip install 'trivium[cluster]'",
+                name, OK, _version("sbatch") if name == "Slurm" else importlib.metadata.version(package)
             )
+            continue
+        yield Finding(
+            name,
+            LIMITED,
+            "the extra `cluster` is missing" if there else "the program sbatch is missing",
+            f"`launch: {{kind: {name.lower()}}}` needs it; all else does not",
+            "pip install 'trivium[cluster]'" if there else "",
+        )
 
 
 def _extras(store: Store) -> Iterator[Finding]:

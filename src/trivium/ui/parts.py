@@ -91,7 +91,7 @@ def table(columns: Sequence[str], cells: Iterable[Sequence[Any]], **props: Any) 
     figures = {
         str(n)
         for n in range(1, len(columns))
-        if rows and all(FIGURE.fullmatch(str(row[str(n)] or "")) for row in rows)
+        if any(row[str(n)] for row in rows) and all(FIGURE.fullmatch(str(row[str(n)] or "")) for row in rows)
     }
     named = [
         {
