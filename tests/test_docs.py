@@ -114,7 +114,9 @@ def test_links_in_the_documentation_lead_somewhere():
 
 def test_pictures_are_small_and_shown():
     """They are made by docs/screenshots.py; what no page shows any more goes."""
-    shown = {name for page in PAGES for name in re.findall(r"!\[[^\]]+\]\((?:docs/)?pictures/([^)]+)\)", page)}
+    shown = {
+        name for page in PAGES for name in re.findall(r"!\[[^\]]+\]\((?:docs/)?pictures/([^)]+)\)", page)
+    }
     there = {picture.name: picture.stat().st_size for picture in (ROOT / "docs" / "pictures").iterdir()}
     assert shown == set(there)
     assert all(size < 150_000 for size in there.values())

@@ -202,6 +202,54 @@ def test_rollouts_are_listed_until_they_are_rolled_back(finished, tmp_path):
     (folder / "store" / rollouts.NAME).unlink()
 
 
+def test_checkpoints_of_a_stage_that_is_not_finished(finished, tmp_path):
+    """As after a stop: no artifact, and checkpoints of some of its steps."""
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "stopped", symlinks=True)
+    store = Store(tmp_path / "stopped" / "store")
+    (base,) = [one for one in withdraw.everything(store).values() if one.kind == "pretrain"]
+    key = ["--url", "https://e.org/77", "--json"]
+    before = json.loads(call(folder, "withdraw", str(folder / "small.yaml"), *key).stdout)
+    assert before["unfinished"] == [] and before["not_looked_into"] == 0
+    first = before["stands"][0]["first"]
+    shutil.rmtree(base.path)
+    for step in (first - 1, first, 40):
+        (store.work(base.fingerprint) / "checkpoints" / f"step-{step}").mkdir(parents=True, exist_ok=True)
+    (store.work("f" * 64) / "checkpoints" / "step-3").mkdir(parents=True)
+    recipe = str(tmp_path / "stopped" / "small.yaml")
+    report = json.loads(call(tmp_path / "stopped", "withdraw", recipe, *key).stdout)
+    (half,) = report["unfinished"]
+    assert (half["stage"], half["first"], half["tokens"]) == ("base", first, before["stands"][0]["tokens"])
+    assert half["checkpoints"] == sorted({first - 1, first, 40})
+    assert report["not_looked_into"] == 1
+    text = call(tmp_path / "stopped", "withdraw", recipe, *key[:2]).stdout
+    held = ", ".join(map(str, sorted({first, 40})))
+    assert (
+        f"small/base (pretrain), not finished: {half['tokens']} tokens of corpus, first read at step {first}"
+        in text
+    )
+    assert f"so do its checkpoints of steps {held}\n" in text and "work of 1 stopped stages" in text
+
+
+def test_weights_of_an_earlier_step_do_not_stand_on_what_came_later(finished):
+    """`keep_best` and `patience` leave the weights of a step before the last one that was planned."""
+    folder, _ = finished
+    (base,) = [one for one in withdraw.everything(Store(folder / "store")).values() if one.kind == "pretrain"]
+
+    def taken(identity: dict[str, Any], **metrics: Any) -> int:
+        record = {**base.record, "identity": {**base.record["identity"], **identity}, "metrics": metrics}
+        return withdraw._taken(type(base)(base.path, record), 40)
+
+    assert base.metrics["position"] == base.metrics["steps"] == taken({}, **base.metrics) == 40
+    assert taken({}, steps=25, position=25) == 25
+    best = {"step": 20, "value": 1.0}
+    assert taken({"keep_best": "loss"}, steps=40, position=40, best=best) == 20
+    assert taken({"keep_best": "loss"}, steps=40, position=40, best=best | {"lost": True}) == 40
+    assert taken({}, steps=40, position=40, best=best) == 40
+    assert taken({"keep_best": "loss"}, steps=38, position=40, best=best) == 40  # batches were left out
+    assert taken({}, steps=25) == 40  # nobody noted whether
+
+
 def test_what_was_withdrawn_is_in_no_shard_and_only_what_hangs_on_it_is_made_again(finished, monkeypatch):
     folder, _ = finished
     monkeypatch.setattr(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivium.cli.options import STORE, StoreFolder
-from trivium.errors import ArtifactError, DataError, RecipeError
+from trivium.errors import ArtifactError, DataError, RecipeError, TriviumError
 
 if TYPE_CHECKING:
     from trivium.corpus.withdrawn import Rule
+    from trivium.pipeline.contract import Artifact
     from trivium.pipeline.store import Store
     from trivium.pipeline.withdraw import Holding, Standing
 
@@ -77,7 +78,7 @@ def withdraw(
                 f"there is no recipe {recipe}", where=target, fix="give a file, or a model's folder"
             )
         artifacts = forward.everything(known)
-    data = [one for one in artifacts.values() if one.kind in ("data", "synthesize")]
+    data = {print_: one for print_, one in artifacts.items() if one.kind in ("data", "synthesize")}
     if not data:
         raise ArtifactError(
             "there is no data in it",
@@ -85,8 +86,16 @@ def withdraw(
             fix="run its data stages, or name its store",
         )
     holdings = list(forward.search(rule, data))
-    stood = forward.standing(holdings, artifacts, known)
-    report = _report(rule, holdings, stood, known)
+    stopped, others = ({}, 0) if recipe is None else _unfinished(recipe, known)
+    stood = forward.standing(holdings, {**artifacts, **stopped}, known)
+    halves = [one for one in stood if one.artifact.fingerprint in stopped]
+    stood = [one for one in stood if one.artifact.fingerprint not in stopped]
+    report = _report(rule, holdings, stood, known) | {
+        "unfinished": [
+            {**_standing(one), "checkpoints": one.artifact.metrics["checkpoints"]} for one in halves
+        ],
+        "not_looked_into": others,
+    }
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -98,6 +107,17 @@ def withdraw(
         time = datetime.now(UTC).isoformat(timespec="seconds")
         path = forward.apply(rule, holdings, stood, known, recipe.resolve().parent, time)
         print(f"written: {path}; the next run is made without it", file=sys.stderr)
+
+
+def _unfinished(recipe: Path, store: Store) -> tuple[dict[str, Artifact], int]:
+    from trivium.pipeline.stages import STAGES
+    from trivium.pipeline.unfinished import checkpoints, unfinished
+    from trivium.recipe.load import load as load_recipe
+
+    try:
+        return unfinished(load_recipe(recipe), STAGES, recipe.resolve().parent, store)
+    except TriviumError:  # a source that is gone, say: which stages they are is not known then, only how many
+        return {}, sum(bool(checkpoints(work)) for work in (store.root / "work").glob("*"))
 
 
 def _rule(**given: str | None) -> Rule:
@@ -150,20 +170,46 @@ def _report(rule: Rule, holdings: list[Holding], stood: list[Standing], store: S
             for one in holdings
             if one.count
         ],
-        "stands": [
-            {
-                **_named(one.artifact),
-                "data": one.data.stage if one.data else None,
-                "tokens": one.tokens,
-                "first": one.first,
-                "steps": one.steps,
-                "known": one.known,
-                "upon": one.upon,
-            }
-            for one in stood
-        ],
-        "rollouts": serving(store, {one.artifact.fingerprint for one in stood if one.reads or one.upon}),
-        "retrain": [_named(one.artifact) for one in stood if one.reads and not one.upon],
+        "stands": [_standing(one) for one in stood],
+        "rollouts": serving(store, {one.artifact.fingerprint for one in stood if one.stands}),
+        "retrain": [_begins(one, store) for one in stood if one.reads and not one.upon],
+        "again": [_named(one.artifact) for one in stood if one.upon],
+    }
+
+
+def _standing(one: Standing) -> dict[str, Any]:
+    return {
+        **_named(one.artifact),
+        "data": one.data.stage if one.data else None,
+        "tokens": one.tokens,
+        "first": one.first,
+        "steps": one.steps,
+        "known": one.known,
+        "upon": one.upon,
+        "shards": list(one.shards),
+    }
+
+
+def _begins(one: Standing, store: Store) -> dict[str, Any]:
+    """A stage that has to be made again, and the newest weights that have read none of it: `from`, their step in it, and whether
+    that is known of all that they were trained on (`clean`)."""
+    from trivium.pipeline.store import read
+    from trivium.pipeline.trained import history
+
+    init = one.artifact.record["identity"]["inputs"].get("init")
+    before = one.since or (read(store.path(init)) if init is not None and store.has(init) else None)
+    return {
+        **_named(one.artifact),
+        "from": _named(before) if before is not None else init and {"fingerprint": init},
+        "clean": init is None
+        or (
+            before is not None
+            and all(
+                other is not None and other.kind != "import" for other in history(before.path, store).values()
+            )
+        ),
+        "step": one.artifact.metrics["went_on"]["step"] if one.since is not None else 0,
+        "steps": one.steps,
     }
 
 
@@ -187,19 +233,61 @@ def _show(report: dict[str, Any]) -> None:
     for one in report["rollouts"]:
         share = "" if one["share"] is None else f", {one['share']:.0%} of the units"
         say(f"  rollout {one['rollout']} ({one['log']}) of {one['fingerprint'][:12]}: {one['status']}{share}")
-    names = [f"{one['recipe']}/{one['stage']}" for one in report["retrain"]]
-    if names:
+    for one in report["unfinished"]:
+        steps = [step for step in one["checkpoints"] if one["upon"] or (one["first"] or step + 1) <= step]
+        held = f"; so do its checkpoints of steps {', '.join(map(str, steps))}" if steps else ""
+        say(f"  {one['recipe']}/{one['stage']} ({one['kind']}), not finished: {_said(one)}{held}")
+    if report["not_looked_into"]:
         say(
-            f"smallest retraining: {', '.join(names)}, from what they start from, and all that stands on them"
+            f"  work of {report['not_looked_into']} stopped stages that are not this recipe's: not looked into"
         )
+    caches = sorted({place for one in report["stands"] for place in one["shards"]})
+    if caches:
+        say(
+            f"  shards and indexes that hold it: {', '.join(caches)} (`trivium store gc --cache` deletes them)"
+        )
+    if report["retrain"]:
+        say("smallest retraining:")
     elif report["data"]:
         say("no training stage in this store has read any of it")
+    for one in report["retrain"]:
+        say(f"  {one['recipe']}/{one['stage']} {_from(one)}")
+    if report["again"]:
+        names = [f"{one['recipe']}/{one['stage']}" for one in report["again"]]
+        say(
+            f"  then all that stands on {'it' if len(report['retrain']) == 1 else 'them'}: {', '.join(names)}"
+        )
+
+
+def _from(one: dict[str, Any]) -> str:
+    if one["kind"] not in _trained():
+        return "anew"
+    steps = "" if one["steps"] is None else f", {one['steps'] - one['step']:,} steps"
+    if one["from"] is None:
+        return f"from new weights{steps}"
+    name = f"{one['from']['stage']} " if "stage" in one["from"] else ""
+    at = f" of step {one['step']:,}" if one["step"] else ""
+    clean = "which has read none of it" if one["clean"] else "of which not all is known that it has read"
+    return f"from {name}{one['from']['fingerprint'][:12]}{at}, {clean}{steps}"
+
+
+def _trained() -> frozenset[str]:
+    from trivium.recipe.models import TRAINING
+
+    return frozenset(TRAINING)
 
 
 def _said(one: dict[str, Any]) -> str:
     upon = f"stands on {one['upon']}" if one["upon"] else ""
     if one["data"] is None:
         return upon
+    if one["tokens"] is None:
+        said = (
+            f"made by what it read in {one['data']}"
+            if one["known"]
+            else f"written after rows of {one['data']}"
+        )
+        return f"{said}; {upon}" if upon else said
     size = f"{one['tokens']:,} tokens of {one['data']}"
     if not one["known"]:
         said = f"{size}, read at steps that are not worked out for this kind"

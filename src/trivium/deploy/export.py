@@ -37,7 +37,7 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
     if data is not None:
         context = model.config.context
         heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
-        if any(ggml.MIXES[kind].most in ggml.BLOCKS for kind in config.types):
+        if config.calibrated:
             rows = token_rows(data / "train", chat, context=context, count=config.items)
             weights = importance(model, rows)
     files: dict[str, Any] = {}

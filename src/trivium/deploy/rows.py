@@ -25,7 +25,7 @@ def token_rows(split: Path, chat: ChatTokenizer, *, context: int, count: int) ->
     Of documents every token counts, of conversations and replies what the assistant says. DataError if nothing is left.
     """
     rows = []
-    for record in islice(_in_turn(records.files(split)), count):
+    for record in first_records(split, count):
         ids, mask = _encoded(record, chat)
         scored = [place for place, weight in enumerate(mask[:context]) if weight > 0 and place > 0]
         if scored:
@@ -39,8 +39,12 @@ def token_rows(split: Path, chat: ChatTokenizer, *, context: int, count: int) ->
     return rows
 
 
+def first_records(split: Path, count: int) -> Iterator[dict[str, Any]]:
+    """`count` records of a split at most, of its files one of each after the other: their own order is one of hashes."""
+    return islice(_in_turn(records.files(split)), count)
+
+
 def _in_turn(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Records of several files, one of each after the other: their own order is one of hashes."""
     readers = [iter(records.read_file(file)) for file in files]
     while readers:
         for reader in list(readers):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trivium.errors import RecipeError
 from trivium.recipe.data import DataStage
@@ -15,6 +16,24 @@ from trivium.recipe.references import references
 def role(place: Sequence[str | int]) -> str:
     """The path of a reference within its stage as one word: ("suites", 0, "data") -> `suites[0].data`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def placed(fields: Mapping[str, Any], role: str, name: str) -> dict[str, Any]:
+    """`fields` of a stage with `name` where `role` (see `role`) is, in copies of what holds it."""
+    keys = [
+        int(part) if part.isdigit() else part for part in role.replace("]", "").replace("[", ".").split(".")
+    ]
+
+    def put(value: Any, keys: Sequence[str | int]) -> Any:
+        if not keys:
+            return name
+        if isinstance(keys[0], int):
+            held = [*(value or []), *[None] * (keys[0] + 1 - len(value or []))]
+            return [*held[: keys[0]], put(held[keys[0]], keys[1:]), *held[keys[0] + 1 :]]
+        return {**(value or {}), keys[0]: put((value or {}).get(keys[0]), keys[1:])}
+
+    made: dict[str, Any] = put(fields, keys)
+    return made
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class SmallerStage(StageBase):
     max_bits_per_byte_increase: Annotated[float, Field(gt=0)] | None = None
     """The stage fails where held-out text takes more than this many bits per byte more than with `model`."""
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the training split of `data` decides what the smaller model is."""
+        return False
+
     @model_validator(mode="after")
     def _bounds_need_data(self) -> Self:
         bounds = [
@@ -92,6 +97,10 @@ class PruneStage(SmallerStage):
     hidden: Annotated[int, Field(gt=0)] | None = None
     """Inner units of each feed-forward layer that stay: those whose output weighs most (Muralidharan et al. 2024). None: all."""
 
+    @property
+    def calibrated(self) -> bool:
+        return True
+
     @model_validator(mode="after")
     def _cuts_something(self) -> Self:
         if self.layers is None and self.hidden is None:
@@ -106,6 +115,10 @@ class ExportStage(SmallerStage):
     types: Annotated[list[GgufType], Field(min_length=1)] = ["q8_0"]
     """A file of each; with `data`, quantized ones go by an importance matrix. A k-quant (q4_K_M, q5_K_M, q6_K) needs rows of a
     multiple of 256 weights: other rows get a wider format, and the mix that a file really has is told with its bits a weight."""
+
+    @property
+    def calibrated(self) -> bool:
+        return self.data is not None and any(kind.startswith("q") for kind in self.types)
 
 
 class ReleaseStage(StageBase):

@@ -180,6 +180,7 @@ def _row(studio: Studio, question: str, times: int, statement: Statement, docume
         "cluster": key_of(statement.text),
         "heading": statement.heading,
         "document": document.get("where") or document["origin"],
+        "of": document["key"],
         **{name: value for name, value in meta_of(document).items() if name == "title" and value},
     }
     record = {

@@ -92,6 +92,7 @@ class Progress:
         curve = self.state["curve"]
         return {
             "steps": self.state["step"],
+            "position": self.state["position"],
             "compiled": self.state["compiled"],
             "seconds_per_step": typical,
             "mfu": self.utilisation(),
