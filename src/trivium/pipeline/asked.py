@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from trivium.errors import ArtifactError
 from trivium.evaluate.rows import Row, read
 from trivium.evaluate.suites import SUITES
 from trivium.pipeline.contract import Context
-from trivium.pipeline.store import RECORD, Store
+from trivium.pipeline.store import Store
 from trivium.recipe.suite import SuiteBase
 
 
@@ -31,17 +30,19 @@ def earlier(ctx: Context, store: Store) -> list[Row]:
     fixed = {suite.title for suite in ctx.config.suites if _hangs_on_nothing_else(suite)}
     wanted = {one.same: one for one in _asked(ctx.identity) if one.suite in fixed}
     found: dict[str, list[Row]] = {}
-    for path in sorted((store.root / "artifacts").glob(f"*/{RECORD}")):
+    for print_ in store.fingerprints():
         if len(found) == len(wanted):
             break
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            identity = record["identity"]
-            if (record["kind"], identity["version"]) != (ctx.config.kind, ctx.identity["version"]):
+            artifact = store.peek(print_)
+            if artifact is None or artifact.kind != ctx.config.kind:
+                continue
+            identity = artifact.record["identity"]
+            if identity["version"] != ctx.identity["version"]:
                 continue
             held = [one for one in _asked(identity) if one.same in wanted.keys() - found.keys()]
-            artifact = store.get(record["fingerprint"]) if held else None
-            rows = [] if artifact is None else read(artifact.path)
+            whole = store.get(print_) if held else None
+            rows = [] if whole is None else read(whole.path)
         except (OSError, ValueError, KeyError, TypeError, ArtifactError):
             continue  # damaged, or from another time: then it is asked again
         for same, model, suite in held:
