@@ -65,19 +65,10 @@ def withdraw(
     rule = _rule(source=source, document=document, licence=licence, url=url)
     from trivium.pipeline import withdraw as forward
     from trivium.pipeline.store import opened
-    from trivium.pipeline.trained import history
 
     known = opened(store)
     recipe = Path(target) if target.endswith((".yaml", ".yml")) else None
-    if recipe is None:
-        there = {print_: one for print_, one in history(target, known).items() if one is not None}
-        artifacts = forward.brought(there, known)
-    else:
-        if not recipe.is_file():
-            raise RecipeError(
-                f"there is no recipe {recipe}", where=target, fix="give a file, or a model's folder"
-            )
-        artifacts = forward.everything(known)
+    artifacts = _artifacts(target, recipe, known)
     data = {print_: one for print_, one in artifacts.items() if one.kind in ("data", "synthesize")}
     if not data:
         raise ArtifactError(
@@ -107,6 +98,21 @@ def withdraw(
         time = datetime.now(UTC).isoformat(timespec="seconds")
         path = forward.apply(rule, holdings, stood, known, recipe.resolve().parent, time)
         print(f"written: {path}; the next run is made without it", file=sys.stderr)
+
+
+def _artifacts(target: str, recipe: Path | None, store: Store) -> dict[str, Artifact]:
+    """All that the store holds, for a recipe; what a model was made from, for a model."""
+    from trivium.pipeline import withdraw as forward
+    from trivium.pipeline.trained import history
+
+    if recipe is None:
+        there = {print_: one for print_, one in history(target, store).items() if one is not None}
+        return forward.brought(there, store)
+    if not recipe.is_file():
+        raise RecipeError(
+            f"there is no recipe {recipe}", where=target, fix="give a file, or a model's folder"
+        )
+    return forward.everything(store)
 
 
 def _unfinished(recipe: Path, store: Store) -> tuple[dict[str, Artifact], int]:

@@ -90,13 +90,27 @@ def evaluate(
         emit({"event": "message", "message": line})
     journal = Journal(work / "rows.jsonl")
     journal.adopt(earlier)
+    constants = _ask(config, plans, folders, journal, known or {}, emit)
+    judges = {plan.config.title: plan.judges for plan in plans}
+    results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
+    _write(out, journal.rows, results, config)
+    return results
+
+
+def _ask(
+    config: EvaluateStage,
+    plans: Sequence[Plan],
+    folders: Mapping[str, Path],
+    journal: Journal,
+    known: Mapping[str, Known],
+    emit: Emit,
+) -> dict[str, dict[str, Estimate]]:
+    """Every suite of every model; what is known of the models themselves."""
     models = list(
         dict.fromkeys([*config.compare, *([config.baseline] if config.baseline else []), config.model])
     )
     baseline = (
-        Subject.open(
-            config.baseline, folders[config.baseline], config.device, (known or {}).get(config.baseline)
-        )
+        Subject.open(config.baseline, folders[config.baseline], config.device, known.get(config.baseline))
         if config.baseline and any(suite.asks_baseline for suite in config.suites)
         else None
     )
@@ -105,7 +119,7 @@ def evaluate(
         subject = (
             baseline
             if baseline and name == baseline.name
-            else Subject.open(name, folders[name], config.device, (known or {}).get(name))
+            else Subject.open(name, folders[name], config.device, known.get(name))
         )
         for plan in plans:
             emit({"event": "suite", "model": name, "suite": plan.config.title})
@@ -114,10 +128,7 @@ def evaluate(
             "file_bytes": subject.file_bytes(),
             "tokens_per_second": subject.tokens_per_second(),
         }
-    judges = {plan.config.title: plan.judges for plan in plans}
-    results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
-    _write(out, journal.rows, results, config)
-    return results
+    return constants
 
 
 def _write(out: Path, rows: Sequence[Row], results: Mapping[str, Any], config: EvaluateStage) -> None:

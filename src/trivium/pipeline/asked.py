@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trivium import files
 from trivium.errors import ArtifactError
-from trivium.evaluate.rows import Row, read
-from trivium.evaluate.suites import SUITES
 from trivium.pipeline.contract import Context
 from trivium.pipeline.store import Store
 from trivium.recipe.suite import SuiteBase
+
+if TYPE_CHECKING:
+    from trivium.evaluate.rows import Row
 
 
 class _Asked(NamedTuple):
@@ -27,6 +28,8 @@ def earlier(ctx: Context, store: Store) -> list[Row]:
 
     Not of suites whose rows hang on more than suite, data and model: files of the user, judges of the recipe, the baseline.
     """
+    from trivium.evaluate.rows import read
+
     fixed = {suite.title for suite in ctx.config.suites if _hangs_on_nothing_else(suite)}
     wanted = {one.same: one for one in _asked(ctx.identity) if one.suite in fixed}
     found: dict[str, list[Row]] = {}
@@ -55,6 +58,8 @@ def earlier(ctx: Context, store: Store) -> list[Row]:
 
 
 def _hangs_on_nothing_else(suite: SuiteBase) -> bool:
+    from trivium.evaluate.suites import SUITES
+
     return not (
         suite.reads_files
         or suite.asks_baseline
