@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from random_models import random_model
 
 from trivium.generate.batcher import Batcher, Request, Token
+from trivium.generate.native import Reader
 from trivium.generate.packed import packed
 from trivium.generate.paged import BLOCK, Blocks
 from trivium.generate.sampling import SamplingParams
@@ -50,11 +51,17 @@ def run(batcher: Batcher, *requests: Request) -> None:
         batcher.step()
 
 
-def batcher(model: Transformer, tokens: int = 1024, chunk: int = 16, running: int = 8) -> Batcher:
+def plain(model: Transformer) -> Reader:
+    """Torch's own products."""
+
     def head(hidden: torch.Tensor) -> torch.Tensor:
         return capped(torch.nn.functional.linear(hidden, model.output_weight), model.config.logit_softcap)
 
-    return Batcher(model, head, tokens=tokens, chunk=chunk, running=running)
+    return Reader(model.hidden, head)
+
+
+def batcher(model: Transformer, tokens: int = 1024, chunk: int = 16, running: int = 8) -> Batcher:
+    return Batcher(model, plain(model), tokens=tokens, chunk=chunk, running=running)
 
 
 def same(mine: Spoken, ids: list[int], logp: list[float]) -> None:
@@ -194,7 +201,8 @@ def test_logits_that_are_no_numbers_end_their_own_sequence_only() -> None:
     model = random_model(context=128)
     fine, broken = Spoken(prompt(5), GREEDY), Spoken(prompt(6, 1), GREEDY)
     engine = batcher(model)
-    head, broken_now = engine.head, []
+    hidden, head = engine.reader
+    broken_now: list[bool] = []
 
     def breaks(hidden: torch.Tensor) -> torch.Tensor:
         logits = head(hidden).clone()
@@ -203,7 +211,7 @@ def test_logits_that_are_no_numbers_end_their_own_sequence_only() -> None:
             logits[1] = torch.nan
         return logits
 
-    engine.head = breaks
+    engine.reader = Reader(hidden, breaks)
     run(engine, fine, broken)
     assert (fine.finish, broken.finish) == ("length", "error")
     alone = Spoken(prompt(5), GREEDY)
@@ -213,11 +221,11 @@ def test_logits_that_are_no_numbers_end_their_own_sequence_only() -> None:
 
 def test_packed_weights_give_the_same() -> None:
     model = random_model(context=128)
-    plain, fast = Spoken(prompt(9), GREEDY), Spoken(prompt(9), GREEDY)
-    run(batcher(model), plain)
+    usual, fast = Spoken(prompt(9), GREEDY), Spoken(prompt(9), GREEDY)
+    run(batcher(model), usual)
     with packed(model) as head:
-        run(Batcher(model, head, tokens=256), fast)
-    same(fast, plain.ids, [token.logp for token in plain.heard])
+        run(Batcher(model, Reader(model.hidden, head), tokens=256), fast)
+    same(fast, usual.ids, [token.logp for token in usual.heard])
 
 
 @settings(max_examples=40)

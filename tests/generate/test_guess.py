@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from random_models import random_model
+from test_batcher import plain
 
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
 from trivium.generate.guess import LONGEST, SHORTEST, Draft, LookUp, Pays
-from trivium.generate.packed import packed
+from trivium.generate.native import decoding
 from trivium.generate.sampling import SamplingParams, distribution
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
@@ -49,8 +50,8 @@ def replies(
     model: Transformer, guesser: Any, make: Any, tokens: int = 2048
 ) -> tuple[list[list[Token]], Batcher]:
     heard: list[list[Token]] = []
-    with packed(model) as head:
-        batcher = Batcher(model, head, tokens=tokens, chunk=16, running=4, guesser=guesser)
+    with decoding(model) as reader:
+        batcher = Batcher(model, reader, tokens=tokens, chunk=16, running=4, guesser=guesser)
         batcher.pays = Always()
         for request in make():
             heard.append([])
@@ -72,12 +73,9 @@ def same(ours: list[list[Token]], theirs: list[list[Token]]) -> None:
 def guessers(model: Transformer) -> dict[str, Any]:
     small = random_model(context=128, layers=1, seed=5)
 
-    def head(of: Transformer) -> Any:
-        return lambda hidden: torch.nn.functional.linear(hidden, of.output_weight)
-
     return {
-        "look-up": LookUp(), "wild": Wild(), "another": Draft(small, head(small), room=1024),
-        "itself": Draft(model, head(model), room=1024), "no room": Draft(small, head(small), room=40),
+        "look-up": LookUp(), "wild": Wild(), "another": Draft(small, plain(small), room=1024),
+        "itself": Draft(model, plain(model), room=1024), "no room": Draft(small, plain(small), room=40),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from trivium.errors import ArtifactError
 from trivium.generate.batcher import Batcher, Request
 from trivium.generate.engine import SamplingParams, generate
-from trivium.generate.packed import packed
+from trivium.generate.native import decoding
 from trivium.generate.slots import written
 from trivium.model import gguf_write, hf
 from trivium.model.families import from_huggingface
@@ -99,8 +99,8 @@ def test_replies_that_grow_out_of_the_short_side(both, lengths):
     assert found[0, lengths[0] :].tolist() == expected[0]
     assert generate(ours, prompts, sampling, stop=()) == expected
     assert [list(written(ours, prompt, sampling, stop=())) for prompt in prompts] == expected
-    with packed(ours) as head:
-        batcher = Batcher(ours, head, tokens=1024, chunk=7)
+    with decoding(ours) as reader:
+        batcher = Batcher(ours, reader, tokens=1024, chunk=7)
         for _ in range(2):  # the second time, beginnings are found
             asked = [Request(list(prompt), sampling, 12) for prompt in prompts]
             for request in asked:

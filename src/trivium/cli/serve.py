@@ -242,8 +242,6 @@ def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limit
     def make(metrics: Any) -> Any:
         model, chat = open_checkpoint(checkpoint)
         check_template(chat, checkpoint)
-        if precision != "bfloat16":
-            model = model.float()  # an int8 checkpoint's other tensors are bf16; integers stay
         draft: Any = guess
         if guess not in (None, "look-up"):
             draft, theirs = open_checkpoint(Path(guess))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trivium.generate.guess import Guesser, Pays
-from trivium.generate.packed import Linear
+from trivium.generate.native import Reader
 from trivium.generate.paged import BLOCK, Blocks, PagedCache, blocks_of
 from trivium.generate.sampling import SamplingParams, draw
 from trivium.model.transformer import Transformer
@@ -133,17 +133,17 @@ class Batcher:
     """The sequences that wait and run, and one `step` after another. Not safe in threads: one thread calls it.
 
     `tokens`: the memory for keys and values, in tokens; it is taken at once, and never grows. `chunk`: tokens of prompts read in
-    a step. `running`: most sequences at once. `head`: from `generate.packed`. `guesser`: what to read ahead. ValueError where no
-    sequence fits at all.
+    a step. `running`: most sequences at once. `reader`: from `generate.native`. `guesser`: what to read ahead. ValueError where
+    no sequence fits at all.
     """
 
     def __init__(
-        self, model: Transformer, head: Linear, *, tokens: int, chunk: int = 256, running: int = 32,
+        self, model: Transformer, reader: Reader, *, tokens: int, chunk: int = 256, running: int = 32,
         guesser: Guesser | None = None,
     ) -> None:  # fmt: skip
         if tokens < 2 * BLOCK:
             raise ValueError(f"{tokens} tokens are fewer than two blocks")
-        self.model, self.head, self.chunk, self.most = model, head, chunk, running
+        self.model, self.reader, self.chunk, self.most = model, reader, chunk, running
         self.device = model.output_weight.device
         self.blocks = Blocks(tokens // BLOCK)
         self.cache = PagedCache(model.config, self.blocks.total, model.output_weight)
@@ -249,7 +249,7 @@ class Batcher:
         sequence.read = end
         self._learn(sequence)
         if end == len(sequence.tokens):
-            self._say([sequence], self.head(hidden[:, -1]).float())
+            self._say([sequence], self.reader.head(hidden[:, -1]).float())
         return end - start
 
     def _decode(self) -> None:
@@ -276,7 +276,7 @@ class Batcher:
         for sequence in rows:
             sequence.read += 1
             self._learn(sequence)
-        self._say(rows, self.head(hidden).float())
+        self._say(rows, self.reader.head(hidden).float())
 
     def _guesses(self, ready: Sequence[Request]) -> list[list[int]]:
         """Tokens to read ahead for each row, as many as there is room for without taking any from another."""
@@ -337,7 +337,7 @@ class Batcher:
         """New tokens (B, T) at `places` (B, T) behind what the rows' blocks hold: final hidden states (B, T, D)."""
         last = [len(sequence.tokens) - 1 for sequence in rows]
         mask = self.cache.describe([sequence.blocks for sequence in rows], places, last)
-        return self.model.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
+        return self.reader.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
 
     def _learn(self, sequence: Request) -> None:
         if sequence.read // BLOCK > sequence.known[0] and not self._long(sequence):

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trivium.generate.packed import Linear
+from trivium.generate.native import Reader
 from trivium.generate.paged import BLOCK, Blocks, PagedCache, blocks_of
 from trivium.generate.sampling import SamplingParams, draw
 from trivium.model.transformer import Transformer
@@ -80,8 +80,8 @@ class Draft:
     """A smaller model with the same vocabulary says what may follow, with the numbers that the model itself will draw with: two
     like distributions then mostly draw the same token. It keeps keys and values of its own, of at most `room` tokens in all."""
 
-    def __init__(self, model: Transformer, head: Linear, *, room: int, most: int = 4) -> None:
-        self.model, self.head, self.most = model, head, most
+    def __init__(self, model: Transformer, reader: Reader, *, room: int, most: int = 4) -> None:
+        self.model, self.reader, self.most = model, reader, most
         self.device = model.output_weight.device
         self.blocks = Blocks(max(2, room // BLOCK))
         self.cache = PagedCache(model.config, self.blocks.total, model.output_weight)
@@ -97,7 +97,7 @@ class Draft:
         able = [text for text in texts if self._room(text)]
         guesses: dict[Text, list[int]] = {text: [] for text in texts}
         if able:
-            likely = self.head(torch.cat([self._catch_up(text) for text in able])).float()
+            likely = self.reader.head(torch.cat([self._catch_up(text) for text in able])).float()
             for number in range(self.most):
                 for text, logits in zip(able, likely, strict=True):
                     uniform = torch.tensor(
@@ -107,7 +107,7 @@ class Draft:
                 if number + 1 < self.most:
                     new = torch.tensor([guesses[text][-1:] for text in able])
                     places = torch.tensor([[len(text.tokens) + number] for text in able])
-                    likely = self.head(self._read(able, new, places)[:, -1]).float()
+                    likely = self.reader.head(self._read(able, new, places)[:, -1]).float()
             for text in able:
                 self._held[text][1].extend(guesses[text][:-1])
         return [guesses[text] for text in texts]
@@ -141,7 +141,7 @@ class Draft:
     def _read(self, texts: Sequence[Text], tokens: Tensor, places: Tensor) -> Tensor:
         rows, last = [self._held[text][0] for text in texts], [int(row[-1]) for row in places]
         mask = self.cache.describe(rows, places, last)
-        return self.model.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
+        return self.reader.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
 
 
 class Pays:

@@ -41,6 +41,14 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight_scale", torch.ones(outputs, 1, dtype=torch.bfloat16))
         self.register_buffer("bias", torch.zeros(outputs, dtype=torch.bfloat16) if bias else None)
 
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Int8Linear:
+        """A layer with its weights rounded."""
+        made = cls(layer.in_features, layer.out_features)
+        made.weight, made.weight_scale = quantize(layer.weight.detach())
+        made.bias = None if layer.bias is None else layer.bias.detach()
+        return made
+
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         few = 0 < flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
@@ -55,6 +63,14 @@ class Int8Linear(nn.Module):
     def dequantised(self) -> Tensor:
         """The weight (N, K) float32 that the integers stand for."""
         return self.weight.float() * self.weight_scale.float()
+
+
+def round_layers(model: nn.Module) -> None:
+    """Rounds the linear layers of the blocks to int8; the floats are gone."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and name != "lm_head":
+                setattr(parent, name, Int8Linear.of(child))
 
 
 def with_int8_layers(model: nn.Module, only: Set[str] | None = None) -> nn.Module:

@@ -16,8 +16,10 @@ import torch
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
 from trivium.generate.guess import Draft, Guesser, LookUp
-from trivium.generate.packed import packed
+from trivium.generate.native import decoding
 from trivium.generate.paged import BLOCK
+from trivium.model.int8 import round_layers
+from trivium.model.norms import LayerNorm, RMSNorm
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
 from trivium.serve.engines import CALL, Call, Limits
@@ -25,6 +27,7 @@ from trivium.serve.metrics import Metrics
 from trivium.serve.problems import ApiError
 from trivium.serve.words import Choice, Delta
 from trivium.text.chat import ChatTokenizer
+from trivium.train.machine import native_bf16
 
 
 class Usage(NamedTuple):
@@ -76,16 +79,31 @@ class Job:
         return Usage(self.prompts, sum(request.said for request in self.requests), cached)
 
 
+def with_precision(model: Transformer, precision: torch.dtype) -> Transformer:
+    """The model itself, its weights changed: all float32, all bfloat16 but the norms, or the layers' matrices int8 (and the rest
+    bfloat16 where the processor multiplies it, float32 elsewhere)."""
+    kind = precision
+    if precision == torch.int8:
+        round_layers(model)
+        kind = torch.bfloat16 if native_bf16(model.output_weight.device.type) else torch.float32
+    for module in model.modules():
+        wide = isinstance(module, RMSNorm | LayerNorm)
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(torch.float32 if wide else kind)
+    return model
+
+
 class Service:
-    """One model, served. `name` is what clients call it. `precision`: float32, bfloat16, or int8 for matrices. `draft`: what
-    guesses ahead. Start it inside a running event loop."""
+    """One model, served. `name` is what clients call it. `precision`: float32, bfloat16, or int8 for matrices, and the model's
+    own weights are changed to it. `draft`: what guesses ahead. Start it inside a running event loop."""
 
     def __init__(
         self, model: Transformer, chat: ChatTokenizer, name: str, generation: Generation | None = None,
         limits: Limits | None = None, precision: torch.dtype = torch.float32, metrics: Metrics | None = None,
         draft: Transformer | Literal["look-up"] | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.chat, self.name = model, chat, name
+        self.model, self.chat, self.name = with_precision(model, precision), chat, name
         self.generation = generation or Generation(max_new_tokens=model.config.context)
         self.limits, self.precision, self.draft = limits or Limits(), precision, draft
         self.metrics = metrics or Metrics(name)
@@ -187,15 +205,10 @@ class Service:
         return watch
 
     def _run(self) -> None:
-        kind = self.model.output_weight.device.type
-        with (
-            torch.autocast(kind, torch.bfloat16, enabled=self.precision == torch.bfloat16),
-            packed(self.model, int8=self.precision == torch.int8) as head,
-            self._guessing() as guesser,
-        ):
+        with decoding(self.model, int8=self.precision == torch.int8) as reader, self._guessing() as guesser:
             while not self._stopping:
                 batcher = self.batcher = Batcher(
-                    self.model, head, tokens=self.limits.tokens, chunk=self.limits.chunk, running=self.limits.running,
+                    self.model, reader, tokens=self.limits.tokens, chunk=self.limits.chunk, running=self.limits.running,
                     guesser=guesser,
                 )  # fmt: skip
                 try:
@@ -211,8 +224,8 @@ class Service:
     @contextmanager
     def _guessing(self) -> Iterator[Guesser | None]:
         if isinstance(self.draft, Transformer):
-            with packed(self.draft) as head:
-                yield Draft(self.draft, head, room=self.limits.tokens)
+            with decoding(self.draft) as reader:
+                yield Draft(self.draft, reader, room=self.limits.tokens)
         else:
             yield LookUp() if self.draft == "look-up" else None
 
