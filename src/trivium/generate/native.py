@@ -228,10 +228,11 @@ def decoding(model: Transformer, int8: bool = False) -> Iterator[Reader]:
         with packed(model, int8=int8) as head:
             yield Reader(model.hidden, head)
         return
-    native = Native(model, code, int8)
+    native, whole = Native(model, code, int8), model.output_weight.dtype == torch.float32
+    slow = not whole and not torch.ops.mkldnn._is_mkldnn_bf16_supported()  # torch's products of bf16
 
     def hidden(tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: PagedCache) -> Tensor:
-        if tokens.numel() <= MOST:
+        if slow or tokens.numel() <= MOST:
             return native.hidden(tokens, positions, cache)
         return model.hidden(tokens, positions, mask, cache)
 
