@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trivium.errors import DataError
 from trivium.generate.batcher import Batcher, Request
-from trivium.generate.packed import packed
+from trivium.generate.native import decoding
 from trivium.generate.paged import BLOCK
 from trivium.generate.remote import Answer
 from trivium.generate.sampling import SamplingParams
@@ -115,9 +115,9 @@ class Held:
         ]
         waiting = [one for one in replies if isinstance(one, Request)]
         longest = max((len(one.prompt) + one.limit for one in waiting), default=0)
-        with packed(self.model) as head:
+        with decoding(self.model) as reader:
             room = RUNNING * -(-longest // BLOCK) * BLOCK
-            batcher = Batcher(self.model, head, tokens=max(room, 2 * BLOCK), running=RUNNING)
+            batcher = Batcher(self.model, reader, tokens=max(room, 2 * BLOCK), running=RUNNING)
             for one in waiting:
                 batcher.add(one)
             while not batcher.idle:
