@@ -27,7 +27,7 @@ MOST = 12
 def beside(
     path: Path,
     overrides: Sequence[str],
-    store: Path,
+    store: str,
     runs: Path,
     on: str | None,
     gpus: int | None,

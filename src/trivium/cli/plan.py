@@ -263,7 +263,7 @@ def cluster_of(recipe: Recipe, asked: Elsewhere, sizes: Mapping[str, int]) -> Cl
     return found
 
 
-def characters(recipe: Recipe, path: Path, store: Path, runs: Path) -> dict[str, int]:
+def characters(recipe: Recipe, path: Path, store: str, runs: Path) -> dict[str, int]:
     """What the training splits of the data stages that have run hold, by stage."""
     from trivium.pipeline.account import current
     from trivium.pipeline.run import status

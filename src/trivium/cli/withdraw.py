@@ -199,7 +199,7 @@ def _standing(one: Standing) -> dict[str, Any]:
 def _begins(one: Standing, store: Store) -> dict[str, Any]:
     """A stage that has to be made again, and the newest weights that have read none of it: `from`, their step in it, and whether
     that is known of all that they were trained on (`clean`)."""
-    from trivium.pipeline.store import read
+    from trivium.pipeline.record import read
     from trivium.pipeline.trained import history
 
     init = one.artifact.record["identity"]["inputs"].get("init")

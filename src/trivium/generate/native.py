@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -148,9 +148,10 @@ class Native:
         self.model, self.code, self.config = model, code, config
         self._held: list[Tensor] = []  # what the structures point to
         blocks: Sequence[Block] = list(model.model.layers)  # type: ignore[arg-type]
+        norm: Any = model.model.norm
         self._layers = (_Layer * len(blocks))(*map(self._layer, blocks))
         self._model = _Model(
-            self._layers, self._floats(model.model.norm.weight), len(blocks), config.dim, config.heads, config.kv_heads,
+            self._layers, self._floats(norm.weight), len(blocks), config.dim, config.heads, config.kv_heads,
             config.head_dim, config.turned, config.hidden, ACTIVATIONS[config.activation], config.norm_eps,
             config.attention_scale or config.head_dim**-0.5, config.residual_scale, config.logit_scale,
         )  # fmt: skip
@@ -174,10 +175,10 @@ class Native:
 
     def _layer(self, block: Block) -> _Layer:
         attention, inner = block.self_attn, block.mlp
-        norms = [block.input_layernorm, block.post_attention_layernorm]
+        norms: list[Any] = [block.input_layernorm, block.post_attention_layernorm]
         if self.config.qk_norm:
             norms += [attention.q_norm, attention.k_norm]
-        weights = [self._floats(norm.weight) for norm in norms]  # type: ignore[arg-type]
+        weights = [self._floats(norm.weight) for norm in norms]
         linear = (
             *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
             *(inner.gate_proj, inner.up_proj, inner.down_proj),

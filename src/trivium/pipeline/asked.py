@@ -63,7 +63,7 @@ def _hangs_on_nothing_else(suite: SuiteBase) -> bool:
     return not (
         suite.reads_files
         or suite.asks_baseline
-        or getattr(suite, "judges", ())
+        or bool(getattr(suite, "judges", ()))
         or SUITES[suite.kind].identity is not None
     )
 

@@ -159,7 +159,8 @@ class SharedInventory(Inventory):
             self._take([name], bad, lease)
 
     def _take(self, fingerprints: list[str], checksums: list[str], lease: Lease) -> None:
-        steps = [([one], []) for one in fingerprints] + [([], [one]) for one in checksums]
+        steps: list[tuple[list[str], list[str]]] = [([one], []) for one in fingerprints]
+        steps += [([], [one]) for one in checksums]
         for manifests, objects in steps:  # manifests first: an object without one is seen by nobody
             if not lease.held:
                 raise TriviumError(

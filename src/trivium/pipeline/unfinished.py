@@ -8,7 +8,8 @@ from typing import Any
 from trivium.pipeline.contract import Artifact, Registry
 from trivium.pipeline.fingerprint import fingerprint, identify
 from trivium.pipeline.graph import build
-from trivium.pipeline.store import Store, read
+from trivium.pipeline.record import read
+from trivium.pipeline.store import Store
 from trivium.recipe.models import TRAINING, Recipe
 
 STEP = "step-"
