@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from trivium import files
-from trivium.cores import cores, free_memory
+from trivium.cores import free_memory
 from trivium.corpus import engine, extras
 from trivium.corpus.shards import Shard, open_shards, verify
 from trivium.errors import ArtifactError, DataError
@@ -78,7 +78,7 @@ def build(shards: Path, folder: Path, emit: Emit, *, block: int | None = None) -
         job = Sort(shards.absolute(), folder.absolute())
         longest = max((task["end"] - task["first"] for task in tasks), default=0)
         needed = longest * max((_sorted_bytes(shard.tokens.dtype) for shard in opened), default=0)
-        workers = max(1, min(cores(), free_memory() // max(1, SORTING * needed)))
+        workers = max(1, min(engine.cores(), free_memory() // max(1, SORTING * needed)))  # type: ignore[attr-defined]
         engine.run(job, left, runner=runner, workers=workers, emit=emit, small=total < SMALL)
         write_json(folder / "index.json", {"format": FORMAT, "blocks": [task["name"] for task in tasks]})
 
