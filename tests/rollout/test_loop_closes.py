@@ -212,8 +212,8 @@ def test_votes_become_the_model_that_is_promoted(tmp_path: Path) -> None:
             candidate_of(first, tmp_path, without_gates=False)
         usual = asyncio.run(vote(first, tmp_path))
         export = (
-            "rollout",
             "feedback",
+            "export",
             "first.db",
             "--texts",
             "first.texts",
