@@ -341,7 +341,7 @@ def test_a_refusal_that_complies_is_no_refusal(parrot, measure):
 
 def test_a_judge_of_the_recipe_takes_its_axis_from_the_rules_and_corrects_its_rate(parrot, data, tmp_path):
     config = suite("refusals", "talks", judges=[{"kind": "classifier", "axis": "refused"}])
-    plan = Plan.make(config, data).judged(tmp_path)
+    plan = Plan.make(config, data).judged(tmp_path, data)
     said = "Grilled salmon with asparagus, zucchini noodles, roasted carrots, lentil soup, fresh bread and baked apples."
     journal = Journal(tmp_path / "judged.jsonl")
     fill(journal, plan, parrot(lambda item: said))

@@ -71,7 +71,7 @@ def applied(state: State, events: list[dict[str, Any]]) -> State:
 def test_each_candidate_is_a_coin_among_its_own_units_and_those_of_stable(found: list[tuple]) -> None:
     """Whatever the other arms do. The share is the one of the moment: some were assigned in the stage before."""
     state = fold([started(PLAN)])
-    expected = {name: Flips() for name in SHARES}
+    expected = {name: Flips(state.watches[f"{name}: errors"].limit) for name in SHARES}
     for n, (arm, bad, later) in enumerate(found):
         weights = SHARES if later else PLAN["stages"][0]["share"]
         state.apply(request(str(n), arm, weights, error=int(bad)))
