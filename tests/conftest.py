@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from chat_server import Server
 from random_models import random_model
 
 from trivium.model import hf
@@ -25,6 +26,14 @@ hypothesis.settings.load_profile("trivium")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARTED = time.monotonic()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of chats on loopback, whose answers the test decides."""
+    made = Server()
+    yield made
+    made.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

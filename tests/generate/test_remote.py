@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -17,14 +16,6 @@ from trivium.generate.remote import Answer, Endpoint, Remote
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
 from trivium.generate.streaming import Streaming
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
-
 
 GOOD = raw(chat_of("hello"))
 ASK = [{"role": "user", "content": "hi"}]

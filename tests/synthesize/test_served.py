@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Server, chat_of, raw, send, status
+from chat_server import chat_of, raw, send, status
 
 from trivium.errors import DataError
 from trivium.generate import remote
@@ -22,13 +21,6 @@ from trivium.recipe.synthesis import SynthesizeStage
 from trivium.synthesize import build as stage
 
 PROMPTS, SAMPLES = 6, 3
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ class _Asked(NamedTuple):
 def earlier(ctx: Context, store: Store) -> list[Row]:
     """Rows of the evaluations in the store that asked one of this one's models the same, with the names of this one.
 
+    Looked at is what is here: a shared store would be asked for the record of everything in it.
     Not of suites whose rows hang on more than suite, data and model: files of the user, judges of the recipe, the baseline.
     """
     from trivium.evaluate.rows import read
@@ -33,7 +34,7 @@ def earlier(ctx: Context, store: Store) -> list[Row]:
     fixed = {suite.title for suite in ctx.config.suites if _hangs_on_nothing_else(suite)}
     wanted = {one.same: one for one in _asked(ctx.identity) if one.suite in fixed}
     found: dict[str, list[Row]] = {}
-    for print_ in store.fingerprints():
+    for print_ in filter(store.here, store.fingerprints()):
         if len(found) == len(wanted):
             break
         try:
