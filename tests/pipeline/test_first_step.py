@@ -146,7 +146,7 @@ def test_the_first_step_is_the_first_batch_that_holds_it(tmp_path, monkeypatch):
     for data in ("talks", "choices"):
         rows = [json.loads(line) for line in (made[data].path / "train.jsonl").read_text().splitlines()]
         key = next(row["key"] for row in rows if ASKED in json.dumps(row))
-        holdings = list(withdraw.search(Rule("document", key), [made[data]]))
+        holdings = list(withdraw.search(Rule("document", key), {made[data].fingerprint: made[data]}))
         for one in withdraw.standing(holdings, artifacts, store):
             if one.data is not None:
                 told[one.artifact.stage] = one

@@ -204,7 +204,8 @@ def test_a_recipe_that_one_machine_ran_is_all_there_on_another(s3, tmp_path):
     run(second, "run", "tiny.yaml", "--store", s3)
     name = yaml.safe_load((first / "tiny.yaml").read_text())["name"]
     events = [json.loads(line) for line in (second / "runs" / name / "events.jsonl").read_text().splitlines()]
-    assert [event["stage"] for event in events if event["event"] == "cached"] == STAGES
+    taken = [event["stage"] for event in events if event["event"] == "cached"]
+    assert sorted(taken) == sorted(STAGES)  # stages that do not wait for each other come in any order
     assert not any(event["event"] == "stage_start" for event in events)
     assert name in run(second, "runs") and STAGES[0] in run(second, "show", name)
     assert STAGES[0] in run(second, "lineage", f"runs/{name}/{STAGES[-1]}", "--store", s3)
