@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +281,59 @@ def test_what_is_wrong_with_a_body_is_the_arms_to_say(log: Path) -> None:
                 assert (response.status, await response.read()) == (400, b"{}")
 
     run(log, work, stable=answers(b"{}", 400), candidate=answers(b"{}", 400))
+
+
+def test_a_request_that_is_still_connecting_does_not_reach_what_was_rolled_back(log: Path) -> None:
+    """A candidate whose queue of connections is full: the kernel tries again in a second, the rollback is there before."""
+    came: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.read(1000))
+        writer.close()
+
+    async def work(here: Site) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+            address = full.getsockname()
+            for _ in range(2):
+                filling = stack.enter_context(socket.socket())
+                filling.setblocking(False)
+                filling.connect_ex(address)
+            upstream = here.router.arms["candidate"]
+            upstream.arm = upstream.arm.model_copy(update={"url": f"http://127.0.0.1:{address[1]}"})
+            asking = asyncio.create_task(here.ask())
+            await until(lambda: here.router.active == 1)
+            await asyncio.sleep(0.3)
+            assert (await here.do("rollback"))[0] == 200 and not asking.done()
+            server = await asyncio.start_server(listen, sock=full)
+            assert (await asking)[:2] == (200, whole())
+            assert here.router.counts["retried"] == 0 and upstream.breaker.closed
+            server.close()
+        assert not any(came) and not here.candidate.seen
+        (request,) = [row for row in await here.written() if row["event"] == "request"]
+        assert (request["arm"], request["instead_of"], request["metrics"]["error"]) == (
+            "stable",
+            "candidate",
+            0,
+        )
+
+    run(log, work, **EVERYBODY)
+
+
+def test_a_connection_that_is_lost_after_a_rollback_is_not_made_again(log: Path) -> None:
+    """A request on a connection that the other end had given up is sent anew: not to a candidate that is out by then."""
+    told = asyncio.Event()
+
+    async def gives_up(request: Any, _: Any) -> Any:
+        await told.wait()
+        request.transport.abort()
+        raise ConnectionResetError
+
+    async def work(here: Site) -> None:
+        asking = asyncio.create_task(here.ask())
+        await until(lambda: len(here.candidate.seen) == 1)
+        await here.do("rollback")
+        told.set()
+        assert (await asking)[:2] == (200, whole())
+        assert len(here.candidate.seen) == 1
+
+    run(log, work, candidate=gives_up, **EVERYBODY)

@@ -15,6 +15,9 @@ USER, CONVERSATION = "x-trivium-user", "x-trivium-conversation"
 CONSENT = "x-trivium-consent"
 """Header (or `metadata.consent`) with which a user says `yes`: words and reply may be kept to learn from."""
 
+BESIDE = "x-trivium-beside"
+"""Header that says `yes` of a second reply to the same words, to be shown beside the first: stable gives it."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -28,6 +31,8 @@ class Asked:
     """None where the request does not say whose it is."""
     consents: bool = False
     """The user lets words and reply be kept."""
+    beside: bool = False
+    """It is asked to be compared with the reply that its unit has got."""
 
     @property
     def streamed(self) -> bool:
@@ -90,9 +95,8 @@ def asked(route: str, headers: Mapping[str, str], raw: bytes, plan: RolloutPlan)
         body = None
     body = body if isinstance(body, dict) else None
     unit = unit_of(headers, body or {}, plan.unit)
-    return Asked(
-        route, body, raw, unit, (headers.get(CONSENT) or _metadata(body or {}).get("consent")) == "yes"
-    )
+    consents = (headers.get(CONSENT) or _metadata(body or {}).get("consent")) == "yes"
+    return Asked(route, body, raw, unit, consents, headers.get(BESIDE) == "yes")
 
 
 def unit_of(headers: Mapping[str, str], body: Mapping[str, Any], unit: str) -> str | None:

@@ -60,6 +60,10 @@ class Split:
     def without(self, names: Collection[str]) -> Split:
         return replace(self, out=self.out | set(names))
 
+    def asks(self, arm: str) -> bool:
+        """Whether a candidate is asked at all, be it for the copies of a shadow stage."""
+        return arm in self.weights and arm not in self.out
+
     def arm(self, salt: str, unit: str, slots: Mapping[str, float]) -> tuple[str, str | None]:
         """Who answers a unit, and instead of which candidate that is out."""
         arm = arm_of(salt, unit, self.weights, slots=slots)

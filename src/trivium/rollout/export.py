@@ -109,7 +109,7 @@ def _pairs(votes: list[Event], kept: Kept) -> Iterator[Row]:
             continue
         if (worse, better) in seen:
             kept.account["chosen both ways"] += 1
-        elif chosen["unit"] != rejected["unit"] or chosen["messages"] != rejected["messages"]:
+        elif not _one_units(chosen, rejected) or chosen["messages"] != rejected["messages"]:
             kept.account["replies to different words"] += 1
         else:
             meta = _meta(chosen) | {"over": {name: rejected[name] for name in ("id", "arm")}}
@@ -125,6 +125,14 @@ def _pairs(votes: list[Event], kept: Kept) -> Iterator[Row]:
         yield from _pair(
             text["messages"], kept.edits[request, edit], text["reply"], _meta(text) | {"edited": True}, kept
         )
+
+
+def _one_units(chosen: Event, rejected: Event) -> bool:
+    """Whether both replies went to one unit, as far as the log knows: with `unit: request` each is its own."""
+    return chosen["unit"] == rejected["unit"] or (chosen["unit"], rejected["unit"]) == (
+        chosen["id"],
+        rejected["id"],
+    )
 
 
 def _pair(messages: Any, chosen: str, rejected: str, meta: Row, kept: Kept) -> Iterator[Row]:

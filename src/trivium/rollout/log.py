@@ -4,7 +4,8 @@ An event is a dict with `t` (seconds, of the router's clock) and `event`:
 
     started    plan, candidate (what it is known by), force (served without passed gates)
     request    id, unit, arm, share, metrics {name: number or null}: one answered request; sampled: a judge is asked about it;
-               instead_of: the candidate whose unit it is, and which was rolled back
+               instead_of: the candidate whose unit it is, and which was rolled back; beside: stable's, asked to be compared
+               with the reply that the unit has got: only choices are about it
     mirrored   id, unit, arm, metrics, stable {the same of stable's reply}: a request of a shadow stage, answered by both; sampled
     judged     id, unit, arm, share, value (0 to 1; null: undecided), of a shadow stage also stable: what a judge said
     feedback   id, metric, value: joins its request, once an (id, metric)
@@ -197,7 +198,8 @@ class State:
         self._requests[event["id"]] = (unit, arm, shares)
         if len(self._requests) > RECENT:
             del self._requests[next(iter(self._requests))]
-        if not self.under_way or self.share == 0 or arm in self.out or event.get("instead_of"):
+        aside = event.get("instead_of") or event.get("beside")
+        if not self.under_way or self.share == 0 or arm in self.out or aside:
             return  # it proves nothing: it is over, or a shadow, whose evidence are pairs. Feedback may join it
         here = shares == self.weights
         if unit not in self._seen:

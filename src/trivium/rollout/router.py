@@ -7,11 +7,12 @@ reply that stable could give. Requests that do not say whose they are go to stab
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from trivium.rollout.assign import STABLE, Split
 from trivium.rollout.ledger import Ledger
 from trivium.rollout.log import share_said
 from trivium.rollout.replies import Seen
-from trivium.rollout.upstream import Failed, Headers, Opened, Upstream
+from trivium.rollout.upstream import Failed, Headers, Opened, Out, Upstream
 from trivium.serve.keys import Keys
 from trivium.serve.problems import ApiError
 from trivium.serve.process import PAGE_HEADERS, Gone, check_caller, given_key, until_gone
@@ -62,6 +63,8 @@ class _Place:
     """Candidates that get a copy."""
     instead_of: str | None = None
     """The candidate whose unit it is, where that is out."""
+    beside: bool = False
+    """It is there to be compared."""
 
 
 @dataclass
@@ -155,6 +158,8 @@ class Router:
         copies = tuple(each for each in self.ledger.state.mirrored if each not in split.out)
         arm, instead_of = split.arm(salt, unit, plan.slots)
         known = name if plan.unit == "request" else pseudonym(salt, unit)
+        if question.beside and counts:
+            return _Place(name, known, STABLE, split, beside=True)
         return _Place(name, known if counts else None, arm, split, copies, instead_of)
 
     async def _answer(self, question: Asked, scope: Message, send: Send) -> None:
@@ -167,6 +172,8 @@ class Router:
         failed, opened, left, noted = None, None, True, ""
         try:
             opened, failed = await self._open(place.arm, scope["method"], path, scope["headers"], question)
+            if isinstance(failed, Out):
+                place, failed = replace(place, arm=STABLE, instead_of=place.arm), None
             noted = await _passed_on(opened, place.id, send)
             left = False
         except Failed as error:
@@ -189,6 +196,8 @@ class Router:
         }
         if place.instead_of is not None:
             event["instead_of"] = place.instead_of
+        if place.beside:
+            event["beside"] = True
         if place.mirrored:
             event["shadow"] = True
         if seen.left:
@@ -211,14 +220,18 @@ class Router:
         if arm == STABLE:
             return await self.arms[STABLE].ask(method, path, headers, question), None
         try:
-            return await self.arms[arm].ask(method, path, headers, question, strict=True), None
+            still = functools.partial(self._asks, arm)
+            return await self.arms[arm].ask(method, path, headers, question, strict=True, still=still), None
         except Failed as failed:
-            self.counts["retried"] += 1
+            self.counts["retried"] += not isinstance(failed, Out)
             try:
                 return await self.arms[STABLE].ask(method, path, headers, question), failed
             except Failed as error:
                 error.why = f"{error.why}; before that, of the candidate: {failed.why}"
                 raise
+
+    def _asks(self, arm: str) -> bool:
+        return self.ledger.split.asks(arm)
 
     async def _mirror(
         self, arm: str, place: _Place, stable: Seen, question: Asked, method: str, path: str, headers: Headers
@@ -226,9 +239,12 @@ class Router:
         """The same request to a candidate; its answer is measured and thrown away."""
         opened, why = None, ""
         try:
-            opened = await self.arms[arm].ask(method, path, headers, question)
+            still = functools.partial(self._asks, arm)
+            opened = await self.arms[arm].ask(method, path, headers, question, still=still)
             async for _ in opened.rest():
                 pass
+        except Out:
+            return
         except Failed as failed:
             why = failed.why
         finally:

@@ -19,7 +19,7 @@ from trivium.rollout.ledger import Ledger
 from trivium.rollout.plan import RolloutPlan
 from trivium.rollout.router import Router
 from trivium.rollout.texts import Texts
-from trivium.rollout.upstream import Upstream
+from trivium.rollout.upstream import Upstream, fence
 from trivium.serve.keys import Keys
 from trivium.serve.process import configured, loopback, own_names, shown, until_drained
 
@@ -87,9 +87,15 @@ async def _serve(ledger: Ledger, candidate: dict[str, Any], force: bool, options
 
 
 def client() -> aiohttp.ClientSession:
-    """What asks the arms: as many connections as there are requests, bytes as they are, no cookies."""
+    """What asks the arms: as many connections as there are requests, bytes as they are, no cookies, and none that was rolled back
+    while the connection was made."""
+    traced = aiohttp.TraceConfig()
+    traced.on_request_headers_sent.append(fence)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        connector=aiohttp.TCPConnector(limit=0),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[traced],
     )
 
 

@@ -141,8 +141,8 @@ def recorded(events: Iterable[Event], where: str) -> list[tuple[float, str, Metr
     """
     rows: dict[str, tuple[float, str, Metrics]] = {}
     for number, event in enumerate(events):
-        request = event.get("id", number)
-        if event["event"] == "request" and event.get("arm", STABLE) == STABLE and not event.get("left"):
+        request, aside = event.get("id", number), event.get("left") or event.get("beside")
+        if event["event"] == "request" and event.get("arm", STABLE) == STABLE and not aside:
             rows[request] = (float(event["t"]), str(event["unit"]), _known(event.get("metrics")))
         elif event["event"] == "feedback" and request in rows:
             rows[request][2].setdefault(event["metric"], event["value"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -27,14 +28,30 @@ HOPS = frozenset(
 )
 """Headers between two neighbours only (RFC 9110, 7.6.1)."""
 Headers = list[tuple[bytes, bytes]]
+Still = Callable[[], bool]
+"""Whether the arm may be asked, now."""
+
+
+def always() -> bool:
+    return True
+
+
+async def fence(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestHeadersSentParams) -> None:
+    """Called once there is a connection, which may have taken seconds, and before the first byte goes out on it."""
+    if not context.trace_request_ctx():
+        raise Out("rolled back meanwhile", 503)
 
 
 class Failed(Exception):
-    """Nothing came that could be passed on. `asked`: whether the arm was tried at all."""
+    """Nothing came that could be passed on."""
 
     def __init__(self, why: str, status: int = 502) -> None:
         super().__init__(why)
         self.why, self.status = why, status
+
+
+class Out(Failed):
+    """The arm was rolled back before a byte of the request had gone out: it was not asked."""
 
 
 @dataclass
@@ -126,18 +143,24 @@ class Upstream:
             )
 
     async def ask(
-        self, method: str, path: str, headers: Headers, asked: Asked, *, strict: bool = False
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        asked: Asked,
+        *,
+        strict: bool = False,
+        still: Still = always,
     ) -> Opened:
-        """The beginning of a reply. Failed where none comes, or (`strict`) where what comes is no good reply."""
+        """The beginning of a reply. Failed where none comes, or (`strict`) where what comes is no good reply; Out where `still`
+        says no just before the request goes out."""
         if not self.breaker.ask(time.monotonic()):
             raise Failed(f"the {self.name} arm rests after failures in a row", 503)
         try:
             try:
-                opened = await self._ask(method, path, headers, asked)
-            except (aiohttp.ServerDisconnectedError, ConnectionResetError):
-                opened = await self._ask(
-                    method, path, headers, asked
-                )  # a connection that had been idle too long
+                opened = await self._ask(method, path, headers, asked, still)
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError):  # one that had been idle too long
+                opened = await self._ask(method, path, headers, asked, still)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.breaker.failed(time.monotonic())
             raise Failed(_why(error), 504 if isinstance(error, TimeoutError) else 502) from None
@@ -153,13 +176,13 @@ class Upstream:
             raise Failed(opened.fault, opened.status)
         return opened
 
-    async def _ask(self, method: str, path: str, headers: Headers, asked: Asked) -> Opened:
+    async def _ask(self, method: str, path: str, headers: Headers, asked: Asked, still: Still) -> Opened:
         body = asked.bytes_for(self.arm.model)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=self.arm.patience)
         began = time.monotonic()
         response = await self.session.request(
             method, URL(self.arm.url + path, encoded=True), data=body or None, headers=self._headers(headers), timeout=timeout,
-            allow_redirects=False,
+            allow_redirects=False, trace_request_ctx=still,
         )  # fmt: skip
         streamed = asked.streamed and response.status < 400
         price = self.arm.price
