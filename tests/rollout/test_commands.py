@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trivium.cli import main
-from trivium.rollout.plan import load_plan
+from trivium.rollout.plan import Candidate, Guardrail, RolloutPlan, Stage, load_plan
 from trivium.rollout.power import needs, until_caught, until_proven
 
 PLAN = Path(__file__).parents[2] / "examples" / "rollout.yaml"
@@ -103,3 +103,24 @@ def test_the_expected_number_is_near_the_simulated_median() -> None:
     import math
 
     assert 700 < until_caught(0.01, 3, 0.5, math.log(20)) < 1700
+
+
+def test_the_documentation_lists_the_fields_of_a_plan_with_their_defaults() -> None:
+    """What a wrong plan's message promises: each field in the line of its table, and each default that is a plain value."""
+    text = (PLAN.parents[1] / "docs" / "rollout.md").read_text()
+    rows = {
+        line.split("|")[1].strip(): line
+        for line in text.split("## The fields of a plan")[1].splitlines()
+        if "|" in line
+    }
+    models = {"the plan": RolloutPlan, "a stage": Stage, "a guardrail": Guardrail, "an arm": Candidate}
+    for name, model in models.items():
+        for field, info in model.model_fields.items():
+            assert f"`{field}`" in rows[name] or f"`{field}: " in rows[name], (name, field)
+            if (
+                isinstance(info.default, float | int)
+                and not isinstance(info.default, bool)
+                and f"`{field}: " in rows[name]
+            ):
+                said = rows[name].split(f"`{field}: ")[1].split("`")[0]
+                assert float(said.removesuffix("s")) == info.default, (name, field)

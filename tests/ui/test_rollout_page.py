@@ -63,6 +63,11 @@ def test_a_person_sees_and_acts(tmp_path: Path) -> None:
             await act("Hold", HOSTILE)
             await act("Resume", "lunch is over")
             assert await page.evaluate("window.ran") is None
+            shown = page.locator("#guardrails section", has=page.get_by_role("img", name="latency over time"))
+            await shown.locator(
+                "td", has_text=" s ("
+            ).first.wait_for()  # its quantiles, each with its interval
+            assert await shown.locator("th").all_inner_texts() == ["", "p50", "p95", "p99"]
             await (
                 page.get_by_role("img", name="latency over time").locator(".band").wait_for(state="attached")
             )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from trivium.rollout.log import HELD, IDLE, PROMOTED, ROLLED_BACK, RUNNING, Event, State
 from trivium.rollout.replies import Seen
+from trivium.rollout.windows import is_open
 
 
 class Refused(Exception):
@@ -76,6 +78,17 @@ def pending() -> asyncio.Future[Any]:
 
 def today() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def due(state: State, now: float) -> Iterator[Event]:
+    """What the clocks say: a tick where the plan waits for a time that has come, and where one of its windows opens or closes.
+    Else an idle router writes nothing."""
+    if state.plan is not None and state.under_way:
+        allowed = is_open(state.plan.windows, datetime.now(UTC))
+        if allowed != state.open:
+            yield {"t": now, "event": "window", "open": allowed, "at": today()}
+    if state.due(now):
+        yield {"t": now, "event": "tick"}
 
 
 def settle(future: asyncio.Future[Any], result: Any) -> None:

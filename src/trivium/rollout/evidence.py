@@ -151,6 +151,45 @@ class Means:
         return (self.difference - half)[()], (self.difference + half)[()]
 
 
+@dataclass
+class Quantiles:
+    """Where the quantiles of one arm lie, at all times at once. Shown to people and no trigger: the mean of the logarithm tells
+    arms apart with far fewer replies.
+
+    Howard & Ramdas (Bernoulli 2022): with l = (1.4 log log(2.1 n) + log(10 / alpha)) / n and
+    f(p) = 1.5 sqrt(p (1 - p) l) + 0.8 l, quantile p lies between the empirical quantiles p - f(1 - p) and p + f(p).
+    """
+
+    width: float = 0.02
+    """Of the bins in which values are counted: of logarithms, two in a hundred."""
+    count: int = 0
+    bins: dict[int, int] = field(default_factory=dict)
+
+    def add(self, value: float) -> None:
+        place = math.floor(value / self.width)
+        self.count += 1
+        self.bins[place] = self.bins.get(place, 0) + 1
+
+    def at(self, p: float, alpha: float) -> tuple[float, float, float]:
+        """The empirical quantile (nan without values), and both ends of its interval, outwards to the edges of bins."""
+        if not self.count:
+            return math.nan, -math.inf, math.inf
+        level = (1.4 * math.log(max(math.log(2.1 * self.count), 1.0)) + math.log(10 / alpha)) / self.count
+        off = 1.5 * math.sqrt(p * (1 - p) * level) + 0.8 * level
+        low = self._below(p - off) * self.width if p - off > 0 else -math.inf
+        high = (self._below(p + off) + 1) * self.width if p + off < 1 else math.inf
+        return (self._below(p) + 0.5) * self.width, low, high
+
+    def _below(self, p: float) -> int:
+        """The bin in which the share of values up to it reaches `p`."""
+        passed = 0
+        for place in sorted(self.bins):
+            passed += self.bins[place]
+            if passed >= p * self.count:
+                return place
+        return max(self.bins)
+
+
 def _log_normal_cdf(x: Numbers) -> Numbers:
     from scipy.special import log_ndtr
 

@@ -25,6 +25,7 @@ from trivium.rollout.entries import (
     Refused,
     Vote,
     done_already,
+    due,
     pending,
     settle,
     today,
@@ -351,9 +352,8 @@ class Ledger:
         self._waiters.append((asked.told, Answer(last, again)))
 
     def _pass_time(self) -> None:
-        """A tick where the plan waits for a time that has come; without one, an idle router writes nothing."""
-        if self.state.due(now := self.now):
-            self._apply({"t": now, "event": "tick"})
+        for event in due(self.state, self.now):
+            self._apply(event, always=True)
 
     def _policy(self) -> None:
         decision = decide(self.state)

@@ -12,6 +12,7 @@ An event is a dict with `t` (seconds, of the router's clock) and `event`:
     choice     id, over: of two replies to the same words, the first was liked better
     edit       id, edit (a hash): the user has written the reply anew; the words are beside the log
     tick       nothing: time has passed
+    window     open: whether the calendar now lies in one of the plan's windows; written where that changes
     verdict    action, reason, by ("policy" or who), arm (which candidate): what was decided; only these change stage and share
 
 `share` is the share of the units that the candidate takes in the stage; of several candidates, each one's by name.
@@ -60,6 +61,8 @@ class State:
     """Different units of this stage, by arm."""
     out: set[str] = field(default_factory=set)
     """Candidates that were rolled back."""
+    open: bool = True
+    """Whether the plan may promote now."""
     chosen: str | None = None
     """The candidate that was promoted to all of the traffic."""
     verdicts: list[Event] = field(default_factory=list)
@@ -154,6 +157,8 @@ class State:
                 self._choice(event)
             case "edit":
                 self._take_vote(event["id"], said_in(event))
+            case "window":
+                self.open = bool(event["open"])
             case "tick":
                 pass
             case other:
@@ -169,6 +174,7 @@ class State:
             for name, guardrail in self.plan.guardrails.items()
         }
         self.status, self.verdicts, self.out, self.chosen = RUNNING, [], set(), None
+        self.open = not self.plan.windows
         self._requests, self._heard, self._votes = {}, set(), {}
         self._enter(0)
 

@@ -127,6 +127,12 @@ function show(told, points) {
     const proof = guardrail.proof ? `; proof ${short(guardrail.proof.log_e)} of ${short(guardrail.proof.limit)}` : "";
     element("p", box, `difference ${short(guardrail.difference)} (${short(low)} to ${short(high)}); harm ${short(guardrail.harm.log_e)} of ${short(guardrail.harm.limit)}${proof} (log e)`).className = "note";
   }
+  for (const [box, , guardrail] of boxes) {
+    if (!Object.keys(guardrail.quantiles).length) continue;
+    const seconds = ([at, low, high]) => (at === null ? "–" : `${short(at)} s (${short(low)} to ${short(high)})`);
+    const lines = Object.entries(guardrail.quantiles).map(([arm, of]) => [arm, ...Object.values(of).map(seconds)]);
+    rows(element("table", box), ["", ...Object.keys(guardrail.quantiles.stable)], lines, -1);
+  }
   const verdicts = [...told.verdicts].reverse().map((row) => [row.at || `${row.t} s`, row.stage + 1, row.arm && names.length > 1 ? `${row.action} ${row.arm}` : row.action, row.by, row.reason]);
   rows($("verdicts"), ["when", "stage", "what", "by", "why"], verdicts, -1);
 }

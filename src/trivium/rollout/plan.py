@@ -17,6 +17,7 @@ from trivium.recipe.judges import LiveJudge
 from trivium.recipe.lines import Lines, together
 from trivium.recipe.units import Seconds
 from trivium.rollout.assign import CANDIDATE, STABLE, fault
+from trivium.rollout.windows import window
 
 CHOICES = ("lost",)
 """Events of two replies side by side, one of stable: the candidate's was liked less. One minus the rate is the win rate."""
@@ -27,6 +28,8 @@ EVENTS = (
 """Metrics that happen or do not, a reply each; all are bad."""
 MEANS = ("log_latency", "log_first_token", "cost", "score", "thumbs", "success")
 """Metrics with a value: log of seconds, money, a judge's score, 1 or 0."""
+TIMES = ("log_latency", "log_first_token")
+"""Logarithms of seconds."""
 SHARES = ("thumbs", "success", "score")
 """Means of values from 0 to 1."""
 FEEDBACK = ("thumbs", "thumbs_down", "regenerated", "success")
@@ -157,10 +160,20 @@ class RolloutPlan(Strict):
     """Chance of a false alarm that units fall into the arms otherwise than planned."""
     cap: Annotated[int, Field(gt=0)] = 20
     """Feedback of one unit that is taken; more is left out and counted."""
+    windows: tuple[str, ...] = ()
+    """Times of the week in which the plan promotes, `mon-fri 09:00-16:00 Europe/Berlin`; outside them it holds. A rollback waits
+    for none, nor does a person. Empty: always."""
     judge: LiveJudge | None = None
     """Who gives the metric `score`, from 0 to 1: a judge of the evaluations, or a server that grades."""
     judged: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the replies that `judge` is asked about."""
+
+    @field_validator("windows")
+    @classmethod
+    def _are_windows(cls, windows: tuple[str, ...]) -> tuple[str, ...]:
+        for text in windows:
+            window(text)
+        return windows
 
     @model_validator(mode="after")
     def _lawful(self) -> RolloutPlan:

@@ -45,6 +45,8 @@ def decide(state: State) -> Decision | None:
             text = f"{fell} where a share of {ratio.share:g} was planned"
             return Decision("hold", f"sample ratio: {text}; no test can be trusted", call=True)
     waiting = next((why for name in state.living if (why := _waiting(state, name)) is not None), None)
+    if waiting is None and not state.open:
+        return Decision("hold", f"waiting: the plan promotes in its windows only: {', '.join(plan.windows)}")
     if waiting is None:
         return _promotion(state)
     overdue = stage.max_time is not None and state.now - state.entered > stage.max_time

@@ -37,6 +37,7 @@ def simulate(plan: RolloutPlan, source: Source) -> Outcome:
     """Plays requests until the plan promotes to everything or rolls all back, or there are no more of them."""
     state, exposed, answered, count = State(), set(), 0, 0
     state.apply({"t": 0.0, "event": "started", "plan": plan.model_dump(mode="json")})
+    state.apply({"t": 0.0, "event": "window", "open": True})  # played traffic has no calendar
     for request in _requests(plan, source, state):
         count += 1
         if request["arm"] != STABLE:

@@ -6,10 +6,13 @@ import math
 from typing import Any
 
 from trivium.rollout.assign import STABLE, Split
+from trivium.rollout.evidence import Quantiles
 from trivium.rollout.log import HELD, PROMOTED, ROLLED_BACK, State
 from trivium.rollout.plan import BETTER_HIGH, RolloutPlan
 from trivium.rollout.policy import decide
 from trivium.rollout.watch import Watch
+
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def status_of(state: State, now: float) -> dict[str, Any]:
@@ -99,10 +102,19 @@ def _guardrail(watch: Watch, plan: RolloutPlan) -> dict[str, Any]:
         "interval": [finite(low), finite(high)],
         "margin": guardrail.within,
         "more_is_better": guardrail.metric in BETTER_HIGH,
+        "quantiles": {arm: _quantiles(watch.spread[arm], plan.alpha) for arm in watch.spread},
         "harm": {"log_e": finite(watch.harm), "limit": plan.harm_limit},
         "proof": None
         if guardrail.within is None
         else {"log_e": finite(watch.within), "limit": plan.proof_limit},
+    }
+
+
+def _quantiles(spread: Quantiles, alpha: float) -> dict[str, list[float | None]]:
+    """Seconds: each quantile, and between what it lies (1 - alpha, each by itself); None where that is not known yet."""
+    return {
+        name: [finite(math.exp(value)) if math.isfinite(value) else None for value in spread.at(p, alpha)]
+        for name, p in QUANTILES.items()
     }
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trivium.rollout.assign import CANDIDATE, STABLE
-from trivium.rollout.evidence import Flips, Means
-from trivium.rollout.plan import BETTER_HIGH, EVENTS, SHARES, Guardrail
+from trivium.rollout.evidence import Flips, Means, Quantiles
+from trivium.rollout.plan import BETTER_HIGH, EVENTS, SHARES, TIMES, Guardrail
 
 
 def _is_number(value: Any) -> bool:
@@ -31,6 +31,8 @@ class Watch:
     """Replies of this stage, by arm, that lacked the metric or gave no number."""
     undecided: dict[str, set[str]] = field(init=False)
     """Units of this stage, by arm, of whose replies a judge has decided none yet, though it was asked."""
+    spread: dict[str, Quantiles] = field(init=False)
+    """Of this stage, by arm, where the metric is the logarithm of a time."""
     _counted: set[str] = field(init=False)
     _failed: set[str] = field(default_factory=set)
 
@@ -42,6 +44,8 @@ class Watch:
         """A stage of which nothing is known yet."""
         tau = (self.guardrail.within or 0.01) if self.guardrail.is_event else self.guardrail.tau
         self.means, self._counted = Means(tau, shares=self.guardrail.metric in (*EVENTS, *SHARES)), set()
+        timed = self.guardrail.metric in TIMES
+        self.spread = {self.candidate: Quantiles(), STABLE: Quantiles()} if timed else {}
         self.absent = {self.candidate: 0, STABLE: 0}
         self.undecided = {self.candidate: set(), STABLE: set()}
 
@@ -60,7 +64,7 @@ class Watch:
             self.flips.add(candidate, share)
         if here and unit not in self._counted:
             self._count(unit)
-            self.means.add(candidate, float(value))
+            self._mean(arm, float(value))
 
     def _count(self, unit: str) -> None:
         self._counted.add(unit)
@@ -84,8 +88,13 @@ class Watch:
             self.flips.add(bool(candidate), 0.5)
         if unit not in self._counted:
             self._count(unit)
-            self.means.add(True, float(candidate))
-            self.means.add(False, float(stable))
+            self._mean(self.candidate, float(candidate))
+            self._mean(STABLE, float(stable))
+
+    def _mean(self, arm: str, value: float) -> None:
+        self.means.add(arm == self.candidate, value)
+        if arm in self.spread:
+            self.spread[arm].add(value)
 
     def choose(self, unit: str, lost: bool) -> None:
         """One of two replies side by side was liked less: the candidate's with probability 1/2 if the arms are alike. Once a
