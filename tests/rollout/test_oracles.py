@@ -1,7 +1,7 @@
 """The evidence beside libraries of others, number by number.
 
-ville and savvi come with the dev extra. gbstats (0.8.0) wants pandas below 2, which knows no numpy of today: it was compared in an
-environment of its own, `pip install gbstats 'numpy<2' scipy pydantic pyyaml filelock rich pytest hypothesis`, with `--noconftest`.
+ville and savvi come with the dev extra. gbstats (0.8.0) wants pandas below 2, which knows no numpy of today: it was compared in
+an environment of its own (`pip install gbstats 'numpy<2' scipy pydantic pyyaml filelock rich pytest`), with `--noconftest`.
 """
 
 from __future__ import annotations
