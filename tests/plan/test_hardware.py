@@ -97,6 +97,43 @@ def test_any_text_is_a_cluster_or_an_error_for_people(text: str) -> None:
         assert error.fix
 
 
+SHEETS = [  # names as people write them, and the peak with sparsity that the data sheet prints first
+    ("our H100s", 1979, 80, 3350, 989), ("DGX node", 1979, 80, 3350, 989), ("a100 sxm", 624, 80, 2039, 312),
+    ("Hopper", 1979, 141, 4800, 989), ("MI300X", 2614.9, 192, 5300, 1307), ("B200 HGX", 4500, 180, 7700, 2250),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "sparse", "memory", "rate", "dense"), SHEETS, ids=[row[0] for row in SHEETS]
+)
+def test_a_peak_with_sparsity_is_told_and_the_dense_one_named(
+    tmp_path: Path, name: str, sparse: float, memory: float, rate: float, dense: float
+) -> None:
+    file = tmp_path / "mine.yaml"
+
+    def write(peak: float) -> None:
+        device = f"name: {name}, bf16_dense_tflops: {peak}, memory_gb: {memory}, memory_gb_per_s: {rate}"
+        file.write_text(f"accelerator: {{{device}}}\ncount: 8\n")
+
+    write(sparse)
+    with pytest.raises(RecipeError, match=r"without sparsity.*Write \d+") as raised:
+        hardware.cluster(str(file))
+    said = float(str(raised.value).split("Write ")[1].split()[0])
+    assert said == pytest.approx(dense, rel=0.02)
+    write(said)
+    assert hardware.cluster(str(file)).accelerator.peak == said * 1e12
+
+
+def test_no_accelerator_of_the_list_is_taken_for_a_sparse_one() -> None:
+    for one in hardware.accelerators().values():
+        hardware.Described(
+            name=one.name,
+            bf16_dense_tflops=one.peak / 1e12,
+            memory_gb=one.memory / 1e9,
+            memory_gb_per_s=one.bandwidth / 1e9,
+        )
+
+
 def test_a_file_describes_what_the_list_has_not(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(

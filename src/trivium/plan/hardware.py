@@ -11,7 +11,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from trivium.errors import RecipeError
 from trivium.plan.bands import Band
@@ -165,6 +165,10 @@ def of_this_machine(name: str, memory: float, count: int) -> Cluster:
     return Cluster(replace(min(known, key=unlike), memory=memory), count)
 
 
+def _is_about(one: float, other: float, by: float) -> bool:
+    return abs(one / other - 1) <= by
+
+
 class Described(Strict):
     """An accelerator that the list has not."""
 
@@ -178,6 +182,23 @@ class Described(Strict):
     domain: Annotated[int, Field(gt=0)] = 8
     tdp_w: Annotated[float, Field(gt=0)] | None = None
     matmul_reach: Annotated[float, Field(gt=0, le=1)] = REACH
+
+    @model_validator(mode="after")
+    def _is_dense(self) -> Described:
+        """A peak with sparsity is twice the dense one, and no training reaches it. It is told by a known name, or by
+        the memory and its rate."""
+        for one in accelerators().values():
+            peak, bandwidth = self.bf16_dense_tflops * 1e12, self.memory_gb_per_s * GIGA
+            named = _plain(one.id.split("-")[0]) in _plain(self.name)
+            alike = _is_about(self.memory_gb * GIGA, one.memory, 0.08) and _is_about(
+                bandwidth, one.bandwidth, 0.05
+            )
+            if (named or alike) and _is_about(peak, 2 * one.peak, 0.03):
+                raise ValueError(
+                    f"bf16_dense_tflops {self.bf16_dense_tflops:g} is twice what {one.name} reaches without sparsity: "
+                    f"data sheets print that, too. Write {one.peak / 1e12:g}"
+                )
+        return self
 
 
 def _built(found: Described) -> Accelerator:

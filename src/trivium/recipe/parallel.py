@@ -53,7 +53,7 @@ class Launch(Strict):
     hang: Seconds = 600.0
     """A rank that is waited for longer than this counts as hung."""
     nodes: Annotated[int, Field(gt=0)] = only(1, {"kind": ["slurm"]})
-    """slurm: machines; the ranks are spread evenly over them."""
+    """slurm: machines; the ranks are spread evenly over them. Not given, `parallel: auto` takes as many as its ranks fill."""
     partition: str | None = only(None, {"kind": ["slurm"]})
     """slurm: the partition to ask for."""
     time: Seconds = only(86400.0, {"kind": ["slurm"]})
