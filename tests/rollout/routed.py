@@ -174,8 +174,11 @@ class Site:
 
     async def written(self) -> list[dict[str, Any]]:
         """The log's events, once nothing is under way."""
-        await until(lambda: not (self.ledger.underway or self.router.active))
-        await asyncio.sleep(0.25)
+        ledger = self.ledger
+        for pause in (0.25, 0.0):  # what is being measured stands in no list for a moment
+            await until(lambda: not (ledger.underway or self.router.active))
+            await until(lambda: not (ledger._unmeasured or ledger._queue or ledger._unwritten))
+            await asyncio.sleep(pause)
         return events_of(self.ledger.path)
 
 
@@ -189,6 +192,8 @@ async def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
             await asyncio.sleep(0.01)
 
 
+PATIENCE = "60s"
+"""With every arm, if nothing else is said: a machine that stands still for seconds is no arm that hangs."""
 GUARDRAILS = {
     "errors": {"metric": "error", "within": 0.05},
     "empty": {"metric": "empty"},
@@ -205,7 +210,7 @@ def plan_for(
 ) -> RolloutPlan:
     """One stage at half of the units, which nothing but a person ends, if nothing else is said."""
     arms = {
-        name: {"url": f"http://127.0.0.1:{arm.port}", "patience": "2s", **(of_arms or {})}
+        name: {"url": f"http://127.0.0.1:{arm.port}", "patience": PATIENCE, **(of_arms or {})}
         for name, arm in {"stable": stable, **(candidates or {"candidate": candidate})}.items()
     }
     plan = {

@@ -141,10 +141,14 @@ def test_what_fails_before_its_first_byte_is_answered_by_stable(
 
 def test_an_arm_that_hangs_is_given_up(log: Path) -> None:
     async def work(here: Site) -> None:
-        for upstream in here.router.arms.values():
+        def hurry(arm: str) -> None:
+            upstream = here.router.arms[arm]
             upstream.arm = upstream.arm.model_copy(update={"patience": 0.2})
+
+        hurry("candidate")
         assert (await here.ask())[1] == whole()
         here.stable.handler = here.candidate.handler
+        hurry("stable")
         status, body, _ = await here.ask()
         assert status == 504 and b"silence" in body
 
@@ -168,16 +172,18 @@ def test_a_stream_that_breaks_off_breaks_off(log: Path) -> None:
 
 
 def test_a_client_that_leaves_frees_its_arm(log: Path) -> None:
+    """Long before the router's own patience with the arm would have ended."""
+
     async def work(here: Site) -> None:
         response = await here.http.post(here.url + CHAT, json={"stream": True, "user": "ann"})
         assert await response.content.read(4)
         response.close()
-        await until(lambda: here.candidate.left == 1, 3)
+        await until(lambda: here.candidate.left == 1, 30)
         here.candidate.handler = answers(b"", pause=3600)
         waiting = asyncio.create_task(here.ask())
         await until(lambda: len(here.candidate.seen) == 2)
         waiting.cancel()
-        await until(lambda: here.candidate.left == 2, 3)
+        await until(lambda: here.candidate.left == 2, 30)
         requests = [line for line in await here.written() if line["event"] == "request"]
         assert [line["left"] for line in requests] == [True, True]
         assert all(set(line["metrics"].values()) == {None} for line in requests)
