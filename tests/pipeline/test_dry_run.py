@@ -10,7 +10,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from trivium.errors import RecipeError
-from trivium.pipeline.dry_run import DryRun, dry_run, possible
+from trivium.pipeline.dry_run import DryRun, dry_run, dry_runs, possible
 from trivium.recipe.lines import Lines
 from trivium.recipe.load import load, loads
 from trivium.recipe.look import Look
@@ -123,6 +123,25 @@ def test_a_few_blocks_say_what_all_do(model: str, monkeypatch: pytest.MonkeyPatc
     whole = tried(deep, Parallel(data=2, shard=2))
     assert few.blocks and not whole.blocks
     assert (few.held, few.sent) == (whole.held, whole.sent)
+
+
+@pytest.mark.slow
+def test_side_by_side_they_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two processes, whatever this machine has; an error of one is the caller's."""
+    small = look("bf16", "blocks", "")
+    stage = small.recipe.stages["base"]
+    assert isinstance(stage, TrainingStage)
+    stages = {
+        name: stage.model_copy(update={"parallel": Parallel(data=data)})
+        for name, data in (("base", 2), ("sft", 1))
+    }
+    small.recipe.stages["sft"] = small.recipe.stages["base"]
+    monkeypatch.setattr("trivium.pipeline.dry_run.cores", lambda: 2)
+    beside = dry_runs(small, stages)
+    assert beside == [dry_run(small, name, stage) for name, stage in stages.items()]
+    wrong = stages | {"sft": stage.model_copy(update={"parallel": Parallel(tensor=64)})}
+    with pytest.raises(RecipeError, match="does not divide"):
+        dry_runs(small, wrong)
 
 
 @pytest.mark.slow

@@ -41,13 +41,14 @@ def dry_run(
         raise RecipeError(f"{ranks} ranks are no cluster", where="--ranks", fix="write 1 or more")
     device = cluster(on or USUAL).accelerator
     look = Look(recipe, Lines())
-    counted: list[DryRun] = []
+    stages: dict[str, TrainingStage] = {}
     left: dict[str, list[str]] = {}
     for name in recipe.stages:
         if (why := counting.possible(look, name)) is not None:
             left.setdefault(why, []).append(name)
         else:
-            counted.append(counting.dry_run(look, name, _laid_out(look, name, ranks, device)))
+            stages[name] = _laid_out(look, name, ranks, device)
+    counted = counting.dry_runs(look, stages)
     if as_json:
         print(json.dumps([_plain(one) for one in counted], indent=2))
     else:

@@ -8,12 +8,16 @@ the gradients and moments of earlier ones in place. Of blocks that are alike a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import multiprocessing
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from trivium.children import follow
+from trivium.cores import cores
 from trivium.errors import RecipeError
 from trivium.model.config import ModelConfig
 from trivium.pipeline.rehearsal import Same
@@ -88,9 +92,25 @@ def possible(look: Look, name: str) -> str | None:
     return None
 
 
-def dry_run(look: Look, name: str, stage: TrainingStage) -> DryRun:
+def dry_runs(look: Look, stages: Mapping[str, TrainingStage]) -> list[DryRun]:
+    """Of each stage by its name, side by side on the cores that there are; otherwise as `dry_run`."""
+    if min(len(stages), cores()) < 2:
+        return [dry_run(look, name, stage) for name, stage in stages.items()]
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(min(2 * len(stages), cores()), context, follow) as pool,
+        ThreadPoolExecutor(len(stages)) as waiting,
+    ):
+
+        def there(config: ModelConfig, case: _Case) -> dict[str, float]:
+            return pool.submit(_step, config, case).result()
+
+        return list(waiting.map(lambda one: dry_run(look, *one, step=there), stages.items()))
+
+
+def dry_run(look: Look, name: str, stage: TrainingStage, step: Step | None = None) -> DryRun:
     """A step of `stage`, the stage `name` in the layout that is to be tried, in the micro-batches that a run would make.
-    RecipeError where the layout does not divide the model or the rows."""
+    RecipeError where the layout does not divide the model or the rows. `step`: who counts one; None: this process."""
     config, context, parallel = model_of(look, name), look.context(stage), stage.parallel
     assert config is not None and context is not None and isinstance(parallel, Parallel)
     ranks = parallel.data * parallel.shard
@@ -103,7 +123,7 @@ def dry_run(look: Look, name: str, stage: TrainingStage) -> DryRun:
         )
     passes = stage.batch // (micro * ranks)
     bf16 = stage.precision != "float32"
-    counted, blocks = _counted(config, _Case(stage, parallel, micro, passes, context, bf16))
+    counted, blocks = _counted(config, _Case(stage, parallel, micro, passes, context, bf16), step or _step)
     rows = micro * stage.rows_per_item()
     planned = memory.training(
         config,
@@ -178,14 +198,18 @@ class _Case:
     bf16: bool
 
 
-def _counted(config: ModelConfig, case: _Case) -> tuple[dict[str, float], str]:
+Step = Callable[[ModelConfig, _Case], dict[str, float]]
+"""What counts a step."""
+
+
+def _counted(config: ModelConfig, case: _Case, step: Step) -> tuple[dict[str, float], str]:
     """By name: weights, gradients, optimizer, peak, parameters; `bytes/OPERATION/AXES`, `count/OPERATION/AXES` of a step."""
     first = config.experts.dense if config.experts is not None else 0
     alike = not config.windowed and not config.no_rope and case.parallel.pipeline == 1
     low, high = (first + few for few in FEW)
     if not alike or config.layers <= high:
-        return _whole(_step(config, case)), ""
-    fewer, more = (_step(replace(config, layers=layers), case) for layers in (low, high))
+        return _whole(step(config, case)), ""
+    fewer, more = (step(replace(config, layers=layers), case) for layers in (low, high))
     share = (config.layers - low) / (high - low)
     found = {key: fewer.get(key, 0.0) + share * (more[key] - fewer.get(key, 0.0)) for key in more}
     return _whole(found), f"{low} and {high} of {config.layers} blocks were built: the others are alike"
