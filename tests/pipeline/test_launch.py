@@ -104,6 +104,23 @@ def test_auto_runs_in_the_layout_that_the_search_finds(folder, alone):
     assert close(weights, alone)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "said", "nodes"),
+    [(64, "", 8), (32, "", 4), (4, "", 1), (64, "nodes: 16", 16), (64, "nodes: 1", 1)],
+)
+def test_auto_asks_slurm_for_the_nodes_that_its_ranks_fill(ranks, said, nodes):
+    """Eight devices of a fast link are not torn apart where the batch feeds fewer than there are; what the recipe says stays."""
+    from trivium.pipeline.launch import spread
+    from trivium.recipe.load import loads
+    from trivium.recipe.parallel import Parallel
+
+    text = RECIPE.read_text()
+    launch = f"launch: {{kind: slurm, on: 64xH100, {said}}}"
+    recipe = loads(text.replace("kind: pretrain", f"kind: pretrain\n    parallel: auto\n    {launch}", 1))
+    stage = recipe.stages["base"].model_copy(update={"parallel": Parallel(shard=ranks)})
+    assert spread(stage, per_node=8).launch.nodes == nodes
+
+
 def test_a_layout_that_does_not_fit_the_model_is_told_before_the_first_step(folder):
     done = subprocess.run(
         command(folder, "alone", "base.parallel.tensor=4"), capture_output=True, text=True, check=False

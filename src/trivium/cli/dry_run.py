@@ -72,12 +72,18 @@ def _laid_out(look: Look, name: str, ranks: int | None, device: Accelerator) -> 
 
     stage = look.recipe.stages[name]
     assert isinstance(stage, TrainingStage)
-    if stage.parallel != AUTO and ranks is None:
-        return stage
+    if stage.parallel != AUTO and (ranks is None or stage.parallel.ranks > 1):
+        if ranks is not None and stage.parallel.ranks > ranks:
+            raise RecipeError(
+                f"the layout {stage.parallel} has {stage.parallel.ranks:,} ranks, and there are {ranks:,}",
+                where=name,
+                fix="write `parallel: auto`, or a layout of as many ranks",
+            )
+        return stage  # whether it fits is what is counted
     config, context = model_of(look, name), look.context(stage)
     assert config is not None and context is not None
     found = lay_out(look, stage, config, context, Cluster(device, ranks or 1))
-    return as_found(stage, found) if stage.parallel == AUTO or stage.parallel.ranks == 1 else stage
+    return as_found(stage, found)
 
 
 def _table(one: DryRun) -> Table:

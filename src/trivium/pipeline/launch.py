@@ -65,13 +65,13 @@ def _lay_out(ctx: Context) -> None:
         else:
             config = model_of(look, ctx.name) or start(ctx)[0].config
         found = lay_out(look, stage, config, stage.context or config.context, devices)
-        chosen = _spread(as_found(stage, found), found.cluster.accelerator.domain)
+        chosen = spread(as_found(stage, found), found.cluster.accelerator.domain)
         ctx.emit({"event": "message", "message": f"parallel: auto on {devices} is {found.winner}"})
     ctx.config = chosen
     ctx.recipe = ctx.recipe.model_copy(update={"stages": {**ctx.recipe.stages, ctx.name: chosen}})
 
 
-def _spread(stage: Any, per_node: int) -> Any:
+def spread(stage: Any, per_node: int) -> Any:
     """On as many nodes as the ranks fill, where the recipe does not say: a batch may feed fewer ranks than there are devices, and
     what the fast link joins must not be torn apart."""
     if stage.launch.kind != "slurm" or "nodes" in stage.launch.model_fields_set:
