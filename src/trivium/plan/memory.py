@@ -64,19 +64,18 @@ def training(
     others: bool = False,
     pointwise: bool = False,
     z_loss: bool = False,
-    chunks: int = 1,
 ) -> Memory:
     """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all;
     `int8`: of the model's numbers, those that are kept in one byte.
     What only other codes do: `others`, tensor ranks split embeddings and output layer too, and copies share the float32 weights
-    and moments (ZeRO-1); `pointwise`, what is no product is computed again; `chunks` as in `roofline.Shape`."""
+    and moments (ZeRO-1); `pointwise`, what is no product is computed again."""
     held = parameters(config, parallel, others)
     part = held / parameters(config, Parallel(), others)  # that this rank has
     learnt = held if trained is None else trained * part
     tokens = rows * context / parallel.context
     copies = parallel.data // parallel.expert if others else 1
     size, frozen = 2 if bf16 else FLOAT, trained is not None
-    work = Work(config, parallel, tokens, context, size, recompute, others, pointwise, z_loss, frozen, chunks)
+    work = Work(config, parallel, tokens, context, size, recompute, others, pointwise, z_loss, frozen)
     activations, logits, buffers = max(_moments(work), key=sum)
     return Memory(
         weights=(FLOAT * (held + learnt * frozen) - (FLOAT - 1) * int8 * part) / copies,
@@ -102,7 +101,6 @@ class Work(NamedTuple):
     z_loss: bool
     frozen: bool
     """Only adapters are trained: what a weight's own gradient takes is not there."""
-    chunks: int
 
 
 def _moments(work: Work) -> list[tuple[float, float, float]]:
@@ -113,12 +111,10 @@ def _moments(work: Work) -> list[tuple[float, float, float]]:
     if stages == 1:
         return _moments_of(work, work.config.layers, last=True)
     layers = -(-work.config.layers // stages)
-    # of interleaved ones the first rank holds a micro-batch's (stages - 1) / chunks more (Korthikanti et al. 2022, section 4.2.3)
-    more = (stages - 1) / work.chunks if work.chunks > 1 else 0.0
-    return _moments_of(work, layers * (stages + more), last=False) + _moments_of(work, layers, last=True)
+    return _moments_of(work, layers * stages, last=False) + _moments_of(work, layers, last=True)
 
 
-def _moments_of(work: Work, layers: float, last: bool) -> list[tuple[float, float, float]]:
+def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float, float]]:
     """Those of a rank that keeps what `layers` blocks need for the way back."""
     config, parallel, tokens, size = work.config, work.parallel, work.tokens, work.size
     inside, outside, copied = _weights(work)

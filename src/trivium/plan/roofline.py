@@ -61,9 +61,6 @@ class Shape:
     others: bool = False
     """As other codes do: tensor ranks split the output layer, stages of a pipeline are balanced around it, rows of experts travel
     behind arithmetic."""
-    chunks: int = 1
-    """Of other codes: pieces of the model that each rank of a pipeline has, in turns (interleaved 1F1B, Narayanan et al. 2021,
-    section 2.2): the bubble is as many times shorter, and what is handed over is as many times more."""
 
     @property
     def passes(self) -> int:
@@ -187,7 +184,7 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         ends /= parallel.tensor * parallel.pipeline  # otherwise the last stage has it, and the others wait
     passes = shape.passes
     compute = products + pointwise + looking
-    filled = (passes + (parallel.pipeline - 1) / shape.chunks) / passes
+    filled = (passes + parallel.pipeline - 1) / passes
     held = memory.parameters(config, parallel, shape.others)
     learnt = held if shape.trained is None else shape.trained / parallel.shard
     parts = {
@@ -266,5 +263,5 @@ def _exchanges(
         "context ranks": seconds("context ranks"),
         "expert ranks": sent,
         "shards and gradients": exposed,
-        "pipeline hand-over": passes * shape.chunks * handed,
+        "pipeline hand-over": passes * handed,
     }

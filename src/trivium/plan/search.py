@@ -47,8 +47,8 @@ class Asked:
     int8: int = 0
     """Numbers of the model that are kept in one byte beside them."""
     others: bool = False
-    """What other codes can do and this one cannot: experts beside a pipeline, interleaved pipelines, an
-    output layer split over tensor ranks, fewer key/value heads than those. For holding the plan against what they published."""
+    """What other codes can do and this one cannot: experts beside a pipeline, an output layer split over tensor ranks, fewer
+    key/value heads than those. For holding the plan against what they published."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,6 @@ def needed(asked: Asked, shape: roofline.Shape) -> memory.Memory:
         int8=asked.int8,
         others=shape.others,
         pointwise=shape.pointwise,
-        chunks=shape.chunks,
         z_loss=asked.z_loss,
     )
     return memory.Memory(**{**vars(counted), "frozen": asked.frozen})
@@ -168,22 +167,8 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
                 others=asked.others,
             )
             yield shape
-            if not asked.others:
-                continue
-            if not again:
+            if asked.others and not again:
                 yield replace(shape, pointwise=True)
-            for chunks in _chunks(asked.config, shape):
-                yield replace(shape, chunks=chunks)
-                if not again:
-                    yield replace(shape, chunks=chunks, pointwise=True)
-
-
-def _chunks(config: ModelConfig, shape: roofline.Shape) -> Iterator[int]:
-    """How often a pipeline can be interleaved: each piece has a layer at least, and micro-batches come in groups of as many as
-    there are ranks (Narayanan et al. 2021)."""
-    stages = shape.parallel.pipeline
-    if stages > 1 and shape.passes % stages == 0:
-        yield from (size for size in _powers(config.layers // stages) if size > 1)
 
 
 def search(asked: Asked, cluster: Cluster) -> Found:
