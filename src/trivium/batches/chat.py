@@ -13,6 +13,8 @@ from trivium.errors import DataError
 from trivium.text.chat import ChatTokenizer, Encoded
 from trivium.text.turns import Learn
 
+RECENT = 8
+"""Rows that a conversation may still be packed into: the last so many."""
 NAMED = 10
 """Rows that an account names; the others are counted."""
 
@@ -188,6 +190,10 @@ class Held(Generic[Item]):
     def origins(self, index: int) -> list[int]:
         return self.kinds[index]
 
+    def holds(self, most: int | None) -> bool:
+        """Whether the first `most` items are there as they stay; None: never, all records are wanted."""
+        return most is not None and len(self.items) >= most + RECENT
+
     def add(self, item: Item, record: Mapping[str, Any], number: int) -> None:
         """An item made of one record, the one at place `number` of the split."""
         self.items.append(item)
@@ -208,11 +214,17 @@ class Conversations(Held[list[Encoded]]):
         *,
         pack: bool = True,
         learn: Learn = "all",
+        most: int | None = None,
     ) -> Conversations:
-        """DataError if no conversation has a reply within `length` tokens. `learn`: which of the replies carry loss."""
+        """DataError if no conversation has a reply within `length` tokens. `learn`: which of the replies carry loss.
+
+        `most`: as in `holds`; records after that are not read.
+        """
         self = cls(length, chat.pad)
         room: list[int] = []
         for number, record in enumerate(records, start=1):
+            if self.holds(most):
+                break
             encoded = None
             with self.account.row(number):
                 whole = chat.encode(record["messages"], tools=record.get("tools"), learn=learn)
@@ -220,7 +232,7 @@ class Conversations(Held[list[Encoded]]):
             if encoded is None:
                 continue
             size = len(encoded.ids)
-            recent = range(max(0, len(room) - 8), len(room)) if pack else ()
+            recent = range(max(0, len(room) - RECENT), len(room)) if pack else ()
             place = next((i for i in recent if room[i] >= size), None)
             if place is None:
                 place = len(room)

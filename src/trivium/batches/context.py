@@ -124,8 +124,10 @@ class Phase(Generic[C]):
     """What the loop calls: the model, or the model and its scalar head."""
 
 
-def both_splits(build: Callable[[str], Any], ctx: PhaseContext[TrainingStage]) -> Items:
-    """Items of the training and the held-out split. What is left out is said with its row numbers.
+def both_splits(build: Callable[[str, int | None], Any], ctx: PhaseContext[TrainingStage]) -> Items:
+    """Items of the training split, and of the held-out one as many as a validation looks at.
+
+    What is left out is said with its row numbers. `build` takes the split and how many items are wanted, None for all.
 
     DataError where the training split makes less than a batch. A held-out split in which nothing fits is done without.
     """
@@ -147,9 +149,9 @@ def both_splits(build: Callable[[str], Any], ctx: PhaseContext[TrainingStage]) -
     return Items(train, heldout, account)
 
 
-def _one_split(build: Callable[[str], Any], ctx: PhaseContext[TrainingStage], split: str) -> Any:
+def _one_split(build: Callable[[str, int | None], Any], ctx: PhaseContext[TrainingStage], split: str) -> Any:
     try:
-        rows = build(split)
+        rows = build(split, None if split == "train" else VALIDATION_ITEMS)
     except DataError as error:
         if error.where:
             error.where = f"{ctx.data / split}, {error.where}"

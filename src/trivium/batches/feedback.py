@@ -43,15 +43,18 @@ class Feedback(Held[tuple[Encoded, int]]):
         context: int,
         *,
         both: bool = True,
+        most: int | None = None,
     ) -> Feedback:
         """From feedback records (`prompt`, `completion`, `label`) or preference records (each gives a good and a bad reply).
 
-        DataError if no reply fits, and where `both` labels are needed and one of them is missing.
+        `most` as in `holds`. DataError if no reply fits, and where `both` labels are needed and one of them is missing.
         """
         self = cls(context, chat.pad)
         prompts: list[Prompt] = []
         texts: list[str] = []
         for number, record in enumerate(records, start=1):
+            if self.holds(most):
+                break
             encoded: list[tuple[Encoded, str, int]] = []
             with self.account.row(number):
                 tools = record.get("tools")

@@ -59,16 +59,20 @@ def packed(ctx: Context) -> Items:
 def chat(ctx: Context) -> Items:
     """Conversations, laid end to end in rows; the loss is on what the assistant says."""
 
-    def conversations(split: str) -> Conversations:
+    def conversations(split: str, most: int | None) -> Conversations:
         learn: Any = getattr(ctx.config, "learn", "all")  # a plug-in's stage may have no such field
-        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, learn=learn)
+        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, learn=learn, most=most)
 
     return both_splits(conversations, ctx)
 
 
 def pairs(ctx: Context) -> Items:
     """Preference pairs, two rows each."""
-    return both_splits(lambda split: Pairs.build(read(ctx.data / split), ctx.chat, ctx.length), ctx)
+
+    def both(split: str, most: int | None) -> Pairs:
+        return Pairs.build(read(ctx.data / split), ctx.chat, ctx.length, most=most)
+
+    return both_splits(both, ctx)
 
 
 def pairs_with_reference(ctx: Context) -> Items:
@@ -93,8 +97,8 @@ class Marked(Items):
 def feedback(ctx: Context) -> Items:
     """Single replies marked good or bad, with the frozen reference's log-probabilities."""
 
-    def build(split: str) -> Feedback:
-        return Feedback.build(read(ctx.data / split), ctx.chat, ctx.length, both=split == "train")
+    def build(split: str, most: int | None) -> Feedback:
+        return Feedback.build(read(ctx.data / split), ctx.chat, ctx.length, both=split == "train", most=most)
 
     items = _referenced(ctx, both_splits(build, ctx), annotate_feedback)
     return Marked(items.train, items.heldout, items.account, ctx=ctx)

@@ -32,10 +32,14 @@ class Pairs(Held[tuple[Encoded, Encoded]]):
         context: int,
         *,
         length: int | None = None,
+        most: int | None = None,
     ) -> Pairs:
-        """Rows of `length` tokens, or as long as the longest pair needs within `context`. DataError if no pair fits."""
+        """Rows of `length` tokens, or as long as the longest pair needs within `context`. `most`: as in `holds`. DataError if
+        no pair fits."""
         self = cls(length or context, chat.pad)
         for number, record in enumerate(records, start=1):
+            if self.holds(most):
+                break
             sides: list[Encoded] = []
             with self.account.row(number):
                 sides = [

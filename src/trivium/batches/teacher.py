@@ -224,7 +224,11 @@ def taught(ctx: PhaseContext[DistillStage]) -> Items:
         return _translated(ctx, teacher)
     other = ", or write `match: text`"
     check_same(ctx.chat.tokenizer, folder, "the teacher", rows=teacher.config.vocab_size, else_=other)
-    items = both_splits(lambda split: Conversations.build(read(ctx.data / split), ctx.chat, ctx.length), ctx)
+
+    def conversations(split: str, most: int | None) -> Conversations:
+        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, most=most)
+
+    items = both_splits(conversations, ctx)
     return Taught(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher)
 
 
@@ -249,14 +253,16 @@ class TaughtByText(Items):
 def _translated(ctx: PhaseContext[DistillStage], teacher: Transformer) -> Items:
     them = ChatTokenizer.load(ctx.others["teacher"])
 
-    def build(split: str) -> Translated:
-        return translated(ctx.data / split, ctx.chat, them, ctx.length, teacher.config.context)
+    def build(split: str, most: int | None) -> Translated:
+        return translated(ctx.data / split, ctx.chat, them, ctx.length, teacher.config.context, most)
 
     items = both_splits(build, ctx)
     return TaughtByText(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher, chat=them)
 
 
-def translated(split: Path, us: ChatTokenizer, them: ChatTokenizer, length: int, theirs: int) -> Translated:
+def translated(
+    split: Path, us: ChatTokenizer, them: ChatTokenizer, length: int, theirs: int, most: int | None = None
+) -> Translated:
     """A split for a teacher with the tokenizer `them` and a context of `theirs` tokens."""
     longest = min(theirs, 2 * length)  # another tokenizer may need more tokens
-    return Translated.build(read(split), us, them, length, longest)
+    return Translated.build(read(split), us, them, length, longest, most)

@@ -60,10 +60,13 @@ class Translated(Held[tuple[Encoded, Encoded, list[Span]]]):
         them: ChatTokenizer,
         length: int,
         other_length: int,
+        most: int | None = None,
     ) -> Translated:
-        """DataError if nothing in the conversations can be compared."""
+        """`most` as in `holds`. DataError if nothing in the conversations can be compared."""
         self = cls(length, us.pad, other_length=other_length, other_pad=them.pad)
         for number, record in enumerate(records, start=1):
+            if self.holds(most):
+                break
             fitting = None
             with self.account.row(number):
                 ours, theirs = (

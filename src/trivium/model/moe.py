@@ -138,6 +138,13 @@ class MixtureOfExperts(nn.Module):
         return torch.cat([self.experts[i](group) for i, group in zip(self.held, groups, strict=True)])
 
 
+def forget_load(model: nn.Module) -> None:
+    """As if no token had come since the last step."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.load = None
+
+
 @torch.no_grad()
 def balance(model: nn.Module, sum_ranks: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Moves every expert's bias after a step: up by the recipe's `balance` if it had less than its share, else down.

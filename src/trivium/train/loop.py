@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,14 @@ from torch import Tensor
 from trivium.errors import Interrupted, Preempted
 from trivium.model.moe import balance
 from trivium.train import best, checkpoint, recover, schedule
+from trivium.train.compiled import Forward, forward_of
 from trivium.train.distributed import any_rank, clip_gradients, global_sum, rank, sum_gradients
 from trivium.train.guard import Guard, StopRequest, stop_on_signal
 from trivium.train.optim import build
 from trivium.train.progress import Progress
 from trivium.train.run import Run, State, moved
 from trivium.train.validation import validate
-from trivium.types import Batch, Output
+from trivium.types import Batch
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def train(run: Run) -> dict[str, Any]:
     with stop_on_signal() as stop, writer:
         state = recover.resume(run, optimizer, writer)
         guard, progress, due = Guard(config.guard, state["guard"]), Progress(run, state), Due(run, writer)
-        forward: Callable[..., Output] = torch.compile(model) if state["compiled"] else model
+        forward = forward_of(run, state, passes)
         if "before" not in state and run.validation is not None:
             state["before"] = validate(run)
         best.check(run, state.get("before"))
@@ -72,9 +73,7 @@ def train(run: Run) -> dict[str, Any]:
         return progress.summary() | best.last_look(run, state, optimizer, writer)
 
 
-def passes(
-    run: Run, forward: Callable[..., Output], micro: Sequence[Batch]
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def passes(run: Run, forward: Forward, micro: Sequence[Batch]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Forward, loss and backward of this rank's micro-batches of a step: leaves the gradients in the parameters.
 
     Returns the weight of the step over all ranks, the sum of this rank's losses, and the metrics, (sum, weight) each.
