@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from test_foreign import CHATML, TALK, byte_level, learnt
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from trivium.errors import DataError
@@ -85,6 +89,77 @@ def test_history_that_is_rendered_otherwise():
     whole = [*talk, {"role": "assistant", "content": "<think>\nadd\n</think>\n\nsix"}]
     assert learnt(made, whole) == ["four<|im_end|>", "<think>\nadd\n</think>\n\nsix<|im_end|>"]
     assert learnt(made, whole[:2]) == ["<think>\n2 and 2\n</think>\n\nfour<|im_end|>"]
+
+
+ENDS_OTHERWISE = (  # as Phi-3: the end of the text stands behind the last turn
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}"
+)
+SEVERAL = (  # as TRL has it for training: a block a turn, and one for the end of the text
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>"
+    "{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "<|im_start|>assistant\n{% elif messages[-1].role == 'assistant' %}{% generation %}{{ eos_token }}{% endgeneration %}"
+    "{% endif %}"
+)
+PARTS = (  # as models that see
+    "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def test_every_turn_learns_its_end_where_more_stands_behind_the_last():
+    made = base(ENDS_OTHERWISE)
+    assert learnt(made, TALK) == ["four<|im_end|>", "\n\nsix<|im_end|>\n<|endoftext|>"]
+    assert made.end == made.tokenizer.token_to_id("<|im_end|>")
+
+
+def test_a_block_beyond_one_a_turn_carries_the_weight_of_its_turn():
+    made = base(SEVERAL)
+    prompt, answered = made.prompt(TALK[:3]), made.response(TALK[:3], "six")
+    assert answered.ids[: len(prompt)] == prompt
+    assert learnt(made, TALK) == ["four<|im_end|>", "\n\nsix<|im_end|>", "<|endoftext|>"]
+    said = [number for number, learn in zip(answered.ids, answered.mask, strict=True) if learn]
+    assert made.tokenizer.decode(said, skip_special_tokens=False) == "six<|im_end|><|endoftext|>"
+    first = made.encode([TALK[0], TALK[1] | {"weight": 0.5}, *TALK[2:]])
+    assert [weight for weight in dict.fromkeys(first.mask) if weight] == [0.5, 1]
+
+
+def test_a_template_that_reads_parts_is_given_parts():
+    """A text in their place would be written nowhere, without a word."""
+    made = base(PARTS)
+    assert "what is 2 + 2?<|im_end|>" in made.tokenizer.decode(
+        made.prompt(TALK[:1]), skip_special_tokens=False
+    )
+    assert learnt(made, TALK) == [" four<|im_end|>", " \n\nsix<|im_end|>"]
+    assert made.end == made.tokenizer.token_to_id("<|im_end|>")
+
+
+IN_USE = Path(str(find_spec("trl").origin)).parent / "chat_templates" if find_spec("trl") else Path("none")
+UNLIKE = "deepseek|nemotron|qwen3_5_nothink_training|qwen3_[568]\\w*_training"
+"""Prompts of theirs open thoughts, and their conversations have none or others: replies to a prompt are refused."""
+
+
+@pytest.mark.parametrize("path", sorted(IN_USE.glob("*.jinja")), ids=lambda path: path.stem)
+def test_templates_in_use_write_the_question_and_learn_the_reply(path):
+    template, tokenizer = path.read_text(encoding="utf-8"), byte_level()
+    names = set(re.findall(r"<\|\w+\|>|<\w+\|?>|<\|\w+>|</s>|<｜[^｜]+｜>", template)) - set(
+        tokenizer.get_vocab()
+    )
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in sorted(names)])
+    made = ChatTokenizer(tokenizer, template, Special("<|endoftext|>", "<|endoftext|>"))
+    talk = TALK[:3]
+    prompt = made.prompt(talk)
+    written = made.tokenizer.decode(prompt, skip_special_tokens=False)
+    assert all(turn["content"] in written for turn in talk)
+    if re.match(UNLIKE, path.stem):
+        with pytest.raises(DataError, match="does not keep the prompt as a prefix"):
+            made.response(talk, "seven")
+        return
+    answered = made.response(talk, "seven")
+    assert answered.ids[: len(prompt)] == prompt and not any(answered.mask[: len(prompt)])
+    said = [number for number, learn in zip(answered.ids, answered.mask, strict=True) if learn]
+    assert "seven" in made.tokenizer.decode(said)
+    assert made.turn_end.token is None or made.end in said
 
 
 def test_tools_calls_and_thoughts_reach_the_template(tmp_path):

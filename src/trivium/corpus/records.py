@@ -185,7 +185,7 @@ def read_file(file: Path, columns: tuple[str, ...] | None = None) -> Iterator[Re
 
 
 def _lines(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield json.loads(line)
@@ -193,7 +193,7 @@ def _lines(path: Path) -> Iterator[Record]:
                 raise DataError(
                     f"a line that is no JSON: {error}",
                     where=f"{path}, line {number}",
-                    fix="a data stage writes one JSON object per line; run it anew",
+                    fix="one JSON object per line; if a data stage wrote it, run that anew",
                 ) from None
 
 
@@ -209,7 +209,7 @@ def _rows(path: Path, columns: tuple[str, ...] | None) -> Iterator[Record]:
         raise DataError(
             f"no Parquet file of records: {error}",
             where=str(path),
-            fix="run the data stage that makes it anew",
+            fix="mend or replace it; if a data stage wrote it, run that anew",
         ) from None
 
 

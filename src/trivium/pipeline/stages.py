@@ -255,7 +255,7 @@ STAGES: Registry = {
     "data": Kind(5, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(2, _synthesize, _synthesize_identity),
-    "import": Kind(3, _import, _import_identity),
+    "import": Kind(4, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(7, _evaluate, _evaluate_identity),
     "quantize": Kind(2, _quantize),

@@ -9,6 +9,7 @@ piece lies inside a generation block. Content is encoded by a tokenizer that kno
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -205,6 +206,28 @@ class ChatTokenizer:
         reply: bool,
         marks: foreign.Marks,
         tools: turns.Tools = None,
+    ) -> str:
+        if self._in_parts:
+            messages = [turns.in_parts(message) for message in messages]
+        return self._rendered(messages, reply, marks, tools)
+
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether the template reads what a turn says as a list of parts, and writes nothing of a text, or fails at it (models
+        that see)."""
+        if self.special is None or not self.template:
+            return False
+        asked: Message = {"role": "user", "content": foreign.PROBE}
+
+        def writes(message: Message) -> bool:
+            with contextlib.suppress(DataError):
+                return foreign.PROBE in self._rendered([message], False, _fresh_marks())
+            return False
+
+        return not writes(asked) and writes(turns.in_parts(asked))
+
+    def _rendered(
+        self, messages: Sequence[Message], reply: bool, marks: foreign.Marks, tools: turns.Tools = None
     ) -> str:
         named = self.special.as_config() if self.special else {}
         variables: dict[str, Any] = {

@@ -12,7 +12,9 @@ later turns exist (Qwen3 forgets thoughts), the turn is found in the one full te
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
@@ -54,7 +56,7 @@ def encode(
     guarded = [guard.marked(message) for message in messages]
     text = render(guarded, reply)
     if exact := marks.begin in text:
-        text, spans = _blocks(text, marks, messages, weights)
+        text, spans = _blocks(text, marks, render, guarded, weights)
     else:
         spans = list(_turns(guard, render, guarded, weights, text))
     ids: list[int] = []
@@ -73,29 +75,40 @@ def encode(
     return ids, mask
 
 
-def _blocks(text: str, marks: Marks, messages: Turns, weights: Sequence[float]) -> tuple[str, list[Span]]:
+def _blocks(
+    text: str, marks: Marks, render: Render, messages: Turns, weights: Sequence[float]
+) -> tuple[str, list[Span]]:
     """The text without marks, and where its generation blocks stand, each with the weight of its turn."""
-    parts = re.split(f"({re.escape(marks.begin)}|{re.escape(marks.end)})", text)
-    said = [weights[place] for place, turn in enumerate(messages) if turn["role"] == "assistant"]
-    blocks = parts.count(marks.begin)
-    if len(said) != blocks:
-        if len(set(weights)) > 1 and len(set(said)) > 1:
-            raise DataError(
-                f"the chat template writes {blocks} generation blocks for {len(said)} turns of the assistant, so that "
-                "there is no telling which of them carries which weight",
-                fix="leave `weight` out, or give the import stage a `chat_template` with one block a turn",
-            )
-        said = (said or [1])[:1] * blocks
-    weight = iter(said)
-    plain, spans, start = "", [], 0
-    for part in parts:
+    plain, places = _unmarked(text, marks)
+    turns = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+    said = [weights[place] for place in turns]
+    if len(said) == len(places):
+        return plain, [(*place, weight) for place, weight in zip(places, said, strict=True)]
+    if len(set(said)) <= 1:
+        return plain, [(*place, (said or [1])[0]) for place in places]
+    # several blocks a turn (a call before its answer, the mark behind the last reply): a block is of the turn before its end
+    before = [_unmarked(render(messages[:place], True), marks)[0] for place in turns]
+    if not all(map(plain.startswith, before)):
+        raise DataError(
+            f"the chat template writes {len(places)} generation blocks for {len(said)} turns of the assistant, so that "
+            "there is no telling which of them carries which weight",
+            fix="leave `weight` out, or give the import stage a `chat_template` with one block a turn",
+        )
+    starts = [len(head) for head in before]
+    return plain, [(start, end, said[max(0, bisect_left(starts, end) - 1)]) for start, end in places]
+
+
+def _unmarked(text: str, marks: Marks) -> tuple[str, list[tuple[int, int]]]:
+    """The text without marks, and (start, end) of its generation blocks."""
+    plain, places, start = "", [], 0
+    for part in re.split(f"({re.escape(marks.begin)}|{re.escape(marks.end)})", text):
         if part == marks.begin:
             start = len(plain)
         elif part == marks.end:
-            spans.append((start, len(plain), next(weight)))
+            places.append((start, len(plain)))
         else:
             plain += part
-    return plain, spans
+    return plain, places
 
 
 def _turns(
@@ -138,8 +151,9 @@ def _exchanged(
         start = len(head)
     following = render([*messages[:place], {"role": "assistant", "content": PROBE}], False)
     closing = following.rpartition(PROBE)[2]
-    end = len(text) - len(tail) + (len(closing) if tail.startswith(closing) else 0)
-    return start, end
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(closing, tail, strict=False))
+    shared = "".join(a for a, _ in alike)  # less than all where more stands behind the last turn (Phi-3)
+    return start, len(text) - len(tail) + (len(closing) if shared == closing else guard.closed(shared))
 
 
 def _pieces(text: str, spans: Sequence[Span]) -> list[tuple[str, float]]:

@@ -50,6 +50,10 @@ class Guarded:
     def spells(self, text: str) -> bool:
         return self._spelt.search(text) is not None
 
+    def closed(self, text: str) -> int:
+        """The place behind the last control token that the text spells; 0 without one."""
+        return max((found.end() for found in self._spelt.finditer(text)), default=0)
+
     def marked(self, value: Any) -> Any:
         """A text, or JSON with texts in it, with a mark before each control token that it spells."""
         if isinstance(value, str):

@@ -70,6 +70,12 @@ def text_of(content: Any) -> Any:
     return content
 
 
+def in_parts(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn whose text is a list of one part."""
+    content = turn.get("content")
+    return {**turn, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
+
+
 def shown(turn: Mapping[str, Any], template: str) -> dict[str, Any]:
     """A turn as the template gets it. DataError for what is wrong with it, and for fields that the template never writes."""
     if said := problem(turn):

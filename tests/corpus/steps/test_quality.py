@@ -168,6 +168,9 @@ def test_unusable_examples_are_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"no": 1}\n')
     with pytest.raises(DataError, match="line 1"):
         train(tmp_path / "bad.jsonl", many, tmp_path / "out")
+    (tmp_path / "bytes.jsonl").write_bytes(b'{"text": "one"}\n{"text": "caf\xe9"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        train(tmp_path / "bytes.jsonl", many, tmp_path / "out")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="Parquet"):
         train(tmp_path / "bad.parquet", many, tmp_path / "out")

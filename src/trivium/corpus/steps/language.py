@@ -7,11 +7,13 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from trivium.corpus.steps.base import CODE, Document
+from trivium.corpus.words import codepoints
 from trivium.errors import TriviumError
 from trivium.recipe.steps import Language
 
@@ -20,7 +22,16 @@ SAMPLES, CHARACTERS = 12, 50
 taken for the one that most of it is in. On pages of translated manuals 97.5% come out as if the whole page had been read
 (98.8% with 20 times 100 characters, at 3.5 times the time).
 """
-_SPACE = re.compile(r"\s+")
+
+
+@cache
+def _cases() -> np.ndarray:
+    """(0x110000,) int8: 1 for an upper-case letter, -1 for a lower-case one."""
+    found = np.zeros(0x110000, np.int8)
+    letters = "".join(map(chr, range(0x20000)))  # beyond, no letter has a case
+    found[: len(letters)] += np.fromiter(map(str.isupper, letters), np.int8, len(letters))
+    found[: len(letters)] -= np.fromiter(map(str.islower, letters), np.int8, len(letters))
+    return found
 
 
 @cache
@@ -36,10 +47,10 @@ def _model() -> Any:
 
 def identify(text: str) -> tuple[str | None, float]:
     """(ISO 639 code of the likeliest language, its probability); (None, 0.0) for a text without letters."""
-    sample = _SPACE.sub(" ", _spread(text)).strip()
+    sample = " ".join(_spread(text).split())
     if not any(map(str.isalpha, sample)):
         return None, 0.0
-    if sum(map(str.isupper, sample)) > sum(map(str.islower, sample)):
+    if int(_cases().take(codepoints(sample)).sum()) > 0:
         sample = sample.lower()  # the model has seen few pages in capitals, and takes them for anything
     best = _model().detect(sample, model="lite", k=1)[0]
     return str(best["lang"]), min(1.0, float(best["score"]))

@@ -6,8 +6,7 @@ document is cut to the same number of words, so that length alone cannot tell th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trivium import files, seeds
-from trivium.corpus.records import key_of
+from trivium.corpus import records
 from trivium.corpus.steps.quality import FORMAT, SETTINGS, WEIGHTS, features
 from trivium.corpus.words import Words
 from trivium.errors import DataError, TriviumError
@@ -90,7 +89,7 @@ def auc(good: np.ndarray, other: np.ndarray) -> float:
 def _side(path: Path, buckets: int, seed: int, most: int) -> Side:
     drawn: dict[str, str] = {}
     for text in texts(path):
-        drawn.setdefault(key_of(text), text[:CHARACTERS])
+        drawn.setdefault(records.key_of(text), text[:CHARACTERS])
         if len(drawn) >= 2 * most:
             drawn = _first(drawn, seed, most)
     drawn = _first(drawn, seed, most)
@@ -139,49 +138,29 @@ def _fit(matrix: Any, labels: np.ndarray, seed: int) -> tuple[np.ndarray, float]
 
 
 def texts(path: Path) -> Iterator[str]:
-    """The texts of a file or of all files of a folder. DataError if there are none, or for a line that is no JSON."""
-    found = sorted(one for one in path.rglob("*") if one.suffix in _READERS) if path.is_dir() else [path]
-    if not found or not found[0].exists() or found[0].suffix not in _READERS:
+    """The texts of a file or of all files of a folder. DataError if there are none, or for a row without a `text`."""
+    found = sorted(one for one in path.rglob("*") if one.suffix in READ) if path.is_dir() else [path]
+    if not found or not found[0].exists() or found[0].suffix not in READ:
         raise DataError(
             "there is no text to learn from",
             where=str(path),
-            fix=f"name a file or folder of {', '.join(sorted(_READERS))}",
+            fix=f"name a file or folder of {', '.join(READ)}",
         )
     for one in found:
-        yield from (text for text in _READERS[one.suffix](one) if text.strip())
+        yield from (text for text in _read(one) if text.strip())
 
 
-def _jsonl(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                yield str(record["text"])
-            except (ValueError, KeyError, TypeError):
-                raise DataError(
-                    "a line that is no JSON object with a `text`",
-                    where=f"{path}, line {number}",
-                    fix="one object per line",
-                ) from None
+READ = (".jsonl", ".md", ".parquet", ".txt")
 
 
-def _parquet(path: Path) -> Iterator[str]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise TriviumError("reading Parquet needs pyarrow", fix="pip install 'trivium[data]'") from None
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(256, columns=["text"]):
-            yield from (str(text) for text in batch.column(0).to_pylist() if text is not None)
-    except (pyarrow.ArrowException, OSError, IndexError) as error:
-        raise DataError(
-            f"no Parquet file with a column `text`: {error}", where=str(path), fix="write one"
-        ) from None
-
-
-def _plain(path: Path) -> Iterable[str]:
-    return [path.read_text(encoding="utf-8", errors="replace")]
-
-
-_READERS = {".jsonl": _jsonl, ".parquet": _parquet, ".txt": _plain, ".md": _plain}
+def _read(path: Path) -> Iterator[str]:
+    if path.suffix in (".md", ".txt"):
+        yield path.read_text(encoding="utf-8", errors="replace")
+        return
+    for number, row in enumerate(records.read_file(path, ("text",)), start=1):
+        if not isinstance(row, dict) or "text" not in row:
+            place = "line" if path.suffix == ".jsonl" else "row"
+            raise DataError(
+                f"a {place} without a `text`", where=f"{path}, {place} {number}", fix="give each one"
+            )
+        yield str(row["text"] or "")
