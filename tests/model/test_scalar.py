@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import families
 import pytest
 import torch
 from random_models import random_model
@@ -67,6 +68,30 @@ def test_transformers_gives_the_same_scores(tmp_path, changes):
     assert expected.shape == (len(LENGTHS), 1) and expected.std() > 0.05
     assert (scores(model, tokens) - expected[:, 0]).abs().max() < 1e-4
     assert (scores(scalar.load(tmp_path).eval(), tokens) - expected[:, 0]).abs().max() < 1e-4
+
+
+NO_CLASSIFIER = ("granite", "glm4_moe")
+"""Families for which transformers has none."""
+FAMILIES = {
+    family: name for name, (family, _) in reversed(families.CASES.items()) if family not in NO_CLASSIFIER
+}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_scores_as_in_transformers(tmp_path, family):
+    from transformers import AutoModelForSequenceClassification
+
+    families.checkpoint(FAMILIES[family], tmp_path / "words")
+    model = Scalar(hf.load(tmp_path / "words", trainable=True)).eval()
+    torch.nn.init.normal_(model.score.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    tokens = rows() % 90 + 2
+    tokens[rows() == PAD] = PAD
+    scalar.save(model, tmp_path / "score", eos=96, pad=PAD)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "score", dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs.eval()(tokens, attention_mask=(tokens != PAD).long()).logits.flatten()
+    assert expected.std() > 0.01
+    assert (scores(model, tokens) - expected).abs().max() < 1e-4
 
 
 def test_padding_and_neighbours_do_not_touch_a_score():
