@@ -145,6 +145,40 @@ def test_a_canary_is_traced_and_the_step_that_read_it_named(finished):
     assert [one["stage"] for one in report["retrain"]] == ["base"]
 
 
+def test_a_stage_alone_needs_no_files_of_others(finished, monkeypatch):
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    other = "  other: {kind: data, sources: [{kind: jsonl, path: not_here.jsonl}]}\n"
+    (folder / "more.yaml").write_text(RECIPE + other)
+    done = call(folder, "run", "more.yaml", "--only", "look")
+    assert (
+        done.exit_code == 0
+        and "bits per byte" in done.stdout
+        and "saved: runs/small/report.html" in done.stdout
+    )
+    assert "not_here.jsonl" in str(call(folder, "run", "more.yaml").exception)
+
+
+def test_an_index_is_made_beforehand(finished, tmp_path):
+    folder, _ = finished
+    model, store = str(folder / "runs" / "small" / "sft"), Store(folder / "store")
+    shutil.rmtree(store.root / "index", ignore_errors=True)
+    said = json.loads(call(folder, "trace", model, "--index", "--near", "1", "--json").stdout)
+    tokens = sum(
+        len(shard.tokens)
+        for place in sorted((store.root / "tokens").iterdir())
+        for shard in open_shards(place / "train")
+    )
+    assert {one["data"] for one in said["indexes"]} == {"corpus", "talks"}
+    assert sum(one["tokens"] for one in said["indexes"]) == tokens
+    made = sorted((store.root / "index").rglob("*.bin"))
+    assert made and list((store.root / "index").rglob("near.json"))
+    before = [file.stat().st_mtime_ns for file in made]
+    assert "making" not in call(folder, "trace", model, CANARY, "--near", "1").stderr
+    assert [file.stat().st_mtime_ns for file in made] == before
+    assert "traces no reply" in str(call(folder, "trace", model, CANARY, "--index").exception)
+
+
 def test_the_server_traces_what_its_store_knows(finished, tmp_path):
     folder, _ = finished
     traces: dict[str, Any] = {}

@@ -74,20 +74,27 @@ def run(
         with Progress() as progress:
             pipeline.run(recipe, **places, emit=progress, only=only)
     except GateError:  # the figures are what the user needs to see now
-        _show_results(recipe, places)
+        _show_results(recipe, places, only)
         raise
-    _show_results(recipe, places)
+    _show_results(recipe, places, only)
 
 
-def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
-    """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was measured."""
+def gathered(recipe: Recipe, places: dict[str, Any], only: Sequence[str] | None = None) -> dict[str, Any]:
+    """The report of what is in the store now; saved as runs/RECIPE/report.html and report.json if anything was measured.
+    Where another stage's files are not there, of the stages in `only`, which have run, and what they need."""
     from trivium.pipeline.account import current, summary
     from trivium.pipeline.forecast import compared
     from trivium.pipeline.run import status
     from trivium.plan.machine import known_peak
     from trivium.report.page import html
 
-    artifacts = current(places["store"], status(recipe, **places))
+    try:
+        found = status(recipe, **places)
+    except TriviumError:
+        if only is None:
+            raise
+        found = status(recipe, **places, only=only)
+    artifacts = current(places["store"], found)
     result = summary(recipe, artifacts)
     root = places["store"].root
     if (peak := known_peak(root / "machine.json")) is not None:
@@ -100,7 +107,7 @@ def gathered(recipe: Recipe, places: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
+def _show_results(recipe: Recipe, places: dict[str, Any], only: Sequence[str] | None) -> None:
     """Prints the tables of what was measured, and where the report is."""
     from trivium.recipe.deployment import SmallerStage
     from trivium.recipe.evaluation import EvaluateStage
@@ -108,7 +115,7 @@ def _show_results(recipe: Recipe, places: dict[str, Any]) -> None:
 
     if not any(isinstance(stage, EvaluateStage | SmallerStage) for stage in recipe.stages.values()):
         return
-    result = gathered(recipe, places)
+    result = gathered(recipe, places, only)
     if result["models"] or result["smaller"]:
         folder = places["runs_folder"] / recipe.name
         show(result)

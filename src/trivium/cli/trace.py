@@ -42,6 +42,10 @@ Page = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a page with the reply's spans highlighted."),
 ]
+Ahead = Annotated[
+    bool,
+    typer.Option("--index", help="Trace nothing: make the indexes (with --near the signatures) beforehand."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -54,12 +58,13 @@ def trace(
     near: Near = 0,
     licence: Licence = None,
     page: Page = None,
+    index: Ahead = False,
     as_json: AsJson = False,
     store: StoreFolder = STORE,
 ) -> None:
     """Show where a reply stands verbatim in what a model was trained on: documents, licences, the stages that read them.
 
-    The first time an index of the training data is made, which is kept.
+    The first time an index of the training data is made, which is kept; `--index` makes it beforehand.
 
     Examples:
 
@@ -69,6 +74,9 @@ def trace(
 
       trivium trace runs/quickstart/aligned --file reply.txt --near 3
     """
+    if index:
+        _make(model, reply, file, near > 0, as_json, store)
+        return
     text = _text(reply, file)
     from trivium.pipeline.store import opened
     from trivium.pipeline.trained import traced
@@ -94,6 +102,29 @@ def trace(
     shown.show(report)
     if page is not None:
         print(f"saved: {page}")
+
+
+def _make(model: str, reply: str | None, file: Path | None, near: bool, as_json: bool, store: str) -> None:
+    """The indexes alone, and what they are over."""
+    if reply is not None or file is not None:
+        raise DataError(
+            "--index traces no reply", fix="first trivium trace MODEL --index, then the reply without it"
+        )
+    from trivium.pipeline.store import opened
+    from trivium.pipeline.trained import searched
+
+    corpora, unknown = searched(model, opened(store), _tell, near=near)
+    made = [
+        {"data": one.trained.stage, "tokens": one.index.tokens, "blocks": len(one.index.blocks)}
+        for one in corpora
+    ]
+    if as_json:
+        print(json.dumps({"indexes": made, "unknown": unknown}, indent=2, ensure_ascii=False))
+        return
+    for one in made:
+        print(f"{one['data']}: {one['tokens']:,} tokens in {one['blocks']} blocks")
+    for what in unknown:
+        print(f"not known: {what}")
 
 
 def _tell(event: dict[str, Any], /) -> None:

@@ -41,9 +41,8 @@ class Rule(NamedTuple):
 
 
 def url_of(row: Mapping[str, Any]) -> str:
-    """The URL of a row or a record: conversations have it in their `meta`, if at all."""
-    meta = row.get("meta")
-    return str(row.get("url") or (meta.get("url") if isinstance(meta, Mapping) else "") or "")
+    """The URL of a record, or of a row on its way to one: conversations have it in their `meta`, if at all."""
+    return str(row.get("url") or records.meta_of(row.get("record") or row).get("url") or "")
 
 
 def numbered(

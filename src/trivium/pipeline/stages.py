@@ -252,7 +252,7 @@ def _release_identity(config: Any, folder: Path) -> dict[str, Any]:
 
 
 STAGES: Registry = {
-    "data": Kind(5, _data, _data_identity),
+    "data": Kind(6, _data, _data_identity),
     "tokenizer": Kind(2, _tokenizer),
     "synthesize": Kind(2, _synthesize, _synthesize_identity),
     "import": Kind(4, _import, _import_identity),

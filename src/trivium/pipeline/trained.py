@@ -12,7 +12,7 @@ from trivium.pipeline.contract import Artifact
 from trivium.pipeline.record import RECORD
 from trivium.pipeline.store import Store
 from trivium.recipe.models import TRAINING
-from trivium.trace.corpora import Trained, Use
+from trivium.trace.corpora import Corpus, Trained, Use
 from trivium.types import Emit
 
 VOCABULARY = "tokenizer.json"
@@ -52,15 +52,28 @@ def traced(
     Makes indexes and signatures where they are not there yet. DataError for a reply that is too short; ArtifactError for a model
     of which nothing is known and for what is damaged.
     """
-    from trivium.trace.corpora import open_corpus, open_near
+    from trivium.trace.corpora import open_near
     from trivium.trace.near import near as nearest
     from trivium.trace.reply import trace
 
-    known, unknown = trained(model, store)
-    corpora = [open_corpus(one, store.root, emit) for one in known]
+    corpora, unknown = searched(model, store, emit)
     found = trace(reply, corpora, least=least, documents=documents, licences=licences)
     sources = [(one.trained.stage, open_near(one, store.root, emit), one.texts) for one in corpora if near]
     return {"model": str(model), "unknown": unknown, **found, "near": nearest(reply, sources, near)}
+
+
+def searched(
+    model: str | Path, store: Store, emit: Emit, *, near: bool = False
+) -> tuple[list[Corpus], list[str]]:
+    """What `traced` looks a reply up in, its indexes made where they are not there yet; with `near` the signatures, too; and what
+    is not known, in words. Errors as `traced`."""
+    from trivium.trace.corpora import open_corpus, open_near
+
+    known, unknown = trained(model, store)
+    corpora = [open_corpus(one, store.root, emit) for one in known]
+    for one in corpora if near else ():
+        open_near(one, store.root, emit)
+    return corpora, unknown
 
 
 def history(where: str | Path, store: Store) -> dict[str, Artifact | None]:

@@ -63,25 +63,23 @@ class Rows(Source):
         record = rows.record(row, self.setting.format, self.column)
         own = {
             name: row[name]
-            for name in ("license", "language")
+            for name in ("license", "language", "url")
             if isinstance(row.get(name), str) and row[name]
         }
-        if self.setting.format != "documents":
-            return self.item(record, where, license=own.get("license"))
-        url = row.get("url")
-        meta = {
+        about = {
             name: row[name]
             for name in ("id", "title", "author", "date")
             if isinstance(row.get(name), str | int)
         }
-        return self.document(
-            record["key"],
-            record["text"],
-            where,
-            url=url if isinstance(url, str) and url else None,
-            meta={**meta, **record["meta"]},
-            **own,
-        )
+        if self.setting.format == "documents":
+            meta = {**about, **record["meta"]}
+            return self.document(record["key"], record["text"], where, meta=meta, **own)
+        if (
+            "url" in own
+        ):  # in `meta`, and not as the row's: many conversations are about one page, and are no copies
+            about["url"] = own["url"]
+        record["meta"] = {**about, **record["meta"]}
+        return {**self.item(record, where, license=own.get("license")), "language": own.get("language")}
 
     def named(self, part: Part, number: int) -> str:
         """The file as a dead letter names it."""
