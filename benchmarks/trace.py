@@ -2,8 +2,8 @@
 
     python benchmarks/trace.py                 one to four million tokens, a minute on a quiet core
     python benchmarks/trace.py --most 1.1B --svg docs/trace.svg
-                                               up to 1,024 million, and the plot: 12 minutes beside other work, 7 GB of disk and 13 GB of
-                                               memory, half of it the mapped files
+                                               up to 1,024 million, and the plot: 12 minutes beside other work,
+                                               7 GB of disk, 13 GB of memory, half of it mapped files
 
 The corpus is Python's own source as the machine has it, repeated with another token in the place of every eighth one, so that it
 has both long repeats and new text; ids have two bytes. All times are processor time on one core, so that other work on the
