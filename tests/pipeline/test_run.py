@@ -92,6 +92,21 @@ def test_status_before_and_after(bench: Bench):
     assert all(s.reasons == [] and s.cached for s in after)
 
 
+def test_no_log_holds_a_secret_that_a_server_repeats(bench: Bench, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "hunter2-and-more")
+
+    def fail(ctx):
+        ctx.emit({"event": "warning", "message": "https://ann:hunter3@e.org is slow"})
+        raise DataError("401 Incorrect API key provided: hunter2-and-more")
+
+    bench.kinds["pretrain"] = Fake(fail)
+    with pytest.raises(DataError):
+        bench.run(only=["base"])
+    assert bench.events[-1]["error"].startswith("401 Incorrect API key provided: ***")
+    (log,) = bench.root.rglob("events.jsonl")
+    assert "is slow" in log.read_text() and "hunter" not in log.read_text()
+
+
 def test_a_failing_stage_keeps_its_work_and_the_next_try_gets_it(bench: Bench):
     def fail(ctx):
         (ctx.work / "checkpoint").write_text("step 3")

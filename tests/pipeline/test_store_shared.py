@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pipeline_fakes
 import pytest
 import yaml
@@ -19,10 +21,12 @@ from pipeline_fakes import FILES, TERM, Bench, Fake, many, stages
 from typer.testing import CliRunner
 
 from trivium.cli import app
+from trivium.cli.router import candidate_of
 from trivium.errors import TriviumError
 from trivium.pipeline.housekeeping import collect, collectable
 from trivium.pipeline.remote import Remote, place
 from trivium.pipeline.shared import inventory
+from trivium.rollout.plan import load_plan
 
 CORPUS = {"corpus": stages()["corpus"]}
 
@@ -214,3 +218,51 @@ def test_a_recipe_that_one_machine_ran_is_all_there_on_another(s3, tmp_path):
             (folder / "runs" / name / stage / "artifact.json").read_bytes() for folder in (first, second)
         )
         assert here == there
+
+    run(first, "sign", "--new-key", "key")
+    run(first, "sign", f"runs/{name}/release", "--key", "key")
+    run(first, "run", "tiny.yaml", "--store", s3)  # what was signed since is shared
+    keys, third = str(first / "key.pub"), tmp_path / "c"
+    third.mkdir()
+    release = run(third, "store", "get", f"{name}/release", "--store", s3).strip()
+    assert "is whole and signed by key" in run(third, "verify", release, "--signed-by", keys)
+    arms = {
+        "stable": {"url": "http://127.0.0.1:9"},
+        "candidate": {"url": "http://127.0.0.1:9", "artifact": release, "signed_by": keys},
+    }
+    plan = third / "plan.yaml"
+    plan.write_text(
+        yaml.safe_dump(
+            {
+                "name": "chat",
+                "arms": arms,
+                "stages": [{"share": 0.5}],
+                "guardrails": {"errors": {"metric": "error"}},
+            }
+        )
+    )
+    assert candidate_of(load_plan(plan), third, without_gates=False)["gates"] == 4
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = ["serve", release, "--signed-by", keys, "--port", port]
+    server = subprocess.Popen([sys.executable, "-m", "trivium", *words], cwd=third)
+    try:
+        until(lambda: answers(port), server)
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def answers(port: str) -> bool:
+    asked = {
+        "model": "release",
+        "messages": [{"role": "user", "content": "How many stones?"}],
+        "max_tokens": 4,
+    }
+    try:
+        said = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=asked, timeout=60)
+    except httpx.TransportError:
+        return False
+    assert said.status_code == 200, said.text
+    return bool(said.json()["choices"])

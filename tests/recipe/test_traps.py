@@ -220,6 +220,14 @@ MISTAKES = {
         (changed("init: chat", "init: small", "", "  small: {kind: quantize, model: chat}\n"), "22, stage aligned, field init", "quantized weights cannot be trained", "chat"),
         (changed("", "  small: {kind: quantize, model: smaller}\n  smaller: {kind: quantize, model: chat}\n"), "38, stage small, field model", "`smaller` is quantized", "chat"),
     ],
+    "password_in_an_address": [
+        (changed("", "  more: {kind: data, sources: [{kind: jsonl, path: 's3://me:hunter2@bucket/a.jsonl'}]}\n"), "38, stage more, field sources[0].path", "an address with a password", "AWS_PROFILE"),
+        (changed("", "  more: {kind: data, sources: [{kind: jsonl, path: 'https://hunter2@e.org/a.jsonl'}]}\n"), "38, stage more, field sources[0].path", "an address with a password", "leave it out"),
+        (changed("", "  more: {kind: data, sources: [{kind: jsonl, path: 'https://e.org/a.jsonl?v=1&X-Amz-Signature=hunter2'}]}\n"), "38, stage more, field sources[0].path", "a signature", "leave it out"),
+    ],
+    "key_itself": [
+        (changed("", "  traces: {kind: synthesize, data: talks, method: critique, teacher: {kind: openai, url: 'http://e.org/v1', model: m, key: sk-hunter2}}\n"), "38, stage traces, field teacher.key", "is it the key itself?", "key: MY_KEY"),
+    ],
     "self_reference": [
         (changed("init: chat", "init: aligned"), "22, stage aligned, field init", "refers to itself", "before it"),
     ],

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 
 import pytest
-from test_foreign import CHATML, TALK, byte_level, chat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_foreign import CHATML, FORGETS, TAGGED, TALK, byte_level, chat
 
 from trivium.errors import ArtifactError, DataError
 from trivium.text import render
@@ -124,3 +126,25 @@ def test_our_own_template_starts_no_process(monkeypatch):
     assert "four" in render.render(render.TEMPLATE, variables)
     with pytest.raises(AssertionError):
         render.render(CHATML, variables)
+
+
+PIECES = ["{{", "}}", "{%", "%}", "{#", " messages", "[0]", "[-1]", ".content", "['role']", "m", " for m in messages ",
+          " endfor ", " if ", " else ", " endif ", "|", "tojson", "~", " * ", "9" * 9, "loop.index", "raise_exception('no')",
+          "namespace(a=1)", " ** ", "range(", ")", "(", "'", ".__class__", ".format", " generation ", " endgeneration ",
+          " break ", " macro f() ", " endmacro ", "\0", "<|im_end|>", "é"]  # fmt: skip
+EDITS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(PIECES)), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(template=st.sampled_from([CHATML, TAGGED, FORGETS]), edits=EDITS)
+def test_law_a_changed_template_encodes_or_says_why(template, edits):
+    for place, cut, piece in edits:
+        at = int(place * len(template))
+        template = template[:at] + piece + template[at + cut :]
+    try:
+        made = chat(template).encode(TALK)
+    except (DataError, ArtifactError):
+        return
+    assert len(made.ids) == len(made.mask)

@@ -21,7 +21,9 @@ def flood(places):
             for line in lines * 3: os.write(place, line)
         except OSError: pass
 def of_parent():
-    for place in os.listdir(f"/proc/{os.getppid()}/fd"):
+    try: places = os.listdir(f"/proc/{os.getppid()}/fd")
+    except OSError: return  # no files are left to it
+    for place in places:
         try: yield os.open(f"/proc/{os.getppid()}/fd/{place}", os.O_WRONLY | os.O_NONBLOCK)
         except OSError: pass
 """

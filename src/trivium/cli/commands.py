@@ -27,10 +27,12 @@ def guarded(action: Callable[[], object]) -> int:
     try:
         action()
     except TriviumError as error:
+        from trivium.pipeline.objects import redacted
+
         if os.environ.get("TRIVIUM_DEBUG"):
             traceback.print_exc()
         Console(stderr=True, highlight=False).print(
-            Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True
+            Text.assemble(("error: ", "bold red"), redacted(str(error))), soft_wrap=True
         )
         return error.exit_code
     except KeyboardInterrupt:

@@ -242,6 +242,21 @@ def _extras(store: Store) -> Iterator[Finding]:
             yield Finding(f"extra {extra}", OK, "installed")
 
 
+def _functions(store: Store) -> Iterator[Finding]:
+    from trivium.verify import confine
+
+    done = subprocess.run(
+        [sys.executable, "-I", confine.__file__], capture_output=True, text=True, check=False
+    )
+    left = json.loads(done.stdout) if done.returncode == 0 else [confine.FILES, confine.NETWORK]
+    if not left:
+        yield Finding("verifiers of yours", OK, "their calls have no files and no network")
+        return
+    means = f"a verifier's function, and code of a model that it runs, can reach {' and '.join(left)}, with your rights"
+    do = "run such recipes in a container, or on Linux 5.13 or newer"
+    yield Finding("verifiers of yours", LIMITED, "this system cannot confine their calls", means, do)
+
+
 CHECKS: tuple[Callable[[Store], Iterator[Finding]], ...] = (
     _python,
     _torch,
@@ -251,6 +266,7 @@ CHECKS: tuple[Callable[[Store], Iterator[Finding]], ...] = (
     _remote,
     _port,
     _clusters,
+    _functions,
     _extras,
 )
 

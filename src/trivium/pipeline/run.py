@@ -25,6 +25,7 @@ from trivium.pipeline.contract import Artifact, Context, Registry
 from trivium.pipeline.fingerprint import Identity, differences, fingerprint, identify, stage_seed
 from trivium.pipeline.gone import bring
 from trivium.pipeline.graph import Graph, build, execution_order
+from trivium.pipeline.objects import redacted
 from trivium.pipeline.record import disk_full, full, previous
 from trivium.pipeline.store import Store
 from trivium.pipeline.track import Tracking
@@ -306,7 +307,8 @@ class _Walk:
 
 
 class _Log:
-    """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on.
+    """Stamps events with the time, appends them to a file, one JSON object per line, and passes them on. What others say in them
+    (a server's answer, say) is told without secrets.
 
     A full disk does not end a run: the listeners are told once, and once there is room again the file says how many it lacks.
     """
@@ -316,7 +318,8 @@ class _Log:
         self.missing = 0
 
     def __call__(self, event: Event, /) -> None:
-        stamped = {"time": _now(), **event}
+        told = {name: redacted(str(event[name])) for name in ("error", "message") if name in event}
+        stamped = {"time": _now(), **event, **told}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.missing:

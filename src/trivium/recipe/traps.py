@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
-from trivium.recipe import traps_data, traps_effect, traps_evaluation, traps_parallel, traps_training
+from trivium.recipe import (
+    traps_data,
+    traps_effect,
+    traps_evaluation,
+    traps_parallel,
+    traps_secrets,
+    traps_training,
+)
 from trivium.recipe.alignment import DistillStage, GrpoStage, PpoStage, PreferenceStage
 from trivium.recipe.lines import Lines, listed, nearest, together
 from trivium.recipe.look import Look
@@ -238,6 +245,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     *traps_training.TRAPS,
     *traps_parallel.TRAPS,
     *traps_evaluation.TRAPS,
+    *traps_secrets.TRAPS,
 )
 
 

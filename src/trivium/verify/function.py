@@ -38,10 +38,11 @@ class Function:
     A call that raises, computes for more than `seconds` or takes WAITING times as long, or ends its process before it has
     returned (memory is limited to `memory` bytes) scores 0 and is counted in `failures`. What it prints is read by nobody, and
     what it changes (variables, modules, open files, the working folder) is gone with its process, so no reply can touch the
-    score of the next one. It may not start or end processes. The score is what the function returns: one that runs a reply's
-    code by `exec` has it beside itself, and such code can reach the function's variables. The limits guard against accidents,
-    hangs and code that cheats by its output; they are no jail against code that means harm. DataError for a file that does not
-    load, a result that is no number, or a function that fails on each of its first ten replies.
+    score of the next one. It may not start or end processes. A call opens no file but those that Python is made of, and no
+    connection, where the kernel has Landlock and seccomp; `trivium doctor` says where not. The score is what the function
+    returns: one that runs a reply's code by `exec` has it beside itself, and such code can reach the function's variables.
+    DataError for a file that does not load, a result that is no number, or a function that fails on each of its first ten
+    replies.
     """
 
     _process: subprocess.Popen[bytes] | None = None
@@ -171,7 +172,8 @@ class Function:
         return DataError(
             f"the verifier's function cannot be used: {what}",
             where=f"{self.path}, function {self.name}",
-            fix=f"write `def {self.name}(record, reply): ...` that returns a number from 0 to 1",
+            fix=f"write `def {self.name}(record, reply): ...` that returns a number from 0 to 1; calls have no files and no "
+            "network, so read what they need where the file is loaded",
         )
 
 

@@ -4,7 +4,8 @@ It is started by its path (`verify.function`) in an isolated Python and imports 
 model wrote, so the process of a call has no socket to Trivium: its result lies on a page of memory that is made for this
 call and read when the process has ended. Whatever else it does (prints, closes files, exits, changes modules) ends with it. And
 every answer in the socket begins with a secret of the call that is read only after the fork, so that the forked process has never
-held it. No process may start or end others: limits hold for one, and a loop that forks would take the machine with it.
+held it. No process may start or end others: limits hold for one, and a loop that forks would take the machine with it. Once
+the file is loaded there are no files and no network (`confine.py`), where the machine can take them away.
 
 In: 8 bytes of length, the call as JSON, 16 bytes of secret. Out: the secret, the answer as a line of JSON.
 """
@@ -23,6 +24,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 REFUSED = "a verifier may not start or end processes"
@@ -60,6 +62,7 @@ def main(path: str, name: str, seconds: float, memory: int) -> None:
     _posixsubprocess.fork_exec = refuse
     function, why = _load(path, name)
     loading = False
+    runpy.run_path(str(Path(__file__).with_name("confine.py")))["confine"]()
     _tell(results, _exactly(calls, 16), {"fatal": why} if function is None else {"ready": True})
     while function is not None and (size := _exactly(calls, 8)):
         call = _exactly(calls, int.from_bytes(size, "little"))
