@@ -65,7 +65,10 @@ def test_an_unknown_kind_is_told_with_the_kinds_of_its_place(stage: str, thing: 
 
 
 def test_the_starter_is_a_right_recipe() -> None:
-    assert loads(starter("mine")).name == "mine"
+    mine, measured = loads(starter("mine")), load(Path(__file__).parents[2] / "recipes" / "quickstart.yaml")
+    assert (mine.name, mine.seed) == ("mine", measured.seed)
+    for name, stage in mine.stages.items():  # a first run should end with a release, so its gates are wider
+        assert {**dict(stage), "gates": None} == {**dict(measured.stages[name]), "gates": None}
 
 
 def test_the_recipes_that_come_with_trivium_are_right() -> None:

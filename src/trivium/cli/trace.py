@@ -122,7 +122,7 @@ def _make(model: str, reply: str | None, file: Path | None, near: bool, as_json:
         print(json.dumps({"indexes": made, "unknown": unknown}, indent=2, ensure_ascii=False))
         return
     for one in made:
-        print(f"{one['data']}: {one['tokens']:,} tokens in {one['blocks']} blocks")
+        print(f"{one['data']}: {one['tokens']:,} tokens, blocks: {one['blocks']}")
     for what in unknown:
         print(f"not known: {what}")
 

@@ -318,7 +318,7 @@ class _Log:
         self.missing = 0
 
     def __call__(self, event: Event, /) -> None:
-        told = {name: redacted(str(event[name])) for name in ("error", "message") if name in event}
+        told: Event = {name: redacted(str(event[name])) for name in ("error", "message") if name in event}
         stamped = {"time": _now(), **event, **told}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
