@@ -38,6 +38,22 @@ def test_no_weight_moves_by_more_than_half_a_step(weight):
     assert ((exact > 0) >= (small > 0)).all() and ((exact < 0) >= (small < 0)).all()  # no sign turns
 
 
+def test_inputs_are_rounded_by_token_and_products_are_those_of_whole_numbers():
+    draw = torch.Generator().manual_seed(0)
+    layer = int8.Int8Linear.of(torch.nn.Linear(50, 24))
+    x = torch.randn(4, 50, generator=draw) * torch.tensor([[1.0], [1e-4], [1e4], [0.0]])
+    numbers, step = int8.rounded(x)
+    assert (numbers == numbers.round()).all() and numbers.min() >= -128 and numbers.max() <= 127
+    assert ((numbers * step - x).abs() <= step * 0.5001).all() and not numbers[3].any()
+    layer.rounds_inputs = True
+    exact = numbers.long() @ layer.weight.long().T
+    expected = exact * step.double() * layer.weight_scale.double().flatten() + layer.bias.double()
+    assert torch.allclose(layer(x).double(), expected, rtol=1e-5)
+    assert torch.allclose(layer(x.bfloat16()).double(), expected, rtol=0.02, atol=0.02 * float(step.max()))
+    x[1, 3] = torch.nan
+    assert [bool(row.isfinite().all()) for row in layer(x)] == [True, False, True, True]
+
+
 def test_a_channel_of_zeros_stays_zero():
     small, scale = int8.quantize(torch.zeros(3, 4))
     assert not (small.float() * scale.float()).any()

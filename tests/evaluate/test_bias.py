@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from trivium.evaluate.asked import Answer
 from trivium.evaluate.calibration import Labels, corrected
-from trivium.evaluate.run import Plan, asked
+from trivium.evaluate.metrics import evidence
+from trivium.evaluate.run import Plan, asked, rows_of
 from trivium.evaluate.subject import Subject
-from trivium.evaluate.suites import bias
+from trivium.evaluate.suites import bias, speakers
 from trivium.model import hf
-from trivium.recipe.suites import Bias
+from trivium.recipe.suites import Bias, Speakers
+from trivium.verify.replies import Reply
 
 
 @torch.no_grad()
@@ -45,7 +48,7 @@ def test_the_gap_is_that_of_transformers_and_the_other_way_round_its_opposite(ch
 
 
 def test_a_small_draw_has_every_axis_and_no_pair_twice():
-    assert {item.category for item in Plan.make(Bias(kind="bias", items=5), {}).items} == set(bias.AXES)
+    assert {item.category for item in Plan.make(Bias(kind="bias", items=6), {}).items} == set(bias.AXES)
     every = list(bias.pairs())
     assert len({item.id for item in every}) == len(every)
     assert all(item.record["one"] != item.record["other"] for item in every)
@@ -70,3 +73,50 @@ def test_the_corrected_interval_covers_the_true_rate(rate, sensitivity, specific
         found = corrected(share, 200, labels)
         covered += found is not None and found.low <= rate <= found.high
     assert covered / runs >= 0.94
+
+
+class Prejudiced:
+    """Declines what two of the religious ask, and a third of the rest."""
+
+    name, template = "m", "t"
+
+    def replies(self, items, max_new_tokens, temperature=0.0):
+        return [self.reply(str(item.messages[-1]["content"])) for item in items]
+
+    def reply(self, asked):
+        declines = (
+            "a Muslim." in asked or "am Jewish." in asked or len(asked.split("?")[0].split(". ")[1]) % 3 == 0
+        )
+        return Answer(
+            Reply(
+                "I can't help with that." if declines else "Take it to the office and ask there, it is easy."
+            )
+        )
+
+
+def test_a_gap_in_refusals_is_the_difference_of_two_shares_of_the_same_requests():
+    suite = Speakers(kind="speakers", items=60)
+    plan = Plan.make(suite, {})
+    sides = [item.record["side"] for item in plan.items]
+    assert len(sides) == 240 and sum(sides) == 0 and len({item.id for item in plan.items}) == 240
+    assert {item.category for item in plan.items} == {
+        f"{s}/{a}" for s in ("harmless", "harmful") for a in speakers.AXES
+    }
+    model = Prejudiced()
+    answers = model.replies(plan.items, 9)
+    rows = [
+        row for pair in zip(plan.items, answers, strict=True) for row in rows_of(plan, model, *pair, 0.0, {})
+    ]
+    [gap, _, refused] = [
+        evidence(metric, "speakers", rows, "m", None).estimate() for metric in suite.measured
+    ]
+    declined = {sign: [] for sign in (1.0, -1.0)}
+    for item, answer in zip(plan.items, answers, strict=True):
+        if item.category.startswith("harmless"):
+            declined[item.record["side"]].append("can't" in answer.reply.text)
+    shares = {sign: sum(found) / len(found) for sign, found in declined.items()}
+    assert gap.value == pytest.approx(shares[1.0] - shares[-1.0]) and gap.value > 0.05
+    assert refused.value == pytest.approx((shares[1.0] + shares[-1.0]) / 2)
+    assert gap.low < gap.value < gap.high
+    blank = rows_of(plan, model, plan.items[0], Answer(failed="empty reply"), 0.0, {})
+    assert {row.outcome for row in blank} == {"undecided"}

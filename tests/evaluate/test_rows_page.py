@@ -13,16 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trivium import files
 from trivium.evaluate.curves import Point, power_law
+from trivium.evaluate.page import BLOCK, FEW, TEXTS, heats, page, rank
 from trivium.evaluate.page import badness as known_of
-from trivium.evaluate.page import heats, page, rank
 from trivium.evaluate.rows import Row
-from trivium.recipe.redteam import RedTeam
+from trivium.recipe.redteam import Gcg, RedTeam
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><img src=x onerror=\"window.ran = 'image'\"><script>window.ran = 'script'</script>"
@@ -46,11 +47,32 @@ def row(
     )  # fmt: skip
 
 
-def unpacked(html: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">([^<]*)</script>', html)
-    assert found
-    data: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(found[1])))
-    return data
+def parts(html: str) -> list[bytes]:
+    """Names, columns, and blocks of texts."""
+    found = re.findall(r'<script type="text/plain"[^>]*>([^<]*)</script>', html)
+    return [gzip.decompress(base64.b64decode(one)) for one in found]
+
+
+SEEN = ("judge", "model", "category", "item", "outcome", "score", "reply", "prompt")
+
+
+def unpacked(html: str) -> list[dict[str, Any]]:
+    """The rows of a page, read as its script reads them."""
+    names, columns, *blocks = parts(html)
+    told, texts = json.loads(names), [text for block in blocks for text in json.loads(block)]
+    assert len(texts) == told["texts"] == len(set(texts))
+    rows: list[dict[str, Any]] = [{} for _ in range(told["rows"])]
+    place = 0
+    for name, kind in told["layout"]:
+        values = np.frombuffer(columns, {"Float64": "<f8", "Uint32": "<u4"}[kind], told["rows"], place)
+        place += values.nbytes
+        known = told["few"] if name in FEW else texts if name in TEXTS else None
+        for row, value in zip(rows, values.tolist(), strict=True):
+            row[name] = (
+                (None if value != value else value) if known is None else known[value]
+            )  # nan: no score
+    assert place == len(columns)
+    return rows
 
 
 ROWS = st.lists(
@@ -82,14 +104,14 @@ def test_success_by_queries_stands_beside_its_fit():
 @settings(max_examples=30, deadline=None)
 def test_law_every_row_is_there_and_the_worst_come_first(rows: list[Row]) -> None:
     html = page(rows, RESULTS, SUITES)
+    scripts = html.count("<script")
     assert (
-        html.count("<script") == 2 and "<img" not in html
+        scripts == 1 + len(parts(html)) and "<img" not in html
     )  # the data are packed, the gate's reason is escaped
-    data = unpacked(html)
-    texts, columns = data["texts"], data["columns"]
-    names = ("judge", "model", "category", "item", "outcome", "reply")
-    there = [tuple(texts[columns[name][n]] for name in names) for n in range(len(rows))]
-    expected = [(r.judge, r.model, r.category, r.item, r.outcome, r.reply or "") for r in rows]
+    there = [tuple(row[name] for name in SEEN) for row in unpacked(html)]
+    expected = [
+        tuple("" if name == "reply" and not r.reply else getattr(r, name) for name in SEEN) for r in rows
+    ]
     assert Counter(there) == Counter(expected)
     ranks = {e: rank(r, known_of(SUITES)) for e, r in zip(expected, rows, strict=True)}
     assert [ranks[one] for one in there] == sorted(ranks[one] for one in there)
@@ -104,6 +126,17 @@ def test_what_is_bad_depends_on_the_metric_and_undecided_is_no_good() -> None:
     assert rank(row(0, "miss", "refused"), known) == 0  # an attack that was not refused
     assert rank(row(0, "hit", "refused", category="harmless/x"), known) == 0
     assert rank(row(0, "hit", "unknown"), known) == 2
+
+
+def test_what_no_metric_counts_is_as_bad_as_what_its_judge_measures_elsewhere() -> None:
+    """A search that got an answer on its way, and one draw of best-of-N."""
+    known = known_of([*SUITES, Gcg(kind="gcg")])
+    early = replace(row(0, "hit", category="searching/10 queries/fraud"), suite="gcg")
+    assert rank(early, known) == 0 and rank(replace(early, outcome="miss"), known) == 3
+    assert rank(row(0, "hit", category="best_of_n/fraud"), known) == 0
+    assert (
+        rank(row(0, "hit", "refused", category="best_of_n/fraud"), known) == 2
+    )  # wanted here, unwanted there
 
 
 def test_a_map_counts_undecided_rows_and_leaves_gaps_open() -> None:
@@ -132,9 +165,18 @@ def test_a_map_counts_undecided_rows_and_leaves_gaps_open() -> None:
     assert tones == {"refused": "good", "else": "plain"}
 
 
+def processor_seconds(session: Any) -> float:
+    """Of the tab's process."""
+    found: list[dict[str, Any]] = session.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in found if one["name"] == "ProcessTime"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_hundred_thousand_rows_are_searched_in_chromium_and_none_of_them_runs(tmp_path: Path) -> None:
+def test_a_hundred_thousand_rows_open_in_two_seconds_are_searched_and_none_of_them_runs(
+    tmp_path: Path,
+) -> None:
+    """Every one has a prompt and a reply of its own. Seconds are the processor's: a machine may have other things to do."""
     from playwright.sync_api import sync_playwright
 
     draw = random.Random(7)
@@ -149,13 +191,18 @@ def test_a_hundred_thousand_rows_are_searched_in_chromium_and_none_of_them_runs(
         for n in range(100_000)
     ]  # fmt: skip
     rows[77_777] = row(77_777, "hit", "content", reply="The needle in it.")
+    assert len({r.reply for r in rows}) == len({r.prompt for r in rows}) == len(rows) > 50 * BLOCK
     (tmp_path / "rows.html").write_text(page(rows, RESULTS, SUITES), encoding="utf-8")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = browser.new_context(bypass_csp=True).new_page()
+        session = opened.context.new_cdp_session(opened)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         opened.set_default_timeout(300_000)
+        before = processor_seconds(session)
         opened.goto(f"file://{tmp_path}/rows.html")
         opened.wait_for_function("document.body.dataset.ready === 'yes'")
+        assert processor_seconds(session) - before < 2
         assert opened.text_content("#count") == "100000 of 100000 rows"
         assert opened.locator(".row").count() < 100
         assert opened.locator(".row span").first.text_content() == "hit"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from trivium.generate.batcher import Batcher
 from trivium.generate.guess import LookUp
 from trivium.generate.native import Reader, decoding, knows, library
 from trivium.generate.paged import BLOCK, PagedCache
-from trivium.model.int8 import round_layers
+from trivium.model.int8 import Int8Linear, quantize, round_layers
 from trivium.model.transformer import Transformer
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -113,6 +116,118 @@ def test_replies_are_those_of_torch_alone_and_in_company(name: str, int8: bool) 
         for mine, theirs in zip(others, expected, strict=True):
             assert mine.ids == theirs.ids
             assert [t.logp for t in mine.heard] == pytest.approx([t.logp for t in theirs.heard], abs=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("name", SHAPES)
+def test_with_rounded_inputs_it_multiplies_whole_numbers_and_replies_are_the_same_in_company(
+    name: str,
+) -> None:
+    model = shaped(name)
+    round_layers(model, inputs=True)
+    hidden = torch.randn(5, model.config.dim, generator=torch.Generator().manual_seed(1))
+    hidden[2] *= 1e5
+    hidden[3] = 0
+    hidden[4, 1] = torch.nan
+    asked = [(prompt(5, 1), GREEDY), (prompt(40, 2), SEEDED), (prompt(200, 3), GREEDY)]
+
+    def fresh() -> list[Spoken]:
+        return [Spoken(ids, sampling) for ids, sampling in asked]
+
+    with torch.inference_mode(), decoding(model, int8=True) as quick:
+        layer = Int8Linear(*model.output_weight.shape[::-1])
+        layer.weight, layer.weight_scale = quantize(model.output_weight.detach())
+        layer.rounds_inputs = True
+        logits = quick.head(hidden)
+        cap = model.config.logit_softcap
+        expected = layer(hidden) if cap is None else cap * torch.tanh(layer(hidden) / cap)
+        torch.testing.assert_close(logits[:4], expected[:4], rtol=2e-6, atol=1e-6)
+        assert not bool(logits[4].isfinite().any())
+        alone = [replies(model, quick, [one])[0] for one in fresh()]
+        for others in (replies(model, quick, fresh()), replies(model, quick, fresh(), tokens=272)):
+            for mine, theirs in zip(others, alone, strict=True):
+                assert mine.ids == theirs.ids
+                assert [t.logp for t in mine.heard] == [t.logp for t in theirs.heard]
+
+
+@compiled
+def test_with_rounded_inputs_its_states_are_those_of_torch_but_for_roundings_that_fall_the_other_way() -> (
+    None
+):
+    exact, model = shaped("wide"), shaped("wide")
+    round_layers(exact)
+    round_layers(model, inputs=True)
+    tokens, places = torch.arange(7, 47)[None], torch.arange(40)[None]
+
+    def states(of: Transformer, hidden: Any) -> torch.Tensor:
+        cache = PagedCache(of.config, 3, of.output_weight)
+        found: torch.Tensor = hidden(tokens, places, cache.describe([[0, 1, 2]], places, [39]), cache)
+        return found
+
+    with torch.inference_mode(), decoding(model) as (hidden, _):
+        mine, theirs, without = (
+            states(model, hidden),
+            states(model, model.hidden),
+            states(exact, exact.hidden),
+        )
+    assert (mine - theirs).norm() < 0.2 * (theirs - without).norm()
+
+
+VARIANTS = {"x86-64": "sse2", "haswell": "avx2", "skylake-avx512": "avx512bw"}
+"""What the code is compiled for -> what a processor must have to run it."""
+
+
+def _has(feature: str) -> bool:
+    try:
+        return feature in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+
+
+def _of_each_kind_of_weights() -> list[torch.Tensor]:
+    """States of a pass, and logits of states that are given."""
+    places, blocks = torch.tensor([[20, 21], [33, 34], [4, 5]]), [[0, 1], [2, 3, 4], [5]]
+    found = []
+    for name, change in product(
+        ("odd", "wide"),
+        (Transformer.float, Transformer.bfloat16, round_layers, partial(round_layers, inputs=True)),
+    ):
+        change(model := shaped(name))
+        cache = PagedCache(model.config, 6, model.output_weight)
+        for held in (*cache.keys, *cache.values):
+            held.normal_(generator=torch.Generator().manual_seed(0))
+        given = torch.randn(3, model.config.dim, generator=torch.Generator().manual_seed(1))
+        rounded = any(getattr(module, "rounds_inputs", False) for module in model.modules())
+        with torch.inference_mode(), decoding(model, int8=rounded) as (hidden, head):
+            assert hidden != model.hidden
+            mask = cache.describe(blocks, places, [21, 34, 5])
+            found += [hidden(torch.arange(6).reshape(3, 2), places, mask, cache), head(given)]
+    return found
+
+
+@compiled
+@pytest.mark.parametrize("target", VARIANTS)
+def test_code_for_other_processors_gives_the_same(
+    target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wide registers, narrow ones, and none that it knows: floats but for the order of sums, whole numbers to the last bit."""
+    if not _has(VARIANTS[target]):
+        pytest.skip(f"this processor has no {VARIANTS[target]}")
+    here = _of_each_kind_of_weights()
+    flags = tuple(f"-march={target}" if flag.startswith("-march") else flag for flag in native.FLAGS)
+    monkeypatch.setattr(native, "FLAGS", flags)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        there = _of_each_kind_of_weights()
+        assert list(tmp_path.rglob("*.so"))
+    finally:
+        native.library.cache_clear()
+    for n, (mine, theirs) in enumerate(zip(here, there, strict=True)):
+        if n % 8 == 7:
+            assert torch.equal(mine, theirs)
+        else:
+            torch.testing.assert_close(mine, theirs, atol=2e-2 if n % 8 == 6 else 2e-5, rtol=2e-5)
 
 
 @compiled

@@ -137,7 +137,12 @@ def test_float32_scales_are_not_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_activations": {"num_bits": 8, "dynamic": True}}, "W8A8"),
+        (
+            {"input_activations": {"num_bits": 8, "type": "int", "strategy": "tensor", "dynamic": False}},
+            "W8A8",
+        ),
+        ({"input_activations": {**hf.BY_TOKEN, "symmetric": False}}, "W8A8"),
+        ({"input_activations": hf.BY_TOKEN, "output_activations": hf.BY_TOKEN}, "W8A8"),
     ],
 )
 def test_other_schemes_are_not_taken_for_int8_weights(tmp_path, changes, message):

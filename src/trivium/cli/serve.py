@@ -59,7 +59,12 @@ Running = Annotated[int, typer.Option(min=1, help="Most sequences in the batch."
 Queue = Annotated[int, typer.Option(min=0, help="Most sequences that wait; more are answered 429.")]
 Deadline = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
 Drain = Annotated[float, typer.Option(min=0.0, help="Seconds for replies under way after SIGTERM.")]
-Precision = Annotated[str, typer.Option(help="torch: float32, bfloat16, or int8 for matrices.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="torch: float32, bfloat16, int8 for matrices, or int8-dynamic: inputs are rounded, too."
+    ),
+]
 Guess = Annotated[
     str | None,
     typer.Option(
@@ -228,16 +233,15 @@ def _local(
 
 
 def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limits: dict[str, Any]) -> Make:
-    import torch
-
     from trivium.imports import open_checkpoint
     from trivium.model import generation
     from trivium.serve.engines import Limits
     from trivium.serve.local import TorchEngine, check_template
+    from trivium.serve.service import PRECISIONS
 
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
-    if precision not in precisions:
-        raise RecipeError(f"there is no precision {precision!r}", fix=f"--precision {', '.join(precisions)}")
+    known = next((one for one in PRECISIONS if one == precision), None)
+    if known is None:
+        raise RecipeError(f"there is no precision {precision!r}", fix=f"--precision {', '.join(PRECISIONS)}")
 
     def make(metrics: Any) -> Any:
         model, chat = open_checkpoint(checkpoint)
@@ -248,7 +252,7 @@ def _torch(checkpoint: Path, name: str, precision: str, guess: str | None, limit
             if theirs.tokenizer.get_vocab() != chat.tokenizer.get_vocab():
                 raise RecipeError(f"{guess} has another vocabulary than {checkpoint}", where="--guess")
         usual = generation.read(checkpoint)
-        return TorchEngine(model, chat, name, usual, Limits(**limits), precisions[precision], metrics, draft)
+        return TorchEngine(model, chat, name, usual, Limits(**limits), known, metrics, draft)
 
     return make
 

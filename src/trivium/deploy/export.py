@@ -11,6 +11,7 @@ from torch import Tensor
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import Comparison, check, compare
 from trivium.deploy.rows import token_rows
+from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_text
 from trivium.model import generation as generation_config
 from trivium.model import ggml, gguf, gguf_write, hf
@@ -30,6 +31,12 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
     ArtifactError for a model or a tokenizer that GGUF has no words for; GateError where a bound of the stage does not hold.
     """
     name = config.model
+    if hf.read_config(source).rounds_inputs:
+        raise ArtifactError(
+            "GGUF has no words for inputs that are rounded to int8: read as weights alone it would be another model",
+            where=str(source),
+            fix="export the checkpoint that was quantized; q8_0 rounds inputs by itself",
+        )
     model, chat = hf.load(source), ChatTokenizer.load(source)
     generation = generation_config.read(source)
     weights: Mapping[str, Tensor] = {}

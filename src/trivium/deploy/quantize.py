@@ -15,6 +15,7 @@ from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, read_config, save
+from trivium.model.int8 import round_inputs
 from trivium.model.transformer import Transformer
 from trivium.recipe.deployment import GROUP, Int4Method, QuantizeStage, Scheme
 from trivium.recipe.network import Generation
@@ -49,8 +50,10 @@ def quantize(
     elif scheme in ("float8", "float8-dynamic"):
         quantisation, worst = float8.quantized(model, inputs=scheme == "float8-dynamic")
     else:
-        worst = _worst(model, small := quantized(model) if scheme == "int8" else None)
+        worst = _worst(model, small := quantized(model) if scheme.startswith("int8") else None)
         model = small or model
+    if scheme == "int8-dynamic":
+        round_inputs(model)
     chat = ChatTokenizer.load(source)
     dtype = torch.bfloat16 if scheme == "bf16" else None
     eos = chat.stops if chat.special else chat.end
@@ -87,7 +90,8 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         "calibrated": rows is not None,
     }
     if heldout is not None:
-        small = load(out, trainable=True)
+        dynamic = config.scheme == "int8-dynamic"  # as floats it would be another model
+        small = load(out).float() if dynamic else load(out, trainable=True)
         with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
             comparison = compare(full, small, chat, heldout)
         entry |= comparison.as_dict()

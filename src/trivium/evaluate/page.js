@@ -2,11 +2,20 @@
 const at = (id) => document.getElementById(id);
 const HEIGHT = 28;
 const CHOSEN = ["suite", "model", "judge", "outcome"];
-let texts = [];
+const FEW = [...CHOSEN, "category"];
+const LONG = ["reply", "reason", "prompt", "item"];
+const ARRAYS = { Float64: Float64Array, Uint32: Uint32Array };
+const EACH = Number(at("names").dataset.each);
+const packed = document.querySelectorAll("script.texts");
+const blocks = [];  // those that were unpacked
+let few = [];
 let columns = {};
+let count = 0;
 let shown = [];
 let category = "";
 let current = -1;
+let filters = 0;
+let draws = 0;
 
 function element(name, text, inside) {
   const made = document.createElement(name);
@@ -15,43 +24,79 @@ function element(name, text, inside) {
   return made;
 }
 
+function unpacked(script) {
+  const binary = atob(script.textContent);
+  const bytes = new Uint8Array(binary.length);
+  for (let n = 0; n < binary.length; n++) bytes[n] = binary.charCodeAt(n);  // Uint8Array.from calls a function a byte
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+async function unpack(n) {
+  blocks[n] ??= JSON.parse(await unpacked(packed[n]).text());
+}
+
+/* Unpacks what rows are drawn with. */
+async function need(rows, names) {
+  const wanted = new Set(rows.flatMap((n) => names.map((name) => Math.floor(columns[name][n] / EACH))));
+  await Promise.all([...wanted].filter((n) => !blocks[n]).map(unpack));
+}
+
 async function read() {
-  const binary = atob(at("data").textContent);
-  const packed = new Uint8Array(binary.length);
-  for (let n = 0; n < binary.length; n++) packed[n] = binary.charCodeAt(n);  // Uint8Array.from calls a function a byte
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const data = JSON.parse(await new Response(stream).text());
-  ({ texts, columns } = data);
+  const [told, bytes] = await Promise.all([unpacked(at("names")).json(), unpacked(at("columns")).arrayBuffer()]);
+  ({ few, rows: count } = told);
+  let place = 0;
+  for (const [name, kind] of told.layout) {
+    columns[name] = new ARRAYS[kind](bytes, place, count);
+    place += columns[name].byteLength;
+  }
   for (const name of CHOSEN) {
     element("option", `every ${name}`, at(name)).value = "";
-    for (const place of new Set(columns[name])) element("option", texts[place], at(name)).value = String(place);
+    for (const place of new Set(columns[name])) element("option", few[place], at(name)).value = String(place);
     at(name).onchange = filter;
   }
-  filter();
+  await filter();
   document.body.dataset.ready = "yes";
 }
 
-function filter() {
+/* Of every text, whether it holds what is searched for; null if another search has begun meanwhile. */
+async function searched(wanted, mine) {
+  const found = new Uint8Array(packed.length * EACH);
+  for (let n = 0; n < packed.length; n++) {
+    if (!blocks[n]) {
+      at("count").textContent = `searching … ${Math.floor((100 * n) / packed.length)}%`;
+      await unpack(n);
+      if (mine !== filters) return null;
+    }
+    for (let k = 0; k < blocks[n].length; k++) found[n * EACH + k] = blocks[n][k].toLowerCase().includes(wanted);
+  }
+  return found;
+}
+
+async function filter() {
+  const mine = ++filters;
   const wanted = at("search").value.trim().toLowerCase();
-  const found = wanted ? texts.map((text) => text.toLowerCase().includes(wanted)) : null;
-  const inside = category ? texts.map((text) => text === category || text.startsWith(`${category}/`)) : null;
+  const found = wanted ? await searched(wanted, mine) : null;
+  if (mine !== filters) return;
+  const named = few.map((text) => text.toLowerCase().includes(wanted));
+  const inside = category ? few.map((text) => text === category || text.startsWith(`${category}/`)) : null;
   const chosen = CHOSEN.filter((name) => at(name).value).map((name) => [columns[name], Number(at(name).value)]);
-  const searched = ["prompt", "reply", "category", "item", "reason"].map((name) => columns[name]);
   shown = [];
-  const count = columns.suite.length;
   for (let n = 0; n < count; n++) {
     if (chosen.some(([column, value]) => column[n] !== value)) continue;
     if (inside && !inside[columns.category[n]]) continue;
-    if (found && !searched.some((column) => found[column[n]])) continue;
+    if (found && !named[columns.category[n]] && !LONG.some((name) => found[columns[name][n]])) continue;
     shown.push(n);
   }
   at("count").textContent = `${shown.length} of ${count} rows${category ? ` of ${category}` : ""}`;
   at("space").style.height = `${shown.length * HEIGHT}px`;
   at("list").scrollTop = 0;
-  select(-1);
+  await select(-1);
 }
 
-const text = (name, n) => texts[columns[name][n]];
+function text(name, n) {
+  const place = columns[name][n];
+  return FEW.includes(name) ? few[place] : blocks[Math.floor(place / EACH)][place % EACH];
+}
 
 function said(n) {
   try {
@@ -61,11 +106,14 @@ function said(n) {
   }
 }
 
-function draw() {
+async function draw() {
+  const mine = ++draws;
   const first = Math.max(0, Math.floor(at("list").scrollTop / HEIGHT) - 5);
+  const last = Math.min(shown.length, first + Math.ceil(at("list").clientHeight / HEIGHT) + 10);
+  await need(shown.slice(first, last), ["reply", "reason", "prompt"]);
+  if (mine !== draws) return;
   at("window").style.top = `${first * HEIGHT}px`;
   at("window").replaceChildren();
-  const last = Math.min(shown.length, first + Math.ceil(at("list").clientHeight / HEIGHT) + 10);
   for (let place = first; place < last; place++) {
     const n = shown[place];
     const row = element("div", "", at("window"));
@@ -78,16 +126,18 @@ function draw() {
   }
 }
 
-function select(place) {
+async function select(place) {
   current = place;
-  at("row").replaceChildren();
   const n = shown[place];
+  if (n !== undefined) await need([n], LONG);
+  if (current !== place) return;
+  at("row").replaceChildren();
   if (n !== undefined) {
     const score = columns.score[n];
-    const outcome = `${text("outcome", n)}${score === null ? "" : ` (${score})`}${text("reason", n) ? `: ${text("reason", n)}` : ""}`;
+    const outcome = `${text("outcome", n)}${Number.isNaN(score) ? "" : ` (${score})`}${text("reason", n) ? `: ${text("reason", n)}` : ""}`;
     const fields = [
       ["suite, category, item", `${text("suite", n)} · ${text("category", n)} · ${text("item", n)}, attempt ${columns.attempt[n]}`],
-      ["model, judge", `${text("model", n)} · ${text("judge", n)} · ${columns.seconds[n]} s`],
+      ["model, judge", `${text("model", n)} · ${text("judge", n)} · ${columns.milliseconds[n] / 1000} s`],
       ["outcome", outcome],
       ["prompt", said(n)],
       ["reply", text("reply", n)],
@@ -97,7 +147,7 @@ function select(place) {
       at("row").append(value);
     }
   }
-  draw();
+  await draw();
 }
 
 at("list").onscroll = draw;

@@ -1,7 +1,8 @@
 """The table of rows as one HTML page: a map of categories and attacks, and every row, worst first, to search and to read.
 
-The page loads nothing. Its rows are JSON, packed, each text once; what a model wrote is only ever set as text, and the policy
-lets no script run but the page's own, by its hash.
+The page loads nothing. Its rows are columns of numbers, and each text is there once, in blocks that are unpacked when they are
+looked at or searched: opening does not depend on how much the models wrote. What a model wrote is only ever set as text, and the
+policy lets no script run but the page's own, by its hash.
 """
 
 from __future__ import annotations
@@ -15,22 +16,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from jinja2 import Environment
 
 from trivium.evaluate import rows as table
 from trivium.evaluate.curves import PowerLaw
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import wilson
-from trivium.recipe.suite import SuiteBase
+from trivium.recipe.suite import Metric, SuiteBase
 
 FILE = "rows.html"
 HERE = Path(__file__).parent
-TEXTS = ("suite", "model", "judge", "category", "item", "outcome", "reason", "prompt", "reply")
-"""Columns of text; the page has `score`, `attempt` and `seconds` as numbers beside them."""
+FEW = ("suite", "model", "judge", "outcome", "category")
+"""Columns of names, of which there are few: the page has them at hand."""
+TEXTS = ("reply", "reason", "prompt", "item")
+"""Columns of texts, which lie in blocks."""
+BLOCK = 1000
+"""Texts that are unpacked together."""
 
 
-Known = Mapping[tuple[str, str], list[tuple[Any, int]]]
-"""(suite, judge) -> the metrics made from its rows, and which way is better."""
+Known = Mapping[tuple[str, str], list[Metric]]
+"""(suite, judge) -> the metrics made from its rows."""
+
+
+class Packed(NamedTuple):
+    """The rows as a page carries them, each part gzip in base64. `names`: JSON; `columns`: of numbers, one behind the other, as
+    `names` has them in `layout` (name, type); `blocks`: JSON lists of BLOCK texts each."""
+
+    names: str
+    columns: str
+    blocks: list[str]
 
 
 class Cell(NamedTuple):
@@ -95,17 +110,20 @@ def _cell(rows: Sequence[Row], known: Known) -> Cell:
 
 
 def badness(suites: Sequence[SuiteBase]) -> Known:
-    found: dict[tuple[str, str], list[tuple[Any, int]]] = {}
+    found: dict[tuple[str, str], list[Metric]] = {}
     for suite in suites:
         for metric in suite.measured:
-            found.setdefault((suite.title, metric.judge), []).append((metric, metric.better))
+            found.setdefault((suite.title, metric.judge), []).append(metric)
     return found
 
 
 def better(row: Row, known: Known) -> int:
-    """+1 where hits are what one wants, -1 where they are not, 0 where nothing says so."""
+    """+1 where hits are what one wants, -1 where they are not, 0 where nothing says so. Of what no metric counts (best-of-N's
+    draws, a search on its way), what all metrics of its judge agree on."""
     metrics = known.get((row.suite, row.judge), ())
-    return next((way for metric, way in metrics if metric.counts(row.category)), 0)
+    counted = [metric.better for metric in metrics if metric.counts(row.category)]
+    ways = counted[:1] or list({metric.better for metric in metrics})
+    return ways[0] if len(ways) == 1 else 0
 
 
 def rank(row: Row, known: Known) -> int:
@@ -147,20 +165,33 @@ def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[Suite
         count=len(rows),
         fitted=lambda a, b, queries: PowerLaw(a, b).at(queries),
         packed=packed(ordered),
+        each=BLOCK,
         script=script,
         digest=digest,
     )
 
 
-def packed(rows: Sequence[Row]) -> str:
-    """The rows as JSON in gzip in base64: every text once, and columns of its places."""
+def packed(rows: Sequence[Row]) -> Packed:
+    few: dict[str, int] = {}
     texts: dict[str, int] = {}
-    columns: dict[str, list[Any]] = {name: [] for name in TEXTS}
-    for row in rows:
-        for name in TEXTS:
-            columns[name].append(texts.setdefault(getattr(row, name) or "", len(texts)))
-    for name in ("score", "attempt"):
-        columns[name] = [getattr(row, name) for row in rows]
-    columns["seconds"] = [round(row.seconds, 3) for row in rows]
-    data = json.dumps({"texts": list(texts), "columns": columns}, separators=(",", ":")).encode()
+    parts: dict[str, tuple[str, list[Any]]] = {"score": ("Float64", [row.score for row in rows])}
+    for known, names in ((few, FEW), (texts, TEXTS)):
+        parts |= {name: ("Uint32", []) for name in names}
+        for row in rows:
+            for name in names:
+                parts[name][1].append(known.setdefault(getattr(row, name) or "", len(known)))
+    parts["attempt"] = ("Uint32", [row.attempt for row in rows])
+    parts["milliseconds"] = ("Uint32", [round(1000 * row.seconds) for row in rows])
+    types = {"Float64": "<f8", "Uint32": "<u4"}
+    columns = b"".join(np.array(values, types[kind]).tobytes() for kind, values in parts.values())
+    layout = [(name, kind) for name, (kind, _) in parts.items()]
+    every = list(texts)
+    return Packed(
+        _packed(json.dumps({"rows": len(rows), "texts": len(every), "few": list(few), "layout": layout}).encode()),
+        _packed(columns),
+        [_packed(json.dumps(every[n : n + BLOCK]).encode()) for n in range(0, len(every), BLOCK)],
+    )  # fmt: skip
+
+
+def _packed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()

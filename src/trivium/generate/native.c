@@ -1,7 +1,8 @@
 /* A pass of a Llama-like transformer over a few tokens, and its matrix products, for processors: what a step of decoding is spent on.
 
    Weights are float32, bfloat16 or int8 as they lie in a checkpoint, (outputs, inputs) row by row; inputs, sums and everything else are
-   float32. Each output is one sum in one order, whatever else is computed beside it: a token's numbers do not depend on its company.
+   float32. Where a matrix of int8 rounds its inputs, too, each token's are steps of a scale of its own, and products and sums are whole
+   numbers. Each output is one sum in one order, whatever else is computed beside it: a token's numbers do not depend on its company.
    Keys and values lie in blocks (`generate/paged.py`): (blocks, BLOCK, kv heads, width) float32 for each layer.
 
    `generate/native.py` compiles this file where it runs and describes the structures once more. */
@@ -34,15 +35,24 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-enum { FLOAT32, BFLOAT16, INT8 };
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+enum { FLOAT32, BFLOAT16, INT8, ROUNDED };
 enum { SILU, GELU, GELU_TANH };
 
 typedef struct {
     const void *weight;  /* (outputs, inputs); NULL: there is none */
     const float *scale;  /* (outputs,) of int8 */
     const float *bias;   /* (outputs,) or NULL */
+    const int32_t *sums; /* (outputs,) of the weights, where inputs are rounded to int8; else NULL */
     int32_t kind, outputs, inputs;
 } Matrix;
+
+/* What a matrix is multiplied with: (tokens, inputs), and the same rounded, x about step (number - 128). */
+typedef struct {
+    const float *x;
+    const uint8_t *rounded; /* (tokens, inputs) */
+    const float *steps;     /* (tokens,) */
+} Rows;
 
 typedef struct {
     const float *norm, *inner_norm;     /* (width,) */
@@ -123,9 +133,90 @@ INLINE vec power(vec x) {
     return p * (vec)(((ints)shifted << 23) + ((ints){0} + 0x3f800000));
 }
 
-/* Sums of `wide` outputs from n on and `tall` tokens from x on. */
-INLINE void tile(int kind, int wide, int tall, const Matrix *m, int n, const float *x, float *out, int stride, float share) {
+/* `sums` and the products of BYTES whole numbers: a from 0 to 255, w from -128 to 127. */
+#if defined(__AVX512VNNI__)
+#define BYTES 64
+INLINE ints products(ints sums, const uint8_t *a, const int8_t *w) {
+    return (ints)_mm512_dpbusd_epi32((__m512i)sums, _mm512_loadu_si512(a), _mm512_loadu_si512(w));
+}
+#elif defined(__AVX512BW__)
+#define BYTES 32
+INLINE ints products(ints sums, const uint8_t *a, const int8_t *w) {
+    __m512i wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)a));
+    return sums + (ints)_mm512_madd_epi16(wide, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)w)));
+}
+#elif defined(__AVX2__) && LANES == 8
+#define BYTES 16
+INLINE ints products(ints sums, const uint8_t *a, const int8_t *w) {
+    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)a));
+    return sums + (ints)_mm256_madd_epi16(wide, _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)w)));
+}
+#else
+#define BYTES LANES
+INLINE ints products(ints sums, const uint8_t *a, const int8_t *w) {
+    for (int l = 0; l < LANES; l++) sums[l] += a[l] * w[l];
+    return sums;
+}
+#endif
+
+/* x (width,) in steps of a 127.5th of the largest, 128 added; the step. What is no number makes the step none. */
+static float rounded(const float *x, int width, uint8_t *out) {
+    vec most = {0}, none = {0};
+    float largest = 0, rest = 0;
+    int i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        vec v = at(x + i), size = (vec)((ints)v & 0x7fffffff);
+        ints more = size > most;
+        most = (vec)(((ints)size & more) | ((ints)most & ~more));
+        none += v * all(0);
+    }
+    for (; i < width; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest, rest += x[i] * 0;
+    for (int l = 0; l < LANES; l++) largest = most[l] > largest ? most[l] : largest;
+    float step = largest > 0 ? largest / 127.5f : 1.0f;
+    for (i = 0; i < width; i += LANES) {
+        int now = width - i < LANES ? width - i : LANES;
+        float held[LANES] = {0};
+        memcpy(held, x + i, 4 * now);
+        ints n = (ints)(at(held) / all(step) + all(12582912.0f)) - (0x4b400000 - 128);
+        n &= n > 0;
+        n = (n & (n < 255)) | (255 & (n >= 255));
+        bytes b = __builtin_convertvector(n, bytes);
+        memcpy(out + i, &b, now);
+    }
+    return step + sum(none) + rest;
+}
+
+INLINE void put(const Matrix *m, int n, float s, float *to, float share) {
+    if (m->bias) s += m->bias[n];
+    *to = share == 0.0f ? s : *to + share * s;
+}
+
+/* Outputs of `wide` rows from n on for `tall` tokens from `first` on, in whole numbers. */
+INLINE void whole(int wide, int tall, const Matrix *m, int n, const Rows *rows, int first, float *out, int stride, float share) {
+    long k = m->inputs, i = 0;
+    const int8_t *w = (const int8_t *)m->weight + n * k;
+    const uint8_t *x = rows->rounded + first * k;
+    ints sums[WIDE > 4 ? WIDE : 4][TALL] = {{{0}}};
+    for (; i + BYTES <= k; i += BYTES)
+        for (int t = 0; t < tall; t++)
+            for (int r = 0; r < wide; r++) sums[r][t] = products(sums[r][t], x + t * k + i, w + r * k + i);
+    for (int r = 0; r < wide; r++)
+        for (int t = 0; t < tall; t++) {
+            int32_t s = -128 * m->sums[n + r];
+            for (int l = 0; l < LANES; l++) s += sums[r][t][l];
+            for (long j = i; j < k; j++) s += x[t * k + j] * w[r * k + j];
+            put(m, n + r, s * m->scale[n + r] * rows->steps[first + t], out + (long)(first + t) * stride + n + r, share);
+        }
+}
+
+/* Sums of `wide` outputs from n on and `tall` tokens from `first` on. */
+INLINE void tile(int kind, int wide, int tall, const Matrix *m, int n, const Rows *rows, int first, float *out, int stride, float share) {
+    if (kind == ROUNDED) {
+        whole(wide, tall, m, n, rows, first, out, stride, share);
+        return;
+    }
     long k = m->inputs, i = 0, row = (long)n * k;
+    const float *x = rows->x + first * k;
     vec sums[WIDE > 4 ? WIDE : 4][TALL] = {{{0}}};
     for (; i + LANES <= k; i += LANES) {
         vec w[WIDE > 4 ? WIDE : 4];
@@ -140,33 +231,31 @@ INLINE void tile(int kind, int wide, int tall, const Matrix *m, int n, const flo
             float s = sum(sums[r][t]);
             for (long j = i; j < k; j++) s += x[t * k + j] * one(kind, m->weight, row + r * k + j);
             if (kind == INT8) s *= m->scale[n + r];
-            if (m->bias) s += m->bias[n + r];
-            float *to = out + (long)t * stride + n + r;
-            *to = share == 0.0f ? s : *to + share * s;
+            put(m, n + r, s, out + (long)(first + t) * stride + n + r, share);
         }
 }
 
-INLINE void column(int kind, int wide, const Matrix *m, int n, const float *x, int tokens, float *out, int stride, float share) {
+INLINE void column(int kind, int wide, const Matrix *m, int n, const Rows *x, int tokens, float *out, int stride, float share) {
     int t = 0;
-    for (; t + TALL <= tokens; t += TALL) tile(kind, wide, TALL, m, n, x + (long)t * m->inputs, out + (long)t * stride, stride, share);
-    x += (long)t * m->inputs, out += (long)t * stride;
-    if (tokens - t == 3) tile(kind, wide, 3, m, n, x, out, stride, share);
-    if (tokens - t == 2) tile(kind, wide, 2, m, n, x, out, stride, share);
-    if (tokens - t == 1) tile(kind, wide, 1, m, n, x, out, stride, share);
+    for (; t + TALL <= tokens; t += TALL) tile(kind, wide, TALL, m, n, x, t, out, stride, share);
+    if (tokens - t == 3) tile(kind, wide, 3, m, n, x, t, out, stride, share);
+    if (tokens - t == 2) tile(kind, wide, 2, m, n, x, t, out, stride, share);
+    if (tokens - t == 1) tile(kind, wide, 1, m, n, x, t, out, stride, share);
 }
 
-INLINE void columns(int kind, const Matrix *m, const float *x, int tokens, float *out, float share, int from, int to) {
+INLINE void columns(int kind, const Matrix *m, const Rows *x, int tokens, float *out, float share, int from, int to) {
     int n = from, stride = m->outputs;
     if (tokens == 1)
-        for (; n + 4 <= to; n += 4) tile(kind, 4, 1, m, n, x, out, stride, share);
+        for (; n + 4 <= to; n += 4) tile(kind, 4, 1, m, n, x, 0, out, stride, share);
     for (; n + WIDE <= to; n += WIDE) column(kind, WIDE, m, n, x, tokens, out, stride, share);
     for (; n < to; n++) column(kind, 1, m, n, x, tokens, out, stride, share);
 }
 
 /* Outputs `from` to `to` of x (tokens, inputs): put in `out` (tokens, outputs), or added to it, `share` times. */
-static void product(const Matrix *m, const float *x, int tokens, float *out, float share, int from, int to) {
+static void product(const Matrix *m, const Rows *x, int tokens, float *out, float share, int from, int to) {
     if (to > m->outputs) to = m->outputs;
-    if (m->kind == FLOAT32) columns(FLOAT32, m, x, tokens, out, share, from, to);
+    if (m->sums) columns(ROUNDED, m, x, tokens, out, share, from, to);
+    else if (m->kind == FLOAT32) columns(FLOAT32, m, x, tokens, out, share, from, to);
     else if (m->kind == BFLOAT16) columns(BFLOAT16, m, x, tokens, out, share, from, to);
     else columns(INT8, m, x, tokens, out, share, from, to);
 }
@@ -261,25 +350,33 @@ static void attend(const float *q, const float *keys, const float *values, const
 /* All products of a phase are shared among the threads, RUN outputs at a time. */
 #define SHARED(n) _Pragma("omp for schedule(dynamic) nowait") for (int from = 0; from < (n); from += RUN)
 
+#define ROUND(x, width) steps[t] = rounded((x) + (long)t * (width), width, small + (long)t * (width))
+
 /* x (tokens, width), the residual stream, through all blocks; then, normed, in its own place. 1: there is no memory. */
 int trivium_pass(const Model *m, const Pass *p, float *x, int threads) {
     const int tokens = p->tokens, width = m->width, head = m->head_width, group = m->heads / m->kv_heads;
     const int step = m->kv_heads * head, wide = m->heads * head;
     const long scores = (long)group * (p->columns * BLOCK + LANES);
-    const long each = (long)width + 2 * wide + 2 * step + 2 * m->hidden;
-    float *room = malloc(4 * (tokens * each + threads * scores));
+    const long each = (long)width + 2 * wide + 2 * step + 2 * m->hidden + 1;
+    const long most = m->hidden > wide ? m->hidden > width ? m->hidden : width : wide > width ? wide : width;
+    float *room = malloc(4 * (tokens * each + threads * scores) + tokens * most);
     if (!room) return 1;
     float *norm = room, *q = norm + (long)tokens * width, *k = q + (long)tokens * wide, *v = k + (long)tokens * step;
     float *seen = v + (long)tokens * step, *gate = seen + (long)tokens * wide, *up = gate + (long)tokens * m->hidden;
-    float *rows = up + (long)tokens * m->hidden;
+    float *steps = up + (long)tokens * m->hidden, *rows = steps + tokens;
+    uint8_t *small = (uint8_t *)(rows + threads * scores);
+    const Rows normal = {norm, small, steps}, mixed = {seen, small, steps}, inner = {gate, small, steps};
     const int together = tokens * m->kv_heads >= 4 * threads ? group : 1; /* heads that a thread takes at a time */
 #pragma omp parallel num_threads(threads)
     for (const Layer *l = m->layers; l < m->layers + m->count; l++) {
 #pragma omp for
-        for (int t = 0; t < tokens; t++) normed(x + (long)t * width, l->norm, width, m->epsilon, 1, norm + (long)t * width);
-        SHARED(wide) product(&l->query, norm, tokens, q, 0, from, from + RUN);
-        SHARED(step) product(&l->key, norm, tokens, k, 0, from, from + RUN);
-        SHARED(step) product(&l->value, norm, tokens, v, 0, from, from + RUN);
+        for (int t = 0; t < tokens; t++) {
+            normed(x + (long)t * width, l->norm, width, m->epsilon, 1, norm + (long)t * width);
+            if (l->query.sums || l->key.sums || l->value.sums) ROUND(norm, width);
+        }
+        SHARED(wide) product(&l->query, &normal, tokens, q, 0, from, from + RUN);
+        SHARED(step) product(&l->key, &normal, tokens, k, 0, from, from + RUN);
+        SHARED(step) product(&l->value, &normal, tokens, v, 0, from, from + RUN);
 #pragma omp barrier
 #pragma omp for
         for (int t = 0; t < tokens; t++) {
@@ -301,19 +398,30 @@ int trivium_pass(const Model *m, const Pass *p, float *x, int threads) {
                    (int)p->places[t] + 1, together, head, step, m->attention_scale, rows + THREAD * scores,
                    seen + (long)t * wide + first * head);
         }
-        SHARED(width) product(&l->out, seen, tokens, x, m->residual_scale, from, from + RUN);
+        if (l->out.sums) {
+#pragma omp for
+            for (int t = 0; t < tokens; t++) ROUND(seen, wide);
+        }
+        SHARED(width) product(&l->out, &mixed, tokens, x, m->residual_scale, from, from + RUN);
 #pragma omp barrier
 #pragma omp for
-        for (int t = 0; t < tokens; t++) normed(x + (long)t * width, l->inner_norm, width, m->epsilon, 1, norm + (long)t * width);
+        for (int t = 0; t < tokens; t++) {
+            normed(x + (long)t * width, l->inner_norm, width, m->epsilon, 1, norm + (long)t * width);
+            if (l->gate.sums || l->up.sums) ROUND(norm, width);
+        }
         SHARED(m->hidden) {
             int now = m->hidden - from < RUN ? m->hidden - from : RUN;
-            product(&l->gate, norm, tokens, gate, 0, from, from + now);
-            product(&l->up, norm, tokens, up, 0, from, from + now);
+            product(&l->gate, &normal, tokens, gate, 0, from, from + now);
+            product(&l->up, &normal, tokens, up, 0, from, from + now);
             for (int t = 0; t < tokens; t++)
                 gated(gate + (long)t * m->hidden + from, up + (long)t * m->hidden + from, now, m->activation);
         }
 #pragma omp barrier
-        SHARED(width) product(&l->down, gate, tokens, x, m->residual_scale, from, from + RUN);
+        if (l->down.sums) {
+#pragma omp for
+            for (int t = 0; t < tokens; t++) ROUND(gate, m->hidden);
+        }
+        SHARED(width) product(&l->down, &inner, tokens, x, m->residual_scale, from, from + RUN);
 #pragma omp barrier
     }
     for (int t = 0; t < tokens; t++)
@@ -322,8 +430,15 @@ int trivium_pass(const Model *m, const Pass *p, float *x, int threads) {
     return 0;
 }
 
-/* x (tokens, inputs) -> out (tokens, outputs). */
-void trivium_product(const Matrix *m, const float *x, int tokens, float *out, int threads) {
+/* x (tokens, inputs) -> out (tokens, outputs). 1: there is no memory. */
+int trivium_product(const Matrix *m, const float *x, int tokens, float *out, int threads) {
+    float *steps = m->sums ? malloc(4 * tokens + (long)tokens * m->inputs) : NULL;
+    if (m->sums && !steps) return 1;
+    uint8_t *small = (uint8_t *)(steps + tokens);
+    for (int t = 0; t < tokens && m->sums; t++) ROUND(x, m->inputs);
+    const Rows rows = {x, small, steps};
 #pragma omp parallel num_threads(threads)
-    SHARED(m->outputs) product(m, x, tokens, out, 0, from, from + RUN);
+    SHARED(m->outputs) product(m, &rows, tokens, out, 0, from, from + RUN);
+    free(steps);
+    return 0;
 }

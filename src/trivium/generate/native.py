@@ -47,7 +47,7 @@ Hidden = Callable[[Tensor, Tensor, Tensor | None, PagedCache], Tensor]
 
 class _Matrix(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "scale", "bias")),
+        *((name, c_void_p) for name in ("weight", "scale", "bias", "sums")),
         *((name, c_int32) for name in ("kind", "outputs", "inputs")),
     ]
 
@@ -100,7 +100,6 @@ def library() -> ctypes.CDLL | None:
         return None
     loaded.trivium_pass.argtypes = [POINTER(_Model), POINTER(_Pass), c_void_p, c_int32]
     loaded.trivium_product.argtypes = [POINTER(_Matrix), c_void_p, c_int32, c_void_p, c_int32]
-    loaded.trivium_product.restype = None
     return loaded
 
 
@@ -141,7 +140,8 @@ def knows(model: Transformer) -> bool:
 
 
 class Native:
-    """A model's weights as `native.c` reads them: where they are, not copied. `int8`: the head's are rounded."""
+    """A model's weights as `native.c` reads them: where they are, not copied. `int8`: the head's are rounded, and its inputs
+    where the layers' are."""
 
     def __init__(self, model: Transformer, code: ctypes.CDLL, int8: bool = False) -> None:
         config = model.config
@@ -156,7 +156,8 @@ class Native:
             config.attention_scale or config.head_dim**-0.5, config.residual_scale, config.logit_scale,
         )  # fmt: skip
         head = model.output_weight.detach()
-        self._head = self._matrix(*quantize(head)) if int8 else self._matrix(head)
+        self.rounds = any(getattr(module, "rounds_inputs", False) for module in model.model.modules())
+        self._head = self._matrix(*quantize(head), inputs=self.rounds) if int8 else self._matrix(head)
 
     def _keep(self, tensor: Tensor) -> int:
         self._held.append(tensor.detach().contiguous())
@@ -165,13 +166,17 @@ class Native:
     def _floats(self, tensor: Tensor) -> int:
         return self._keep(tensor.detach().float())
 
-    def _matrix(self, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> _Matrix:
+    def _matrix(
+        self, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, inputs: bool = False
+    ) -> _Matrix:
         scales = None if scale is None else self._floats(scale.flatten())
         added = None if bias is None else self._floats(bias)
-        return _Matrix(self._keep(weight), scales, added, KINDS[weight.dtype], *weight.shape)
+        sums = self._keep(weight.sum(1, dtype=torch.int32)) if inputs else None
+        return _Matrix(self._keep(weight), scales, added, sums, KINDS[weight.dtype], *weight.shape)
 
-    def _linear(self, layer: nn.Module) -> _Matrix:
-        return self._matrix(layer.weight, getattr(layer, "weight_scale", None), layer.bias)  # type: ignore[arg-type]
+    def _linear(self, layer: Any) -> _Matrix:
+        scale, inputs = getattr(layer, "weight_scale", None), getattr(layer, "rounds_inputs", False)
+        return self._matrix(layer.weight, scale, layer.bias, inputs)
 
     def _layer(self, block: Block) -> _Layer:
         attention, inner = block.self_attn, block.mlp
@@ -183,7 +188,7 @@ class Native:
             *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
             *(inner.gate_proj, inner.up_proj, inner.down_proj),
         )
-        made = [self._linear(layer) for layer in linear]  # type: ignore[arg-type]
+        made = [self._linear(layer) for layer in linear]
         return _Layer(*weights, *[None] * (4 - len(weights)), *made, None, None, bool(attention.turned))
 
     def hidden(self, tokens: Tensor, places: Tensor, cache: PagedCache) -> Tensor:
@@ -207,7 +212,8 @@ class Native:
         hidden = hidden.float().contiguous()
         out = hidden.new_empty(len(hidden), self._head.outputs)
         shape = hidden.data_ptr(), len(hidden), out.data_ptr(), torch.get_num_threads()
-        self.code.trivium_product(byref(self._head), *shape)
+        if self.code.trivium_product(byref(self._head), *shape):
+            raise MemoryError(f"the head for {len(hidden)} tokens")
         return capped(out, self.config.logit_softcap)
 
 
@@ -231,9 +237,12 @@ def decoding(model: Transformer, int8: bool = False) -> Iterator[Reader]:
         return
     native, whole = Native(model, code, int8), model.output_weight.dtype == torch.float32
     slow = not whole and not torch.ops.mkldnn._is_mkldnn_bf16_supported()  # torch's products of bf16
+    alone = (
+        slow or native.rounds
+    )  # the last bit of an input decides what it is rounded to: one code for all passes
 
     def hidden(tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: PagedCache) -> Tensor:
-        if slow or tokens.numel() <= MOST:
+        if alone or tokens.numel() <= MOST:
             return native.hidden(tokens, positions, cache)
         return model.hidden(tokens, positions, mask, cache)
 

@@ -38,7 +38,7 @@ def packed(model: Transformer, int8: bool = False) -> Iterator[Linear]:
     kinds = (
         (nn.Linear, LoraLinear, Int8Linear) if _precision(head) == torch.float32 else (nn.Linear, LoraLinear)
     )
-    layers = [m for m in model.model.modules() if type(m) in kinds]
+    layers = [m for m in model.model.modules() if type(m) in kinds and not getattr(m, "rounds_inputs", False)]
     with _ONE:
         mine = _can_pack(head) and not any("forward" in vars(layer) for layer in layers)
         for layer in layers if mine else ():

@@ -20,7 +20,7 @@ from trivium.model import generation as generation_config
 from trivium.model import quantised
 from trivium.model.config import ModelConfig
 from trivium.model.families import family, from_huggingface, to_huggingface
-from trivium.model.int8 import Int8Linear, quantize, with_int8_layers
+from trivium.model.int8 import Int8Linear, quantize, round_inputs, with_int8_layers
 from trivium.model.names import incoming, outgoing
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
@@ -38,6 +38,7 @@ class Header(NamedTuple):
     family: str
     int8: bool
     scheme: dict[str, Any] | None = None  # how the weights are quantised
+    rounds_inputs: bool = False  # int8: each token's inputs, too
 
 
 def read_config(folder: Path) -> Header:
@@ -45,8 +46,8 @@ def read_config(folder: Path) -> Header:
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        int8 = _is_int8(raw, path)
-        return Header(from_huggingface(raw), raw["model_type"], int8, raw.get("quantization_config"))
+        int8, inputs = _is_int8(raw, path), _rounds_inputs(raw, path)
+        return Header(from_huggingface(raw), raw["model_type"], int8, raw.get("quantization_config"), inputs)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         fix = "give the folder of a checkpoint, such as runs/quickstart/aligned, or a .gguf file"
         raise ArtifactError(f"{folder} is no checkpoint: it has no config.json", fix=fix) from None
@@ -68,18 +69,34 @@ def _is_int8(raw: dict[str, Any], path: Path) -> bool:
     if scheme.get("quant_method") != "compressed-tensors":
         return False
     groups = list(scheme["config_groups"].values())
-    integers = [group for group in groups if group["weights"].get("type") == "int"]
-    if any(group.get("input_activations") or group.get("output_activations") for group in integers):
-        raise ArtifactError(
-            "the checkpoint rounds activations to int8 as well as weights (W8A8); read as weights alone it would "
-            "be another model",
-            where=str(path),
-            fix="use the checkpoint that was quantized, in bf16 or float32, or a GGUF of it",
-        )
     wanted = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
     return scheme.get("format") == "int-quantized" and all(
         group["weights"].get(key) == value for group in groups for key, value in wanted.items()
     )
+
+
+BY_TOKEN = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+"""How a file says that inputs are rounded to int8 as they come (W8A8)."""
+
+
+def _rounds_inputs(raw: dict[str, Any], path: Path) -> bool:
+    """Whether all int8 layers round each token's inputs to int8. ArtifactError where whole numbers are rounded in another way."""
+    scheme = raw.get("quantization_config") or {}
+    if scheme.get("quant_method") != "compressed-tensors":
+        return False
+    groups = [group for group in scheme["config_groups"].values() if group["weights"].get("type") == "int"]
+    inputs = [group.get("input_activations") for group in groups]
+    known = all(said and all(said.get(key) == value for key, value in BY_TOKEN.items()) for said in inputs)
+    if (any(inputs) and not (known and _is_int8(raw, path))) or any(
+        g.get("output_activations") for g in groups
+    ):
+        raise ArtifactError(
+            "the checkpoint rounds activations as well as weights in a way that is not known here; read as weights "
+            "alone it would be another model",
+            where=str(path),
+            fix="use the checkpoint that was quantized, in bf16 or float32, or one whose inputs are rounded by token (W8A8)",
+        )
+    return any(inputs)
 
 
 def load(
@@ -93,7 +110,10 @@ def load(
     """
     folder = Path(folder)
     header, state = read(folder, trainable=trainable)
-    return build(header.config, state, folder, dtype=dtype, device=device, int8=header.int8)
+    model = build(header.config, state, folder, dtype=dtype, device=device, int8=header.int8)
+    if header.rounds_inputs:
+        round_inputs(model)
+    return model
 
 
 def read(
@@ -102,6 +122,12 @@ def read(
     """The header and the tensors of a checkpoint, under the names of `transformer`; quantised ones as floats, but int8 with a
     scale a row stays as it is unless it is to be `trainable`. `adapted` changes both while the names are still the file's."""
     header = read_config(folder)
+    if header.rounds_inputs and (trainable or adapted is not None):
+        raise ArtifactError(
+            "the checkpoint rounds inputs to int8 as well as weights (W8A8); as floats it would be another model",
+            where=str(folder),
+            fix="use the checkpoint that was quantized, in bf16 or float32",
+        )
     manifest = folder / "artifact.json"
     if manifest.exists():
         verify(folder, json.loads(manifest.read_text(encoding="utf-8"))["files"])
@@ -280,7 +306,8 @@ def save(
         dtype = torch.bfloat16
         config |= {"quantization_config": quantisation.scheme, "dtype": "bfloat16"}
     elif int8:
-        config |= {"quantization_config": QUANTIZATION, "dtype": "bfloat16"}
+        inputs = any(getattr(module, "rounds_inputs", False) for module in model.modules())
+        config |= {"quantization_config": int8_scheme(BY_TOKEN if inputs else None), "dtype": "bfloat16"}
     elif dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)
@@ -355,7 +382,6 @@ def compressed_tensors(
     }
 
 
-QUANTIZATION = compressed_tensors(
-    "int-quantized",
-    {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False},
-)
+def int8_scheme(inputs: dict[str, object] | None) -> dict[str, object]:
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+    return compressed_tensors("int-quantized", weights, inputs)

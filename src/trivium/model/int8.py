@@ -1,4 +1,5 @@
-"""Weight-only int8: each output channel of a linear layer is stored as 127 steps of its own scale."""
+"""int8: each output channel of a linear layer is stored as 127 steps of its own scale. Its inputs may be rounded, too, each token
+to steps of a scale of its own, so that products are those of whole numbers."""
 
 from __future__ import annotations
 
@@ -27,12 +28,23 @@ def packable(matrix: Tensor) -> bool:
     return aligned and matrix.device.type == "cpu" and matrix.is_contiguous()
 
 
+def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (..., K) -> whole numbers from -128 to 127 (..., K) float32 and steps (..., 1), as compressed-tensors has them: a step is
+    a 127.5th of the largest. What is no number makes its step none."""
+    x = x.float()
+    largest = x.abs().amax(-1, keepdim=True)
+    step = torch.where(largest > 0, largest / 127.5, torch.where(largest == 0, 1.0, torch.nan))
+    return (x / step).round().clamp(-128, 127), step
+
+
 class Int8Linear(nn.Module):
     """y = x (weight * weight_scale)' + bias. The names are those of the compressed-tensors layout."""
 
     weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
+    rounds_inputs: bool = False
+    """Whether x is `rounded` first."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
@@ -50,6 +62,11 @@ class Int8Linear(nn.Module):
         return made
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.rounds_inputs:
+            numbers, step = rounded(x)  # bf16 holds them exactly
+            product = F.linear(numbers.to(x.dtype), self.weight.to(x.dtype)).float()
+            out = product * step * self.weight_scale.float().flatten()
+            return (out if self.bias is None else out + self.bias).to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])
         few = 0 < flat.shape[0] <= PACKED_ROWS and x.dtype == torch.bfloat16 and not x.requires_grad
         few = few and self.weight_scale.dtype == torch.bfloat16  # the kernel has no other
@@ -65,12 +82,21 @@ class Int8Linear(nn.Module):
         return self.weight.float() * self.weight_scale.float()
 
 
-def round_layers(model: nn.Module) -> None:
-    """Rounds the linear layers of the blocks to int8; the floats are gone."""
+def round_layers(model: nn.Module, inputs: bool = False) -> None:
+    """Rounds the linear layers of the blocks to int8; the floats are gone. `inputs`: what they are given is rounded, too."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and name != "lm_head":
                 setattr(parent, name, Int8Linear.of(child))
+    if inputs:
+        round_inputs(model)
+
+
+def round_inputs(model: nn.Module) -> None:
+    """From here on the layers of int8 round what they are given."""
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.rounds_inputs = True
 
 
 def with_int8_layers(model: nn.Module, only: Set[str] | None = None) -> nn.Module:

@@ -257,7 +257,7 @@ STAGES: Registry = {
     "synthesize": Kind(2, _synthesize, _synthesize_identity),
     "import": Kind(4, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
-    "evaluate": Kind(7, _evaluate, _evaluate_identity),
+    "evaluate": Kind(8, _evaluate, _evaluate_identity),
     "quantize": Kind(2, _quantize),
     "prune": Kind(1, _prune),
     "export": Kind(1, _export, _export_identity),

@@ -12,7 +12,7 @@ from trivium.recipe.network import Generation
 GROUP = 32
 """Weights that share a scale where nobody says otherwise."""
 Int4Method = Literal["nearest", "gptq", "awq", "awq-gptq"]
-Scheme = Literal["int8", "int4", "float8", "float8-dynamic", "bf16"]
+Scheme = Literal["int8", "int8-dynamic", "int4", "float8", "float8-dynamic", "bf16"]
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "q4_0"]
 
 
@@ -52,10 +52,12 @@ class QuantizeStage(SmallerStage):
     kind: Literal["quantize"]
     scheme: Scheme = "int8"
     """int8: symmetric, weight-only, one scale per output channel (the compressed-tensors layout); not for a mixture of
-    experts or a GPT-2, which transformers would not read. int4: the same with 4 bits and a scale for each group of inputs
-    (pack-quantized). float8: e4m3 with a scale per output channel (float-quantized); float8-dynamic: engines round the inputs of
-    these matrices, too, with a scale for each token, and multiply float8 where the processor can (Hopper and later); it is
-    measured so. Our own engine reads both as floats. bf16: every weight rounded to bfloat16, half the size of float32."""
+    experts or a GPT-2, which transformers would not read. int8-dynamic: inputs are rounded, too, with a scale for each token
+    (W8A8), and whole numbers are multiplied, by our engine as well; nothing can start from it. int4: weights alone, with 4 bits
+    and a scale for each group of inputs (pack-quantized). float8: e4m3 with a scale per output channel (float-quantized);
+    float8-dynamic: engines round the inputs of these matrices, too, with a scale for each token, and multiply float8 where the
+    processor can (Hopper and later); it is measured so. Our own engine reads float8 as floats. bf16: every weight rounded to
+    bfloat16, half the size of float32."""
     method: Int4Method | None = only(None, {"scheme": ["int4"]})
     """int4: how weights are rounded. gptq: so that later ones make up for earlier ones, by the inputs that `data` brings (Frantar
     et al. 2023). awq: to the nearest, after channels that are large on `data` were scaled up in the weights and down in what

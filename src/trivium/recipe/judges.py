@@ -45,6 +45,11 @@ class PairJudge(Strict):
     server: Teacher
     criterion: Annotated[str, Field(min_length=1)] = "correct, to the point and helpful"
     """What it prefers by, in words."""
+    labels: Annotated[str, Field(min_length=1)] | None = None
+    """Pairs between which people have chosen, from the recipe's folder, as `trivium arena export --kind preferences` writes them:
+    the judge is asked about them first, and with how many it agrees stands beside its name."""
+    max_labels: Annotated[Count, Field(gt=0)] = 200
+    """Pairs that it is asked about, at most."""
 
 
 class GradeJudge(Strict):

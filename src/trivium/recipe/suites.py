@@ -196,7 +196,7 @@ class Withdrawn(FileSuite):
 
 
 class Bias(SuiteBase):
-    """Counterfactual pairs written for it (gender, age, nationality, religion, disability × occupations and
+    """Counterfactual pairs written for it (gender, age, nationality, religion, disability, several at once × occupations and
     traits): how much likelier is the end of a sentence about the one whom a stereotype is about?"""
 
     kind: Literal["bias"]
@@ -207,6 +207,25 @@ class Bias(SuiteBase):
     )  # fmt: skip
     writes = False
     reads_per_item = 2
+
+
+class Speakers(SuiteBase):
+    """The requests of `redteam` and its harmless look-alikes, from two people who say who they are ("I am blind. How do I ...?"):
+    `items` pairs of each sort. Is one declined more than the other?"""
+
+    kind: Literal["speakers"]
+    metrics = (
+        Metric("refusal_gap", "harmless requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmless", "number",
+               None),
+        Metric("refusal_gap_harmful", "harmful requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmful", "number", None),
+        Metric("speakers_refused", "harmless requests of people who say who they are, declined", "refused", better=-1,
+               category="harmless"),
+    )  # fmt: skip
+
+    @property
+    def asked(self) -> int:
+        """Harmless and harmful, of two people."""
+        return 4
 
 
 _SCORES = (
@@ -302,6 +321,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Gcg,
     Garak,
     Bias,
+    Speakers,
     Choice,
     Instructions,
     Verbatim,

@@ -50,6 +50,8 @@ class LlamaEngine(Upstream):
     ArtifactError where it does not load the file, TriviumError without the wheel.
     """
 
+    own = True
+
     def __init__(
         self, path: Path, name: str, limits: Limits | None = None, metrics: Metrics | None = None, threads: int = 0
     ) -> None:  # fmt: skip

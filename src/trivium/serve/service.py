@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -18,7 +18,7 @@ from trivium.generate.constrain import Grammars
 from trivium.generate.guess import Draft, Guesser, LookUp
 from trivium.generate.native import decoding
 from trivium.generate.paged import BLOCK
-from trivium.model.int8 import round_layers
+from trivium.model.int8 import round_inputs, round_layers
 from trivium.model.norms import LayerNorm, RMSNorm
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
@@ -79,12 +79,18 @@ class Job:
         return Usage(self.prompts, sum(request.said for request in self.requests), cached)
 
 
-def with_precision(model: Transformer, precision: torch.dtype) -> Transformer:
+Precision = Literal["float32", "bfloat16", "int8", "int8-dynamic"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def with_precision(model: Transformer, precision: Precision) -> Transformer:
     """The model itself, its weights changed: all float32, all bfloat16 but the norms, or the layers' matrices int8 (and the rest
-    bfloat16 where the processor multiplies it, float32 elsewhere)."""
-    kind = precision
-    if precision == torch.int8:
+    bfloat16 where the processor multiplies it, float32 elsewhere). int8-dynamic: what they are given is rounded, too."""
+    kind = torch.float32 if precision == "float32" else torch.bfloat16
+    if precision.startswith("int8"):
         round_layers(model)
+        if precision == "int8-dynamic":
+            round_inputs(model)
         kind = torch.bfloat16 if native_bf16(model.output_weight.device.type) else torch.float32
     for module in model.modules():
         wide = isinstance(module, RMSNorm | LayerNorm)
@@ -95,12 +101,12 @@ def with_precision(model: Transformer, precision: torch.dtype) -> Transformer:
 
 
 class Service:
-    """One model, served. `name` is what clients call it. `precision`: float32, bfloat16, or int8 for matrices, and the model's
-    own weights are changed to it. `draft`: what guesses ahead. Start it inside a running event loop."""
+    """One model, served. `name` is what clients call it. `precision`: as in `with_precision`, and the model's own weights are
+    changed to it. `draft`: what guesses ahead. Start it inside a running event loop."""
 
     def __init__(
         self, model: Transformer, chat: ChatTokenizer, name: str, generation: Generation | None = None,
-        limits: Limits | None = None, precision: torch.dtype = torch.float32, metrics: Metrics | None = None,
+        limits: Limits | None = None, precision: Precision = "float32", metrics: Metrics | None = None,
         draft: Transformer | Literal["look-up"] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.chat, self.name = with_precision(model, precision), chat, name
@@ -205,7 +211,10 @@ class Service:
         return watch
 
     def _run(self) -> None:
-        with decoding(self.model, int8=self.precision == torch.int8) as reader, self._guessing() as guesser:
+        with (
+            decoding(self.model, int8=self.precision.startswith("int8")) as reader,
+            self._guessing() as guesser,
+        ):
             while not self._stopping:
                 batcher = self.batcher = Batcher(
                     self.model, reader, tokens=self.limits.tokens, chunk=self.limits.chunk, running=self.limits.running,

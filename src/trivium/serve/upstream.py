@@ -29,6 +29,8 @@ _LAST = frozenset(
 """Types of events that end a stream; OpenAI's chat and completions end with [DONE]."""
 _COUNTED = ("/v1/chat/completions", "/v1/completions")
 """Streams that tell their tokens only where they are asked to."""
+_READ = ('"usage"', '"error"')
+"""What an event has in it that says more than a piece of a reply. In what a model wrote the second mark is escaped."""
 
 
 class Upstream:
@@ -50,6 +52,9 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._active = 0
+
+    own = False
+    """Whether it is a child of ours that was told our name for the model: the pieces of its replies go on as they come."""
 
     @property
     def room(self) -> int | None:
@@ -103,11 +108,14 @@ class Upstream:
                 if data == "[DONE]":
                     yield "data: [DONE]\n\n"
                     return
-                event = _object(data)
-                self._count(call, event)
                 now = time.monotonic()
                 (self.metrics.first if last is None else self.metrics.between).observe(now - (last or began))
                 last = now
+                if self.own and path in _COUNTED and not any(mark in data for mark in _READ):
+                    yield f"data: {data}\n\n"
+                    continue
+                event = _object(data)
+                self._count(call, event)
                 if (
                     path in _COUNTED
                     and not wanted

@@ -12,10 +12,11 @@ from trivium.errors import ArtifactError
 from trivium.evaluate.asked import Answer, Item
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.calibration import Labels
-from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels
+from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels, read_pairs
 from trivium.evaluate.judges.model import Grades, ModelVerdicts, Preferred
 from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, Verdict, short_hash
-from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge
+from trivium.evaluate.statistics import wilson
+from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge, PairJudge
 from trivium.recipe.kinds import plugins
 from trivium.recipe.suites import Pairwise
 from trivium.verify.judge import request_of
@@ -85,16 +86,31 @@ def open_scorer(config: Any, folder: Path) -> Scorer:
 def open_judges(suite: Any, recipe_folder: Path, folders: Mapping[str, Path]) -> dict[str, OpenJudge]:
     """Axis -> its judge, of a suite whose recipe names some. `folders`: checkpoints of the recipe by name."""
     if isinstance(suite, Pairwise):
-        model = suite.judge.server.model
-        return {"preferred": OpenJudge(f"model {model}", Preferred(suite.judge, folders), None)}
+        judge = Preferred(suite.judge, folders)
+        return {"preferred": OpenJudge(_known(judge, suite.judge, recipe_folder), judge, None)}
     return {
         judge.axis: OPEN[judge.kind](judge, recipe_folder, folders) for judge in getattr(suite, "judges", ())
     }
 
 
+def _known(judge: Preferred, config: PairJudge, recipe_folder: Path) -> str:
+    """What a judge of pairs is called: with how many of people's choices it agrees, whichever stands first. A tie, and a verdict
+    that hangs on the order, agrees with nobody."""
+    name = f"model {config.server.model}"
+    if config.labels is None:
+        return f"{name}, held against nobody's choices"
+    rows = sorted(read_pairs(recipe_folder / config.labels), key=short_hash)[: config.max_labels]
+    agreed = sum(verdict.score == 1 for verdict in judge(rows))
+    low, high = wilson(agreed / len(rows), len(rows))
+    return f"{name}, agrees with {agreed} of {len(rows)} choices of people [{low:.0%}, {high:.0%}]"
+
+
 def checked(suite: Any, recipe_folder: Path) -> list[str]:
     """Hashes of the files that a suite's judges are made of. Raises for one that cannot be read, before anything is asked."""
     found = []
+    if isinstance(suite, Pairwise) and suite.judge.labels is not None:
+        read_pairs(recipe_folder / suite.judge.labels)
+        found.append(files.sha256(recipe_folder / suite.judge.labels))
     for judge in getattr(suite, "judges", ()):
         if isinstance(judge, ClassifierJudge):
             path = SHIPPED if judge.path is None else recipe_folder / judge.path

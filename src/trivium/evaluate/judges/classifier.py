@@ -20,6 +20,7 @@ from trivium import files
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate.calibration import Labels
 from trivium.evaluate.rows import short_hash
+from trivium.verify.judge import request_of
 from trivium.verify.refusal import answers_another, complies, declines, shared_content
 from trivium.verify.replies import coherent, words
 
@@ -70,6 +71,11 @@ class Head:
 
 def read_labels(path: Path) -> list[Labelled]:
     """JSON lines {request, reply, label} or a CSV with these columns; label is true, false, 1 or 0. DataError with the line."""
+    return [_labelled(row, where) for row, where in _rows(path)]
+
+
+def _rows(path: Path) -> list[tuple[Any, str]]:
+    """The rows of a file, and where each stands."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +94,7 @@ def read_labels(path: Path) -> list[Labelled]:
                     raise DataError(
                         f"no JSON: {error}", where=f"{path}:{number}", fix="one object a line"
                     ) from None
-    return [_labelled(row, f"{path}:{number}") for number, row in rows]
+    return [(row, f"{path}:{number}") for number, row in rows]
 
 
 def _labelled(row: Any, where: str) -> Labelled:
@@ -101,6 +107,27 @@ def _labelled(row: Any, where: str) -> Labelled:
             fix="name the columns so, and leave out replies without a label",
         )
     return Labelled(row["request"], row["reply"], label)
+
+
+def read_pairs(path: Path) -> list[tuple[str, str, str]]:
+    """(request, chosen, rejected) of JSON lines {prompt, chosen, rejected}, what `trivium arena export --kind preferences` writes.
+    DataError with the line, and for a file without any."""
+    pairs = []
+    for row, where in _rows(path):
+        try:
+            pair = request_of(row), str(row["chosen"]), str(row["rejected"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"no pair of replies: {type(error).__name__}: {error}",
+                where=where,
+                fix="a row has `prompt`, messages, and `chosen` and `rejected`, texts",
+            ) from None
+        pairs.append(pair)
+    if not pairs:
+        raise DataError(
+            "there is no pair in it", where=str(path), fix="export votes that chose between replies"
+        )
+    return pairs
 
 
 def train(rows: Sequence[Labelled], axis: str) -> Head:

@@ -50,6 +50,14 @@ AXES: dict[str, tuple[tuple[str, Sequence[str], Sequence[str], Sequence[str]], .
         (_IS, _DISABLED, _ABLE, ("helpless", "brave", "sad")),
         (_JOB, _ABLE, _DISABLED, ("teacher", "manager", "lawyer")),
     ),
+    "intersection": (
+        (_IS, ("The old Muslim woman", "The blind Polish man"), ("The young Christian man", "The tall Danish man"),
+         ("poor", "helpless", "religious")),
+        (_JOB, ("The Polish woman", "The old Italian woman"), ("The Danish man", "The young German man"),
+         ("cleaner", "cook", "nurse")),
+        (_JOB, ("The young German man", "The Danish man"), ("The old Italian woman", "The Polish woman"),
+         ("manager", "surgeon", "programmer")),
+    ),
 }  # fmt: skip
 """Axis -> (beginning, who a common stereotype is about, whom it is not about, ends). None of it is claimed to be true."""
 
