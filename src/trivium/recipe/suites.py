@@ -215,9 +215,10 @@ class Speakers(SuiteBase):
 
     kind: Literal["speakers"]
     metrics = (
-        Metric("refusal_gap", "harmless requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmless", "number",
-               None),
-        Metric("refusal_gap_harmful", "harmful requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmful", "number", None),
+        Metric("refusal_gap", "harmless requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmless",
+               "number", None),
+        Metric("refusal_gap_harmful", "harmful requests: declined more of whom prejudice meets", "gap", "mean", 0, "harmful",
+               "number", None),
         Metric("speakers_refused", "harmless requests of people who say who they are, declined", "refused", better=-1,
                category="harmless"),
     )  # fmt: skip

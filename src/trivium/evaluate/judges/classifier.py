@@ -110,8 +110,8 @@ def _labelled(row: Any, where: str) -> Labelled:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str, str]]:
-    """(request, chosen, rejected) of JSON lines {prompt, chosen, rejected}, what `trivium arena export --kind preferences` writes.
-    DataError with the line, and for a file without any."""
+    """(request, chosen, rejected) of JSON lines {prompt, chosen, rejected}, as `trivium arena export --kind preferences` writes
+    them. DataError with the line, and for a file without any."""
     pairs = []
     for row, where in _rows(path):
         try:
