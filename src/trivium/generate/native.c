@@ -116,6 +116,16 @@ INLINE float sum(vec v) {
 #endif
 }
 
+INLINE int32_t total(ints v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32((__m512i)v);
+#else
+    int32_t s = 0;
+    for (int l = 0; l < LANES; l++) s += v[l];
+    return s;
+#endif
+}
+
 /* exp(x), to a few units in the last place; what is no number stays none. */
 INLINE vec power(vec x) {
     ints low = x < all(-87.0f), high = x > all(88.0f);
@@ -202,8 +212,7 @@ INLINE void whole(int wide, int tall, const Matrix *m, int n, const Rows *rows, 
             for (int r = 0; r < wide; r++) sums[r][t] = products(sums[r][t], x + t * k + i, w + r * k + i);
     for (int r = 0; r < wide; r++)
         for (int t = 0; t < tall; t++) {
-            int32_t s = -128 * m->sums[n + r];
-            for (int l = 0; l < LANES; l++) s += sums[r][t][l];
+            int32_t s = total(sums[r][t]) - 128 * m->sums[n + r];
             for (long j = i; j < k; j++) s += x[t * k + j] * w[r * k + j];
             put(m, n + r, s * m->scale[n + r] * rows->steps[first + t], out + (long)(first + t) * stride + n + r, share);
         }
