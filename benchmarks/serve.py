@@ -6,10 +6,10 @@
 Every side is a process of its own with the same weights and number of threads, and is asked the same: chats of a system prompt
 that all share and a question of their own, `--tokens` tokens each, streamed, greedy. A client asks again once it is answered.
 Times are taken at the client, from the request to each event with text. llama.cpp and OpenVINO compute with the file's own
-quantised weights, transformers with them as float32, ours with int8, float32 or bfloat16. "prefix" is the time to the first token
-with a system prompt of 1,000 tokens, unknown and known to the server. Peak memory counts children. A side that does not start is
-told, and left out (transformers needs fastapi; `pip install openvino-genai`). `--minutes` bounds the whole run: every side has an
-equal share, and a cell that finds no time is left out.
+quantised weights, transformers with them as float32, ours with int8 (dynamic: inputs are rounded, too), float32 or bfloat16.
+"prefix" is the time to the first token with a system prompt of 1,000 tokens, unknown and known to the server. Peak memory counts
+children. A side that does not start is told, and left out (transformers needs fastapi; `pip install openvino-genai`). `--minutes`
+bounds the whole run: every side has an equal share, and a cell that finds no time is left out.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def command(side: str, model: Path, folder: Path, port: int, threads: int) -> li
     ]
     commands = {
         "ours, int8": [*trivium, "--port", str(port), "--precision", "int8"],
+        "ours, int8-dynamic": [*trivium, "--port", str(port), "--precision", "int8-dynamic"],
         "ours, float32": [*trivium, "--port", str(port)],
         "ours, bfloat16": [*trivium, "--port", str(port), "--precision", "bfloat16"],
         "ours, look-up": [
@@ -291,7 +292,9 @@ def as_q8(given: Path, path: Path) -> None:
 
 
 def main() -> None:
-    sides = ["ours, int8", "llama.cpp", "ours, llama.cpp", "transformers", "OpenVINO", "ours, float32"]
+    sides = [
+        "ours, int8", "ours, int8-dynamic", "llama.cpp", "ours, llama.cpp", "transformers", "OpenVINO", "ours, float32",
+    ]  # fmt: skip
     more = ["ours, look-up", "ours, bfloat16"]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
