@@ -180,6 +180,17 @@ def configured(app: Any, host: str, port: int, **more: Any) -> Server:
     )  # fmt: skip
 
 
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """As asyncio.run, on uvloop where it is installed: an event of a stream costs about half the processor time on it."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
 def shown(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

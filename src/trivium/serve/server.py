@@ -13,7 +13,7 @@ from trivium.serve.app import Trace, Web
 from trivium.serve.engines import Engine
 from trivium.serve.keys import Keys
 from trivium.serve.metrics import Metrics
-from trivium.serve.process import configured, loopback, own_names, shown, until_drained
+from trivium.serve.process import configured, loopback, own_names, run, shown, until_drained
 
 log = logging.getLogger("trivium.serve")
 Make = Callable[[Metrics | None], Engine]
@@ -98,7 +98,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     url = shown(host, port)
     print(f"{engine.name} on {url} (API: {url}/v1); Ctrl-C stops, SIGHUP loads it again", flush=True)
-    asyncio.run(_run(web, make, host, port))
+    run(_run(web, make, host, port))
 
 
 async def _run(web: Web, make: Make, host: str, port: int) -> None:
