@@ -25,9 +25,9 @@ from trivium.verify.judge import choosing, judging, verdict_in
 from trivium.verify.replies import Reply
 
 
-def suite(server: Server) -> Pairwise:
+def suite(server: Server, **more) -> Pairwise:
     where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "timeout": 2.0, "parallel": 1}
-    return Pairwise.model_validate({"kind": "pairwise", "data": "talks", "judge": {"server": where}})
+    return Pairwise.model_validate({"kind": "pairwise", "data": "talks", "judge": {"server": where, **more}})
 
 
 def says(verdict):
@@ -84,7 +84,7 @@ def test_how_far_a_judge_of_pairs_agrees_with_people_stands_beside_its_name(serv
     server.plan = [says(lambda a: "A" if "right" in a else "B")]
     config = suite(server)
     assert open_judges(config, tmp_path, {})["preferred"].name == "model m, held against nobody's choices"
-    config.judge.labels = "choices.jsonl"
+    config = suite(server, labels="choices.jsonl")
     assert (
         "agrees with 6 of 7 choices of people [49%, 97%]"
         in open_judges(config, tmp_path, {})["preferred"].name
