@@ -100,7 +100,7 @@ class _Frozen(torch.autograd.Function):
         return F.linear(x, _floats(weight, scale).to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
         return gradient @ _floats(weight, scale).to(gradient.dtype), None, None
 

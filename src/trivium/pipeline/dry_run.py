@@ -105,7 +105,7 @@ def dry_runs(look: Look, stages: Mapping[str, TrainingStage]) -> list[DryRun]:
         def there(config: ModelConfig, case: _Case) -> dict[str, float]:
             return pool.submit(_step, config, case).result()
 
-        return list(waiting.map(lambda one: dry_run(look, *one, step=there), stages.items()))
+        return list(waiting.map(lambda one: dry_run(look, one[0], one[1], there), stages.items()))
 
 
 def dry_run(look: Look, name: str, stage: TrainingStage, step: Step | None = None) -> DryRun:
