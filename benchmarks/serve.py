@@ -141,11 +141,8 @@ def be_llama(model: Path, port: int, threads: int) -> None:
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
     params.port = port
-    params.n_ctx, params.n_parallel, params.kv_unified = (
-        32768,
-        32,
-        True,
-    )  # as through our engine: a request may take it all
+    params.n_ctx, params.n_parallel = 32768, 32
+    params.kv_unified = True  # as through our engine: a request may take it all
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)

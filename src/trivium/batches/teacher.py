@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivium.batches.chat import Conversations
 from trivium.batches.context import Items, PhaseContext, Rows, both_splits
+from trivium.batches.offline import chat
 from trivium.batches.prompts import Prompts
 from trivium.batches.rollouts import Rollouts
 from trivium.batches.rows import BatchSharding
@@ -224,11 +224,7 @@ def taught(ctx: PhaseContext[DistillStage]) -> Items:
         return _translated(ctx, teacher)
     other = ", or write `match: text`"
     check_same(ctx.chat.tokenizer, folder, "the teacher", rows=teacher.config.vocab_size, else_=other)
-
-    def conversations(split: str, most: int | None) -> Conversations:
-        return Conversations.build(read(ctx.data / split), ctx.chat, ctx.length, most=most)
-
-    items = both_splits(conversations, ctx)
+    items = chat(ctx)
     return Taught(items.train, items.heldout, items.account, ctx=ctx, teacher=teacher)
 
 

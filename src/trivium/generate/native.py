@@ -28,7 +28,7 @@ from trivium.files import atomic_path
 from trivium.generate.packed import Linear, packed
 from trivium.generate.paged import PagedCache
 from trivium.model.heads import capped
-from trivium.model.int8 import Int8Linear, quantize
+from trivium.model.int8 import Int8Linear, quantize, rounds_inputs
 from trivium.model.rope import rotary
 from trivium.model.transformer import Block, Transformer
 
@@ -156,7 +156,7 @@ class Native:
             config.attention_scale or config.head_dim**-0.5, config.residual_scale, config.logit_scale,
         )  # fmt: skip
         head = model.output_weight.detach()
-        self.rounds = any(getattr(module, "rounds_inputs", False) for module in model.model.modules())
+        self.rounds = rounds_inputs(model)
         self._head = self._matrix(*quantize(head), inputs=self.rounds) if int8 else self._matrix(head)
 
     def _keep(self, tensor: Tensor) -> int:
@@ -237,9 +237,7 @@ def decoding(model: Transformer, int8: bool = False) -> Iterator[Reader]:
         return
     native, whole = Native(model, code, int8), model.output_weight.dtype == torch.float32
     slow = not whole and not torch.ops.mkldnn._is_mkldnn_bf16_supported()  # torch's products of bf16
-    alone = (
-        slow or native.rounds
-    )  # the last bit of an input decides what it is rounded to: one code for all passes
+    alone = slow or native.rounds  # the last bit decides what an input is rounded to: one code for all passes
 
     def hidden(tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: PagedCache) -> Tensor:
         if alone or tokens.numel() <= MOST:

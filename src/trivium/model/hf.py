@@ -20,7 +20,7 @@ from trivium.model import generation as generation_config
 from trivium.model import quantised
 from trivium.model.config import ModelConfig
 from trivium.model.families import family, from_huggingface, to_huggingface
-from trivium.model.int8 import Int8Linear, quantize, round_inputs, with_int8_layers
+from trivium.model.int8 import Int8Linear, quantize, round_inputs, rounds_inputs, with_int8_layers
 from trivium.model.names import incoming, outgoing
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
@@ -306,8 +306,8 @@ def save(
         dtype = torch.bfloat16
         config |= {"quantization_config": quantisation.scheme, "dtype": "bfloat16"}
     elif int8:
-        inputs = any(getattr(module, "rounds_inputs", False) for module in model.modules())
-        config |= {"quantization_config": int8_scheme(BY_TOKEN if inputs else None), "dtype": "bfloat16"}
+        inputs = BY_TOKEN if rounds_inputs(model) else None
+        config |= {"quantization_config": int8_scheme(inputs), "dtype": "bfloat16"}
     elif dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)

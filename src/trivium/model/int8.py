@@ -115,6 +115,11 @@ def round_layers(model: nn.Module, inputs: bool = False) -> None:
         round_inputs(model)
 
 
+def rounds_inputs(model: nn.Module) -> bool:
+    """Whether layers of it round what they are given."""
+    return any(isinstance(module, Int8Linear) and module.rounds_inputs for module in model.modules())
+
+
 def round_inputs(model: nn.Module) -> None:
     """From here on the layers of int8 round what they are given."""
     for module in model.modules():

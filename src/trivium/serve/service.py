@@ -18,7 +18,7 @@ from trivium.generate.constrain import Grammars
 from trivium.generate.guess import Draft, Guesser, LookUp
 from trivium.generate.native import decoding
 from trivium.generate.paged import BLOCK
-from trivium.model.int8 import round_inputs, round_layers
+from trivium.model.int8 import round_layers
 from trivium.model.norms import LayerNorm, RMSNorm
 from trivium.model.transformer import Transformer
 from trivium.recipe.network import Generation
@@ -88,9 +88,7 @@ def with_precision(model: Transformer, precision: Precision) -> Transformer:
     bfloat16 where the processor multiplies it, float32 elsewhere). int8-dynamic: what they are given is rounded, too."""
     kind = torch.float32 if precision == "float32" else torch.bfloat16
     if precision.startswith("int8"):
-        round_layers(model)
-        if precision == "int8-dynamic":
-            round_inputs(model)
+        round_layers(model, inputs=precision == "int8-dynamic")
         kind = torch.bfloat16 if native_bf16(model.output_weight.device.type) else torch.float32
     for module in model.modules():
         wide = isinstance(module, RMSNorm | LayerNorm)

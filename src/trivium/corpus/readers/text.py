@@ -76,7 +76,7 @@ class Rows(Source):
             return self.document(record["key"], record["text"], where, meta=meta, **own)
         if (
             "url" in own
-        ):  # in `meta`, and not as the row's: many conversations are about one page, and are no copies
+        ):  # in `meta`, not as the row's: many conversations are about one page, and are no copies
             about["url"] = own["url"]
         record["meta"] = {**about, **record["meta"]}
         return {**self.item(record, where, license=own.get("license")), "language": own.get("language")}
