@@ -55,7 +55,8 @@ def write(folder: Path, points: int) -> None:
 PAGES = {
     "list of runs": ("/", None, "tbody a"),
     "one run": ("/run/run{:03d}", None, "text=base"),
-    "its curves": ("/run/run{:03d}", "Curves", "canvas"),
+    "its curves": ("/run/run{:03d}?tab=Curves", None, "canvas"),
+    "curves after stages": ("/run/run{:03d}", "Curves", "canvas"),
     "five compared": ("/compare?runs={}", None, "canvas"),
 }
 """Page -> (its path, the tab that is opened, what has to be there)."""
@@ -105,7 +106,7 @@ def measure(root: str, turns: int, app: int) -> None:
                 browsers.append(processor(os.getpid()) - all_before - ours[-1])
                 page.wait_for_timeout(1000)  # what is drawn afterwards is not the next page's
             print(
-                f"{name:<15} median {statistics.median(times):.2f} s, most {max(times):.2f} s; "
+                f"{name:<19} median {statistics.median(times):.2f} s, most {max(times):.2f} s; "
                 f"processor: app {statistics.median(ours):.2f} s, browser {statistics.median(browsers):.2f} s"
             )
         browser.close()

@@ -146,7 +146,8 @@ def test_columns_of_steps_are_the_lines_whoever_reads_them(told, cut):
     ]
     if cut and lines:
         lines[0] = lines[0][:-4]
-    stages, found = columns(lines)
+    read = columns(lines)
+    stages, found = [read.stages[nth] for nth in read.stage], read.numbers
     kept = told[1:] if cut else told
     assert stages == [one["stage"] for one in kept]
     for name in ("step", "loss", "mfu"):

@@ -1,9 +1,9 @@
 """Objects at an fsspec URL: whole or not there, and some of them made by one writer only.
 
 What a store elsewhere needs of its keeper is little: a write that is seen whole or not at all, and one that fails if the name is
-taken (S3: `If-None-Match: *`). fsspec's own way of the latter looks first and writes then, unless a filesystem has its own; two
-writers would both succeed. So each filesystem that is taken has a line in `KEEPERS`, others are refused by name, and an endpoint
-that ignores the condition is found out by asking it (`Objects.ready`).
+taken (S3 and Azure: `If-None-Match: *`; Google: `ifGenerationMatch=0`). fsspec's own way of the latter looks first and writes
+then, unless a filesystem has its own; two writers would both succeed. So each filesystem that is taken has a line in `KEEPERS`,
+others are refused by name, and an endpoint that ignores the condition is found out by asking it (`Objects.ready`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Objects:
             raise TriviumError(
                 "a store's address has no room for credentials: it is shown, and kept in logs",
                 where=redacted(url),
-                fix="put them where the filesystem looks for them, such as AWS_PROFILE or AWS_ACCESS_KEY_ID",
+                fix=f"put them where the filesystem looks for them ({KEEPERS[protocol].credentials})",
             )
         self.keeper = KEEPERS[protocol]
         self._ready = False
@@ -75,7 +75,8 @@ class Objects:
                 filesystem, root = url_to_fs(self.url, use_listings_cache=False, **self.keeper.options)
         except ImportError as error:
             raise TriviumError(
-                f"a store at {self.url} needs {error.name or error}", fix="pip install 'trivium[remote]'"
+                f"a store at {self.url} needs {error.name or error}",
+                fix=f"pip install 'trivium[{self.keeper.extra}]'",
             ) from None
         return filesystem, str(root).rstrip("/")
 
@@ -102,9 +103,9 @@ class Objects:
             if self.keeper.create(filesystem, path, FORM):
                 raise TriviumError(
                     "the endpoint lets a second writer replace what a first one made, though it was asked not to "
-                    "(If-None-Match: *): two runs could both believe that they have a lock",
+                    f"({self.keeper.condition}): two runs could both believe that they have a lock",
                     where=self.url,
-                    fix="use a server that keeps conditional writes, as S3 does; or a folder",
+                    fix="use a server that keeps conditional writes, as the clouds' own do; or a folder",
                 )
         self._ready = True
 
@@ -203,7 +204,7 @@ class Objects:
             raise TriviumError(
                 f"the store denies it: {_said(error)}",
                 where=place,
-                fix="ask for the right to read and to write there, or set other credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID)",
+                fix=f"ask for the right to read and to write there, or set other credentials ({self.keeper.credentials})",
             ) from None
         except FileNotFoundError as error:
             raise TriviumError(
@@ -218,7 +219,7 @@ class Objects:
             raise TriviumError(
                 f"the store {away}: {_said(error)}",
                 where=place,
-                fix="see that the endpoint is right (AWS_ENDPOINT_URL) and up, and run the same command again: it goes on",
+                fix=f"see that the endpoint is right ({self.keeper.endpoint}) and up, and run the same command again: it goes on",
             ) from None
 
 
@@ -236,6 +237,12 @@ class Keeper:
     """Path -> what fsspec says of it (size, when it was written), of all files below a path."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the filesystem is opened with."""
+    extra: str = "remote"
+    """Of ours, which installs it."""
+    condition: str = "If-None-Match: *"
+    credentials: str = "AWS_PROFILE, AWS_ACCESS_KEY_ID"
+    endpoint: str = "AWS_ENDPOINT_URL"
+    """Where it looks for them."""
 
 
 def _s3_create(filesystem: Any, path: str, data: bytes) -> bool:
@@ -256,11 +263,20 @@ def _s3_create(filesystem: Any, path: str, data: bytes) -> bool:
     raise AssertionError
 
 
-def _s3_write(filesystem: Any, path: str, data: bytes) -> None:
+def _create(filesystem: Any, path: str, data: bytes) -> bool:
+    """gcsfs and adlfs pass the condition on, and say as FileExistsError that it does not hold."""
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(filesystem: Any, path: str, data: bytes) -> None:
     filesystem.pipe_file(path, data)
 
 
-def _s3_upload(filesystem: Any, path: str, file: Path) -> None:
+def _upload(filesystem: Any, path: str, file: Path) -> None:
     filesystem.put_file(str(file), path)
 
 
@@ -293,24 +309,48 @@ def _file_find(filesystem: Any, path: str) -> dict[str, dict[str, Any]]:
 
 # botocore and s3fs both try again, and the tries multiply: an endpoint that takes requests and does not answer is said to be away
 # after 5 s3fs tries of 2, of 15 seconds each.
-_S3 = Keeper(_s3_create, _s3_write, _s3_upload, options={"config_kwargs": {"retries": {"max_attempts": 1}}})
+_S3 = Keeper(_s3_create, _write, _upload, options={"config_kwargs": {"retries": {"max_attempts": 1}}})
+_GOOGLE = Keeper(
+    _create,
+    _write,
+    _upload,
+    extra="gcs",
+    condition="ifGenerationMatch=0",
+    credentials="GOOGLE_APPLICATION_CREDENTIALS",
+    endpoint="STORAGE_EMULATOR_HOST",
+)
+_AZURE = Keeper(
+    _create,
+    _write,
+    _upload,
+    extra="azure",
+    credentials="AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_CONNECTION_STRING",
+    endpoint="AZURE_STORAGE_CONNECTION_STRING",
+)
 KEEPERS: dict[str, Keeper] = {
     "s3": _S3,
     "s3a": _S3,
+    "gs": _GOOGLE,
+    "gcs": _GOOGLE,
+    "abfs": _AZURE,
+    "az": _AZURE,
     "file": Keeper(
         lambda _, path, data: files.create_bytes(Path(path), data),
         lambda _, path, data: files.write_bytes(Path(path), data),
         _file_upload,
         _file_find,
     ),
-    "memory": Keeper(_memory_create, _s3_write, _s3_upload),
+    "memory": Keeper(_memory_create, _write, _upload),
 }
 """Protocol -> how it writes whole, and once."""
 
 
+_WHEN = ("LastModified", "last_modified", "mtime", "created")
+
+
 def _written(about: dict[str, Any]) -> datetime:
     """When, from what fsspec's filesystems call by different names."""
-    time_ = about.get("LastModified") or about.get("mtime") or about["created"]
+    time_ = next(about[name] for name in _WHEN if about.get(name))
     if isinstance(time_, datetime):
         return time_ if time_.tzinfo else time_.astimezone()
     return datetime.fromtimestamp(float(time_)).astimezone()
@@ -327,9 +367,9 @@ def _said(error: BaseException) -> str:
     return redacted(" ".join(str(error).split()) or type(error).__name__)
 
 
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|ACCESS_KEY|_KEY$")
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|ACCESS_KEY|CONNECTION_STRING|_KEY$")
 _SHOWN = re.compile(
-    r"(?i)\b((?:x-amz-)?(?:signature|credential|security-token)|awsaccesskeyid|sig)=[^&\s\"']+"
+    r"(?i)\b((?:x-amz-)?(?:signature|credential|security-token)|awsaccesskeyid|accountkey|sig)=[^&;\s\"']+"
 )
 
 

@@ -5,17 +5,19 @@ Nothing is kept beside the file: whoever shows a run (the terminal, the web app)
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trivium.report.steps import STEP, Floats, columns, is_number, parsed, seconds
+from trivium.report.steps import STEP, Floats, Steps, columns, is_number, parsed, seconds
 
 EVENTS = "events.jsonl"
 WAITING, RUNNING, DONE, CACHED, FAILED = "waiting", "running", "done", "cached", "failed"
@@ -85,6 +87,7 @@ class RunLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.name
+        self._reading = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
@@ -97,8 +100,11 @@ class RunLog:
         """Lines that are no events: cut by a kill or a full disk."""
 
     def refresh(self) -> bool:
-        """Reads what was added. Whether there was anything."""
-        file = self.folder / EVENTS
+        """Reads what was added. Whether there was anything. Two pages may ask at once."""
+        with self._reading:
+            return self._refresh(self.folder / EVENTS)
+
+    def _refresh(self, file: Path) -> bool:
         try:
             size = file.stat().st_size
         except FileNotFoundError:
@@ -112,19 +118,21 @@ class RunLog:
             data = stream.read()
         end = data.rfind(b"\n") + 1
         self.read += end
-        steps: list[bytes] = []
-        for line in data[:end].splitlines():
-            if STEP in line:
-                steps.append(line)
-                continue
-            self._take_steps(steps)
-            steps = []
-            event = parsed(line)
+        lines = data[:end].splitlines()
+        of_steps = [STEP in line for line in lines]
+        others = [nth for nth, one in enumerate(of_steps) if not one]
+        steps = columns(list(compress(lines, of_steps)))
+        told = 0
+        for before, nth in enumerate([*others, len(lines)]):  # in the order of the log
+            self._take_steps(steps, told, nth - before)
+            told = nth - before
+            if nth == len(lines):
+                break
+            event = parsed(lines[nth])
             if event is None:
-                self.unread += bool(line.strip())
+                self.unread += bool(lines[nth].strip())
             else:
                 self._take(event)
-        self._take_steps(steps)
         return end > 0
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -174,17 +182,15 @@ class RunLog:
         stage.tokens_per_step, stage.steps = event.get("tokens_per_step"), int(event.get("steps") or 0)
         stage.flops_per_step = event.get("flops_per_step")
 
-    def _take_steps(self, lines: list[bytes]) -> None:
-        """Many at once, in the order of the log."""
-        if not lines:
-            return
-        stages, found = columns(lines)
-        self.unread += len(lines) - len(stages)
-        for name in dict.fromkeys(stages):
-            own = np.array([stage == name for stage in stages])
-            self._take_own_steps(
-                self.stages.setdefault(name, Stage(name)), {k: v[own] for k, v in found.items()}
-            )
+    def _take_steps(self, steps: Steps, start: int, stop: int) -> None:
+        """What the lines from `start` to `stop`, of those that are to be steps, tell."""
+        first, last = np.searchsorted(steps.line, (start, stop))
+        self.unread += stop - start - int(last - first)
+        of = steps.stage[first:last]
+        for nth in np.unique(of):
+            rows = slice(first, last) if (of == nth).all() else first + np.flatnonzero(of == nth)
+            name = steps.stages[nth]
+            self._take_own_steps(self.stages.setdefault(name, Stage(name)), steps.part(rows))
 
     def _take_own_steps(self, stage: Stage, found: dict[str, Floats]) -> None:
         """A step that is told again was made again after a kill, and so were those behind it: what counts is the last time."""
@@ -200,7 +206,7 @@ class RunLog:
         if stage.tokens_per_step and "seconds_per_step" in found:
             found["tokens_per_second"] = stage.tokens_per_step / found["seconds_per_step"]
         for metric, values in found.items():
-            if metric not in NOT_CURVES:
+            if metric not in NOT_CURVES and not np.isnan(values).all():  # it may be another stage's
                 stage.curves.setdefault(metric, Series()).add(steps[kept], times[kept], values[kept])
 
     def _take_validation(self, stage: Stage, event: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from trivium.rollout.router import Router
 from trivium.rollout.texts import Texts
 from trivium.rollout.upstream import Upstream, fence
 from trivium.serve.keys import Keys
-from trivium.serve.process import configured, loopback, own_names, shown, until_drained
+from trivium.serve.process import configured, loopback, own_names, run, shown, until_drained
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ def serve(
     )
     texts = None if options.texts is None else Texts(options.texts)
     judging = None if scorer is None else Judging(scorer, plan.judged, aside=True)
-    asyncio.run(
-        _serve(Ledger(log, plan, aside=True, texts=texts, judging=judging), candidate, force, options)
-    )
+    run(_serve(Ledger(log, plan, aside=True, texts=texts, judging=judging), candidate, force, options))
 
 
 async def _serve(ledger: Ledger, candidate: dict[str, Any], force: bool, options: Options) -> None:

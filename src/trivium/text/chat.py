@@ -107,7 +107,8 @@ class ChatTokenizer:
         if self.template is None:
             raise DataError("the tokenizer has no chat template")
         marks = _fresh_marks()
-        return self._render(messages, reply, marks).replace(marks.begin, "").replace(marks.end, "")
+        text = self._render(messages, reply, marks, probe=True)
+        return text.replace(marks.begin, "").replace(marks.end, "")
 
     @property
     def stops(self) -> tuple[int, ...]:
@@ -206,10 +207,11 @@ class ChatTokenizer:
         reply: bool,
         marks: foreign.Marks,
         tools: turns.Tools = None,
+        probe: bool = False,
     ) -> str:
         if self._in_parts:
             messages = [turns.in_parts(message) for message in messages]
-        return self._rendered(messages, reply, marks, tools)
+        return self._rendered(messages, reply, marks, tools, probe)
 
     @cached_property
     def _in_parts(self) -> bool:
@@ -221,13 +223,18 @@ class ChatTokenizer:
 
         def writes(message: Message) -> bool:
             with contextlib.suppress(DataError):
-                return foreign.PROBE in self._rendered([message], False, _fresh_marks())
+                return foreign.PROBE in self._rendered([message], False, _fresh_marks(), None, probe=True)
             return False
 
         return not writes(asked) and writes(turns.in_parts(asked))
 
     def _rendered(
-        self, messages: Sequence[Message], reply: bool, marks: foreign.Marks, tools: turns.Tools = None
+        self,
+        messages: Sequence[Message],
+        reply: bool,
+        marks: foreign.Marks,
+        tools: turns.Tools,
+        probe: bool,
     ) -> str:
         named = self.special.as_config() if self.special else {}
         variables: dict[str, Any] = {
@@ -239,7 +246,7 @@ class ChatTokenizer:
             BEGIN: marks.begin,
             END: marks.end,
         }
-        return render(self._template(tools), variables)
+        return render(self._template(tools), variables, probe=probe)
 
     def _encode_foreign(
         self,

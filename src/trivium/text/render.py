@@ -28,15 +28,25 @@ def check(template: str) -> None:
         raise DataError(f"the chat template is no valid jinja: {error}") from None
 
 
-def render(template: str, variables: dict[str, Any]) -> str:
-    """The text of a template. DataError where it raises, or asks for more memory or time than any conversation needs."""
+_spent: dict[str, str] = {}
+"""Templates that were stopped at a probe, and what was said of them."""
+
+
+def render(template: str, variables: dict[str, Any], *, probe: bool = False) -> str:
+    """The text of a template. DataError where it raises, or asks for more memory or time than any conversation needs.
+
+    `probe`: the words are our own and few. What is stopped at them would be stopped at every conversation: it is asked once. A
+    long conversation of somebody's proves nothing of the next.
+    """
     if template == TEMPLATE:
         try:
             return sandbox.compiled(template).render(**variables)
         except TemplateError as error:
             raise DataError(f"the chat template refuses this conversation: {error}") from None
-    answer = _WORKER.ask([template, variables])
+    answer = {"error": _spent[template]} if template in _spent else _WORKER.ask([template, variables])
     if "error" in answer:
+        if probe and answer.get("stopped"):
+            _spent[template] = answer["error"]
         raise DataError(f"the chat template refuses this conversation: {answer['error']}")
     return str(answer["text"])
 
@@ -65,7 +75,10 @@ class _Worker:
                 return sandbox.receive(self._process.stdout)
             except (EOFError, OSError):
                 self._stop()
-                return {"error": f"it works for more than {sandbox.SECONDS} s, or fills the memory"}
+                return {
+                    "error": f"it works for more than {sandbox.SECONDS} s, or fills the memory",
+                    "stopped": True,
+                }
             except (
                 BaseException
             ):  # stopped between question and answer: the next one must not read this answer

@@ -16,6 +16,8 @@ from trivium.report.runs import EVENTS, RunLog
 
 SECONDS = 2.0
 """Between two looks at what a run wrote."""
+KEPT = 20
+"""Logs that are held in memory as they were read, the ones that were looked at last."""
 FIGURE = re.compile(r"([-+−~[]?[\d.,]+.{0,40}|–|)")
 """What a cell of a column of figures is."""
 Update = Callable[[], None]
@@ -36,15 +38,19 @@ class Place:
         """The log of a run, read as far as it was read before. KeyError if there is no such run."""
         if not (self.runs / name / EVENTS).is_file() or "/" in name or name.startswith("."):
             raise KeyError(name)
-        return self.logs.setdefault(name, RunLog(self.runs / name))
+        self.logs[name] = found = self.logs.pop(name, None) or RunLog(self.runs / name)
+        if len(self.logs) > KEPT:
+            del self.logs[next(iter(self.logs))]
+        return found
 
     async def read(self, logs: Sequence[RunLog]) -> None:
-        """Reads logs as far as they go. Long ones take seconds: the page is there before, with a sign that it waits."""
+        """Reads logs as far as they go, while the browser loads the page; longer ones with a sign that it waits."""
+        reading = asyncio.gather(*(run.io_bound(log.refresh) for log in logs))
         await ui.context.client.connected()
         with ui.row() as waiting:
             ui.spinner()
             ui.label("reading what the run wrote")
-        await asyncio.gather(*(run.io_bound(log.refresh) for log in logs))
+        await reading
         waiting.delete()
 
 

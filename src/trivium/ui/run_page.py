@@ -22,7 +22,7 @@ TEXT = 2000
 
 def register(place: Place) -> None:
     @ui.page("/run/{name}", title="Trivium: run")
-    async def run(name: str) -> None:
+    async def run(name: str, tab: str = "Stages") -> None:
         frame(name)
         try:
             log = place.log(name)
@@ -34,7 +34,7 @@ def register(place: Place) -> None:
         with ui.tabs().props("mobile-arrows outside-arrows align=left").classes("w-full") as tabs:
             for label in TABS:
                 ui.tab(label)
-        with ui.tab_panels(tabs, value="Stages").classes("w-full"):
+        with ui.tab_panels(tabs, value=tab if tab in TABS else "Stages").classes("w-full"):
             panels = {label: _Panel(label, place, log) for label in TABS}
 
         def refresh() -> None:
@@ -42,7 +42,13 @@ def register(place: Place) -> None:
             headline.text = _headline(log)  # that a run was killed is told by the clock alone
             panels[tabs.value].update()
 
-        tabs.on_value_change(refresh)
+        def turned() -> None:
+            ui.run_javascript(
+                f"history.replaceState(null, '', '?tab={tabs.value}')"
+            )  # who reloads stays there
+            refresh()
+
+        tabs.on_value_change(turned)
         refresh()
         ui.timer(SECONDS, refresh)
 
