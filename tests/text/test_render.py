@@ -48,12 +48,11 @@ def test_a_template_that_takes_its_whole_time_is_asked_once(monkeypatch):
 
 
 def test_a_conversation_that_takes_its_whole_time_says_nothing_of_the_next():
-    made = chat("{% if messages | length > 2 %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    made = chat("{% if 'slow' in messages[0].content %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
                 "{% endif %}{{ messages[0].content }}")  # fmt: skip
-    long = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     with pytest.raises(DataError, match="works for more"):
-        made.encode(long)
-    assert made.encode(long[:1]).ids
+        made.encode([{"role": "user", "content": "slow"}])
+    assert made.encode([{"role": "user", "content": "quick"}]).ids
 
 
 def test_what_formats_is_allowed():
