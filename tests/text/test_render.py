@@ -48,8 +48,8 @@ def test_a_template_that_takes_its_whole_time_is_asked_once(monkeypatch):
 
 
 def test_a_conversation_that_takes_its_whole_time_says_nothing_of_the_next():
-    made = chat("{% if 'slow' in messages[0].content %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-                "{% endif %}{{ messages[0].content }}")  # fmt: skip
+    work = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    made = chat(f"{{% if 'slow' in messages[0].content %}}{work}{{% endif %}}{{{{ messages[0].content }}}}")
     with pytest.raises(DataError, match="works for more"):
         made.encode([{"role": "user", "content": "slow"}])
     assert made.encode([{"role": "user", "content": "quick"}]).ids
