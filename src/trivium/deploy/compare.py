@@ -35,6 +35,11 @@ class Comparison(NamedTuple):
     def bits_per_byte_increase(self) -> float:
         return self.bits_per_byte - self.bits_per_byte_before
 
+    @property
+    def of_full(self) -> dict[str, float]:
+        """What there is to say of the full model."""
+        return {"bits_per_byte": self.bits_per_byte_before}
+
     def as_dict(self) -> dict[str, float]:
         return {**self._asdict(), "bits_per_byte_increase": self.bits_per_byte_increase}
 

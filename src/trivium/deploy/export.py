@@ -11,10 +11,12 @@ from torch import Tensor
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import Comparison, check, compare
 from trivium.deploy.rows import token_rows
+from trivium.deploy.speed import served
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_text
+from trivium.imports import open_checkpoint
 from trivium.model import generation as generation_config
-from trivium.model import ggml, gguf, gguf_write, hf
+from trivium.model import ggml, gguf_write, hf
 from trivium.model.gguf_write import Written
 from trivium.model.transformer import Transformer
 from trivium.recipe.deployment import ExportStage, GgufType
@@ -49,6 +51,8 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
             weights = importance(model, rows)
     files: dict[str, Any] = {}
     comparisons: dict[str, Comparison] = {}
+    size, parameters = (source / hf.WEIGHTS).stat().st_size, sum(p.numel() for p in model.parameters())
+    full: dict[str, Any] = {"bytes": size, "bits_per_weight": 8 * size / parameters}
     for kind in dict.fromkeys(config.types):
         path = out / f"{name}-{kind}.gguf"
         written = write(path, kind, model, chat, name, generation, weights)
@@ -59,21 +63,17 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
             "mix": written.mix,
             "calibrated": bool(weights) and ggml.MIXES[kind].most in ggml.BLOCKS,
         }
-        again = loaded(path)
+        again, _ = open_checkpoint(path)
         if heldout:
             comparisons[kind] = compare(model, again, chat, heldout)
-            files[kind] |= comparisons[kind].as_dict()
+            files[kind] |= comparisons[kind].as_dict() | served(path, heldout, model.config.context, emit)
+            full |= comparisons[kind].of_full
         emit({"event": "exported", "type": kind, **files[kind]})
     check(config, comparisons)
+    if heldout:
+        full |= served(source, heldout, model.config.context, emit)
     write_text(out / "Modelfile", modelfile(chat, files, generation, model.config.context))
-    return {"bytes_before": sum(p.numel() for p in model.parameters()) * 4, "outputs": files}
-
-
-def loaded(path: Path) -> Transformer:
-    """The model that a file holds, in float32. ArtifactError for a damaged one."""
-    readers = gguf.open_parts(path)
-    config, state = gguf.read(readers, gguf.metadata(readers[0]), path)
-    return hf.build(config, state, path)
+    return {"bytes_before": size, "full": full, "outputs": files}
 
 
 def write(

@@ -19,6 +19,7 @@ from torch import Tensor
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
+from trivium.deploy.speed import served
 from trivium.errors import ArtifactError
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, load, save
@@ -119,18 +120,25 @@ def run(config: PruneStage, source: Path, data: Path, out: Path, emit: Emit) -> 
     eos = chat.stops if chat.special else chat.end
     save(small, out, eos=eos, pad=chat.pad, generation=generation_config.read(source))
     chat.save(out, context=context)
-    comparison = compare(
-        model, load(out), chat, token_rows(data / "heldout", chat, context=context, count=config.items)
-    )
-    size = (out / WEIGHTS).stat().st_size
-    entry = {
-        "file": WEIGHTS, "bytes": size, "calibrated": True,
-        "bits_per_weight": 8 * size / sum(tensor.numel() for tensor in small.parameters()), **comparison.as_dict(),
-    }  # fmt: skip
+    heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
+    comparison = compare(model, load(out), chat, heldout)
     check(config, {"pruned": comparison})
+    before, size = ((folder / WEIGHTS).stat().st_size for folder in (source, out))
+    entry = {
+        "file": WEIGHTS, "bytes": size, "calibrated": True, "bits_per_weight": _bits(size, small),
+        **comparison.as_dict(), **served(out, heldout, context, emit),
+    }  # fmt: skip
+    full = {"bytes": before, "bits_per_weight": _bits(before, model)}
+    full |= comparison.of_full | served(source, heldout, context, emit)
     emit({"event": "pruned", "layers": small.config.layers, "hidden": small.config.hidden, **entry})
     return {
-        "bytes_before": (source / WEIGHTS).stat().st_size,
+        "bytes_before": before,
         "bytes_after": size,
+        "full": full,
         "outputs": {"pruned": entry},
     }
+
+
+def _bits(size: int, model: Transformer) -> float:
+    """Of a file, for each weight."""
+    return 8 * size / sum(tensor.numel() for tensor in model.parameters())

@@ -13,6 +13,7 @@ import torch
 from trivium.deploy import float8, int4
 from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
+from trivium.deploy.speed import served
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, read_config, save
 from trivium.model.int8 import round_inputs
@@ -89,15 +90,18 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         "bits_per_weight": 8 * sizes["bytes_after"] / parameters,
         "calibrated": rows is not None,
     }
+    before = sizes["bytes_before"]
+    whole: dict[str, Any] = {"bytes": int(before), "bits_per_weight": 8 * before / parameters}
     if heldout is not None:
         dynamic = config.scheme == "int8-dynamic"  # as floats it would be another model
         small = load(out).float() if dynamic else load(out, trainable=True)
         with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
             comparison = compare(full, small, chat, heldout)
-        entry |= comparison.as_dict()
         check(config, {config.scheme: comparison})
+        entry |= comparison.as_dict() | served(out, heldout, full.config.context, emit)
+        whole |= comparison.of_full | served(source, heldout, full.config.context, emit)
     emit({"event": "quantized", "type": config.scheme, **entry})
-    return {**sizes, "outputs": {config.scheme: entry}}
+    return {**sizes, "full": whole, "outputs": {config.scheme: entry}}
 
 
 def _worst(model: Transformer, small: Transformer | None) -> float:

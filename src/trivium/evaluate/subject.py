@@ -19,6 +19,7 @@ from trivium.evaluate.rows import short_hash
 from trivium.generate.engine import generate
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.slots import complete
+from trivium.imports import open_checkpoint
 from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
@@ -38,6 +39,7 @@ class Subject:
 
     name: str
     folder: Path
+    """Or the GGUF file."""
     model: Transformer
     chat: ChatTokenizer
     known: Known = field(default_factory=Known)
@@ -48,6 +50,9 @@ class Subject:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if native_bf16(device) else torch.float32
+        if file := next(iter(folder.glob("*.gguf")), None):
+            model, chat = open_checkpoint(file)
+            return cls(name, file, model.to(device, dtype).eval(), chat, known or Known())
         model = load(folder, dtype=dtype, device=device).eval()
         return cls(name, folder, model, ChatTokenizer.load(folder), known or Known())
 
@@ -128,7 +133,8 @@ class Subject:
 
     def file_bytes(self) -> Estimate:
         """Size of the weights on disk."""
-        size = float((self.folder / WEIGHTS).stat().st_size)
+        file = self.folder if self.folder.is_file() else self.folder / WEIGHTS
+        size = float(file.stat().st_size)
         return Estimate(size, size, size, 1, 1, 0)
 
     def tokens_per_second(self, tokens: int = 64, repeats: int = 5) -> Estimate:

@@ -78,7 +78,7 @@ def summary(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Any]
             if artifact.kind in ("data", "synthesize")
         },
         "smaller": {
-            name: {"model": stage.model, "outputs": present[name].metrics["outputs"]}
+            name: {key: present[name].metrics[key] for key in ("full", "outputs")} | {"model": stage.model}
             for name, stage in recipe.stages.items()
             if isinstance(stage, SmallerStage) and name in present
         },

@@ -258,8 +258,8 @@ STAGES: Registry = {
     "import": Kind(4, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
     "evaluate": Kind(8, _evaluate, _evaluate_identity),
-    "quantize": Kind(2, _quantize),
-    "prune": Kind(1, _prune),
-    "export": Kind(1, _export, _export_identity),
+    "quantize": Kind(3, _quantize),
+    "prune": Kind(2, _prune),
+    "export": Kind(2, _export, _export_identity),
     "release": Kind(1, _release, _release_identity),
 }

@@ -17,7 +17,7 @@ from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
 from trivium.recipe.alignment import OnlineStage
 from trivium.recipe.data import DataStage, TokenizerStage
-from trivium.recipe.deployment import PruneStage, QuantizeStage
+from trivium.recipe.deployment import PruneStage, SmallerStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
@@ -161,7 +161,7 @@ def _stage(look: Look, name: str, peak: float | None, data: _Data) -> Cost:
         known = data.characters.get(stage.data, read.size if read else None)
         minutes = None if known is None else min(known, stage.sample) / TOKENIZER_RATE / 60
         return Cost(name, stage.kind, minutes=minutes)
-    if isinstance(stage, QuantizeStage | PruneStage) and (config := model_of(look, name)):
+    if isinstance(stage, SmallerStage) and (config := model_of(look, name)):
         return Cost(name, stage.kind, parameters=flops.parameters(config))
     return Cost(name, stage.kind)
 

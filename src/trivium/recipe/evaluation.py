@@ -42,7 +42,7 @@ class EvaluateStage(StageBase):
     kind: Literal["evaluate"]
     references: ClassVar[tuple[str, ...]] = ("model", "baseline", "compare")
     model: Name
-    """The checkpoint under test: the gates apply to it."""
+    """The checkpoint under test: the gates apply to it. An `export` stage of one file is one, too."""
     baseline: Name | None = None
     """The checkpoint to compare with: what alignment started from, or what is in production. It is asked the same items, and
     implicit rewards, win rates and `no_worse_than_baseline` are measured against it."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 from trivium.errors import RecipeError
 from trivium.recipe.base import StageBase
 from trivium.recipe.data import DataStage
-from trivium.recipe.deployment import PruneStage, QuantizeStage
+from trivium.recipe.deployment import SmallerStage
 from trivium.recipe.lines import Lines
 from trivium.recipe.models import Recipe
 from trivium.recipe.training import ImportStage, PretrainStage, TrainingStage
@@ -44,12 +44,10 @@ class Look:
         found: dict[str, StageBase] = {}
         while name is not None and name not in found and name in self.recipe.stages:
             stage = self.recipe.stages[name]
-            if not isinstance(stage, TrainingStage | QuantizeStage | PruneStage):
+            if not isinstance(stage, TrainingStage | SmallerStage):
                 break
             found[name] = stage
-            name = (
-                stage.model if isinstance(stage, QuantizeStage | PruneStage) else getattr(stage, "init", None)
-            )
+            name = stage.model if isinstance(stage, SmallerStage) else getattr(stage, "init", None)
         return list(found.items())
 
     def base(self, name: str | None) -> tuple[str, PretrainStage] | None:

@@ -10,6 +10,7 @@ from trivium.recipe.lines import Path
 from trivium.recipe.models import CHECKPOINTS
 
 _MODELS = CHECKPOINTS | {"quantize"}
+_MEASURED = _MODELS | {"export"}
 _WANTED: dict[str, frozenset[str]] = {
     "data": frozenset({"data", "synthesize"}),
     "decontaminate": frozenset({"data", "synthesize"}),
@@ -47,4 +48,6 @@ def references(config: object, path: Path = ()) -> list[tuple[Path, str]]:
 def wanted(kind: str, place: Path) -> frozenset[str]:
     """The kinds that the stage referred to at `place` of a stage of `kind` may have."""
     field = next(part for part in reversed(place) if isinstance(part, str))
+    if kind == "evaluate" and place[0] == field and _WANTED[field] is _MODELS:
+        return _MEASURED
     return CHECKPOINTS if field == "model" and kind in ("quantize", "prune", "export") else _WANTED[field]

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 from trivium.errors import RecipeError
 from trivium.recipe.data import DataStage
-from trivium.recipe.deployment import ReleaseStage
+from trivium.recipe.deployment import ExportStage, ReleaseStage
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.lines import listed
 from trivium.recipe.look import Look
 from trivium.recipe.memorisation import Canaries
 from trivium.recipe.names import meant
+from trivium.recipe.references import references
 from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, Pairwise, metrics_of
 
 Found = Iterator[RecipeError]
@@ -96,6 +97,19 @@ def two_of_a_name(look: Look) -> Found:
                     fix=f"give one a `name`; its metrics are then NAME.{suite.measured[0].name} and so on",
                 )
             seen.add(suite.title)
+
+
+def one_of_many_files(look: Look) -> Found:
+    for name, stage in look.each(EvaluateStage):
+        for place, target in references(stage):
+            exported = look.get(target, ExportStage)
+            if exported and len(set(exported.types)) > 1:
+                yield look.error(
+                    f"`{target}` writes {len(set(exported.types))} files, and one model is asked",
+                    name,
+                    *place,
+                    fix=f"give {listed(exported.types)} a stage each",
+                )
 
 
 def no_canaries(look: Look) -> Found:
@@ -183,6 +197,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     gate_on_nothing,
     gate_that_cannot_pass,
     two_of_a_name,
+    one_of_many_files,
     no_canaries,
     comparison_without_baseline,
     gate_of_no_side,

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from trivium.recipe.suites import ALWAYS_MEASURED, metric_named
-from trivium.report.smaller import SMALLER, smaller_lines
+from trivium.report.smaller import EXPLAINED, SMALLER, smaller_lines
 from trivium.report.table import SHOWN, cell, gate_lines, lines, phases, shown_lines
 
 
@@ -139,7 +139,7 @@ def _judges(report: Mapping[str, Any]) -> list[str]:
 def _smaller(report: Mapping[str, Any]) -> list[str]:
     """What the smaller files cost."""
     rows = [list(row) for row in smaller_lines(report)]
-    return ["## Smaller files", _table(SMALLER, rows)] if rows else []
+    return ["## Smaller files", EXPLAINED, _table(SMALLER, rows)] if rows else []
 
 
 def _shown(report: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment
 
+from trivium.report.smaller import EXPLAINED, SMALLER, dots, ends, smaller_lines
 from trivium.report.smaller import HEIGHT as PLOT_HEIGHT
-from trivium.report.smaller import SMALLER, dots, smaller_lines
 from trivium.report.smaller import WIDTH as PLOT_WIDTH
 from trivium.report.table import (
     PLANNED,
@@ -41,7 +41,9 @@ def html(report: Mapping[str, Any]) -> str:
             gates=gate_lines(report),
             smaller=smaller_lines(report),
             smaller_head=SMALLER,
+            smaller_explained=EXPLAINED,
             dots=dots(report),
+            ends=ends(report),
             plot=(PLOT_WIDTH, PLOT_HEIGHT),
             curves=[
                 (phase["stage"], curve(phase["curve"]))

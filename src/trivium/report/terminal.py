@@ -92,7 +92,7 @@ def show(report: Mapping[str, Any]) -> None:
             table.add_row(*(Text(str(cell)) for cell in row))
         console.print(table)
     if smaller := smaller_lines(report):
-        console.print(*_smaller(smaller), sep="\n")
+        console.print(*_smaller(smaller, console.width), sep="\n")
     marks = {
         "passed": ("passed", "green"),
         "failed": ("FAILED", "bold red"),
@@ -103,19 +103,11 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(text.append(f" {gate.reason}") if gate.reason else text)
 
 
-def _smaller(rows: Sequence[SmallerLine]) -> list[Any]:
-    """A table for each stage, and a line for each output that says what formats are in it."""
-    shown: list[Any] = []
-    for stage in dict.fromkeys(row.stage for row in rows):
-        own = [row for row in rows if row.stage == stage]
-        title = f"{stage}: what smaller files cost, on held-out data"
-        table = Table(SMALLER[1], title=title, title_justify="left")
-        for heading in SMALLER[2:-1]:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in own:
-            table.add_row(*map(Text, row[1:-1]))
-        shown += [table, *(Text(f"{row.type}: {row.mix}", "dim") for row in own if row.mix)]
-    return shown
+def _smaller(rows: Sequence[SmallerLine], width: int) -> list[Any]:
+    """One table, and a line for each output that says what formats are in it."""
+    cells = [Line(row.name, list(row[2:-1]), None) for row in rows]
+    table = figures("", SMALLER[2:-1], cells, width, "what smaller files cost, on held-out data")
+    return [*table, *(Text(f"{row.name}: {row.mix}", "dim") for row in rows if row.mix)]
 
 
 WIDE = 104

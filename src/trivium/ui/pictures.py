@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trivium.report import data
+from trivium.report import data, smaller
 from trivium.report.runs import CACHED, DONE, FAILED, RUNNING, WAITING, RunLog, Stage
 
 COLOURS = {DONE: "#2e7d32", CACHED: "#558b2f", RUNNING: "#1565c0", FAILED: "#c62828", WAITING: "#757575"}
@@ -73,20 +73,24 @@ def waterfall(steps: Sequence[data.Step]) -> dict[str, Any]:
 
 
 def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Size against divergence of every smaller file that was measured; {} where there are fewer than two."""
-    found: dict[str, list[list[Any]]] = {}
-    for stage, entry in report["smaller"].items():
-        for kind, output in entry["outputs"].items():
-            if output.get("kl"):
-                found.setdefault(stage, []).append([output["bytes"] / 1e6, output["kl"], kind])
-    if sum(map(len, found.values())) < 2:
+    """Size against divergence of every smaller file that was measured, and speed as the dot's area; {} where there are fewer than
+    two."""
+    found = smaller.outputs(report)
+    if len(found) < 2:
         return {}
+    fastest = max(output.get("tokens_per_second") or 0.0 for _, output in found)
+    points = [
+        {
+            "value": [output["bytes"] / 1e6, output["kl"], name, output.get("tokens_per_second")],
+            "symbolSize": 2 * smaller.radius(output.get("tokens_per_second"), fastest),
+        }
+        for name, output in found
+    ]
     label = {"show": True, "formatter": "{@[2]}", "position": "right"}
     return {
         "animation": False,
-        "legend": {"show": len(found) > 1, "top": 0},
-        "tooltip": {"trigger": "item"},
-        "grid": {"left": 80, "right": 80, "top": 40, "bottom": 50},
+        "tooltip": {"trigger": "item", "formatter": "{@[2]}: {@[0]} MB, KL {@[1]}, {@[3]} tokens/s"},
+        "grid": {"left": 80, "right": 110, "top": 40, "bottom": 50},
         "xAxis": {
             "type": "value",
             "name": "size (MB)",
@@ -96,8 +100,7 @@ def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
         },
         "yAxis": {"type": "log", "name": "mean KL from the model (nats)"},
         "series": [
-            {"type": "scatter", "name": stage, "symbolSize": 10, "label": label, "data": points}
-            for stage, points in found.items()
+            {"type": "scatter", "label": label, "labelLayout": {"moveOverlap": "shiftY"}, "data": points}
         ],
     }
 
