@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from html.parser import HTMLParser
 from io import StringIO
@@ -116,14 +117,23 @@ REPORT: dict[str, Any] = {
     "smaller": {
         "files": {
             "model": "sft",
+            "full": {"bytes": 8_000_000, "bits_per_weight": 32.0, "bits_per_byte": 2.1, "tokens_per_second": 50.0,
+                     "peak_memory": 20_000_000, "engine": "torch"},
             "outputs": {
                 "f16": {"bytes": 4_000_000, "bits_per_weight": 16.0, "calibrated": False, "mix": {"F16": 9}},
                 "q8_0": {"bytes": 2_000_000, "bits_per_weight": 8.5, "calibrated": True, "mix": {"Q8_0": 8, "F32": 1},
-                         "kl": 0.001, "kl_p99": 0.02, "top1_agreement": 0.987, "bits_per_byte_increase": 0.0012},
+                         "kl": 0.001, "kl_p99": 0.02, "top1_agreement": 0.987, "bits_per_byte": 2.1012,
+                         "bits_per_byte_increase": 0.0012, "engine": "llama.cpp", "tokens_per_second": 200.0,
+                         "peak_memory": 7_000_000},
                 "q4_0": {"bytes": 1_000_000, "bits_per_weight": 4.6, "calibrated": True, "mix": {"Q4_0": 9},
-                         "kl": 0.1, "kl_p99": 0.9, "top1_agreement": 0.8, "bits_per_byte_increase": 0.1},
+                         "kl": 0.1, "kl_p99": 0.9, "top1_agreement": 0.8, "bits_per_byte": 2.2,
+                         "bits_per_byte_increase": 0.1},
             },
-        }
+        },
+        "aligned": {
+            "model": "sft", "full": {"bytes": 8_000_000, "bits_per_weight": 32.0},
+            "outputs": {"int8": {"bytes": 2_000_000, "bits_per_weight": 8.0, "calibrated": False}},
+        },
     },
     "samples": {
         "refusals": {
@@ -403,19 +413,38 @@ def test_what_smaller_files_cost_stands_on_the_page_in_the_card_and_on_the_termi
             "files (sft)",
             "2.0 MB",
             "8.50",
-            "+0.0012",
+            "2.1012 (+0.0012)",
+            "200",
+            "7.0 MB",
             "0.00100",
             "98.7%",
             "8 Q8_0, 1 F32 (calibrated)",
         ):
             assert cell in place
-    assert smaller_lines(REPORT)[0].kl == "–"  # not measured is no zero
+    full, f16, *_, int8 = smaller_lines(REPORT)
+    assert (full.stage, full.type, full.speed) == ("sft", "full", "50")
+    assert f16.kl == f16.speed == f16.memory == "–"  # not measured is no zero
+    # what both were asked that is a share with a better side: false refusals and wins; 90% and 50%, 100% and 75%
+    assert (full.tasks, int8.tasks) == ("70.0%", "87.5% (+17.5)")
+    assert f16.tasks == "–"  # one of three files: which was asked is not known
 
 
 def test_the_plot_has_a_dot_for_each_that_was_measured():
-    assert [tuple(dot) for dot in dots(REPORT)] == [(WIDTH, HEIGHT, "q8_0"), (0.0, 0.0, "q4_0")]
+    fast, slow = sorted(dots(REPORT), key=lambda dot: -dot.x)
+    assert fast[:3] == (WIDTH, HEIGHT, "files q8_0, 200/s") and slow[:3] == (0.0, 0.0, "files q4_0")
+    assert fast.radius > slow.radius > 0
     assert dots(empty()) == []
     assert html(REPORT).count("<circle") == 2 and "<circle" not in html(empty())
+
+
+def test_labels_of_the_plot_leave_each_other_room():
+    report = copy.deepcopy(REPORT)
+    one = report["smaller"]["files"]["outputs"]["q8_0"]
+    near = {f"near{n}": {**one, "kl": one["kl"] * (1 + n / 1000)} for n in range(6)}
+    report["smaller"]["files"]["outputs"] |= near
+    places = sorted(dot.label_y for dot in dots(report) if dot.x == WIDTH)
+    assert len(places) == 7
+    assert all(below - above >= 13 for above, below in itertools.pairwise(places))
 
 
 def test_a_judged_share_is_followed_by_what_people_would_say():

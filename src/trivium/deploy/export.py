@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from trivium.deploy import speed
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import Comparison, check, compare
 from trivium.deploy.rows import token_rows
-from trivium.deploy.speed import served
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_text
 from trivium.imports import open_checkpoint
@@ -66,12 +66,14 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
         again, _ = open_checkpoint(path)
         if heldout:
             comparisons[kind] = compare(model, again, chat, heldout)
-            files[kind] |= comparisons[kind].as_dict() | served(path, heldout, model.config.context, emit)
+            files[kind] |= comparisons[kind].as_dict() | speed.served(
+                path, heldout, model.config.context, emit
+            )
             full |= comparisons[kind].of_full
         emit({"event": "exported", "type": kind, **files[kind]})
     check(config, comparisons)
     if heldout:
-        full |= served(source, heldout, model.config.context, emit)
+        full |= speed.served(source, heldout, model.config.context, emit)
     write_text(out / "Modelfile", modelfile(chat, files, generation, model.config.context))
     return {"bytes_before": size, "full": full, "outputs": files}
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trivium.deploy import speed
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
-from trivium.deploy.speed import served
 from trivium.errors import ArtifactError
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, load, save
@@ -126,10 +126,10 @@ def run(config: PruneStage, source: Path, data: Path, out: Path, emit: Emit) -> 
     before, size = ((folder / WEIGHTS).stat().st_size for folder in (source, out))
     entry = {
         "file": WEIGHTS, "bytes": size, "calibrated": True, "bits_per_weight": _bits(size, small),
-        **comparison.as_dict(), **served(out, heldout, context, emit),
+        **comparison.as_dict(), **speed.served(out, heldout, context, emit),
     }  # fmt: skip
     full = {"bytes": before, "bits_per_weight": _bits(before, model)}
-    full |= comparison.of_full | served(source, heldout, context, emit)
+    full |= comparison.of_full | speed.served(source, heldout, context, emit)
     emit({"event": "pruned", "layers": small.config.layers, "hidden": small.config.hidden, **entry})
     return {
         "bytes_before": before,

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from trivium.deploy import float8, int4
+from trivium.deploy import float8, int4, speed
 from trivium.deploy.compare import check, compare
 from trivium.deploy.rows import TokenRow, token_rows
-from trivium.deploy.speed import served
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, read_config, save
 from trivium.model.int8 import round_inputs
@@ -98,8 +97,8 @@ def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit:
         with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
             comparison = compare(full, small, chat, heldout)
         check(config, {config.scheme: comparison})
-        entry |= comparison.as_dict() | served(out, heldout, full.config.context, emit)
-        whole |= comparison.of_full | served(source, heldout, full.config.context, emit)
+        entry |= comparison.as_dict() | speed.served(out, heldout, full.config.context, emit)
+        whole |= comparison.of_full | speed.served(source, heldout, full.config.context, emit)
     emit({"event": "quantized", "type": config.scheme, **entry})
     return {**sizes, "full": whole, "outputs": {config.scheme: entry}}
 

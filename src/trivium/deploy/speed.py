@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trivium.cores import cores
+from trivium.cores import cores, waiting_their_way
 from trivium.deploy.rows import TokenRow
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.native import decoding
@@ -30,6 +30,8 @@ from trivium.types import Emit
 
 TOKENS, REPEATS = 64, 3
 """Of a reply; replies of which the middle one counts, after one that does not."""
+ENOUGH = 20.0
+"""Seconds after which a slow model's reply is ended, and no other one is asked for."""
 
 
 def served(path: Path, rows: Sequence[TokenRow], context: int, emit: Emit) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def served(path: Path, rows: Sequence[TokenRow], context: int, emit: Emit) -> di
     engine = "llama.cpp" if path.is_file() and find_spec("xllamacpp") else "torch"
     asked = json.dumps({"prompt": prompt, "tokens": min(TOKENS, context - len(prompt))})
     command = [sys.executable, "-m", "trivium.deploy.speed", engine, str(path.absolute()), asked]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    env = waiting_their_way() if engine == "llama.cpp" else None
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=env)
     if done.returncode != 0:
         why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         said = f"{path.name} was not served by {engine}, so its speed and memory are not known: {why}"
@@ -79,17 +82,25 @@ def _llama(path: Path, prompt: list[int], tokens: int) -> Iterator[float]:
             yield float(json.load(answer)["timings"]["predicted_per_second"])
 
 
-def _noted(times: list[float], token: Token) -> None:
+def _noted(times: list[float], token: Token) -> str | None:
     times.append(time.perf_counter())
+    return "length" if times[-1] - times[0] > ENOUGH else None
 
 
 ENGINES = {"torch": _torch, "llama.cpp": _llama}
 
 
 def _main(engine: str, path: str, asked: str) -> None:
-    before = peak_memory("cpu")
-    speeds = list(islice(ENGINES[engine](Path(path), **json.loads(asked)), 1, REPEATS + 1))
-    found = {"tokens_per_second": statistics.median(speeds), "peak_memory": peak_memory("cpu") - before}
+    before, began = peak_memory("cpu"), time.monotonic()
+    speeds: list[float] = []
+    for speed in islice(ENGINES[engine](Path(path), **json.loads(asked)), REPEATS + 1):
+        speeds.append(speed)
+        if time.monotonic() - began > ENOUGH:
+            break
+    found = {
+        "tokens_per_second": statistics.median(speeds[1:] or speeds),
+        "peak_memory": peak_memory("cpu") - before,
+    }
     print(json.dumps(found), flush=True)
     os._exit(0)  # llama.cpp's threads would be waited for
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ _LAST = frozenset(
 """Types of events that end a stream; OpenAI's chat and completions end with [DONE]."""
 _COUNTED = ("/v1/chat/completions", "/v1/completions")
 """Streams that tell their tokens only where they are asked to."""
-_READ = ('"usage"', '"error"')
+_READ = (b'"usage"', b'"error"', b"[DONE]")
 """What an event has in it that says more than a piece of a reply. In what a model wrote the second mark is escaped."""
 
 
@@ -104,29 +104,30 @@ class Upstream:
         last = None
         async with self._asked(path, body, raw) as (response, call):
             began, done = time.monotonic(), False
-            async for kind, data in _events(response):
-                if data == "[DONE]":
-                    yield "data: [DONE]\n\n"
-                    return
+            async for whole in _whole(response):
                 now = time.monotonic()
                 (self.metrics.first if last is None else self.metrics.between).observe(now - (last or began))
                 last = now
-                if self.own and path in _COUNTED and not any(mark in data for mark in _READ):
-                    yield f"data: {data}\n\n"
+                if self.own and path in _COUNTED and not any(mark in whole for mark in _READ):
+                    yield whole.decode("utf-8", "replace")
                     continue
-                event = _object(data)
-                self._count(call, event)
-                if (
-                    path in _COUNTED
-                    and not wanted
-                    and event.pop("usage", None)
-                    and event.get("choices") == []
-                ):
-                    continue  # it was us who asked
-                yield wire.event(self._renamed(event), kind or None)
-                done = event.get("type") in _LAST or "error" in event
-                if done and path not in _COUNTED:
-                    return
+                for kind, data in _events(whole):
+                    if data == "[DONE]":
+                        yield "data: [DONE]\n\n"
+                        return
+                    event = _object(data)
+                    self._count(call, event)
+                    if (
+                        path in _COUNTED
+                        and not wanted
+                        and event.pop("usage", None)
+                        and event.get("choices") == []
+                    ):
+                        continue  # it was us who asked
+                    yield wire.event(self._renamed(event), kind or None)
+                    done = event.get("type") in _LAST or "error" in event
+                    if done and path not in _COUNTED:
+                        return
             if not done:
                 raise _broken("its stream ends before the reply does")
 
@@ -214,24 +215,33 @@ def _object(data: str) -> dict[str, Any]:
     return event
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str]]:
-    """(name, data) of each whole event of a stream. ApiError where it breaks off inside of one."""
-    held, kind, data = b"", "", list[str]()
+async def _whole(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """A stream as it comes, in pieces of one or several whole events. ApiError where it breaks off inside of one."""
+    held = b""
     async for piece in response.content.iter_any():
-        *lines, held = (held + piece).split(b"\n")
+        held += piece
+        end = max(held.rfind(b"\n\n") + 2, held.rfind(b"\n\r\n") + 3)
+        if end > 2:
+            yield held[:end]
+            held = held[end:]
         if len(held) > EVENT:
             raise _broken(f"an event has more than {EVENT:,} bytes")
-        for line in (raw.rstrip(b"\r").decode("utf-8", "replace") for raw in lines):
-            name, _, value = line.partition(":")
-            if name == "event":
-                kind = value.strip()
-            elif name == "data":
-                data.append(value.removeprefix(" "))
-            elif not line and data:
-                yield kind, "\n".join(data)
-                kind, data = "", []
-    if held.strip() or data:
+    if held.strip():
         raise _broken("its stream ends in the middle of an event")
+
+
+def _events(whole: bytes) -> Iterator[tuple[str, str]]:
+    """(name, data) of each event."""
+    kind, data = "", list[str]()
+    for line in whole.decode("utf-8", "replace").split("\n"):
+        name, _, value = line.rstrip("\r").partition(":")
+        if name == "event":
+            kind = value.strip()
+        elif name == "data":
+            data.append(value.removeprefix(" "))
+        elif not name and not value and data:
+            yield kind, "\n".join(data)
+            kind, data = "", []
 
 
 async def _refused(response: aiohttp.ClientResponse) -> ApiError:
