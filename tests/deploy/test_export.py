@@ -223,6 +223,19 @@ def test_bits_per_byte_are_those_of_the_suite(checkpoint, write_documents, tmp_p
     assert abs(total - bits) < 1e-3 * bits
 
 
+def test_an_exported_file_is_evaluated_like_a_checkpoint(checkpoint, write_documents, chat, tmp_path):
+    from trivium.evaluate.subject import Subject
+
+    source, out = checkpoint("source"), tmp_path / "gguf"
+    out.mkdir()
+    export(stage(types=["f16"]), source, None, out, lambda event: None)
+    theirs, ours = Subject.open("full", source, "cpu"), Subject.open("gguf", out, "cpu")
+    assert ours.file_bytes().value == next(out.glob("*.gguf")).stat().st_size
+    ids = chat.document("the cat sees the red ball")
+    [a], [b] = (subject.log_probs([(ids, [1.0] * len(ids))]) for subject in (theirs, ours))
+    assert abs(a[0] - b[0]) < 0.05 and a[1] == b[1]
+
+
 def test_importance_is_the_mean_square_of_each_input(write_documents, chat, tmp_path):
     model = random_model(layers=1)
     rows = token_rows(heldout(write_documents, tmp_path) / "train", chat, context=64, count=3)

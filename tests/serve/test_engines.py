@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import Server, raw
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai import OpenAI
 from served import Served
 
@@ -19,6 +22,7 @@ from trivium.cli import main
 from trivium.deploy.export import write
 from trivium.errors import ArtifactError
 from trivium.imports import open_checkpoint
+from trivium.serve import upstream
 from trivium.serve.engines import Limits
 from trivium.serve.llama import LlamaEngine
 from trivium.serve.upstream import Upstream
@@ -163,6 +167,30 @@ def test_half_a_stream_ends_with_an_error_event(reply: Any) -> None:
     assert "[DONE]" not in answer
     front.close()
     elsewhere.close()
+
+
+@settings(max_examples=60)
+@given(cuts=st.lists(st.integers(1, 9), max_size=60), newline=st.sampled_from([b"\n", b"\r\n"]))
+def test_events_are_the_same_however_the_stream_is_cut(cuts: list[int], newline: bytes) -> None:
+    said = [("", '{"a": "ü"}'), ("error", "b\nc"), ("", "[DONE]")]
+    lines = [b"data: " + said[0][1].encode(), b"", b": nothing", b"", b"event: error", b"data: b", b"data:c", b"", b"data: [DONE]", b""]  # fmt: skip
+    left = newline.join([*lines, b""])
+    pieces = []
+    for cut in cuts:
+        pieces.append(left[:cut])
+        left = left[cut:]
+
+    class Response:
+        class content:
+            @staticmethod
+            async def iter_any() -> AsyncIterator[bytes]:
+                for piece in [*pieces, left]:
+                    yield piece
+
+    async def read() -> list[tuple[str, str]]:
+        return [event async for whole in upstream._whole(Response()) for event in upstream._events(whole)]  # type: ignore[arg-type]
+
+    assert asyncio.run(read()) == said
 
 
 def test_an_engine_that_hangs_is_left_at_the_deadline_and_bounded() -> None:

@@ -233,13 +233,13 @@ async def _whole(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 def _events(whole: bytes) -> Iterator[tuple[str, str]]:
     """(name, data) of each event."""
     kind, data = "", list[str]()
-    for line in whole.decode("utf-8", "replace").split("\n"):
-        name, _, value = line.rstrip("\r").partition(":")
+    for line in (raw.rstrip("\r") for raw in whole.decode("utf-8", "replace").split("\n")):
+        name, _, value = line.partition(":")
         if name == "event":
             kind = value.strip()
         elif name == "data":
             data.append(value.removeprefix(" "))
-        elif not name and not value and data:
+        elif not line and data:
             yield kind, "\n".join(data)
             kind, data = "", []
 
