@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -86,26 +87,18 @@ async def ask(port: int, kind: str, dice: random.Random) -> str:
         writer.close()
 
 
-def memory(pid: int) -> float:
-    """MiB that a process and its children hold."""
-    total = 0
+def family(pid: int) -> dict[int, float]:
+    """A process and its children, with the MiB that each holds."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             status = (folder / "status").read_text(encoding="utf-8")
-        except OSError:
+        except OSError:  # it has ended
             continue
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        if int(folder.name) == pid or int(fields["PPid"]) == pid:
-            total += int(fields.get("VmRSS", "0 kB").split()[0])
-    return total / 1024
-
-
-def children(pid: int) -> list[int]:
-    return [
-        int(folder.name)
-        for folder in Path("/proc").glob("[0-9]*")
-        if f"PPid:\t{pid}\n" in (folder / "status").read_text(encoding="utf-8")
-    ]
+        if pid in (int(folder.name), int(fields["PPid"])):
+            found[int(folder.name)] = int(fields.get("VmRSS", "0 kB").split()[0]) / 1024
+    return found
 
 
 async def soak(options: argparse.Namespace, process: subprocess.Popen[bytes], port: int) -> int:
@@ -120,13 +113,15 @@ async def soak(options: argparse.Namespace, process: subprocess.Popen[bytes], po
     async def weather() -> None:
         while time.monotonic() < until:
             await asyncio.sleep(options.every)
-            held.append(memory(process.pid))
+            there = family(process.pid)
+            held.append(sum(there.values()))
             print(
                 f"{len(held) * options.every / 60:5.1f} min  {held[-1]:7.0f} MiB  {dict(sorted(found.items()))}",
                 flush=True,
             )
-            if options.kill and (born := children(process.pid)):
-                os.kill(dice.choice(born), signal.SIGKILL)
+            if options.kill and (born := sorted(there.keys() - {process.pid})):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(born), signal.SIGKILL)
             elif options.reload and dice.random() < 0.3:
                 process.send_signal(signal.SIGHUP)
 

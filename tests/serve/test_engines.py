@@ -173,8 +173,8 @@ def test_half_a_stream_ends_with_an_error_event(reply: Any) -> None:
 @given(cuts=st.lists(st.integers(1, 9), max_size=60), newline=st.sampled_from([b"\n", b"\r\n"]))
 def test_events_are_the_same_however_the_stream_is_cut(cuts: list[int], newline: bytes) -> None:
     said = [("", '{"a": "ü"}'), ("error", "b\nc"), ("", "[DONE]")]
-    lines = [b"data: " + said[0][1].encode(), b"", b": nothing", b"", b"event: error", b"data: b", b"data:c", b"", b"data: [DONE]", b""]  # fmt: skip
-    left = newline.join([*lines, b""])
+    first, second = [b"data: " + said[0][1].encode(), b""], [b"event: error", b"data: b", b"data:c", b""]
+    left = newline.join([*first, b": nothing", b"", *second, b"data: [DONE]", b"", b""])
     pieces = []
     for cut in cuts:
         pieces.append(left[:cut])
