@@ -410,7 +410,8 @@ def test_what_smaller_files_cost_stands_on_the_page_in_the_card_and_on_the_termi
     out, page, card = capsys.readouterr().out, Page(html(REPORT)).words, model_card(REPORT, "sft")
     for place in (out, page, card):
         for cell in (
-            "files (sft)",
+            "sft, full",
+            "files q8_0",
             "2.0 MB",
             "8.50",
             "2.1012 (+0.0012)",
@@ -422,7 +423,7 @@ def test_what_smaller_files_cost_stands_on_the_page_in_the_card_and_on_the_termi
         ):
             assert cell in place
     full, f16, *_, int8 = smaller_lines(REPORT)
-    assert (full.stage, full.type, full.speed) == ("sft", "full", "50")
+    assert (full.name, full.speed, int8.name) == ("sft, full", "50", "aligned int8")
     assert f16.kl == f16.speed == f16.memory == "–"  # not measured is no zero
     # what both were asked that is a share with a better side: false refusals and wins; 90% and 50%, 100% and 75%
     assert (full.tasks, int8.tasks) == ("70.0%", "87.5% (+17.5)")

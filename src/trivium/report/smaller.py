@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from trivium.recipe.suites import ALWAYS_MEASURED, metric_named
 from trivium.report.table import megabytes
 
-FULL = "full"
 SMALLER = [
-    "stage", "type", "size", "bits/weight", "bits/byte", "KL", "KL 99%", "same top", "tasks", "tokens/s", "memory", "formats",
+    "file", "size", "bits/weight", "bits/byte", "KL", "KL 99%", "same top", "tasks", "tokens/s", "memory", "formats",
 ]  # fmt: skip
 EXPLAINED = (
     "Each file was loaded again and measured against the model that it was made from, token by token on held-out data. tasks: "
@@ -23,8 +22,8 @@ EXPLAINED = (
 
 
 class SmallerLine(NamedTuple):
-    stage: str
-    type: str
+    name: str
+    """The stage, and the type where its name does not hold it."""
     size: str
     bits: str
     loss: str
@@ -38,35 +37,31 @@ class SmallerLine(NamedTuple):
     mix: str
     """Formats that a GGUF file really holds, and whether calibration chose the roundings."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.stage.split(' ')[0]} {self.type}"
-
 
 def smaller_lines(report: Mapping[str, Any]) -> list[SmallerLine]:
     """Every full model before its outputs, in the order of the recipe; a dash where the stage had no `data` to measure on."""
-    tasks, models, result = _tasks(report), set[str](), []
+    tasks, of = _tasks(report), dict[str, list[SmallerLine]]()
     for stage, entry in report["smaller"].items():
         model = entry["model"]
-        if model not in models:
-            result.append(_line(model, FULL, entry["full"], tasks.get(model), None))
-        models.add(model)
+        if model not in of:
+            of[model] = [_line(f"{model}, full", entry["full"], tasks.get(model), None)]
         alone = len(entry["outputs"]) == 1
         for kind, output in entry["outputs"].items():
             found = tasks.get(stage) if alone else None
-            result.append(_line(f"{stage} ({model})", kind, output, found, tasks.get(model)))
-    return result
+            of[model].append(_line(_name(stage, kind), output, found, tasks.get(model)))
+    return [line for group in of.values() for line in group]
 
 
-def _line(
-    stage: str, kind: str, output: Mapping[str, Any], tasks: float | None, before: float | None
-) -> SmallerLine:
+def _name(stage: str, kind: str) -> str:
+    return stage if kind.replace("-", "_") in stage.replace("-", "_") else f"{stage} {kind}"
+
+
+def _line(name: str, output: Mapping[str, Any], tasks: float | None, before: float | None) -> SmallerLine:
     more = "bits_per_byte_increase" in output
     mix = ", ".join(f"{count} {form}" for form, count in output.get("mix", {}).items())
     by = " (torch)" if output.get("mix") and output.get("engine") == "torch" else ""
     return SmallerLine(
-        stage,
-        kind,
+        name,
         megabytes(output["bytes"]),
         f"{output['bits_per_weight']:.2f}",
         _number(output, "bits_per_byte", "{:.4f}")
@@ -123,7 +118,7 @@ LABEL = (150.0, 13.0)
 def outputs(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """(name, what was found) of outputs that were measured and diverge: what a plot of the divergence can show."""
     return [
-        (stage if len(entry["outputs"]) == 1 else f"{stage} {kind}", output)
+        (_name(stage, kind), output)
         for stage, entry in report["smaller"].items()
         for kind, output in entry["outputs"].items()
         if output.get("kl") is not None and 0 < output["kl"] < math.inf

@@ -105,8 +105,8 @@ def show(report: Mapping[str, Any]) -> None:
 
 def _smaller(rows: Sequence[SmallerLine], width: int) -> list[Any]:
     """One table, and a line for each output that says what formats are in it."""
-    cells = [Line(row.name, list(row[2:-1]), None) for row in rows]
-    table = figures("", SMALLER[2:-1], cells, width, "what smaller files cost, on held-out data")
+    cells = [Line(row.name, list(row[1:-1]), None) for row in rows]
+    table = figures("", SMALLER[1:-1], cells, width, "what smaller files cost, on held-out data")
     return [*table, *(Text(f"{row.name}: {row.mix}", "dim") for row in rows if row.mix)]
 
 
