@@ -7,6 +7,8 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence as Many
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,8 +139,12 @@ class Samples:
 
 
 def peak_memory(device: str) -> int:
-    """Most bytes held so far: of the GPU's allocator, or of the process."""
+    """Most bytes held so far: of the GPU's allocator, or of the process (by Linux's mark of its own memory: that of getrusage
+    begins with what the process had that started this one)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
+    with suppress(OSError, ValueError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition("VmHWM:")[2].split("kB")[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
