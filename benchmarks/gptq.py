@@ -106,6 +106,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
             inputs.setdefault(name, []).append(x)
 
     full = hf.load(folder)
+    full.requires_grad_(False)
     calibrate.run(full, [TokenRow(ids, [1]) for ids in unseen], see)
     print(f"{len(seen)} rows of {LENGTH} tokens seen, {len(unseen)} not; output error of block 0 on those\n")
     print("| | " + " | ".join(sides) + " |\n|---|" + "---:|" * len(sides))

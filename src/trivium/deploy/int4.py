@@ -1,7 +1,7 @@
 """Matrices as integers of 4 bits with a scale for each group of inputs: rounded to the nearest, or one column after the other so
 that later columns make up for the rounding of earlier ones (GPTQ, Frantar et al. 2023). Channels may be scaled before (`awq`).
 
-    w_nk = s_ng q_nk,   q in -8 .. 7,   s_ng = max |w_ng| / 7.5 rounded to bf16, g = k // group
+    w_nk = s_ng q_nk,   q in -8 .. 7,   s_ng = max |w_ng| / 7.5 (GPTQ: or less) rounded to bf16, g = k // group
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it (GPTQ, section 3.3)."""
 BLOCK = 128
 """Columns after which the rest of a row is made up for at once."""
+SHARES = [0.7 + 0.02 * step for step in range(18)]
+"""Of the scale that a group's largest weight asks for: cutting that one off may leave the others closer."""
 _LAYOUTS = ("gpt2", "phi3", "deepseek_v3")
 """Families whose files have no matrix of their own for each of ours."""
 
@@ -61,33 +63,44 @@ def nearest(weight: Tensor, group: int) -> Rounded:
 def gptq(weight: Tensor, hessian: Tensor, group: int) -> Rounded:
     """The integers that change weight (N, K) times inputs the least; `hessian` (K, K): sum of x x' over inputs x.
 
-    Columns go in their order: the error of each is taken off the columns to come, by Cholesky's factor of the inverse Hessian.
+    Scales are those that round a group best on its own, columns with large inputs counting more. Columns with the largest inputs
+    go first, while there are many others left to make up for them: the error of each is taken off the columns to come, by
+    Cholesky's factor of the inverse Hessian.
     """
     left, hessian = weight.double().clone(), hessian.double().clone()
     diagonal = hessian.diagonal()
     dead = diagonal == 0  # an input that was never there: its column costs nothing
     diagonal[dead] = 1
     left[:, dead] = 0
+    scales = _best_scales(left, diagonal, group)
     diagonal += DAMPING * diagonal.mean()
+    order = diagonal.argsort(descending=True)
+    left, hessian, scale = left[:, order], hessian[order][:, order], scales.double()[:, order // group]
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     integers = torch.zeros_like(weight, dtype=torch.int8)
-    scales = torch.zeros(len(weight), weight.shape[1] // group, dtype=torch.bfloat16)
     for start in range(0, weight.shape[1], BLOCK):
         end = min(start + BLOCK, weight.shape[1])
         errors = torch.zeros(len(weight), end - start, dtype=torch.float64)
         for k in range(start, end):
-            if k % group == 0:  # as the columns are by now
-                reach = min(k + group, weight.shape[1])
-                ahead = left[:, k:reach].clone()
-                if reach > end:
-                    ahead[:, end - k :] -= errors @ upper[start:end, end:reach]
-                scales[:, k // group] = _scales(ahead)
-            scale = scales[:, k // group].double()
-            integers[:, k] = _integers(left[:, k], scale)
-            errors[:, k - start] = (left[:, k] - integers[:, k] * scale) / upper[k, k]
+            rounded = _integers(left[:, k], scale[:, k])
+            integers[:, order[k]] = rounded
+            errors[:, k - start] = (left[:, k] - rounded * scale[:, k]) / upper[k, k]
             left[:, k + 1 : end] -= errors[:, k - start, None] * upper[k, k + 1 : end]
         left[:, end:] -= errors @ upper[start:end, end:]
     return Rounded(integers, scales)
+
+
+def _best_scales(weight: Tensor, diagonal: Tensor, group: int) -> Tensor:
+    """Of each group, the scale of SHARES whose nearest integers are off by least, columns weighted by `diagonal`: bf16."""
+    groups, columns = weight.reshape(len(weight), -1, group), diagonal.reshape(1, -1, group)
+    best = _scales(groups)
+    least = torch.full(best.shape, torch.inf, dtype=torch.float64)
+    for share in SHARES:
+        tried = _scales(groups * share)
+        scale = tried.double()[..., None]
+        error = ((_integers(groups, scale) * scale - groups).square() * columns).sum(-1)
+        best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
+    return best
 
 
 def _scales(groups: Tensor) -> Tensor:
