@@ -21,11 +21,6 @@ def wait_asleep() -> None:
             os.environ.setdefault(name, value)
 
 
-def waiting_their_way() -> dict[str, str]:
-    """The environment without WAITING, for a program whose threads wait for each other hundreds of times a token."""
-    return {name: value for name, value in os.environ.items() if WAITING.get(name) != value}
-
-
 def cores(root: Path = CGROUPS) -> int:
     """Cores that this process may keep busy: those that it may run on, or as many as its control group's quota pays for.
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trivium.cores import cores, waiting_their_way
+from trivium.cores import cores
 from trivium.deploy.rows import TokenRow
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.native import decoding
@@ -41,8 +41,7 @@ def served(path: Path, rows: Sequence[TokenRow], context: int, emit: Emit) -> di
     engine = "llama.cpp" if path.is_file() and find_spec("xllamacpp") else "torch"
     asked = json.dumps({"prompt": prompt, "tokens": min(TOKENS, context - len(prompt))})
     command = [sys.executable, "-m", "trivium.deploy.speed", engine, str(path.absolute()), asked]
-    env = waiting_their_way() if engine == "llama.cpp" else None
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         said = f"{path.name} was not served by {engine}, so its speed and memory are not known: {why}"

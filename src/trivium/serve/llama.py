@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trivium.cores import cores, waiting_their_way
+from trivium.cores import cores
 from trivium.errors import ArtifactError, TriviumError
 from trivium.serve.engines import Limits
 from trivium.serve.metrics import Metrics
@@ -82,7 +82,7 @@ class LlamaEngine(Upstream):
         # its own group: Ctrl-C on the terminal is for us, who let replies finish
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True, env=waiting_their_way(),
+            start_new_session=True,
         )  # fmt: skip
         assert self.process.stdout is not None
         assert self.process.stderr is not None
