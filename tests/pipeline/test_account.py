@@ -112,11 +112,9 @@ def test_history_leaves_out_what_is_no_longer_stored(bench: Bench):
 
 
 def test_what_smaller_models_cost_is_kept_by_stage(plan, made, tmp_path):
-    outputs = {"int8": {"bytes": 7, "kl": 0.1}}
-    made["small"] = artifact(tmp_path, "small", "quantize", metrics={"outputs": outputs})
-    assert summary(plan, made)["smaller"] == {
-        "small": {"model": plan.stages["small"].model, "outputs": outputs}
-    }
+    found = {"full": {"bytes": 28}, "outputs": {"int8": {"bytes": 7, "kl": 0.1}}}
+    made["small"] = artifact(tmp_path, "small", "quantize", metrics=found)
+    assert summary(plan, made)["smaller"] == {"small": {"model": plan.stages["small"].model, **found}}
 
 
 def test_what_was_found_verbatim_is_told_by_licence(made):

@@ -314,7 +314,7 @@ MISTAKES = {
         (changed("refusal_rate: {min: 0.5}", "win_rate: {no_worse_than_baseline: 0.1}"), "33, stage safety, field gates.win_rate", "compares with the baseline itself", "write `min` or `max`"),
     ],
     "one_of_many_files": [
-        (changed("    baseline: chat\n", "    baseline: chat\n    compare: [files]\n", "", "  files: {kind: export, model: aligned, types: [f16, q8_0]}\n"), "28, stage safety, field compare", "`files` writes 2 files", "f16 and q8_0"),
+        (changed("    baseline: chat\n", "    baseline: chat\n    compare: [files]\n", "", "  files: {kind: export, model: aligned, types: [f16, q8_0]}\n"), "29, stage safety, field compare[0]", "`files` writes 2 files", "give f16, q8_0 a stage each"),
     ],
     "two_of_a_name": [
         (changed("    gates:", "      - {kind: preferences, data: pairs}\n    gates:"), "32, stage safety, field suites[2]", "two suites of this stage are called `preferences`", "give one a `name`"),
