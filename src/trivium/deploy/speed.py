@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -40,14 +40,20 @@ def served(path: Path, rows: Sequence[TokenRow], context: int, emit: Emit) -> di
     prompt = rows[0].ids[: rows[0].scored[0]][: context // 2]
     engine = "llama.cpp" if path.is_file() and find_spec("xllamacpp") else "torch"
     asked = json.dumps({"prompt": prompt, "tokens": min(TOKENS, context - len(prompt))})
-    command = [sys.executable, "-m", "trivium.deploy.speed", engine, str(path.absolute()), asked]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = _asked(engine, path.absolute(), asked)
     if done.returncode != 0:
         why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         said = f"{path.name} was not served by {engine}, so its speed and memory are not known: {why}"
         emit({"event": "message", "message": said})
         return {}
     return {"engine": engine, **json.loads(done.stdout.splitlines()[-1])}
+
+
+@cache
+def _asked(engine: str, path: Path, asked: str) -> subprocess.CompletedProcess[str]:
+    """Once of each file: all stages of a run name the same full model."""
+    command = [sys.executable, "-m", "trivium.deploy.speed", engine, str(path), asked]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
 
 
 def _torch(path: Path, prompt: list[int], tokens: int) -> Iterator[float]:
