@@ -15,6 +15,7 @@ import pytest
 
 from trivium.imports import open_checkpoint
 from trivium.recipe.network import Generation
+from trivium.report.smaller import smaller_lines
 from trivium.serve.engines import Limits
 from trivium.serve.local import TorchEngine
 
@@ -28,6 +29,7 @@ def run(folder: Path, model: Path, *overrides: str) -> subprocess.CompletedProce
         "int4.group_size=8",
         "int4_nearest.group_size=8",
         "int4_awq.group_size=8",
+        "tasks.suites=[{kind: primer, data: talks, items: 2, max_new_tokens: 8}]",
         *overrides,
     ]
     words = [word for override in given for word in ("-o", override)]
@@ -71,6 +73,21 @@ def test_variants_are_measured_in_one_table_behind_gates_and_served(
     for name in ("int8", "int4", "int4_nearest", "int4_awq", "float8", "f16", "q8_0", "q4_0"):
         assert name in report
     assert "<svg" in report
+    last = json.loads((made / "report.json").read_text(encoding="utf-8"))
+    lines = {line.name: line for line in smaller_lines(last)}
+    assert set(lines) == {
+        "model, full",
+        "int8",
+        "int4",
+        "int4_nearest",
+        "int4_awq",
+        "float8",
+        "f16",
+        "q8_0",
+        "q4_0",
+    }
+    for line in lines.values():
+        assert "–" not in (line.tasks, line.speed, line.memory) or line.name == "f16"  # which was not asked
     kls = {
         name: json.loads((made / name / "artifact.json").read_text())
         for name in ("int8", "int4", "int4_nearest")
