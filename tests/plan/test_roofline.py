@@ -68,6 +68,23 @@ def test_slower_links_and_deeper_pipelines_cost_what_they_should() -> None:
     assert "pipeline bubble" not in none and "tensor ranks" not in none
 
 
+def test_interleaved_stages_divide_the_bubble_and_take_memory_and_hand_overs() -> None:
+    """Narayanan et al. 2021, section 2.2; other codes alone have them."""
+    plain = roofline.Shape(Parallel(data=2, pipeline=4), 64, 1, 4096, others=True)
+    four = replace(plain, stages=4)
+    on = cluster("8xH100")
+    one, other = (roofline.step(SEVEN, on, shape).parts for shape in (plain, four))
+    assert other["pipeline hand-over"] == 4 * one["pipeline hand-over"]
+    more = 3 * one["pipeline hand-over"] * 3 / plain.passes  # the bubble waits for hand-overs, too
+    assert other["pipeline bubble"] == pytest.approx((one["pipeline bubble"] + more) / 4)
+    asked = replace(ASKED, others=True)
+    held = [search.needed(asked, shape).activations for shape in (plain, four)]
+    assert held[0] < held[1] < 1.25 * held[0]
+    legal = [shape.stages for shape in search.shapes(asked, plain.parallel) if shape.micro == 1]
+    assert set(legal) == {1, 2, 4, 8}
+    assert {shape.stages for shape in search.shapes(ASKED, plain.parallel)} == {1}
+
+
 def test_recomputing_takes_a_third_more_products() -> None:
     plain = roofline.Shape(Parallel(shard=8), 64, 1, 4096)
     again = replace(plain, recompute=True)

@@ -64,18 +64,19 @@ def training(
     others: bool = False,
     pointwise: bool = False,
     z_loss: bool = False,
+    stages: int = 1,
 ) -> Memory:
     """Of one micro-batch of `rows` rows of `context` tokens, with AdamW. `trained`: parameters of adapters, None means all;
     `int8`: of the model's numbers, those that are kept in one byte.
     What only other codes do: `others`, tensor ranks split embeddings and output layer too, and copies share the float32 weights
-    and moments (ZeRO-1); `pointwise`, what is no product is computed again."""
+    and moments (ZeRO-1); `pointwise`, what is no product is computed again; `stages` of the pipeline on each rank."""
     held = parameters(config, parallel, others)
     part = held / parameters(config, Parallel(), others)  # that this rank has
     learnt = held if trained is None else trained * part
     tokens = rows * context / parallel.context
     copies = parallel.data // parallel.expert if others else 1
     size, frozen = 2 if bf16 else FLOAT, trained is not None
-    work = Work(config, parallel, tokens, context, size, recompute, others, pointwise, z_loss, frozen)
+    work = Work(config, parallel, tokens, context, size, recompute, others, pointwise, z_loss, frozen, stages)
     activations, logits, buffers = max(_moments(work), key=sum)
     return Memory(
         weights=(FLOAT * (held + learnt * frozen) - (FLOAT - 1) * int8 * part) / copies,
@@ -101,20 +102,24 @@ class Work(NamedTuple):
     z_loss: bool
     frozen: bool
     """Only adapters are trained: what a weight's own gradient takes is not there."""
+    stages: int
+    """Of the pipeline, on each rank."""
 
 
 def _moments(work: Work) -> list[tuple[float, float, float]]:
     """Bytes of activations, logits, and buffers: at the output layer; early and late on the way back through a block; and where
     the gradients of embeddings and output layer are summed at the end. Of a pipeline, on the first rank, which holds
     micro-batches that were sent on, and on the last one, which has the output layer."""
-    stages = work.parallel.pipeline
-    if stages == 1:
+    ranks = work.parallel.pipeline
+    if ranks == 1:
         return _moments_of(work, work.config.layers, last=True)
-    layers = -(-work.config.layers // stages)
-    return _moments_of(work, layers * stages, last=False) + _moments_of(work, layers, last=True)
+    layers = -(-work.config.layers // ranks)
+    # interleaved stages begin more micro-batches before the first comes back (Narayanan et al. 2021, section 2.2)
+    early = layers * (ranks + (ranks - 1) / work.stages if work.stages > 1 else ranks)
+    return _moments_of(work, early, last=False) + _moments_of(work, layers, last=True)
 
 
-def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float, float]]:
+def _moments_of(work: Work, layers: float, last: bool) -> list[tuple[float, float, float]]:
     """Those of a rank that keeps what `layers` blocks need for the way back."""
     config, parallel, tokens, size = work.config, work.parallel, work.tokens, work.size
     inside, outside, copied = _weights(work)
@@ -132,7 +137,9 @@ def _moments_of(work: Work, layers: int, last: bool) -> list[tuple[float, float,
         0.0 if work.others else tokens * work.context
     )  # one byte each, and none in fused kernels that count places
     again = block if work.recompute else 0.0
-    wide = 2 * tokens * size * _width(config) / parallel.tensor  # gradients of what the last product took in
+    wide = (
+        2 * tokens * size * active_width(config) / parallel.tensor
+    )  # gradients of what the last product took in
     norm = FLOAT * 3 * tokens * config.dim
     if parallel.shard == 1:
         # of a tensor that is used twice, the first gradient waits for the second
@@ -175,7 +182,7 @@ def _sent(work: Work) -> float:
     return 2 * work.size * work.tokens * rows * config.dim
 
 
-def _width(config: ModelConfig) -> int:
+def active_width(config: ModelConfig) -> int:
     """Of the feed-forward layer, of all the experts that a token goes to."""
     experts = config.experts
     return config.hidden if experts is None else experts.hidden * (experts.top_k + experts.shared)
@@ -224,7 +231,7 @@ def _kept(work: Work) -> float:
     config, parallel = work.config, work.parallel
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     attention = 2 * heads + 2 * keys * parallel.context
-    experts, width = config.experts, _width(config)
+    experts, width = config.experts, active_width(config)
     sorted_rows = 0 if experts is None else 2 * experts.top_k * config.dim  # to the experts and back
     if work.pointwise:  # the inputs of the products and of attention
         return 2 * config.dim + sorted_rows + (attention + 2 * width) / parallel.tensor

@@ -61,6 +61,9 @@ class Shape:
     others: bool = False
     """As other codes do: tensor ranks split the output layer, stages of a pipeline are balanced around it, rows of experts travel
     behind arithmetic."""
+    stages: int = 1
+    """Stages of the pipeline that each rank has, one after the other (interleaved: Narayanan et al. 2021, section 2.2). In other
+    codes only: ours has one."""
 
     @property
     def passes(self) -> int:
@@ -184,7 +187,6 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
         ends /= parallel.tensor * parallel.pipeline  # otherwise the last stage has it, and the others wait
     passes = shape.passes
     compute = products + pointwise + looking
-    filled = (passes + parallel.pipeline - 1) / passes
     held = memory.parameters(config, parallel, shape.others)
     learnt = held if shape.trained is None else shape.trained / parallel.shard
     parts = {
@@ -201,7 +203,7 @@ def step(config: ModelConfig, cluster: Cluster, shape: Shape, forwards: int = 3)
     parts |= _exchanges(config, cluster, shape, tokens, compute, forwards)
     parts["host"] = max(0.0, passes * mine * HOST - sum(parts.values())) + STEP
     busy = sum(seconds for name, seconds in parts.items() if name != "optimizer")
-    parts["pipeline bubble"] = busy * (filled - 1)
+    parts["pipeline bubble"] = busy * (parallel.pipeline - 1) / (passes * shape.stages)
     nodes = max(1.0, cluster.count / min(device.domain, cluster.count))
     parts["stragglers"] = sum(parts.values()) * STRAGGLE * math.log2(nodes)
     each = flops.forward(config, shape.context) * rounds + frozen * flops.square(config) * shape.context
@@ -263,5 +265,5 @@ def _exchanges(
         "context ranks": seconds("context ranks"),
         "expert ranks": sent,
         "shards and gradients": exposed,
-        "pipeline hand-over": passes * handed,
+        "pipeline hand-over": passes * shape.stages * handed,
     }

@@ -94,6 +94,7 @@ def needed(asked: Asked, shape: roofline.Shape) -> memory.Memory:
         others=shape.others,
         pointwise=shape.pointwise,
         z_loss=asked.z_loss,
+        stages=shape.stages,
     )
     return memory.Memory(**{**vars(counted), "frozen": asked.frozen})
 
@@ -166,9 +167,19 @@ def shapes(asked: Asked, parallel: Parallel) -> Iterator[roofline.Shape]:
                 asked.trained,
                 others=asked.others,
             )
-            yield shape
-            if asked.others and not again:
-                yield replace(shape, pointwise=True)
+            for stages in _interleaved(asked, shape):
+                yield replace(shape, stages=stages)
+                if asked.others and not again:
+                    yield replace(shape, stages=stages, pointwise=True)
+
+
+def _interleaved(asked: Asked, shape: roofline.Shape) -> Iterator[int]:
+    """How many stages of a pipeline a rank can have: in other codes several, where micro-batches fill the ranks in groups."""
+    ranks = shape.parallel.pipeline
+    yield 1
+    if asked.others and ranks > 1 and asked.config.layers % ranks == 0 and shape.passes % ranks == 0:
+        each = asked.config.layers // ranks
+        yield from (stages for stages in _powers(each) if stages > 1 and each % stages == 0)
 
 
 def search(asked: Asked, cluster: Cluster) -> Found:
