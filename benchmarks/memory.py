@@ -1,7 +1,7 @@
 """The memory that the plan counts against the real peak of training steps here, over shapes, precisions and layouts.
 
-    python benchmarks/memory.py            all cases: two minutes of one core
-    python benchmarks/memory.py --only 3   the first three
+    python benchmarks/memory.py                              all cases: two minutes of one core
+    python benchmarks/memory.py usual "adapters, int8, wide"   these alone
 
 Each case is a process of its own (each rank, where there are several, joined by gloo) that takes three steps of the loop. The
 peak is the resident size that the kernel saw (VmHWM) above what was resident before the model was made, on the rank that held
@@ -202,8 +202,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", type=int, default=len(CASES), help="so many cases")
-    cases = CASES[: parser.parse_args().only]
+    parser.add_argument("names", nargs="*", metavar="CASE", help="these alone")
+    names = parser.parse_args().names
+    cases = [case for case in CASES if not names or case.name in names]
     print("| case | planned, MiB | measured | off |\n|---|---:|---:|---:|")
     errors = []
     for case in cases:

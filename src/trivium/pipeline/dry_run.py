@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 FEW = (3, 4)
 """Blocks that are built of many that are alike: what one more takes, all the others take too. Of three, one is at work, the next
 is on its way, and the gradients of the one before are being summed."""
-TOGETHER = 16
-"""Tensors that the optimizer steps at once: what torch does for a list of DTensors grows with the square of its length."""
 
 
 @dataclass(frozen=True)
@@ -270,12 +268,12 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
 
     model = run.model
     optimizer = build(model, run.config)
-    optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _parts(group)]
+    step = _steps_own(model, optimizer)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    step()
     if passes == 1 or run.pipeline is not None:
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
     counts = Counts(mesh().sizes)
     _sees_all(counts, model, optimizer)
     if run.pipeline is None:
@@ -286,8 +284,8 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
         sum_gradients(model)
         gradients = _local(p.grad for p in model.parameters() if p.grad is not None)
         clip_gradients(model, run.config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        step()
+        model.zero_grad(set_to_none=True)
         balance(model, global_sum)
     for key, value in _traffic(counts, 1).items():
         found[key] = found.get(key, 0.0) + value
@@ -299,11 +297,22 @@ def _taken(run: Run, passes: int) -> dict[str, float]:
     )
 
 
-def _parts(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A group of parameters as several of `TOGETHER` each."""
-    held = group["params"]
-    for start in range(0, len(held), TOGETHER):
-        yield {**group, "params": held[start : start + TOGETHER]}
+def _steps_own(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """The step of `optimizer` on what this rank holds of the parameters: the same kernels as on all of them, which torch prepares
+    in a time that grows with the square of their number."""
+    import torch
+
+    own = {one: torch.nn.Parameter(_part(one).detach(), requires_grad=False) for one in model.parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [own[one] for one in group["params"]]
+
+    def step() -> None:
+        for parameter, part in own.items():
+            part.grad = None if parameter.grad is None else _part(parameter.grad)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 def _ends_part(counts: Counts, block: torch.nn.Module) -> None:
@@ -334,11 +343,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor
         yield from (value for value in entry.values() if isinstance(value, torch.Tensor) and value.dim())
 
 
+def _part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of it: the tensor itself, where `to_local` makes a view, an operation for each of thousands."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
 def _local(tensors: Any) -> int:
     """Bytes of what this rank holds of them."""
-    from torch.distributed.tensor import DTensor
-
-    return sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors)
+    return sum(_part(tensor).nbytes for tensor in tensors)
 
 
 def _traffic(counts: Counts, times: int) -> dict[str, float]:

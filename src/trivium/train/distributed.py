@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Partial, Placement
 
 from trivium.errors import RecipeError
 
@@ -32,7 +32,8 @@ ROWS = ("data", "expert", "shard")
 
 @dataclass(frozen=True)
 class Mesh:
-    """The ranks as a grid. `grid` is None in a run of one process, which then is its own only rank on every axis."""
+    """The ranks as a grid of the axes that have several. `grid` is None in a run of one process, which then is its own only rank
+    on every axis."""
 
     sizes: Mapping[str, int]
     grid: DeviceMesh | None = None
@@ -45,7 +46,7 @@ class Mesh:
         """This rank's number along the axes taken together, the last one changing fastest."""
         place = 0
         for axis in axes:
-            here = self.grid.get_local_rank(axis) if self.grid is not None else 0
+            here = self.grid.get_local_rank(axis) if self.grid is not None and self.sizes[axis] > 1 else 0
             place = place * self.sizes[axis] + here
         return place
 
@@ -120,8 +121,10 @@ def pretend(sizes: Mapping[str, int]) -> Mesh:
 
 
 def _lay_out(sizes: Mapping[str, int], device: str) -> Mesh:
+    """An axis of one rank has no place in the grid: torch would make a group for each rank of the world along it."""
     global _current
-    grid = init_device_mesh(device, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
+    axes = tuple(axis for axis in AXES if sizes[axis] > 1)
+    grid = init_device_mesh(device, tuple(sizes[axis] for axis in axes), mesh_dim_names=axes)
     _current = Mesh(sizes, grid)
     return _current
 
@@ -166,9 +169,7 @@ def mesh() -> Mesh:
     """The layout of this run. Where ranks were joined without one, all of them are along `data`."""
     global _current
     if _current.grid is None and dist.is_initialized() and dist.get_world_size() > 1:
-        sizes = {**dict.fromkeys(AXES, 1), "data": dist.get_world_size()}
-        grid = init_device_mesh("cpu", tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
-        _current = Mesh(sizes, grid)
+        _lay_out({**dict.fromkeys(AXES, 1), "data": dist.get_world_size()}, "cpu")
     elif not dist.is_initialized():
         _current = ALONE
     return _current
@@ -237,18 +238,33 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm from before, () float32."""
     if not dist.is_initialized():
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    held = [p for p in model.parameters() if p.grad is not None]
-    square = torch.zeros((), device=held[0].device)
-    apart = torch.zeros_like(square)
-    for parameter in held:
+    grads: list[Tensor] = []
+    # by how they lie on the ranks: one collective for each kind, not for each parameter
+    sums: dict[tuple[bool, DeviceMesh | None, tuple[Placement, ...]], Tensor] = {}
+    for parameter in model.parameters():
+        if (grad := parameter.grad) is None:
+            continue
+        across: DeviceMesh | None = None
+        places: tuple[Placement, ...] = ()
+        if isinstance(grad, DTensor):
+            assert not any(place.is_partial() for place in grad.placements)
+            across = grad.device_mesh
+            places = tuple(one if one.is_replicate() else Partial() for one in grad.placements)
+            grad = grad.to_local()
+        grads.append(grad)
         if hasattr(parameter, "is_copy"):  # tied embeddings at the end of a pipeline: counted at its start
             continue
-        norm = torch.linalg.vector_norm(parameter.grad.float())  # type: ignore[union-attr]
-        part = (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
-        if hasattr(parameter, "is_expert"):
-            apart = apart + part
+        kind = hasattr(parameter, "is_expert"), across, places
+        part = torch.linalg.vector_norm(grad.float()) ** 2
+        sums[kind] = sums[kind] + part if kind in sums else part
+    square = torch.zeros((), device=grads[0].device)
+    apart = torch.zeros_like(square)
+    for (is_expert, across, places), part in sums.items():
+        whole = part if across is None else DTensor.from_local(part, across, places).full_tensor()
+        if is_expert:
+            apart = apart + whole
         else:
-            square = square + part
+            square = square + whole
     if (sharing := mesh().along("expert")) is not None:
         dist.all_reduce(apart, group=sharing.get_group())
     square = square + apart
@@ -256,9 +272,5 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     if stages is not None:
         dist.all_reduce(square, group=stages.get_group())
     norm = square.sqrt()
-    scale = (limit / (norm + 1e-6)).clamp_max(1.0)
-    for parameter in held:
-        grad = parameter.grad
-        assert grad is not None
-        (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
+    torch._foreach_mul_(grads, (limit / (norm + 1e-6)).clamp_max(1.0))
     return norm
