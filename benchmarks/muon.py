@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from trivium.train.machine import native_bf16
+from trivium.cores import native_bf16
 from trivium.train.muon import Muon
 
 MODELS = {"2.6 M (192 wide, 5 layers)": (192, 512, 5), "20 M (512 wide, 8 layers)": (512, 1408, 8)}

@@ -28,7 +28,7 @@ from trivium.model.config import ModelConfig
 from trivium.model.transformer import Transformer
 from trivium.objectives import NextToken
 from trivium.plan import flops
-from trivium.plan.machine import measured_peak
+from trivium.plan.machine import rates
 from trivium.recipe.network import ModelShape
 from trivium.recipe.training import PretrainStage
 from trivium.train.loop import train
@@ -202,7 +202,7 @@ def main() -> None:
     base, axes = QUICK if options.quick else FULL
     steps = options.steps or (5 if options.quick else 8)
     compile = "off" if options.quick else "on"
-    peak = measured_peak()
+    peak = rates().peak
     known: dict[Shape, float] = {}
     found: Found = {}
     for axis, sizes in axes.items():

@@ -188,10 +188,10 @@ def theirs(folder: Path, precision: str, compiled: bool, micro: int, steps: int)
 
 def worker(folder: Path, name: str, steps: int) -> dict[str, Any]:
     """One measurement, and the matmul peak found in the same process just before it."""
-    from trivium.plan.machine import measured_peak
+    from trivium.plan.machine import rates
 
     who, precision, compiled, micro = SETTINGS[name]
-    peak = {kind: measured_peak(kind, "cpu") for kind in ("float32", "bf16")}
+    peak = {kind: rates(kind, "cpu").peak for kind in ("float32", "bf16")}
     clock, loss = (ours if who == "ours" else theirs)(folder, precision, compiled, micro, steps)
     durations = [after - before for before, after in itertools.pairwise(clock)]
     steady = durations[min(SKIP, steps - 1) :]

@@ -141,13 +141,13 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
 def ceiling(device: str) -> dict[str, float]:
     """FLOP/s of the best square matrix product: bf16, and float8 where the device has it."""
     from trivium.errors import RecipeError
-    from trivium.plan.machine import measured_peak
+    from trivium.plan.machine import rates
     from trivium.train import float8
 
-    found = {"bf16": measured_peak("bf16", device)}
+    found = {"bf16": rates("bf16", device).peak}
     try:
         float8.check(device)
-        found["float8"] = measured_peak("float8", device)
+        found["float8"] = rates("float8", device).peak
     except RecipeError as error:
         print(f"float8 is left out: {error.what}")
     return found

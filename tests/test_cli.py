@@ -16,6 +16,7 @@ from command_line import RECIPE, stand_in, trivium
 from trivium.cli import main
 from trivium.cores import WAITING
 from trivium.errors import DataError, GateError
+from trivium.plan.rates import even
 
 
 class Fake:
@@ -56,7 +57,7 @@ class Fake:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TRIVIUM_DEBUG", raising=False)
-    monkeypatch.setattr("trivium.plan.machine.measured_peak", lambda **_: 1e9)
+    monkeypatch.setattr("trivium.plan.machine.rates", lambda **_: even(1e9))
     stage = Fake()
     stand_in(stage, RECIPE, tmp_path, monkeypatch)
     return stage

@@ -103,3 +103,11 @@ def test_the_older_control_groups_limit_memory(tmp_path, monkeypatch):
     (inner / "memory.usage_in_bytes").write_text("900")
     (inner / "memory.stat").write_text("total_inactive_file 100\n")
     assert cores.free_memory(tmp_path / "fs") == 200
+
+
+def test_what_others_took_of_a_virtual_machine_is_read(tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  10 1 5 100 7 2 3 40 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    assert cores.stolen(stat) == (40, 21)
+    stat.write_text("cpu 1 2\n")
+    assert cores.stolen(stat) == cores.stolen(tmp_path / "missing") == (0, 0)

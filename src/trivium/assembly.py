@@ -99,6 +99,7 @@ def _run(
     frozen, critic = config.adapter is not None, getattr(ctx.network, "critic", None) is not None
     work = partial(flops.step, model.config, frozen=frozen, critic=critic)
     live = batches.live_flops if isinstance(batches, LiveBatches) else 0.0
+    places = config.batch * config.rows_per_item() * items.train.length
     return Run(
         model=ctx.network,
         objective=objective,
@@ -113,6 +114,7 @@ def _run(
         sources=sources,
         sample=sampler(ctx),
         flops_per_step=work(tokens_per_step, tokens_per_step * items.train.length) + live,
+        filled=tokens_per_step / places if model.skips_padding else 1.0,
         live_flops=live,
         work=work,
         peak=ctx.peak(machine.precision, machine.device),

@@ -1,4 +1,4 @@
-"""How many processor cores and how much memory this process may use, which is not what the machine has."""
+"""How many processor cores and how much memory this process may use, not what the machine has; and what these are fast at."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def cores(root: Path = CGROUPS) -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
+def stolen(stat: Path = Path("/proc/stat")) -> tuple[int, int]:
+    """(time that the processors of a virtual machine had to wait for others, time that they worked) since it started, in ticks;
+    zeros where nobody counts it."""
+    try:
+        counted = stat.read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
+        user, nice, system, _, _, hard, soft, steal = map(int, counted)
+    except (OSError, ValueError):
+        return 0, 0
+    return steal, user + nice + system + hard + soft
+
+
 def free_memory(root: Path = CGROUPS) -> int:
     """Bytes that this process may still take: what the machine has free, or what is left of its control group's limit.
 
@@ -54,6 +65,15 @@ def take_ours() -> None:
 
     if torch.get_num_threads() > (ours := cores()):
         torch.set_num_threads(ours)
+
+
+def native_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 matrices faster than float32 ones."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _quota(root: Path) -> float | None:

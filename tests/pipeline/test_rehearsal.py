@@ -7,10 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.cli import main
 from trivium.pipeline import rehearsal
 from trivium.plan.cost import Speed, estimate
+from trivium.plan.rates import even
 from trivium.recipe.load import load, loads
 
 RECIPE = """\
@@ -36,10 +39,27 @@ def test_what_is_rehearsed_is_known_afterwards_and_stands_in_the_plan(tmp_path: 
     assert rehearsal.known(recipe, path) == found and len(told) == 2
     slower = loads(RECIPE.replace("batch: 4,\n", "batch: 8,\n", 1))
     assert "base" not in rehearsal.known(slower, path) and "aligned" in rehearsal.known(slower, path)
-    costs = {cost.stage: cost for cost in estimate(recipe, 1e9, speeds=found)}
+    costs = {cost.stage: cost for cost in estimate(recipe, even(1e9), speeds=found)}
     steps = 1_000_000 // (4 * 32)
     assert costs["base"].minutes == pytest.approx((steps * found["base"].step + found["base"].start) / 60)
     assert "rehearsed" in costs["base"].note
+
+
+@given(
+    st.integers(0, 900),
+    st.integers(1, 1000),
+    st.integers(0, 10**6),
+    st.integers(1, 10**7),
+    st.integers(1, 64),
+)
+def test_what_others_took_of_a_virtual_machine_is_put_right(
+    waited: int, worked: int, waited_before: int, worked_before: int, threads: int
+) -> None:
+    before, after = (waited_before, worked_before), (waited_before + waited, worked_before + worked)
+    factor = rehearsal.as_usual(before, after, threads)
+    more = waited / (waited + worked) > waited_before / (waited_before + worked_before)
+    assert (factor < 1) == more or factor == pytest.approx(1)
+    assert rehearsal.as_usual((0, 0), (0, 0), threads) == 1
 
 
 def test_a_damaged_file_is_as_if_there_were_none(tmp_path: Path) -> None:
@@ -51,7 +71,7 @@ def test_a_damaged_file_is_as_if_there_were_none(tmp_path: Path) -> None:
 
 def test_a_rehearsal_counts_for_its_own_stage_only() -> None:
     plain, told = (
-        {cost.stage: cost for cost in estimate(loads(RECIPE), 1e9, speeds=speeds)}
+        {cost.stage: cost for cost in estimate(loads(RECIPE), even(1e9), speeds=speeds)}
         for speeds in (None, {"base": Speed(2.0, 30.0)})
     )
     assert told["aligned"] == plain["aligned"]
@@ -84,7 +104,7 @@ def test_a_stage_is_rehearsed_on_its_own_rows_and_its_length_is_that_of_the_run(
     cached = {event["stage"] for event in events if event["event"] == "cached"}
     assert {"corpus", "dialogues", "pairs", "vocab"} <= cached
     records = {"dialogues": (account["train_items"], account["heldout_items"])}
-    planned = next(c for c in estimate(recipe, 1e9, {}, speeds, records) if c.stage == "sft")
+    planned = next(c for c in estimate(recipe, even(1e9), {}, speeds, records) if c.stage == "sft")
     ran = json.loads(Path("runs/tiny/sft/artifact.json").read_text())["metrics"]
     assert planned.tokens == pytest.approx(ran["tokens"], rel=0.02)
     assert "own rows" in planned.note

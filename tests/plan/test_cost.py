@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium import compiling
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, machine
 from trivium.plan.cost import (
+    CHARACTERS_PER_TOKEN,
     DECODE,
     GENERATION_UTILISATION,
     REPLIES,
-    TRAINING_UTILISATION,
     Cost,
     Speed,
     estimate,
 )
+from trivium.plan.rates import FUSED, Rates, even, moved
 from trivium.recipe.load import loads
+from trivium.recipe.sources import Primer, Refusals
 from trivium.recipe.training import PretrainStage
 
 RECIPE = """\
@@ -43,7 +47,7 @@ stages:
 
 @pytest.fixture
 def costs() -> dict[str, Cost]:
-    return {cost.stage: cost for cost in estimate(loads(RECIPE), peak=1e9)}
+    return {cost.stage: cost for cost in estimate(loads(RECIPE), rates=even(1e9))}
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_pretraining(costs: dict[str, Cost], config: ModelConfig) -> None:
     whole_steps = 244 * 32 * 128
     assert (base.parameters, base.tokens) == (flops.parameters(config), whole_steps)
     assert base.flops == whole_steps * flops.training(config, 128)
-    assert base.minutes == pytest.approx((base.flops / (1e9 * TRAINING_UTILISATION) + compiling.SECONDS) / 60)
+    assert base.minutes == pytest.approx((base.flops / 1e9 + compiling.SECONDS) / 60)
 
 
 def test_dpo_adds_one_forward_of_the_reference(costs: dict[str, Cost], config: ModelConfig) -> None:
@@ -80,7 +84,7 @@ def test_the_plan_counts_steps_as_the_phases_do() -> None:
   marks: {kind: reward, init: aligned, data: pairs, epochs: 0.5, context: 64}
   solved: {kind: grpo, init: aligned, data: tasks, reward: reasoning, epochs: 1, group: 4, batch: 16, minibatches: 2, context: 64}
 """
-    costs = {cost.stage: cost for cost in estimate(loads(RECIPE + more), peak=1e9)}
+    costs = {cost.stage: cost for cost in estimate(loads(RECIPE + more), rates=even(1e9))}
     assert costs["marks"].tokens == 50 * 2 * 64
     assert costs["solved"].tokens == 13 * 2 * 16 * 64  # 12.5 sets of two batches
 
@@ -90,53 +94,79 @@ def test_what_only_the_data_can_tell_is_not_guessed(costs: dict[str, Cost]) -> N
     assert costs["chat"].note == "unknown until talks has run"
 
 
+def test_items_of_made_up_sources_have_their_usual_length() -> None:
+    mixed = "sources: [{kind: primer, weight: 3}, {kind: refusals, weight: 1}], size: 100}"
+    recipe = RECIPE.replace(
+        "format: conversations, sources: [{kind: python-docs}]}", f"format: conversations, {mixed}"
+    )
+    cost = next(one for one in estimate(loads(recipe)) if one.stage == "chat")
+    mean = (3 * Primer.characters["conversations"] + Refusals.characters["conversations"]) / 4
+    assert cost.tokens == 2 * -(-100 * mean // (CHARACTERS_PER_TOKEN * 128)) * 128
+    known = next(one for one in estimate(loads(recipe), characters={"talks": 10_000}) if one.stage == "chat")
+    assert known.tokens == 2 * -(-10_000 // (CHARACTERS_PER_TOKEN * 128)) * 128, (
+        "what has run is known better"
+    )
+
+
 def test_evaluation_reads_and_writes_with_every_model(costs: dict[str, Cost], config: ModelConfig) -> None:
     read, written = 2 * (10 + 5) * 128, 2 * 10 * 20
     each = flops.forward(config, 128)
     assert costs["safety"].tokens == read + written
     assert costs["safety"].minutes == pytest.approx(
-        (read * each / TRAINING_UTILISATION + written * each / GENERATION_UTILISATION) / 1e9 / 60
+        (read * each + written * each / GENERATION_UTILISATION) / 1e9 / 60
     )
 
 
-def test_without_a_peak_there_are_no_minutes() -> None:
+def test_without_rates_there_are_no_minutes() -> None:
     assert all(cost.minutes is None for cost in estimate(loads(RECIPE)))
 
 
-def test_a_busy_machine_never_lowers_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(machine.SIZES, "cpu", (64,))
+def test_a_busy_machine_never_lowers_the_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(machine.WIDTHS, "cpu", (16, 64))
+    monkeypatch.setitem(machine.PASS, "cpu", (2, 16, 32))
     monkeypatch.setattr(machine, "SECONDS", 0.01)
-    cache = tmp_path / "store" / "machine.json"
     monkeypatch.setattr(machine, "_measured", {})
-    told: list[str] = []
-    first = machine.measured_peak("float32", "cpu", cache, told.append)
-    assert first > 0 and len(told) == 1 and "float32" in told[0]
-    assert list(json.loads(cache.read_text()).values()) == [first]
-    monkeypatch.setattr(machine, "_benchmark", lambda *_: 1.0)
-    assert machine.measured_peak("float32", "cpu", cache, told.append) == first, "once in a process"
+    cache, told = tmp_path / "store" / "machine.json", list[str]()
+    assert machine.known_rates(cache) is None
+    first = machine.rates("float32", "cpu", cache, told.append)
+    assert len(told) == 1 and "float32" in told[0]
+    assert set(first.products) == {16, 64} and first.numbers > 0
+    assert machine.known_rates(cache) == first
+    monkeypatch.setattr(machine, "_benchmark", lambda *_: Rates({16: 1.0, 64: 1e99}, 1.0))
+    assert machine.rates("float32", "cpu", cache, told.append) == first, "once in a process"
     assert len(told) == 1, "nothing is said where nothing is measured"
     machine._measured.clear()
-    assert machine.measured_peak("float32", "cpu", cache) == first, "the best that was seen"
+    best = Rates({16: first.products[16], 64: 1e99}, first.numbers)
+    assert machine.rates("float32", "cpu", cache) == best, "the best that was seen"
     machine._measured.clear()
-    cache.write_text("{broken")
-    assert machine.measured_peak("float32", "cpu", cache) == 1.0
-    machine._measured.clear()
+    for broken in (
+        "{broken",
+        "[]",
+        '{"a": 1}',
+        '{"a": {"products": {}, "numbers": 1}}',
+        '{"a": {"products": {"x": 1}}}',
+    ):
+        cache.write_text(broken)
+        assert machine.known_rates(cache) is None
+    assert machine.rates("float32", "cpu", cache).products[64] == 1e99
 
 
-@pytest.mark.parametrize(("bf16", "float32", "counted"), [(9.0, 2.0, 4.0), (3.0, 2.0, 3.0), (1.0, 2.0, 2.0)])
-def test_plans_count_no_more_of_bf16_than_a_small_model_sees(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, float32: float, counted: float
-) -> None:
-    rates = {"bf16": bf16, "float32": float32}
-    monkeypatch.setattr(machine, "_measured", {})
-    monkeypatch.setattr(machine, "_benchmark", lambda precision, _: rates[precision])
-    cache = tmp_path / "machine.json"
-    assert machine.known_peak(cache) is None
-    assert machine.measured_peak("bf16", "cpu", cache) == bf16, "a run's share is of the real peak"
-    assert machine.known_peak(cache) == bf16
-    assert machine.measured_peak(device="cpu", cache=cache) == counted
-    assert machine.known_peak(cache) == counted
-    machine._measured.clear()
+@given(st.floats(1, 1e4))
+def test_products_are_as_fast_as_the_widths_around_theirs(width: float) -> None:
+    rates = Rates({32: 1.0, 128: 3.0, 2048: 4.0}, 1.0)
+    assert 1.0 <= rates.product(width) <= rates.product(width * 2) <= 4.0
+    assert rates.product(64) == pytest.approx(2.0) and rates.peak == 4.0
+
+
+def test_what_is_no_product_counts_and_the_compiler_takes_some_of_it(config: ModelConfig) -> None:
+    slow, fast = (Rates({64: 1e9}, numbers) for numbers in (1e8, math.inf))
+    assert fast.seconds(config, 128, 3) == pytest.approx(flops.training(config, 128) / 1e9)
+    beside = slow.seconds(config, 128, 3) - fast.seconds(config, 128, 3)
+    assert beside == pytest.approx(3 * moved(config, 128) / 1e8)
+    fused = slow.seconds(config, 128, 3, fused=True) - fast.seconds(config, 128, 3)
+    assert fused == pytest.approx(FUSED * beside)
+    frozen = fast.seconds(config, 128, 3, frozen=True)
+    assert frozen == pytest.approx(flops.adapting(config, 128) / 1e9)
 
 
 def test_the_memory_of_each_rank_is_told_with_the_layout() -> None:
@@ -149,8 +179,8 @@ def test_the_memory_of_each_rank_is_told_with_the_layout() -> None:
     assert cost["chat"].memory == alone["chat"].memory
 
 
-def minutes(text: str, peak: float = 1e12) -> dict[str, float]:
-    return {cost.stage: cost.minutes or 0.0 for cost in estimate(loads(text), peak=peak)}
+def minutes(text: str) -> dict[str, float]:
+    return {cost.stage: cost.minutes or 0.0 for cost in estimate(loads(text), even(1e12))}
 
 
 def test_what_a_step_takes_beside_its_passes_is_counted() -> None:
@@ -162,15 +192,27 @@ def test_what_a_step_takes_beside_its_passes_is_counted() -> None:
     base = loads(RECIPE).stages["base"]
     assert isinstance(base, PretrainStage)
     work = 244 * flops.newton_schulz(ModelConfig.from_shape(base.model, 500))
-    assert muon["base"] - plain["base"] == pytest.approx(work / (1e12 * TRAINING_UTILISATION) / 60)
+    assert muon["base"] - plain["base"] == pytest.approx(work / 1e12 / 60)
     grpo = "  online: {kind: grpo, init: chat, data: talks, reward: reasoning, steps: 10, batch: 64, max_new_tokens: 50}\n"
     once, twice = (minutes(RECIPE + grpo.replace("50}", f"{tokens}}}"))["online"] for tokens in (50, 100))
     assert twice - once == pytest.approx(10 * 50 * 64 / REPLIES * 2 * DECODE / 60, rel=0.3)
 
 
+def test_pairs_that_fill_little_of_their_rows_are_not_compiled() -> None:
+    """Compiled code computes whole rows: of pairs of 100 characters, in rows of 64 tokens, three times what the model does."""
+    slow = even(1e7)
+
+    def planned(characters: int) -> Cost:
+        found = estimate(loads(RECIPE), slow, {"pairs": characters}, records={"pairs": (100, 10)})
+        return next(cost for cost in found if cost.stage == "aligned")
+
+    assert not planned(10_000).compiled and planned(100_000).compiled
+    assert planned(10_000).minutes == pytest.approx((planned(10_000).flops or 0) / 1e7 / 60)
+
+
 def test_a_rehearsal_on_its_own_rows_counts_records_rows_and_steps() -> None:
     speed = Speed(step=0.5, start=30.0, record=0.01, items=0.25, tokens=100.0)
-    found = estimate(loads(RECIPE), 1e9, {}, {"chat": speed}, {"talks": (4000, 1000)})
+    found = estimate(loads(RECIPE), even(1e9), {}, {"chat": speed}, {"talks": (4000, 1000)})
     chat = next(cost for cost in found if cost.stage == "chat")
     shown = 2 * 4000 * 0.25  # two epochs of what the records make
     steps = -(-shown // 32)

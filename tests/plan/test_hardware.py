@@ -146,12 +146,18 @@ def test_a_file_describes_what_the_list_has_not(tmp_path: Path) -> None:
     assert device.price == Band(1, 2, 4) and device.price_basis == "given in mine.yaml"
 
 
+REST = "memory_gb: 96, memory_gb_per_s: 3000"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("count: 8\n", "Field required"), ("accelerator: h100\ncount: -1\n", "greater than 0"),
         ("accelerator: h100\ncount: 8\nprice_usd_per_hour: [3, 2, 1]\n", "no band"), ("- a\n", "mapping"),
-        ("accelerator: h100\ncount: 8\ncolour: red\n", "Extra inputs"), ("\x00", "mine.yaml"),
+        ("accelerator: h100\ncount: 8\ncolour: red\n", "Extra inputs"),
+        ("accelerator: h100\ncount: 8\nper_nod: 8\n", "`per_node`"),
+        (f"accelerator: {{name: Mine, bf16_dense_tflops: -5, {REST}}}\ncount: 8\n", "accelerator.bf16_dense_tflops"),
+        ("\x00", "mine.yaml"),
         ("accelerator: h100\ncount: 8\nprice_usd_per_hour: -1\n", "mine.yaml:3"),
     ],
 )  # fmt: skip

@@ -9,6 +9,8 @@ import pytest
 import tiny
 import torch
 
+from trivium.compiling import pays
+
 
 def wrong(factor: float) -> Any:
     """A compiler whose code is off by `factor` in the gradient."""
@@ -50,3 +52,10 @@ def test_code_that_computes_otherwise_trains_nothing(
     assert any("computes something else" in one for one in told) is not trusted, told
     assert metrics["compiled"] is trusted
     assert tiny.same(weights, made)
+
+
+@pytest.mark.parametrize(("filled", "wanted"), [(1.0, True), (0.9, True), (0.6, False), (0.17, False)])
+def test_padding_that_compiled_code_computes_is_counted_before_compiling(filled, wanted):
+    """DPO on pairs of 86 tokens in two rows of 256 was compiled into six times the work."""
+    assert pays("auto", 1e15, 100e9, filled) is wanted
+    assert pays("on", 1.0, 100e9, filled) and not pays("off", 1e15, 100e9, filled)

@@ -87,7 +87,7 @@ def gathered(recipe: Recipe, places: dict[str, Any], only: Sequence[str] | None 
     from trivium.pipeline.account import current, summary
     from trivium.pipeline.forecast import compared
     from trivium.pipeline.run import status
-    from trivium.plan.machine import known_peak
+    from trivium.plan.machine import known_rates
     from trivium.report.page import html
 
     try:
@@ -99,8 +99,8 @@ def gathered(recipe: Recipe, places: dict[str, Any], only: Sequence[str] | None 
     artifacts = current(places["store"], found)
     result = summary(recipe, artifacts)
     root = places["store"].root
-    if (peak := known_peak(root / "machine.json")) is not None:
-        both = compared(recipe, root, artifacts, peak)
+    if (rates := known_rates(root / "machine.json")) is not None:
+        both = compared(recipe, root, artifacts, rates)
         result["planned"] = {one.stage: {"planned": one.planned, "took": one.took} for one in both}
     if result["models"] or result["smaller"]:
         folder = places["runs_folder"] / recipe.name

@@ -92,7 +92,8 @@ def _torch(store: Store) -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield Finding("PyTorch", BROKEN, f"cannot be loaded: {error}", do="pip install torch")
         return
-    from trivium.train.machine import can_compile, native_bf16
+    from trivium.cores import native_bf16
+    from trivium.train.machine import can_compile
 
     cuda = torch.version.cuda or torch.version.hip
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

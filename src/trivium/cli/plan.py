@@ -82,7 +82,7 @@ def here(
     from trivium.pipeline.account import current
     from trivium.pipeline.checks import check_precision
     from trivium.pipeline.run import run, status
-    from trivium.plan.machine import measured_peak
+    from trivium.plan import machine
 
     places = commands.places_of(path, store, runs)
     root = places["store"].root
@@ -92,30 +92,31 @@ def here(
     def tell(message: str) -> None:
         print(message, file=sys.stderr)
 
-    peak = measured_peak(cache=root / MACHINE, tell=tell)
+    rates = machine.rates(cache=root / MACHINE, tell=tell)
     made = current(places["store"], statuses)
     if calibrate:
-        costs = forecast.forecast(recipe, root, made, peak)
+        costs = forecast.forecast(recipe, root, made, rates)
         minutes = {cost.stage: cost.minutes for cost in costs if cost.minutes is not None}
         if first := rehearsal.wanted(recipe, minutes, made):
             tell(f"making {', '.join(first)}: rehearsals read them, and the run finds them")
             run(recipe, **places, emit=lambda _: None, only=first)
             statuses = status(recipe, **places)
             made = current(places["store"], statuses)
-            costs = forecast.forecast(recipe, root, made, peak)
-        work = {cost.stage: cost.flops for cost in costs if cost.flops}
+            costs = forecast.forecast(recipe, root, made, rates)
+        compiled = {cost.stage for cost in costs if cost.compiled}
         folder = places["recipe_folder"]
-        rehearsal.rehearse(recipe, work, peak, root / forecast.SPEEDS, tell, made, folder)
+        rehearsal.rehearse(recipe, compiled, rates.peak, root / forecast.SPEEDS, tell, made, folder)
     if learn:
-        for lesson in forecast.learn(recipe, root, made, peak):
+        for lesson in forecast.learn(recipe, root, made, rates):
             tell(
                 f"{lesson.stage}: {lesson.planned:.1f} minutes planned, {lesson.took:.1f} taken (x {lesson.ratio:.2g})"
             )
-    costs = forecast.forecast(recipe, root, made, peak)
+    costs = forecast.forecast(recipe, root, made, rates)
     console = Console(highlight=False)
     took = {name: artifact.record["seconds"] / 60 for name, artifact in made.items()}
     table = plan_table(recipe, statuses, costs, took, console.width)
-    console.print(table, *_notes(costs), _memory(costs), _total(statuses, costs, peak), sep="\n")
+    total = _total(statuses, costs, rates.peak)
+    console.print(table, *_notes(costs), _memory(costs), total, *_bases(statuses, costs), sep="\n")
 
 
 WIDE, WIDER = 110, 150
@@ -153,7 +154,10 @@ def plan_table(
         state = Text("cached", "green") if status.cached else Text(f"run: {why}", "yellow")
         counts = (cost.parameters, cost.tokens, *([cost.flops] if wide else []))
         numbers = ["" if value is None else show_count(value) for value in counts]
-        minutes = "" if cost.minutes is None else f"{cost.minutes:.1f}"
+        band = cost.band
+        minutes = "" if band is None else f"{band.expected:.1f}"
+        if wide and band is not None and not status.cached:
+            minutes += f" ({band.low:.1f} – {band.high:.1f})"
         made_of = [Text(", ".join(inputs))] if wide else []
         actual = [f"{took[status.name]:.1f}" if status.name in took else ""] if took else []
         table.add_row(Text(status.name), status.kind, *made_of, state, *numbers, minutes, *actual)
@@ -188,16 +192,32 @@ def _memory(costs: Sequence[Cost]) -> Text:
 
 
 def _total(statuses: Sequence[StageStatus], costs: Sequence[Cost], peak: float) -> Text:
-    due = {status.name for status in statuses if not status.cached}
-    minutes = sum(cost.minutes or 0 for cost in costs if cost.stage in due)
+    from trivium.plan.bands import total
+
+    due = _due(statuses)
+    minutes = total(cost.band for cost in costs if cost.stage in due and cost.band is not None)
     unknown = [cost.stage for cost in costs if cost.stage in due and "unknown" in cost.note]
     said = (
-        f"{len(due)} of {len(statuses)} stages to run, about {minutes:.1f} minutes of training and evaluating"
+        f"{len(due)} of {len(statuses)} stages to run, about {minutes.expected:.1f} minutes "
+        f"({minutes.low:.0f} – {minutes.high:.0f}) of training and evaluating"
     )
     said += f" and what {', '.join(unknown)} will take" if unknown else ""
     return Text(
         f"{said} (measured matmul peak: {peak / 1e9:,.0f} GFLOP/s)" if due else "nothing to do: all is cached"
     )
+
+
+def _due(statuses: Sequence[StageStatus]) -> set[str]:
+    return {status.name for status in statuses if not status.cached}
+
+
+def _bases(statuses: Sequence[StageStatus], costs: Sequence[Cost]) -> list[Text]:
+    """Where the ends of the minutes come from."""
+    from trivium.plan.doubts import doubts
+
+    due = _due(statuses)
+    used = dict.fromkeys(cost.basis for cost in costs if cost.stage in due and cost.minutes is not None)
+    return [Text(str(doubts()[name]), "dim") for name in used]
 
 
 def elsewhere(path: Path, overrides: Sequence[str] | None, store: str, runs: Path, asked: Elsewhere) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trivium.batches.rows import Fixed, Row, sequence_row
+from trivium.cores import native_bf16
 from trivium.errors import DataError
 from trivium.evaluate.asked import Answer, Item, unusable
 from trivium.evaluate.metrics import Estimate
@@ -24,7 +25,6 @@ from trivium.model.hf import WEIGHTS, load
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
 from trivium.trace.corpora import Known
-from trivium.train.machine import native_bf16
 from trivium.verify.replies import Reply
 
 MICRO = 16

@@ -198,10 +198,15 @@ class Transformer(nn.Module):
         return self.hidden(batch["tokens"], batch["positions"], mask, keys=batch.get("dropout_key"))
 
     @property
-    def _may_change_shape(self) -> bool:
+    def skips_padding(self) -> bool:
+        """Whether passes that are not compiled compute only what is no padding."""
         # experts count the tokens they get: the same ones in every layout over ranks
         whole = self.model.sequence is None and self.config.window is None and self.config.experts is None
-        return self.ragged and whole and not torch.compiler.is_compiling()
+        return self.ragged and whole
+
+    @property
+    def _may_change_shape(self) -> bool:
+        return self.skips_padding and not torch.compiler.is_compiling()
 
     def outputs(self, hidden: Tensor, batch: Batch, want: Set[str]) -> Output:
         """What `want` names, from final hidden states (B, T, D). Numbers of single targets are 0 where `loss_mask` is."""

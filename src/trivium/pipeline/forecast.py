@@ -18,6 +18,7 @@ from trivium.pipeline import rehearsal
 from trivium.pipeline.contract import Artifact
 from trivium.plan.cost import Cost, estimate
 from trivium.plan.machine import machine_name
+from trivium.plan.rates import Rates
 from trivium.recipe.models import Recipe
 
 SPEEDS, LEARNED = "speeds.json", "learned.json"
@@ -42,11 +43,11 @@ class Lesson(NamedTuple):
 
 
 def forecast(
-    recipe: Recipe, store: Path, made: Mapping[str, Artifact], peak: float, *, corrected: bool = True
+    recipe: Recipe, store: Path, made: Mapping[str, Artifact], rates: Rates, *, corrected: bool = True
 ) -> list[Cost]:
     """The cost of every stage here: sizes from the data that is there (`made`), speeds from rehearsals, corrections from runs.
 
-    `peak` of matrix products in FLOP/s; `store` the folder beside which rehearsals and lessons are kept.
+    `rates`: of this machine; `store`: the folder beside which rehearsals and lessons are kept.
     """
     size = "train_characters"
     characters = {name: a.metrics[size] for name, a in made.items() if size in a.metrics}
@@ -56,7 +57,7 @@ def forecast(
         for name, a in made.items()
         if "train_items" in a.metrics
     }
-    costs = estimate(recipe, peak, characters, speeds, split)
+    costs = estimate(recipe, rates, characters, speeds, split)
     if not corrected:
         return costs
     lessons = read_lessons(store / LEARNED)
@@ -64,7 +65,7 @@ def forecast(
 
 
 def compared(
-    recipe: Recipe, store: Path, made: Mapping[str, Artifact], peak: float, *, corrected: bool = True
+    recipe: Recipe, store: Path, made: Mapping[str, Artifact], rates: Rates, *, corrected: bool = True
 ) -> list[Lesson]:
     """Plan beside actual, of every stage that has run and has planned minutes."""
     speeds = rehearsal.known(recipe, store / SPEEDS)
@@ -75,16 +76,16 @@ def compared(
             cost.minutes,
             made[cost.stage].record["seconds"] / 60,
         )
-        for cost in forecast(recipe, store, made, peak, corrected=corrected)
+        for cost in forecast(recipe, store, made, rates, corrected=corrected)
         if cost.minutes and cost.stage in made
     ]
 
 
-def learn(recipe: Recipe, store: Path, made: Mapping[str, Artifact], peak: float) -> list[Lesson]:
+def learn(recipe: Recipe, store: Path, made: Mapping[str, Artifact], rates: Rates) -> list[Lesson]:
     """Keeps what the stages that have run teach, each artifact once; returns it. DataError where nothing has run long enough."""
     found = [
         one
-        for one in compared(recipe, store, made, peak, corrected=False)
+        for one in compared(recipe, store, made, rates, corrected=False)
         if max(one.planned, one.took) >= LEAST
     ]
     if not found:

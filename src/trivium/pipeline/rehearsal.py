@@ -12,12 +12,13 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trivium.cores import cores, stolen
 from trivium.errors import TriviumError
 from trivium.files import read_json, write_json, write_text
 from trivium.pipeline.contract import Artifact, Context
@@ -79,7 +80,7 @@ def known(recipe: Recipe, path: Path) -> dict[str, Speed]:
 
 def rehearse(
     recipe: Recipe,
-    work: Mapping[str, float],
+    compiled: Collection[str],
     peak: float,
     path: Path,
     tell: Callable[[str], object] = lambda _: None,
@@ -88,9 +89,11 @@ def rehearse(
 ) -> dict[str, Speed]:
     """Measures every training stage that runs in one process here, and keeps the result at `path`.
 
-    `work`: FLOP of each whole stage, which decide whether it is compiled; `peak`: of matrix products, FLOP/s; `made`: artifacts
+    `compiled`: the stages that a whole run compiles; `peak`: of matrix products, FLOP/s; `made`: artifacts
     of stages that have run.
     """
+    from trivium.train.machine import can_compile, resolve
+
     look = Look(recipe, Lines())
     with tempfile.TemporaryDirectory() as folder:
         stand_in = _StandIn(recipe, dict(made or {}), Path(folder), recipe_folder, peak)
@@ -107,7 +110,7 @@ def rehearse(
                     "tokens": None,
                     "epochs": None,
                     "parallel": Parallel(),
-                    "compile": "on" if _compiled(stage, work.get(name, 0.0), peak) else "off",
+                    "compile": "on" if name in compiled and can_compile(resolve(stage).device) else "off",
                 }
             )
             try:
@@ -119,12 +122,6 @@ def rehearse(
             if speed is not None:
                 write_json(path, {**_read(path), key: list(speed)})
     return known(recipe, path)
-
-
-def _compiled(stage: TrainingStage, work: float, peak: float) -> bool:
-    from trivium.train.machine import compiling_pays
-
-    return compiling_pays(stage, work, peak)
 
 
 def _steps(look: Look, name: str, stage: TrainingStage, peak: float) -> int:
@@ -206,10 +203,12 @@ class _StandIn:
         out.mkdir()
         work.mkdir(parents=True)
         times: dict[str, float] = {}
+        looks: dict[str, tuple[int, int]] = {}
 
         def emit(event: Event, /) -> None:
             if event["event"] in ("phase", "step"):
-                times[f"{event['event']} {event.get('step', '')}".strip()] = time.monotonic()
+                name = f"{event['event']} {event.get('step', '')}".strip()
+                times[name], looks[name] = time.monotonic(), stolen()
 
         stages = {**self.recipe.stages, name: config}
         recipe = self.recipe.model_copy(update={"stages": stages})
@@ -226,7 +225,8 @@ class _StandIn:
         account, each = metrics["data"], metrics["tokens"] / (steps * config.batch)
         items = account["tokens_available"] / each if "tokens_available" in account else account["items"]
         start = max(0.0, ended - started - before - steps * step)
-        return Speed(step, start, before / count, items / records["train_items"], each)
+        usual = as_usual(looks[f"step {first}"], looks[f"step {steps}"], cores())
+        return Speed(step * usual, start, before / count, items / records["train_items"], each)
 
     def _part(self, name: str) -> Artifact:
         if name not in self.parts:
@@ -300,10 +300,20 @@ def _measure(look: Look, name: str, stage: TrainingStage, peak: float) -> Speed 
             emit=lambda _: None,
             peak=peak,
         )
-        started = time.monotonic()
+        started, before = time.monotonic(), stolen()
         typical = train(run)["seconds_per_step"]
     start = max(0.0, time.monotonic() - started - steps * typical)
-    return Speed(typical * stage.forwards / 3, start)
+    return Speed(typical * as_usual(before, stolen(), cores()) * stage.forwards / 3, start)
+
+
+def as_usual(before: tuple[int, int], after: tuple[int, int], threads: int) -> float:
+    """By what the time between two looks at `cores.stolen` is multiplied to be that of the machine as it was since it started.
+
+    A virtual machine's processors are given to others now and then, for half a minute a fifth of the time, and threads that
+    compute together wait for each other: all get on while none of them is stopped."""
+    waited, worked = after[0] - before[0], after[1] - before[1]
+    now, ever = waited / max(1, waited + worked), after[0] / max(1, sum(after))
+    return ((1 - now) / (1 - ever)) ** threads if now < 1 and ever < 1 else 1.0
 
 
 class Same:

@@ -14,7 +14,7 @@ def train_here(ctx: Context) -> dict[str, Any]:
     from trivium.batches.context import PhaseContext
     from trivium.corpus.shards import place
     from trivium.phases import PHASES
-    from trivium.plan.machine import measured_peak
+    from trivium.plan.machine import rates
 
     model, chat = start(ctx)
     phase, config = PHASES[ctx.config.kind], ctx.config
@@ -35,11 +35,13 @@ def train_here(ctx: Context) -> dict[str, Any]:
             if (name := getattr(config, field, None)) is not None
         },
         tokens=place(store / "tokens", data.fingerprint, chat) if config.rows == "documents" else None,
-        peak=lambda precision, device: measured_peak(
-            precision,
-            device,
-            cache=store / "machine.json",
-            tell=lambda message: ctx.emit({"event": "message", "message": message}),
+        peak=lambda precision, device: (
+            rates(
+                precision,
+                device,
+                cache=store / "machine.json",
+                tell=lambda message: ctx.emit({"event": "message", "message": message}),
+            ).peak
         ),
     )
     metrics = train_phase(phase, phase_context)

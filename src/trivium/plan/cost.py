@@ -1,8 +1,7 @@
 """What each stage will cost, from the recipe alone: parameters, tokens, FLOPs, minutes.
 
-Minutes are FLOPs over the machine's measured peak and an assumed utilisation, so they are estimates: read
-them for their order of size. Counts that only the data can tell are said to be unknown instead of guessed,
-and upper bounds say that they are bounds.
+Minutes are counted at the machine's measured rates (`plan.rates`), so they are estimates: a rehearsal knows better. Counts that
+only the data can tell are said to be unknown instead of guessed, and upper bounds say that they are bounds.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from typing import NamedTuple
 from trivium import compiling
 from trivium.model.config import ModelConfig
 from trivium.plan import flops, memory
+from trivium.plan.bands import Band
+from trivium.plan.doubts import doubts
+from trivium.plan.rates import Rates
 from trivium.recipe.alignment import OnlineStage
 from trivium.recipe.data import DataStage, TokenizerStage
 from trivium.recipe.deployment import PruneStage, SmallerStage
@@ -25,8 +27,6 @@ from trivium.recipe.models import Recipe
 from trivium.recipe.parallel import Parallel
 from trivium.recipe.training import PretrainStage, TrainingStage
 
-TRAINING_UTILISATION = 0.4
-"""Share of the matmul peak that training a small model reaches, compiled, in bf16 (docs/benchmarks.md)."""
 GENERATION_UTILISATION = 0.1
 """The same for generating, of a model that is large enough for arithmetic to decide."""
 DECODE, REPLIES = 3e-3, 64
@@ -58,9 +58,9 @@ class Speed(NamedTuple):
 
 
 class _Data(NamedTuple):
-    """What is known of data stages that have run: characters of the training splits, records of both."""
+    """What is known of data stages, having run or by their sources: characters of the training splits, records of both."""
 
-    characters: Mapping[str, int]
+    characters: Mapping[str, float]
     records: Mapping[str, tuple[int, int]]
 
 
@@ -80,25 +80,50 @@ class Cost:
     """Bytes on each rank of `parallel`, eager and in the precision that takes more where the machine decides."""
     unique: float | None = None
     """Of pre-training: tokens that the data has, each counted once, where that is known."""
+    compiled: bool = False
+    """Of training: whether it is expected to be worth it here."""
+    basis: str = "assumed"
+    """Where the minutes come from: whose doubt they have (`doubts.yaml`)."""
+
+    @property
+    def band(self) -> Band | None:
+        """The minutes as low, expected and high."""
+        return None if self.minutes is None else doubts()[self.basis].band * self.minutes
 
 
 def estimate(
     recipe: Recipe,
-    peak: float | None = None,
+    rates: Rates | None = None,
     characters: Mapping[str, int] | None = None,
     speeds: Mapping[str, Speed] | None = None,
     records: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[Cost]:
     """The cost of every stage, in the order of the recipe.
 
-    `peak` in FLOP/s, None leaves minutes out. `characters`: what the training splits of the data stages that have run
+    `rates`: of this machine; None leaves minutes out. `characters`: what the training splits of the data stages that have run
     hold, by stage name. `speeds`: what rehearsals measured here, by stage: they stand in place of an assumed utilisation.
     `records`: of the data stages that have run, in the training and in the held-out split.
     """
     look = Look(recipe, Lines())
-    data = _Data(characters or {}, records or {})
-    costs = [_stage(look, name, peak, data) for name in recipe.stages]
+    usual = _usual(look)
+    data = _Data(
+        {name: items * each for name, (items, each) in usual.items()} | dict(characters or {}),
+        {name: (items, 0) for name, (items, _) in usual.items()} | dict(records or {}),
+    )
+    costs = [_stage(look, name, rates, data) for name in recipe.stages]
     return [_rehearsed(look, cost, (speeds or {}).get(cost.stage), records or {}) for cost in costs]
+
+
+def _usual(look: Look) -> dict[str, tuple[int, float]]:
+    """Items, and the characters of one, of data stages whose sources are known to make such items."""
+    found = {}
+    for name, stage in look.each(DataStage):
+        known = [source.characters.get(stage.format) for source in stage.sources]
+        if stage.size and known and all(known):
+            weights = [source.weight or 1.0 for source in stage.sources]
+            mean = sum(w * each for w, each in zip(weights, known, strict=True) if each) / sum(weights)
+            found[name] = (stage.size, mean)
+    return found
 
 
 def _rehearsed(look: Look, cost: Cost, speed: Speed | None, records: Mapping[str, tuple[int, int]]) -> Cost:
@@ -118,13 +143,14 @@ def _rehearsed(look: Look, cost: Cost, speed: Speed | None, records: Mapping[str
             flops=operations,
             minutes=seconds / 60,
             note="as rehearsed here, on its own rows",
+            basis="rehearsed",
         )
     if cost.tokens is None:
         return cost
     full = stage.batch * stage.rows_per_item() * (look.context(stage) or 1)
     seconds = cost.tokens / full * speed.step + speed.start
     note = ", ".join(part for part in (cost.note, "minutes as rehearsed here") if part)
-    return replace(cost, minutes=seconds / 60, note=note)
+    return replace(cost, minutes=seconds / 60, note=note, basis="rehearsed")
 
 
 def model_of(look: Look, name: str | None) -> ModelConfig | None:
@@ -142,13 +168,13 @@ def model_of(look: Look, name: str | None) -> ModelConfig | None:
     return config
 
 
-def _stage(look: Look, name: str, peak: float | None, data: _Data) -> Cost:
+def _stage(look: Look, name: str, rates: Rates | None, data: _Data) -> Cost:
     stage = look.recipe.stages[name]
     if isinstance(stage, TrainingStage):
-        return _training(look, name, stage, peak, data)
+        return _training(look, name, stage, rates, data)
     if isinstance(stage, EvaluateStage):
-        return _evaluation(look, name, stage, peak)
-    if isinstance(stage, DataStage) and stage.size and peak is not None:
+        return _evaluation(look, name, stage, rates)
+    if isinstance(stage, DataStage) and stage.size and rates is not None:
         seconds = stage.size / DATA_RATES[stage.format]
         return Cost(
             name,
@@ -156,7 +182,7 @@ def _stage(look: Look, name: str, peak: float | None, data: _Data) -> Cost:
             minutes=seconds / 60,
             note="at the rates of two cores, of sources that are made up",
         )
-    if isinstance(stage, TokenizerStage) and peak is not None:
+    if isinstance(stage, TokenizerStage) and rates is not None:
         read = look.get(stage.data, DataStage)
         known = data.characters.get(stage.data, read.size if read else None)
         minutes = None if known is None else min(known, stage.sample) / TOKENIZER_RATE / 60
@@ -166,12 +192,12 @@ def _stage(look: Look, name: str, peak: float | None, data: _Data) -> Cost:
     return Cost(name, stage.kind)
 
 
-def _training(look: Look, name: str, stage: TrainingStage, peak: float | None, data: _Data) -> Cost:
+def _training(look: Look, name: str, stage: TrainingStage, rates: Rates | None, data: _Data) -> Cost:
     config, context = model_of(look, name), look.context(stage)
     if config is None or context is None:
         return Cost(name, stage.kind, note="unknown: no base model")
     count = flops.parameters(config)
-    tokens, note = _tokens(look, stage, context, data)
+    tokens, note, filled = _tokens(look, stage, context, data)
     parallel, held = _memory(config, context, stage)
     if tokens is None:
         return Cost(name, stage.kind, count, note=note, parallel=parallel, memory=held)
@@ -180,22 +206,22 @@ def _training(look: Look, name: str, stage: TrainingStage, peak: float | None, d
     )  # a frozen weight needs no product for its own gradient (`flops.adapting`)
     each = (stage.forwards - frozen) * flops.forward(config, context)
     operations = tokens * (each + frozen * flops.square(config) * context)
-    minutes = None
-    if peak is not None:
-        seconds = operations / (peak * TRAINING_UTILISATION)
+    minutes, fused = None, False
+    if rates is not None:
+        fused = compiling.pays(stage.compile, operations, rates.peak, filled)
+        computed = tokens / (filled if fused else 1.0)
+        seconds = computed * rates.seconds(config, context, stage.forwards, frozen=frozen, fused=fused)
         steps = tokens / (stage.batch * stage.rows_per_item() * context)
-        minutes = (seconds + _beside(config, stage, steps, operations, peak)) / 60
+        minutes = (seconds + _beside(config, stage, steps, rates) + fused * compiling.SECONDS) / 60
     unique = _unique(look, stage, data.characters) if isinstance(stage, PretrainStage) else None
-    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held, unique)
+    return Cost(name, stage.kind, count, tokens, operations, minutes, note, parallel, held, unique, fused)
 
 
-def _beside(config: ModelConfig, stage: TrainingStage, steps: float, operations: float, peak: float) -> float:
-    """Seconds beside the passes (FLOPs: `operations`): Muon's iterations, the compiler, replies that the policy writes."""
+def _beside(config: ModelConfig, stage: TrainingStage, steps: float, rates: Rates) -> float:
+    """Seconds beside the passes: Muon's iterations, replies that the policy writes."""
     beside = 0.0
     if stage.optimizer == "muon":
-        beside += steps * flops.newton_schulz(config) / (peak * TRAINING_UTILISATION)
-    if compiling.pays(stage.compile, operations, peak):
-        beside += compiling.SECONDS
+        beside += steps * flops.newton_schulz(config) / rates.product(config.dim)
     if isinstance(stage, OnlineStage) and stage.rollout_server is None:
         sets = steps / stage.updates
         rows = math.ceil(stage.batch * stage.updates / REPLIES)
@@ -203,7 +229,7 @@ def _beside(config: ModelConfig, stage: TrainingStage, steps: float, operations:
     return beside
 
 
-def _unique(look: Look, stage: TrainingStage, characters: Mapping[str, int]) -> float | None:
+def _unique(look: Look, stage: TrainingStage, characters: Mapping[str, float]) -> float | None:
     """Tokens of the data, of its size where it has not run."""
     data = look.get(stage.data, DataStage)
     known = characters.get(stage.data, data.size if data is not None else None)
@@ -231,8 +257,9 @@ def _memory(config: ModelConfig, context: int, stage: TrainingStage) -> tuple[Pa
     return parallel, needed.total
 
 
-def _tokens(look: Look, stage: TrainingStage, context: int, data: _Data) -> tuple[float | None, str]:
-    """Tokens that a training stage reads (None if unknown), and what to know about the number."""
+def _tokens(look: Look, stage: TrainingStage, context: int, data: _Data) -> tuple[float | None, str, float]:
+    """Tokens that a training stage reads (None if unknown), what to know about the number, and the share of
+    their rows' places that they fill."""
     packed, each = isinstance(stage, PretrainStage), context * stage.rows_per_item()
     at_most, counted = (
         "at most: rows end with their reply",
@@ -242,26 +269,27 @@ def _tokens(look: Look, stage: TrainingStage, context: int, data: _Data) -> tupl
     if known is not None and stage.data in data.records and stage.rows in ("pairs", "marked"):
         items = data.records[stage.data][0]
         mean = known / max(1, items) / CHARACTERS_PER_TOKEN
-        return stage.length(items, mean).items * min(each, mean), counted
+        held = min(each, mean)
+        return stage.length(items, mean).items * held, counted, held / each
     if stage.epochs is None:
         told = "" if packed or stage.tokens is not None else at_most
-        return stage.length(0, each).items * each, told
+        return stage.length(0, each).items * each, told, 1.0
     source = look.get(stage.data, DataStage)
     size = source.size if source is not None else None
     if known is None and packed:
         known = size
     if known is not None and stage.rows in ("documents", "replies"):
         rows = max(1, math.ceil(known / CHARACTERS_PER_TOKEN / context))
-        return stage.length(rows, each).items * each, counted
+        return stage.length(rows, each).items * each, counted, 1.0
     if size is None:
-        return None, f"unknown until {stage.data} has run"
-    return stage.length(size, each).items * each, at_most
+        return None, f"unknown until {stage.data} has run", 1.0
+    return stage.length(size, each).items * each, at_most, 1.0
 
 
-def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None) -> Cost:
+def _evaluation(look: Look, name: str, stage: EvaluateStage, rates: Rates | None) -> Cost:
     """Every suite reads its items with every model; those that generate also write replies."""
     read = written = 0.0
-    reading = writing = 0.0
+    reading = writing = seconds = 0.0
     for model in dict.fromkeys((stage.model, *stage.compare, *([stage.baseline] if stage.baseline else []))):
         config = model_of(look, model)
         if config is None:
@@ -272,16 +300,16 @@ def _evaluation(look: Look, name: str, stage: EvaluateStage, peak: float | None)
             rows = requests * suite.reads
             read += rows * config.context
             reading += rows * config.context * per_token
+            seconds += rows * config.context * (rates.seconds(config, config.context) if rates else 0.0)
             if suite.writes:
                 written += requests * suite.max_new_tokens
                 writing += requests * suite.max_new_tokens * per_token
     minutes = None
-    if peak is not None:
+    if rates is not None:
         layers = config.layers if config else 0
-        write = max(writing / (peak * GENERATION_UTILISATION), written / REPLIES * layers * DECODE)
-        minutes = (reading / (peak * TRAINING_UTILISATION) + write) / 60
+        write = max(writing / (rates.peak * GENERATION_UTILISATION), written / REPLIES * layers * DECODE)
+        minutes = (seconds + write) / 60
     tested = model_of(look, stage.model)
     count = flops.parameters(tested) if tested else None
-    return Cost(
-        name, stage.kind, count, read + written, reading + writing, minutes, "at most: full rows and replies"
-    )
+    note = "at most: full rows and replies"
+    return Cost(name, stage.kind, count, read + written, reading + writing, minutes, note, basis="bound")

@@ -17,7 +17,7 @@ from trivium.errors import RecipeError
 from trivium.plan.bands import Band
 from trivium.recipe import reader
 from trivium.recipe.base import Strict
-from trivium.recipe.lines import Lines, listed, together
+from trivium.recipe.lines import Lines, listed, nearest, together
 
 HERE = Path(__file__).parent
 REACH = 0.8
@@ -280,7 +280,10 @@ def _from_file(path: Path) -> Cluster:
             None if given is None else Band(*given) if isinstance(given, tuple) else Band(given, given, given)
         )
     except ValidationError as error:
-        raise together([_explained(detail, lines) for detail in error.errors()], str(path)) from None
+        # a described accelerator is no misspelt name of a listed one
+        named = isinstance(raw.get("accelerator"), str)
+        meant = [one for one in error.errors() if named or "str" not in one["loc"]]
+        raise together([_explained(detail, lines) for detail in meant], str(path)) from None
     except ValueError as error:
         fix = "write low, expected and high in that order"
         raise RecipeError(str(error), where=lines.where(("price_usd_per_hour",)), fix=fix) from None
@@ -298,6 +301,9 @@ def _from_file(path: Path) -> Cluster:
 
 
 def _explained(detail: Any, lines: Lines) -> RecipeError:
-    path = tuple(part for part in detail["loc"] if part not in ("str", "Described"))
+    path = tuple(part for part in detail["loc"] if part != "str" and "Described" not in str(part))
     fix = "docs/planning.md shows a cluster file"
+    if detail["type"] == "extra_forbidden":
+        fields = Described if len(path) > 1 else ClusterFile
+        fix = f"{nearest(str(path[-1]), tuple(fields.model_fields))}{fix}"
     return RecipeError(detail["msg"].removeprefix("Value error, "), where=lines.where(path), fix=fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -16,6 +17,8 @@ class SourceBase(Strict):
     kind: str
     formats: ClassVar[frozenset[str]] = frozenset({"documents"})
     """What the source can be read as."""
+    characters: ClassVar[Mapping[str, float]] = {}
+    """Of an item, by format, where that is known before anything is read: what a plan counts with."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Share of the mix (of characters for documents, of items otherwise); needed if there are several."""
     license: str | None = None
@@ -57,6 +60,7 @@ class Primer(SourceBase):
 
     kind: Literal["primer"]
     formats: ClassVar[frozenset[str]] = frozenset({"documents", "conversations", "preferences"})
+    characters: ClassVar[Mapping[str, float]] = {"conversations": 220, "preferences": 280}
 
 
 class Refusals(SourceBase):
@@ -64,6 +68,7 @@ class Refusals(SourceBase):
 
     kind: Literal["refusals"]
     formats: ClassVar[frozenset[str]] = frozenset({"conversations", "preferences"})
+    characters: ClassVar[Mapping[str, float]] = {"conversations": 160, "preferences": 180}
 
 
 class Text(SourceBase):

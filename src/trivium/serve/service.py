@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
+from trivium.cores import native_bf16
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
 from trivium.generate.guess import Draft, Guesser, LookUp
@@ -27,7 +28,6 @@ from trivium.serve.metrics import Metrics
 from trivium.serve.problems import ApiError
 from trivium.serve.words import Choice, Delta
 from trivium.text.chat import ChatTokenizer
-from trivium.train.machine import native_bf16
 
 
 class Usage(NamedTuple):

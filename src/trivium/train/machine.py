@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trivium import compiling
+from trivium.cores import native_bf16 as native_bf16
 from trivium.cores import take_ours
 from trivium.recipe.training import TrainingStage
 from trivium.train import float8
@@ -32,13 +33,6 @@ class Machine:
         return torch.autocast(self.device, dtype=torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def native_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 matrices faster than float32 ones."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def resolve(config: TrainingStage) -> Machine:
     """The machine that `device` and `precision` of a stage stand for here. RecipeError where it has no float8."""
     take_ours()
@@ -58,6 +52,6 @@ def can_compile(device: str) -> bool:
     return device != "cpu" or any(shutil.which(name) for name in (named, "c++", "g++", "clang++") if name)
 
 
-def compiling_pays(config: TrainingStage, flops: float, peak: float) -> bool:
-    """Whether a run of `flops` on a machine with a matmul peak of `peak` FLOP/s is compiled here."""
-    return compiling.pays(config.compile, flops, peak) and can_compile(resolve(config).device)
+def compiling_pays(config: TrainingStage, flops: float, peak: float, filled: float = 1.0) -> bool:
+    """Whether a run of `flops` on a machine with a matmul peak of `peak` FLOP/s is compiled here (`compiling.pays`)."""
+    return compiling.pays(config.compile, flops, peak, filled) and can_compile(resolve(config).device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trivium.train.machine import native_bf16
+from trivium.cores import native_bf16
 
 
 class Muon(torch.optim.Muon):

@@ -24,7 +24,7 @@ def resume(run: Run, optimizer: torch.optim.Optimizer, writer: checkpoint.Writer
         run.emit({"event": "resume", "step": state["step"], "steps": run.steps})
         _announce(run, state)
         return state
-    compiled = compiling_pays(run.config, run.flops_per_step * run.steps, run.peak)
+    compiled = compiling_pays(run.config, run.flops_per_step * run.steps, run.peak, run.filled)
     state = {"step": 0, "position": 0, "compiled": compiled, "curve": [], "guard": fresh()}
     _announce(run, state)
     if run.config.guard.on_bad == "rewind":  # there has to be something to go back to

@@ -55,6 +55,7 @@ class Run:
     flops_per_step: float = (
         0.0  # over all ranks, from what the data is like: whether to compile is decided by it
     )
+    filled: float = 1.0  # share of the rows' places that uncompiled passes compute
     live_flops: float = 0.0  # of these, what making a batch takes (types.LiveBatches)
     work: Callable[[int, int], float] | None = None  # see `Progress.sees`
     peak: float = 1.0  # measured matmul peak, FLOP/s

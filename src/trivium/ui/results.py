@@ -11,7 +11,7 @@ from trivium.errors import TriviumError
 from trivium.evaluate.rows import Row
 from trivium.pipeline.forecast import forecast
 from trivium.pipeline.record import previous
-from trivium.plan.machine import known_peak
+from trivium.plan.machine import known_rates
 from trivium.recipe.models import Recipe
 from trivium.report.compare import report_of
 from trivium.report.runs import RunLog
@@ -42,14 +42,14 @@ def planned(place: Place, log: RunLog) -> Update:
 
 def _plan(place: Place, log: RunLog) -> tuple[list[tuple[str, ...]], str]:
     """The rows, and why there are none. The recipe is what the log says it was; a field that is gone since makes it none."""
-    peak = known_peak(place.store.root / "machine.json")
-    if peak is None:
+    rates = known_rates(place.store.root / "machine.json")
+    if rates is None:
         return [], "how fast this machine is was not measured yet: `trivium plan RECIPE` does it"
     stages = {stage.name: stage.config for stage in log.stages.values() if stage.config}
     made = {name: found for name in stages if (found := previous(log.folder / name)) is not None}
     try:
         recipe = Recipe.model_validate({"name": "recipe", "stages": stages})
-        costs = forecast(recipe, place.store.root, made, peak)
+        costs = forecast(recipe, place.store.root, made, rates)
     except (TriviumError, ValueError) as error:
         return [], f"there is no plan for it: {str(error).splitlines()[0]}"
     rows: list[tuple[str, ...]] = []
