@@ -275,9 +275,9 @@ def cluster_of(recipe: Recipe, asked: Elsewhere, sizes: Mapping[str, int]) -> Cl
         fitting = whatif.devices_for(recipe, found.accelerator, asked.deadline, sizes)
         if fitting is None:
             raise GateError(
-                f"no number of {found.accelerator.name} ends within {asked.deadline:,.3g} hours with these batches",
+                f"no number of {found.accelerator.name} ends within {asked.deadline:,.3g} hours as the recipe is",
                 where="--deadline",
-                fix="a larger `batch`, fewer tokens, a faster device, or a later deadline",
+                fix=f"{whatif.sooner(recipe)}, or a later deadline",
             )
         return fitting.cluster
     return found

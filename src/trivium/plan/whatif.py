@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from trivium.errors import GateError, RecipeError
 from trivium.plan.hardware import LARGEST, Accelerator, Cluster
 from trivium.plan.project import Project, project
+from trivium.recipe.lines import listed
 from trivium.recipe.models import Recipe
+from trivium.recipe.parallel import AUTO
+from trivium.recipe.training import TrainingStage
 
 
 def devices_for(
@@ -30,6 +33,17 @@ def devices_for(
     return None
 
 
+def sooner(recipe: Recipe) -> str:
+    """What a recipe could say to end earlier, where more devices do not help it."""
+    fixed = [
+        name
+        for name, stage in recipe.stages.items()
+        if isinstance(stage, TrainingStage) and stage.parallel != AUTO and stage.parallel.ranks > 1
+    ]
+    layout = f"`parallel: auto` for {listed(fixed)}, " if fixed else ""
+    return f"{layout}a larger `batch`, fewer tokens, or a faster device"
+
+
 def check(
     found: Project,
     recipe: Recipe,
@@ -48,7 +62,7 @@ def check(
             fix = (
                 f"{other.cluster} would: {other.hours.expected:,.3g} hours ({other.hours.low:,.3g} – {other.hours.high:,.3g})"
                 if other is not None
-                else "no number of these devices would with these batches: a larger `batch`, fewer tokens or a faster device"
+                else f"no number of these devices would as the recipe is: {sooner(recipe)}"
             )
             raise GateError(
                 f"{found.cluster} is expected to take {hours.expected:,.3g} hours ({hours.low:,.3g} – {hours.high:,.3g}), more "
