@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -91,6 +92,21 @@ def test_a_judge_that_fails_is_undecided(server, action):
     server.plan = [action]
     (found,) = judge(server)([("q", "r")])
     assert isinstance(found, Undecided) and found.reason.startswith(NO_VERDICT)
+
+
+def test_a_judge_that_times_out_is_undecided_and_asked_again(server):
+    def late(handler, body):
+        time.sleep(0.6)
+        handler.close_connection = True
+
+    def right(nonce, shown):
+        return json.dumps({"nonce": nonce, "verdict": "no"})
+
+    server.plan = [late]
+    (found,) = judge(server, timeout=0.2)([("q", "r")])
+    assert isinstance(found, Undecided) and found.reason.startswith(NO_VERDICT)
+    server.plan = [late, says(right)]
+    assert judge(server, timeout=0.2, retries=1)([("q", "r")]) == [MISS]
 
 
 def test_a_judge_is_asked_again_and_for_a_schema_where_the_server_takes_one(server):

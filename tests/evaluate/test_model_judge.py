@@ -11,15 +11,20 @@ import pytest
 from chat_server import Server, chat_of, send
 from planted import PLANTED
 
-from trivium.errors import DataError
+from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item
+from trivium.evaluate.calibration import Labels
 from trivium.evaluate.judges import checked, open_judges, overrule
+from trivium.evaluate.judges.classifier import SHIPPED
 from trivium.evaluate.judges.model import ModelVerdicts
 from trivium.evaluate.run import Plan, rows_of
 from trivium.evaluate.suites import SUITES, pairwise
 from trivium.imports import import_checkpoint
+from trivium.pipeline.stages import STAGES
+from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.judges import ModelJudge
+from trivium.recipe.redteam import RedTeam
 from trivium.recipe.suites import Pairwise
 from trivium.verify.judge import choosing, judging, verdict_in
 from trivium.verify.replies import Reply
@@ -96,6 +101,80 @@ def test_how_far_a_judge_of_pairs_agrees_with_people_stands_beside_its_name(serv
         write_lines(tmp_path / "choices.jsonl", bad)
         with pytest.raises(DataError, match=why):
             checked(config, tmp_path)
+
+
+def pairs_of_people(n: int) -> list[dict]:
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"Why {k}?"}],
+            "chosen": f"right {k}",
+            "rejected": f"wrong {k}",
+        }
+        for k in range(n)
+    ]
+
+
+def test_a_stopped_evaluation_asks_a_judge_about_its_labels_once(server, tmp_path, write_lines):
+    """What it said are rows beside the others, of no model and in no metric."""
+    write_lines(tmp_path / "choices.jsonl", pairs_of_people(20))
+    path, config = tmp_path / "rows.jsonl", suite(server, labels="choices.jsonl", max_labels=18)
+    server.plan = [says(lambda a: "A" if "right" in a else "B")]
+
+    def name() -> str:
+        return open_judges(config, tmp_path, {}, table.Journal(path))["preferred"].name
+
+    first, seen = name(), len(server.seen)
+    assert "agrees with 18 of 18 choices" in first and seen == 36
+    assert name() == first and len(server.seen) == seen
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:7], lines[7][:40]]))  # killed, a line half written
+    assert name() == first and len(server.seen) == seen + 2 * (18 - 7)
+    rows = table.Journal(path).rows
+    assert {(r.suite, r.model, r.category, r.outcome) for r in rows} == {
+        ("pairwise labels", "model m", "preferred/chosen first", "hit")
+    }
+    assert "right" in rows[0].reply and "wrong" in rows[0].reply and table.of_models(rows) == []
+    server.plan = [says(lambda a: "GRID: C")]
+    path.unlink()
+    assert "agrees with 0 of 18" in name()  # no verdict
+    server.plan = [says(lambda a: "A" if "right" in a else "B")]
+    assert name() == first  # of a judge that is there again
+
+
+def test_the_labels_of_a_judge_that_says_yes_or_no_are_asked_once(server, tmp_path, write_lines):
+    labels = [{"request": f"q {n}", "reply": "no" if n % 2 else "so", "label": bool(n % 2)} for n in range(6)]
+    write_lines(tmp_path / "labels.jsonl", labels)
+    where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0}
+    judge = {"kind": "model", "axis": "refused", "server": where, "labels": "labels.jsonl"}
+    config = RedTeam.model_validate({"kind": "redteam", "judges": [judge]})
+
+    def verdict(handler, body):
+        nonce = re.search(r"<request (\w+)>", body["messages"][0]["content"]).group(1)
+        said = "yes" if "\nno\n" in body["messages"][1]["content"] else "no"
+        send(handler, 200, chat_of(json.dumps({"nonce": nonce, "verdict": said})))
+
+    server.plan = [verdict]
+    journal = table.Journal(tmp_path / "rows.jsonl")
+    for _ in range(2):
+        assert open_judges(config, tmp_path, {}, journal)["refused"].labels == Labels(3, 3, 3, 3)
+    assert len(server.seen) == 6 == len(journal.rows)
+    assert {(r.category, r.outcome) for r in journal.rows} == {("refused/yes", "hit"), ("refused/no", "miss")}
+
+
+def test_a_judges_files_are_part_of_what_an_evaluation_is_known_by(tmp_path, write_lines):
+    """Also where no other suite reads a file."""
+    head = tmp_path / "judge.json"
+    head.write_bytes(SHIPPED.read_bytes())
+    suites = [
+        {"kind": "redteam", "judges": [{"kind": "classifier", "axis": "refused", "path": "judge.json"}]}
+    ]
+    stage = EvaluateStage.model_validate({"kind": "evaluate", "model": "m", "suites": suites})
+    before = STAGES["evaluate"].identity(stage, tmp_path)
+    head.write_text(head.read_text().replace('"rows": 169', '"rows": 170'))
+    assert STAGES["evaluate"].identity(stage, tmp_path) != before
+    head.write_text("{}")
+    with pytest.raises(ArtifactError, match="no trained judge"):
+        STAGES["evaluate"].identity(stage, tmp_path)
 
 
 def test_a_baseline_that_said_nothing_is_nothing_to_be_compared_with():

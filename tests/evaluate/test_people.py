@@ -201,12 +201,15 @@ def test_the_page_is_told_no_model_and_takes_only_votes(tmp_path: Path) -> None:
             body = {"key": f"key number {nth}", "task": task["id"], "choice": "left", "seconds": 2}
             for wrong in (
                 {"key": "short"}, {"key": 7}, {"choice": "good"}, {"choice": ["left"]}, {"seconds": "2"}, {"seconds": True},
-                {"reason": 4},
+                {"reason": 4}, {"reason": "a\0b"}, {"seconds": 10**400}, {"key": "eight\0 or more"},
             ):  # fmt: skip
                 assert web.post("/vote", json=body | wrong, headers=head).status_code == 400
             assert web.post("/vote", json=body | {"task": "none"}, headers=head).status_code == 404
             assert web.post("/vote", content=b"{", headers=head).status_code == 400
             assert web.post("/vote", content=b"[" * 20_000, headers=head).status_code == 413
+            lone = json.dumps(body | {"reason": "\ud800"}).encode()
+            for deep in (lone, b"[" * 9000, b'{"seconds": 1' + b"0" * 9000 + b"}"):
+                assert web.post("/vote", content=deep, headers=head).status_code == 400
             for again in (False, True, True):
                 assert web.post("/vote", json=body, headers=head).json() == {"stored": True, "again": again}
             assert web.post("/vote", json=body | {"choice": "tie"}, headers=head).status_code == 409

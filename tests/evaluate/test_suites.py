@@ -24,6 +24,7 @@ from trivium.evaluate.rows import Journal, Verdict
 from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import SUITES
+from trivium.generate.slots import Completion
 from trivium.model import hf
 from trivium.recipe.data import Canaries as CanariesBlock
 from trivium.recipe.evaluation import EvaluateStage
@@ -506,6 +507,25 @@ def test_every_cluster_is_asked_once_before_any_twice(data, write_lines):
     plan = Plan.make(suite("refusals", "talks", items=2 * len(topics)), data)
     assert {item.cluster for item in plan.items} == topics
     assert len(plan.items) == len(topics)
+
+
+def test_items_of_one_id_are_refused(data, monkeypatch):
+    """One would hide the other, or a stopped evaluation would not ask it again."""
+    kind = SUITES["refusals"]
+    monkeypatch.setitem(SUITES, "refusals", kind._replace(items=lambda *given: 2 * kind.items(*given)))
+    with pytest.raises(DataError, match="two items"):
+        Plan.make(suite("refusals", "talks"), data)
+
+
+def test_a_model_that_writes_only_padding_has_said_nothing(subject, measure, monkeypatch, chat):
+    def padding(model, prompts, sampling, stops, first):
+        ids = [chat.pad] * sampling.max_new_tokens
+        return [Completion(ids, [0.0] * len(ids), False) for _ in prompts]
+
+    monkeypatch.setattr("trivium.evaluate.subject.complete", padding)
+    rows, found = measure("refusals", "talks", subject())
+    assert {(row.outcome, row.reason) for row in rows} == {("undecided", "empty reply")}
+    assert found["refusal_rate"].undecided == found["refusal_rate"].asked > 0
 
 
 def test_a_prompt_that_fills_the_context_is_undecided_with_both_numbers(subject, data, write_lines, measure):

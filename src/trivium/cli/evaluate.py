@@ -66,17 +66,22 @@ def train(
     rows: Annotated[
         Path,
         typer.Argument(
-            help="Labelled replies: JSON lines, or a CSV, with request, reply, label.", show_default=False
+            help="Labelled replies: JSON lines, or a CSV, with request, reply, label; for toxic with text, label and, where "
+            "it is known, group.",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the judge is written.")] = Path(
         "judge.json"
     ),
-    axis: Annotated[str, typer.Option(help="What the label says: refused, content or coherent.")] = "refused",
+    axis: Annotated[
+        str, typer.Option(help="What the label says: refused, content, coherent or toxic.")
+    ] = "refused",
 ) -> None:
     """Train a judge, and say how it agrees with labels of requests that it was not fitted on.
 
-    A suite takes it with `judges: [{kind: classifier, axis: refused, path: judge.json}]`.
+    A suite takes it with `judges: [{kind: classifier, axis: refused, path: judge.json}]`, the suite
+    `toxicity` with `head: judge.json`.
 
     Example:
 
@@ -89,16 +94,22 @@ def _train(rows: Path, out: Path, axis: str) -> None:
     from typing import get_args
 
     from trivium.errors import DataError
-    from trivium.evaluate.judges.classifier import read_labels, save, train
+    from trivium.evaluate.judges import classifier, toxic
     from trivium.recipe.judges import Axis
 
-    if axis not in get_args(Axis):
-        raise DataError(f"no axis {axis!r}", fix=f"take one of {', '.join(get_args(Axis))}")
-    head = train(read_labels(rows), axis)
-    save(out, head)
+    if axis not in (axes := (*get_args(Axis), toxic.AXIS)):
+        raise DataError(f"no axis {axis!r}", fix=f"take one of {', '.join(axes)}")
+    head: classifier.Head | toxic.TextHead
+    if axis == toxic.AXIS:
+        head = toxic.train(toxic.read_texts(rows))
+        toxic.save(out, head)
+        print(head.about)
+    else:
+        head = classifier.train(classifier.read_labels(rows), axis)
+        classifier.save(out, head)
     labels = head.labels
     print(
-        f"{out}: {head.rows} labels; on requests left out of each fit: "
+        f"{out}: {head.rows} labels; on what was left out of each fit: "
         f"sensitivity {labels.sensitivity:.3f} ({labels.found} of {labels.positives}), "
         f"specificity {labels.specificity:.3f} ({labels.spared} of {labels.negatives})"
     )

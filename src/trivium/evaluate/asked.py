@@ -16,9 +16,6 @@ from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
 from trivium.verify.replies import Reply
 
-BATCH = 256
-"""Items that are asked together: many times the sequences that are written at once, which then wait for the longest one once."""
-
 
 @dataclass(frozen=True)
 class Item:
@@ -78,8 +75,6 @@ class SuiteKind(NamedTuple):
     identity: Callable[[Any, Path], Any] | None = None
     """(the suite, the recipe's folder) -> what else its results depend on, made before any stage runs; DataError where it could
     not be asked."""
-    batch: int = BATCH
-    """Items that are asked before their rows are written: what a kill can cost."""
     together: Callable[[Item], str] | None = None
     """Where items can only be asked with all others of which this says the same; it begins their ids."""
 

@@ -102,7 +102,9 @@ def calibrated(
     Opinions are what another judge may take from a suite (its `judges`). That a sum is right, a description is the one that was
     taught, a secret was told, is compared and needs no labels, though the axis may have the same name.
     """
-    if "judges" not in type(suite).model_fields or metric.category in ("injection", "extraction"):
+    if metric.category in ("injection", "extraction"):
         return None
     taken = labels.get(suite.title, {})
-    return taken[metric.judge] if metric.judge in taken else JUDGES.get(metric.judge)
+    if metric.judge in taken:
+        return taken[metric.judge]
+    return JUDGES.get(metric.judge) if "judges" in type(suite).model_fields else None

@@ -37,7 +37,8 @@ def write(folder: Path, rows: Sequence[Row], results: Mapping[str, Any], suites:
     made = datetime.datetime.now(datetime.UTC)
     for (suite, model), found in sorted(groups.items()):
         figures = results["models"].get(model, {})
-        named = {known[suite].named(metric): metric.judge for metric in known[suite].measured}
+        of = known.get(suite)  # None: what judges said of people's labels
+        named = {} if of is None else {of.named(metric): metric.judge for metric in of.measured}
         shown = {name: (judge, figures[name]["value"]) for name, judge in named.items() if name in figures}
         log = _log(suite, model, found, shown, made)
         name = re.sub(r"[^\w.-]", "-", f"{suite}_{model}")

@@ -25,6 +25,15 @@ NO_VERDICT = "the judge gave no verdict: "
 """How the reason begins where a judge could not be asked, or said nothing that is one: a run that goes on asks again."""
 
 
+_LABELS = " labels"
+
+
+def labels_of(suite: str) -> str:
+    """What rows of a suite's judges have as their suite: what they said of replies that people had labelled. Their `model` is the
+    judge, and no metric is made from them."""
+    return f"{suite}{_LABELS}"
+
+
 class Hit:
     """What the judge looks for is there; of a judge that gives a number: it was measured."""
 
@@ -216,6 +225,11 @@ def counted(rows: Iterable[Row]) -> dict[str, int]:
 def matching(rows: Iterable[Row], **wanted: Any) -> Iterator[Row]:
     """The rows whose columns have these values."""
     return (row for row in rows if all(getattr(row, name) == value for name, value in wanted.items()))
+
+
+def of_models(rows: Iterable[Row]) -> list[Row]:
+    """Without what judges said of people's labels."""
+    return [row for row in rows if not row.suite.endswith(_LABELS)]
 
 
 def prompt_text(row: Row | Mapping[str, Any]) -> str:

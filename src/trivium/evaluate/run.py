@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 from trivium import files
-from trivium.errors import TriviumError
+from trivium.errors import DataError, TriviumError
 from trivium.evaluate import calibration, inspect_log, page
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
@@ -28,6 +28,10 @@ from trivium.trace.corpora import Known
 from trivium.types import Emit
 
 SAMPLES = 6
+FEWEST, MOST = 32, 256
+"""Items that are asked together. Many, since they wait for the longest one once; few, since a kill costs them all."""
+QUICK, SLOW = 15.0, 60.0
+"""Seconds that a part may take: less, and the next one is larger; more, and it is smaller."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,23 @@ class Plan:
             source = folders[config.data]
         elif isinstance(config, FileSuite):
             source = recipe_folder / config.path
-        found = kind.items(config, source)
-        ordered = sorted(found, key=lambda item: (item.id, item.attempt))
+        ordered = sorted(kind.items(config, source), key=_key)
+        if twice := [_key(one) for one, other in pairwise(ordered) if _key(one) == _key(other)]:
+            raise DataError(
+                f"suite {config.title} has two items {twice[0][0]!r:.80}: one would hide the other",
+                fix="give each item an id of its own",
+            )
         return cls(config, kind, [replace(item, number=number) for number, item in enumerate(ordered)])
 
-    def judged(self, recipe_folder: Path, folders: Mapping[str, Path]) -> Plan:
-        """With its judges open: a model is asked about its labels now."""
-        return replace(self, judges=open_judges(self.config, recipe_folder, folders))
+    def judged(
+        self, recipe_folder: Path, folders: Mapping[str, Path], journal: Journal | None = None
+    ) -> Plan:
+        """With its judges open: a model is asked about its labels now, but for what the journal holds."""
+        return replace(self, judges=open_judges(self.config, recipe_folder, folders, journal))
+
+
+def _key(item: Item) -> tuple[str, int]:
+    return item.id, item.attempt
 
 
 def evaluate(
@@ -80,16 +94,16 @@ def evaluate(
     "detectable": [what gates can show]}
     """
     table.needs_parquet()
+    journal = Journal(work / "rows.jsonl")
+    journal.adopt(earlier)
     made = (Plan.make(suite, folders, recipe_folder) for suite in config.suites)
-    plans = [plan.judged(recipe_folder, folders) for plan in made]
+    plans = [plan.judged(recipe_folder, folders, journal) for plan in made]
     clusters_of = {
         plan.config.title: [(item.category, item.cluster) for item in plan.items] for plan in plans
     }
     shown = detectable(config, clusters_of)
     for line in shown:
         emit({"event": "message", "message": line})
-    journal = Journal(work / "rows.jsonl")
-    journal.adopt(earlier)
     constants = _ask(config, plans, folders, journal, known or {}, emit)
     judges = {plan.config.title: plan.judges for plan in plans}
     results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
@@ -160,15 +174,20 @@ def identity(config: EvaluateStage, recipe_folder: Path) -> dict[str, Any]:
 def fill(
     journal: Journal, plan: Plan, subject: Subject, baseline: Subject | None = None, batch: int | None = None
 ) -> None:
-    """Asks what the journal does not hold yet, a batch at a time: as many items as the suite says, where `batch` is None."""
-    batch = plan.kind.batch if batch is None else batch
+    """Asks what the journal does not hold yet, `batch` items at a time; None: as many as take about QUICK to SLOW seconds."""
     title = plan.config.title
     due = [item for item in plan.items if not journal.has(title, subject.name, item.id, item.attempt)]
-    for part in _parts(due, plan.kind.together, batch):
+    size = batch or FEWEST
+    while due:
+        part = _part(due, plan.kind.together, size)
+        due = due[len(part) :]
         began = time.perf_counter()
         answers = asked(plan, subject, baseline, part)
         outcomes = overrule(plan.judges, part, answers)
-        each = (time.perf_counter() - began) / len(part)
+        took = time.perf_counter() - began
+        each = took / len(part)
+        if batch is None:
+            size = min(2 * size, MOST) if took < QUICK else max(1, size // 2) if took > SLOW else size
         journal.write(
             [
                 rows_of(plan, subject, item, answer, each, found)
@@ -177,12 +196,11 @@ def fill(
         )
 
 
-def _parts(due: list[Item], together: Callable[[Item], str] | None, batch: int) -> Iterator[list[Item]]:
-    if together is not None:
-        yield from (list(part) for _, part in groupby(due, together))
-        return
-    for start in range(0, len(due), batch):
-        yield due[start : start + batch]
+def _part(due: list[Item], together: Callable[[Item], str] | None, size: int) -> list[Item]:
+    """What is asked next."""
+    if together is None:
+        return due[:size]
+    return list(takewhile(lambda item: together(item) == together(due[0]), due))
 
 
 def asked(plan: Plan, subject: Subject, baseline: Subject | None, items: Sequence[Item]) -> list[Answer]:
@@ -280,7 +298,7 @@ def summary(
             suite: {axis: one.name for axis, one in found.items()} for suite, found in judges.items() if found
         },
         "curves": curves(rows),
-        "samples": samples(rows),
+        "samples": samples(table.of_models(rows)),
         "contaminated": dirty,
     }
 

@@ -61,12 +61,7 @@ def earlier(ctx: Context, store: Store) -> list[Row]:
 def _hangs_on_nothing_else(suite: SuiteBase) -> bool:
     from trivium.evaluate.suites import SUITES
 
-    return not (
-        suite.reads_files
-        or suite.asks_baseline
-        or bool(getattr(suite, "judges", ()))
-        or SUITES[suite.kind].identity is not None
-    )
+    return not (suite.outside or suite.asks_baseline or SUITES[suite.kind].identity is not None)
 
 
 def _asked(identity: dict[str, Any]) -> Iterator[_Asked]:

@@ -191,7 +191,7 @@ def _known(config: Any, ctx: Context, store: Any) -> dict[str, Any]:
 
 
 def _evaluate_identity(config: Any, folder: Path) -> dict[str, Any]:
-    if not any(suite.reads_files for suite in config.suites):  # without loading what asks
+    if not any(suite.outside for suite in config.suites):  # without loading what asks
         # results.json names the models, so their names are part of what is made
         return {"names": [config.model, config.baseline, *config.compare]}
     from trivium.evaluate.run import identity

@@ -82,6 +82,11 @@ class SuiteBase(Strict):
         raise NotImplementedError
 
     @property
+    def outside(self) -> bool:
+        """Whether its rows hang on more than the recipe and its stages: on files, or on what a judge of the recipe is made of."""
+        return self.reads_files or bool(getattr(self, "judges", ()) or getattr(self, "judge", None))
+
+    @property
     def reads(self) -> int:
         """Rows that the model reads for a request."""
         return self.reads_per_item

@@ -229,6 +229,33 @@ class Speakers(SuiteBase):
         return 4
 
 
+class Toxicity(SuiteBase):
+    """Sentences about two people who differ in one thing or in several, gone on with by the model: which completions does a
+    trained judge call toxic, and more so of one than of the other? `items` pairs of beginnings."""
+
+    kind: Literal["toxicity"]
+    metrics = (
+        Metric("toxicity", "completions that are toxic", "toxic", better=-1),
+        Metric("toxicity_gap", "completions: toxic more often about whom prejudice meets", "gap", "mean", 0, None, "number",
+               None),
+    )  # fmt: skip
+    reads_files = True
+    draws: Annotated[Count, Field(gt=0)] = 4
+    """Completions of a beginning."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """At which they are drawn."""
+    head: Annotated[str, Field(min_length=1)] | None = None
+    """The judge, from the recipe's folder, as `trivium evaluate judge train --axis toxic` writes it. None: the one that comes
+    with Trivium."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = only(24, {"writes": "set"})
+    """Length limit of a generated reply."""
+
+    @property
+    def asked(self) -> int:
+        """Of two people."""
+        return 2 * self.draws
+
+
 _SCORES = (
     Metric("acc", "multiple choice: likeliest choice right", "likeliest"),
     Metric("acc_norm", "multiple choice: likeliest per character right", "likeliest_per_character"),
@@ -323,6 +350,7 @@ OWN: tuple[type[SuiteBase], ...] = (
     Garak,
     Bias,
     Speakers,
+    Toxicity,
     Choice,
     Instructions,
     Verbatim,

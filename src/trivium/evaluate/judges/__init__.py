@@ -12,13 +12,15 @@ from trivium.errors import ArtifactError
 from trivium.evaluate.asked import Answer, Item
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.calibration import Labels
+from trivium.evaluate.judges import toxic
 from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels, read_pairs
+from trivium.evaluate.judges.labelled import Asked, Shown
 from trivium.evaluate.judges.model import Grades, ModelVerdicts, Preferred
-from trivium.evaluate.rows import HIT, MISS, Hit, Outcome, Undecided, Verdict, short_hash
+from trivium.evaluate.rows import HIT, MISS, Journal, Outcome, Undecided, Verdict, short_hash
 from trivium.evaluate.statistics import wilson
 from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge, PairJudge
 from trivium.recipe.kinds import plugins
-from trivium.recipe.suites import Pairwise
+from trivium.recipe.suites import Pairwise, Toxicity
 from trivium.verify.judge import request_of
 from trivium.verify.refusal import declines
 
@@ -27,8 +29,8 @@ class OpenJudge(NamedTuple):
     """`labels`: None where it is not known how it agrees with people. `name`: for the report."""
 
     name: str
-    outcomes: Callable[[Sequence[Any]], Sequence[Outcome | Verdict]]
-    """Of (request, reply); of the axis `preferred`, of (request, reply, the baseline's)."""
+    outcomes: Callable[[Sequence[Any]], Sequence[Outcome | Verdict]] | None
+    """Of (request, reply); of the axis `preferred`, of (request, reply, the baseline's). None: the suite asks it itself."""
     labels: Labels | None
 
 
@@ -45,23 +47,22 @@ def _classifier(config: ClassifierJudge, recipe_folder: Path) -> OpenJudge:
     return OpenJudge(name, lambda pairs: [HIT if head(*pair) else MISS for pair in pairs], head.labels)
 
 
-def _model(config: ModelJudge, recipe_folder: Path, folders: Mapping[str, Path]) -> OpenJudge:
-    verdicts, labels = ModelVerdicts(config, folders), None
+def _model(config: ModelJudge, recipe_folder: Path, folders: Mapping[str, Path], asked: Asked) -> OpenJudge:
+    verdicts, labels, name = ModelVerdicts(config, folders), None, f"model {config.server.model}"
     if config.labels is not None:
         rows = read_labels(recipe_folder / config.labels)
         rows = sorted(rows, key=short_hash)[: config.max_labels]
-        said = verdicts([(row.request, row.reply) for row in rows])
-        labels = agreement(
-            [None if isinstance(one, Undecided) else isinstance(one, Hit) for one in said], rows
-        )
-    return OpenJudge(f"model {config.server.model}", verdicts, labels)
+        shown = [Shown((row.request, row.reply), "yes" if row.label else "no") for row in rows]
+        said = asked(name, config.axis, shown, verdicts)
+        labels = agreement([{"hit": True, "miss": False}.get(one.outcome) for one in said], rows)
+    return OpenJudge(name, verdicts, labels)
 
 
 def _here(opens: Callable[[Any, Path], OpenJudge]) -> Callable[..., OpenJudge]:
-    return lambda config, recipe_folder, folders: opens(config, recipe_folder)
+    return lambda config, recipe_folder, folders, asked: opens(config, recipe_folder)
 
 
-OPEN: dict[str, Callable[[Any, Path, Mapping[str, Path]], OpenJudge]] = {
+OPEN: dict[str, Callable[[Any, Path, Mapping[str, Path], Asked], OpenJudge]] = {
     "classifier": _here(_classifier),
     "model": _model,
     **{kind: _here(plugin.implementation()) for kind, plugin in plugins("trivium.judges").items()},
@@ -77,30 +78,43 @@ def open_scorer(config: Any, folder: Path) -> Scorer:
     if isinstance(config, GradeJudge):
         grades = Grades(config)
         return lambda pairs: [None if isinstance(one, Undecided) else one for one in grades(pairs)]
-    judge, good = OPEN[config.kind](config, folder, {}), MISS if config.axis == "refused" else HIT
+    judge, good = OPEN[config.kind](config, folder, {}, Asked()), MISS if config.axis == "refused" else HIT
+    outcomes = judge.outcomes
+    assert outcomes is not None
     return lambda pairs: [
-        None if isinstance(one, Undecided) else float(one is good) for one in judge.outcomes(pairs)
+        None if isinstance(one, Undecided) else float(one is good) for one in outcomes(pairs)
     ]
 
 
-def open_judges(suite: Any, recipe_folder: Path, folders: Mapping[str, Path]) -> dict[str, OpenJudge]:
-    """Axis -> its judge, of a suite whose recipe names some. `folders`: checkpoints of the recipe by name."""
+def open_judges(
+    suite: Any, recipe_folder: Path, folders: Mapping[str, Path], journal: Journal | None = None
+) -> dict[str, OpenJudge]:
+    """Axis -> its judge, of a suite whose recipe names some. `folders`: checkpoints of the recipe by name. `journal`: keeps what
+    judges say of people's labels."""
+    asked = Asked(suite.title, journal)
+    if isinstance(suite, Toxicity):
+        head = toxic.load(toxic.path_of(suite.head, recipe_folder))
+        return {
+            toxic.AXIS: OpenJudge(f"classifier of toxic, {head.rows} labels, {head.about}", None, head.labels)
+        }
     if isinstance(suite, Pairwise):
         judge = Preferred(suite.judge, folders)
-        return {"preferred": OpenJudge(_known(judge, suite.judge, recipe_folder), judge, None)}
+        return {"preferred": OpenJudge(_known(judge, suite.judge, recipe_folder, asked), judge, None)}
     return {
-        judge.axis: OPEN[judge.kind](judge, recipe_folder, folders) for judge in getattr(suite, "judges", ())
+        judge.axis: OPEN[judge.kind](judge, recipe_folder, folders, asked)
+        for judge in getattr(suite, "judges", ())
     }
 
 
-def _known(judge: Preferred, config: PairJudge, recipe_folder: Path) -> str:
+def _known(judge: Preferred, config: PairJudge, recipe_folder: Path, asked: Asked) -> str:
     """What a judge of pairs is called: with how many of people's choices it agrees, whichever stands first. A tie, and a verdict
     that hangs on the order, agrees with nobody."""
     name = f"model {config.server.model}"
     if config.labels is None:
         return f"{name}, held against nobody's choices"
     rows = sorted(read_pairs(recipe_folder / config.labels), key=short_hash)[: config.max_labels]
-    agreed = sum(verdict.score == 1 for verdict in judge(rows))
+    said = asked(name, "preferred", [Shown(row, "chosen first") for row in rows], judge)
+    agreed = sum(one.score == 1 for one in said)
     low, high = wilson(agreed / len(rows), len(rows))
     return f"{name}, agrees with {agreed} of {len(rows)} choices of people [{low:.0%}, {high:.0%}]"
 
@@ -129,6 +143,8 @@ def overrule(
     said: list[dict[str, Outcome | Verdict]] = [{} for _ in items]
     places = [i for i, answer in enumerate(answers) if not answer.failed and answer.reply is not None]
     for axis, judge in judges.items():
+        if judge.outcomes is None:
+            continue
         for place, outcome in zip(
             places, judge.outcomes([_pair(items[i], answers[i]) for i in places]), strict=True
         ):

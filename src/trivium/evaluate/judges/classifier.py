@@ -71,10 +71,10 @@ class Head:
 
 def read_labels(path: Path) -> list[Labelled]:
     """JSON lines {request, reply, label} or a CSV with these columns; label is true, false, 1 or 0. DataError with the line."""
-    return [_labelled(row, where) for row, where in _rows(path)]
+    return [_labelled(row, where) for row, where in labelled_rows(path)]
 
 
-def _rows(path: Path) -> list[tuple[Any, str]]:
+def labelled_rows(path: Path) -> list[tuple[Any, str]]:
     """The rows of a file, and where each stands."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -98,8 +98,7 @@ def _rows(path: Path) -> list[tuple[Any, str]]:
 
 
 def _labelled(row: Any, where: str) -> Labelled:
-    said = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    label = said.get(str(row.get("label")).lower()) if isinstance(row, Mapping) else None
+    label = yes_or_no(row)
     if label is None or not all(isinstance(row.get(name), str) for name in ("request", "reply")):
         raise DataError(
             "a row has `request` and `reply`, texts, and `label`: true, false, 1 or 0",
@@ -109,11 +108,17 @@ def _labelled(row: Any, where: str) -> Labelled:
     return Labelled(row["request"], row["reply"], label)
 
 
+def yes_or_no(row: Any) -> bool | None:
+    """What a row's `label` says."""
+    said = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    return said.get(str(row.get("label")).lower()) if isinstance(row, Mapping) else None
+
+
 def read_pairs(path: Path) -> list[tuple[str, str, str]]:
     """(request, chosen, rejected) of JSON lines {prompt, chosen, rejected}, as `trivium arena export --kind preferences` writes
     them. DataError with the line, and for a file without any."""
     pairs = []
-    for row, where in _rows(path):
+    for row, where in labelled_rows(path):
         try:
             pair = request_of(row), str(row["chosen"]), str(row["rejected"])
         except (KeyError, TypeError, AttributeError) as error:

@@ -101,8 +101,8 @@ class Arena:
                 return JSONResponse({"error": f"not stored: {error}"}, 503, headers={"Retry-After": "1"})
             except DataError as error:
                 return JSONResponse({"error": error.what}, 409)
-            except ValueError:
-                return JSONResponse({"error": "this is no JSON"}, 400)
+            except (ValueError, RecursionError, OverflowError):
+                return JSONResponse({"error": "this is no vote in JSON"}, 400)
 
         return guarded
 
@@ -135,15 +135,14 @@ class Arena:
         key, choice, seconds = body.get("key"), body.get("choice"), body.get("seconds", 0.0)
         if task is None:
             raise ApiError(404, "there is no such task")
-        if not isinstance(key, str) or not 8 <= len(key) <= 100:
-            raise ApiError(400, "a vote needs a key of 8 to 100 characters", param="key")
+        _check_key(key)
         allowed = PAIR if len(task.sides) == 2 else SINGLE
         if choice not in allowed:
             raise ApiError(400, f"the choice is one of {', '.join(allowed)}", param="choice")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise ApiError(400, "seconds is a number", param="seconds")
         reason = body.get("reason", "")
-        if not isinstance(reason, str):
+        if not isinstance(reason, str) or "\0" in reason:  # which no database of texts takes
             raise ApiError(400, "the reason is text", param="reason")
         vote = self._made(task, rater, key, str(choice), reason, body.get("consent") is True, float(seconds))
         return {"stored": True, "again": not self.votes.add(vote)}
@@ -151,8 +150,7 @@ class Arena:
     def _undo(self, rater: str, body: dict[str, Any]) -> dict[str, Any]:
         """Takes back the rater's last vote that counts."""
         key, log = body.get("key"), self.votes.log()
-        if not isinstance(key, str) or not 8 <= len(key) <= 100:
-            raise ApiError(400, "an undo needs a key of 8 to 100 characters", param="key")
+        _check_key(key)
         if any(vote.key == key for vote in log):
             return {"stored": True, "again": True}
         own = [vote for vote in log if vote.rater == rater]
@@ -197,7 +195,9 @@ def opened(
 
     DataError where there is nothing to compare (`rate`: to rate); RecipeError for a rater without a name.
     """
-    tables = [Table(folder.resolve().name, folder.name, rows.read(folder)) for folder in folders]
+    tables = [
+        Table(folder.resolve().name, folder.name, rows.of_models(rows.read(folder))) for folder in folders
+    ]
     found, account = tasks(tables, rate)
     if not found:
         why = ", ".join(f"{count} times {reason}" for reason, count in account.items())
@@ -212,6 +212,11 @@ def opened(
     for one in raters:
         votes.rater(one)
     return Arena(votes, found, overlap=overlap, names=names, hosts=hosts), account
+
+
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str) or not 8 <= len(key) <= 100 or not key.isprintable():
+        raise ApiError(400, "a vote or an undo needs a key of 8 to 100 characters", param="key")
 
 
 async def _body(request: Request) -> bytes:
