@@ -132,8 +132,16 @@ def _numbers(precision: str, device: str, products: dict[int, float]) -> float:
     from trivium.model.transformer import Transformer
 
     rows, context, dim = PASS[device]
-    shape = {"vocab_size": dim, "dim": dim, "hidden": 8 * dim // 3, "context": context, "layers": 2}
-    config = ModelConfig(**shape, heads=4, kv_heads=4, head_dim=dim // 4)
+    config = ModelConfig(
+        vocab_size=dim,
+        dim=dim,
+        hidden=8 * dim // 3,
+        context=context,
+        layers=2,
+        heads=4,
+        kv_heads=4,
+        head_dim=dim // 4,
+    )
     model = Transformer(config)
     model.initialise(torch.Generator().manual_seed(0))
     model.to(device)

@@ -187,7 +187,7 @@ def left_out(rows: Sequence[LabelledText]) -> Any:
     folds = np.array([int(short_hash(row.cluster or row.text), 16) % FOLDS for row in rows])
     said = np.zeros(len(rows))
     for fold in range(FOLDS):
-        inside, out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        inside, out = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
         weight = balanced(truth[inside], [rows[i].source for i in inside])
         w = fit([found[i] for i in inside], truth[inside], weight)
         said[out] = scores(w, [found[i] for i in out])

@@ -132,10 +132,10 @@ class Arena:
 
     def _vote(self, rater: str, body: dict[str, Any]) -> dict[str, Any]:
         task = self.by_id.get(str(body.get("task")))
-        key, choice, seconds = body.get("key"), body.get("choice"), body.get("seconds", 0.0)
+        choice, seconds = body.get("choice"), body.get("seconds", 0.0)
         if task is None:
             raise ApiError(404, "there is no such task")
-        _check_key(key)
+        key = _key(body)
         allowed = PAIR if len(task.sides) == 2 else SINGLE
         if choice not in allowed:
             raise ApiError(400, f"the choice is one of {', '.join(allowed)}", param="choice")
@@ -149,8 +149,7 @@ class Arena:
 
     def _undo(self, rater: str, body: dict[str, Any]) -> dict[str, Any]:
         """Takes back the rater's last vote that counts."""
-        key, log = body.get("key"), self.votes.log()
-        _check_key(key)
+        key, log = _key(body), self.votes.log()
         if any(vote.key == key for vote in log):
             return {"stored": True, "again": True}
         own = [vote for vote in log if vote.rater == rater]
@@ -214,9 +213,11 @@ def opened(
     return Arena(votes, found, overlap=overlap, names=names, hosts=hosts), account
 
 
-def _check_key(key: Any) -> None:
+def _key(body: dict[str, Any]) -> str:
+    key = body.get("key")
     if not isinstance(key, str) or not 8 <= len(key) <= 100 or not key.isprintable():
         raise ApiError(400, "a vote or an undo needs a key of 8 to 100 characters", param="key")
+    return key
 
 
 async def _body(request: Request) -> bytes:
