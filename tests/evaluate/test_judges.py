@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 
 import numpy as np
@@ -37,7 +38,7 @@ from trivium.verify.replies import Reply
 
 
 def judge(server: Server, **changes) -> ModelVerdicts:
-    where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "timeout": 1.0, **changes}
+    where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "timeout": 30.0, **changes}
     made = ModelVerdicts(ModelJudge.model_validate({"kind": "model", "axis": "refused", "server": where}), {})
     made.ask.remote.sleep = lambda seconds: None
     return made
@@ -85,7 +86,7 @@ def test_law_no_text_alone_is_a_verdict_and_no_text_hides_one(request_, reply, s
     "action",
     [
         status(500), raw(b"<html>"), raw(chat_of("")), raw(chat_of("GRID: C")), raw(chat_of("yes")), raw(b"{}", 500), raw(b"[]"),
-        lambda handler, body: handler.connection.close(), status(401),
+        lambda handler, body: handler.connection.shutdown(socket.SHUT_RDWR), status(401),
     ],
 )  # fmt: skip
 def test_a_judge_that_fails_is_undecided(server, action):
@@ -96,17 +97,17 @@ def test_a_judge_that_fails_is_undecided(server, action):
 
 def test_a_judge_that_times_out_is_undecided_and_asked_again(server):
     def late(handler, body):
-        time.sleep(0.6)
+        time.sleep(1.5)
         handler.close_connection = True
 
     def right(nonce, shown):
         return json.dumps({"nonce": nonce, "verdict": "no"})
 
     server.plan = [late]
-    (found,) = judge(server, timeout=0.2)([("q", "r")])
+    (found,) = judge(server, timeout=0.8)([("q", "r")])
     assert isinstance(found, Undecided) and found.reason.startswith(NO_VERDICT)
     server.plan = [late, says(right)]
-    assert judge(server, timeout=0.2, retries=1)([("q", "r")]) == [MISS]
+    assert judge(server, timeout=0.8, retries=1)([("q", "r")]) == [MISS]
 
 
 def test_a_judge_is_asked_again_and_for_a_schema_where_the_server_takes_one(server):

@@ -61,7 +61,7 @@ def test_a_slow_server_is_not_waited_for(server, drip):
             handler.send_response(200)
             handler.send_header("Content-Length", "1000")
             handler.end_headers()
-        for _ in range(40):
+        for _ in range(300):
             time.sleep(0.05)
             if drip:
                 try:
@@ -70,10 +70,10 @@ def test_a_slow_server_is_not_waited_for(server, drip):
                     return
 
     server.plan = [slow, GOOD]
-    remote, _ = client(server, timeout=0.3)
+    remote, _ = client(server, timeout=0.8)
     started = time.monotonic()
     assert remote.chat(ASK, SamplingParams()).text == "hello"
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10, "it would have taken fifteen seconds"
 
 
 def test_retry_after_is_kept_to(server):

@@ -87,9 +87,24 @@ def test_killed_after_the_best_look_and_before_the_last_step(last, tmp_path):
     assert same(tiny.phase("sft", tmp_path / "killed", **changes)[0], wanted)
 
 
+def patient(found: dict[int, float], patience: int) -> int:
+    """The look that is the best one when `patience` looks after it were no better."""
+    steps = sorted(found)
+    for step in steps:
+        since = [found[later] for later in steps if later > step][:patience]
+        if (
+            found[step] == min(found[at] for at in steps if at <= step)
+            and len(since) == patience
+            and min(since) >= found[step]
+        ):
+            return step
+    raise AssertionError(f"no look of {found} is followed by {patience} that are no better")
+
+
 def test_patience_ends_training(last, tmp_path):
     found, _, folder = last
-    step = best_of({at: value for at, value in found.items() if at <= best_of(found) + 4})
+    # with another processor's roundings the best look of all may come after training has ended
+    step = patient(found, 2)
     kept, metrics = tiny.phase("sft", tmp_path, keep_best="loss", patience=2, **WILD)
     assert metrics["steps"] == step + 4 < 20
     assert metrics["best"] == {"metric": "loss", "value": found[step], "step": step, "since": 2}
