@@ -196,6 +196,7 @@ def test_fields_that_do_not_fit(text: str, where: str, what: str, fix: str) -> N
             "'3M tokens' is no count",
             "Rows (sequences) per optimizer step, not tokens.",
         ),
+        ("base.lr=1e9", "10", "Peak learning rate."),
         ("base.parallel.shard=8K", "`shard` is '8K': write a whole", "write 8000 or 8192. Ranks that"),
         ("base.parallel=4", "none of: auto, a mapping of fields", "Ranks and what they share"),
         ("base.parallel=fast", "none of: auto, a mapping of fields", "Ranks and what they share"),

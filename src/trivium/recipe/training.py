@@ -121,11 +121,11 @@ class TrainingStage(StageBase):
     """Rows per forward pass; gradients accumulate up to `batch`. None means all at once."""
     context: Annotated[int, Field(ge=8)] | None = None
     """Tokens per row; None means the model's context."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices inside the blocks, AdamW for all else."""
-    muon_lr: Annotated[float, Field(gt=0)] | None = only(None, {"optimizer": ["muon"]})
+    muon_lr: Annotated[float, Field(gt=0, le=10)] | None = only(None, {"optimizer": ["muon"]})
     """muon only: peak learning rate of those matrices; None means `lr`, to which their updates are scaled."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.05
