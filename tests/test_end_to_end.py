@@ -509,7 +509,7 @@ def test_a_mistake_in_the_recipe_costs_nothing(spoilt, trivium):
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights(spoilt, trivium):
-    wild = ("-o", "base.lr=1e30", "-o", "base.max_grad_norm=1e30", "-o", "base.warmup=0", "--only", "base")
+    wild = ("-o", "base.z_loss=1e38", "-o", "base.warmup=0", "--only", "base")
     code, _, err = trivium(spoilt, "run", "tiny.yaml", *wild)
     assert code == 6
     assert "the weights were not touched" in err
