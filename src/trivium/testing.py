@@ -318,7 +318,7 @@ def laws(*kinds: str) -> Callable[..., None]:
     @pytest.mark.parametrize(
         "case", [case for kind in kinds for case in cases(kind)], ids=lambda case: case.name
     )
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(rng=RNG, units=st.integers(1, 6))
     def test_law(case: Case, law: Callable[..., None], rng: Generator, units: int) -> None:
         law(case, rng, units)

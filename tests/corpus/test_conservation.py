@@ -192,7 +192,7 @@ def test_every_kind_of_source_accounts_for_a_row_of_each_kind(tmp_path: Path, fo
 
 
 @pytest.mark.parametrize("format", SOURCES)
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(draw=st.data())
 def test_what_is_read_is_kept_held_out_dropped_or_dead(format: str, draw: st.DataObject) -> None:
     config = {name: draw.draw(values, name) for name, values in STEPS.items()}

@@ -96,7 +96,7 @@ def test_workers_and_kills_leave_no_trace(of: str, tmp_path: Path, request: pyte
     )
     for seen in ("read/*.json", "plan/shard.npy", "final/**/train*"):
         process = start(folder, tmp_path / f"killed{len(seen)}", work, before, **config)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not list(work.glob(seen)) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
         children = below(process.pid) if process.poll() is None else []
@@ -104,12 +104,12 @@ def test_workers_and_kills_leave_no_trace(of: str, tmp_path: Path, request: pyte
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
             time.sleep(0.05)
         assert not any(Path(f"/proc/{child}").exists() for child in children)  # nobody is left behind
     process = start(folder, tmp_path / "out", work, before, **config)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said.decode()[-2000:]
     assert sums(tmp_path / "out") == sums(expected)
 

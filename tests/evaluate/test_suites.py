@@ -127,15 +127,13 @@ def pair(number: int) -> dict:
     return {"key": str(number), "prompt": prompt, "chosen": "it is here.", "rejected": "no", "meta": {}}
 
 
-@pytest.fixture
-def data(tmp_path, write_lines, monkeypatch):
-    """One data artifact of each format, in the folder that paths of suites begin in."""
-    monkeypatch.chdir(tmp_path)
-    drawn = islice(reasoning.records("conversations", ["spell_backward"], 1), 4)
-    tasks = list(drawn)
+@pytest.fixture(scope="module")
+def records():
+    """What stands in a data artifact of each format; drawn once, since the generators read long lists of words."""
+    tasks = list(islice(reasoning.records("conversations", ["spell_backward"], 1), 4))
     asked = list(refusals.records("conversations"))
     asked = asked[:3] + asked[-3:]
-    records = {
+    return {
         "documents": [{"key": text, "text": text} for text in DOCUMENTS],
         "talks": [{"key": str(i), "messages": talk, "meta": {}} for i, talk in enumerate(TALKS)]
         + tasks
@@ -155,6 +153,12 @@ def data(tmp_path, write_lines, monkeypatch):
             for n in range(5)
         ],
     }
+
+
+@pytest.fixture
+def data(tmp_path, write_lines, monkeypatch, records):
+    """One data artifact of each format, in the folder that paths of suites begin in."""
+    monkeypatch.chdir(tmp_path)
     for name, values in records.items():
         write_lines(tmp_path / name / "heldout.jsonl", values)
     write_lines(tmp_path / "documents" / "train.jsonl", records["documents"])

@@ -206,6 +206,7 @@ def _of_each_kind_of_weights() -> list[torch.Tensor]:
 
 
 @compiled
+@pytest.mark.slow
 @pytest.mark.parametrize("target", VARIANTS)
 def test_code_for_other_processors_gives_the_same(
     target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -264,7 +264,7 @@ def start(root: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(condition, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
@@ -275,7 +275,7 @@ def logged(root: Path, event: str) -> bool:
 
 
 def finish(process: subprocess.Popen[str]) -> dict:
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     return json.loads(output)
 
@@ -297,7 +297,7 @@ def test_a_kill_leaves_nothing_that_looks_whole_and_the_work_is_handed_on(tmp_pa
     process = start(tmp_path)
     wait_for((tmp_path / "half-way").exists, process)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert not list(tmp_path.glob("store/artifacts/*")) and not (tmp_path / "runs/demo/corpus").exists()
     assert [path.read_text() for path in tmp_path.glob("store/work/*/checkpoint")] == ["step 3"]
     (tmp_path / "go").touch()

@@ -25,7 +25,7 @@ CHAT = "/v1/chat/completions"
 
 
 def post(served: Served, path: str, body: Any, **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request("POST", path, data, {"Content-Type": "application/json", **headers})
     response = connection.getresponse()
@@ -35,7 +35,7 @@ def post(served: Served, path: str, body: Any, **headers: str) -> tuple[int, Any
 
 
 def get(served: Served, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     answer = response.read()

@@ -130,7 +130,7 @@ def test_a_forked_process_has_a_renderer_of_its_own():
     children = [context.Process(target=_child, args=(queue,)) for _ in range(2)]
     for child in children:
         child.start()
-    assert [queue.get(timeout=60) for _ in children] == [expected, expected]
+    assert [queue.get(timeout=600) for _ in children] == [expected, expected]
     for child in children:
         child.join()
     assert chat().encode(TALK).ids == expected

@@ -125,7 +125,7 @@ def test_best_weights_that_are_gone_are_told(last, tmp_path):
         events.append(event)
         if event["event"] == "step" and event["step"] == 19:
             weights = checkpoint.place_of(folder, step) / "model.safetensors"
-            until = time.monotonic() + 60  # it is written by a thread of its own
+            until = time.monotonic() + 300  # it is written by a thread of its own
             while not weights.exists() and time.monotonic() < until:
                 time.sleep(0.01)
             weights.write_bytes(b"")

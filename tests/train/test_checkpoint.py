@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_what_is_written_is_the_moment_of_the_call_and_there_is_one_writer(tmp_p
     def slow(*arguments):
         running.append(1)
         most.append(len(running))
-        go.wait(10)
+        go.wait()
         result = real(*arguments)
         running.pop()
         return result
@@ -42,9 +41,8 @@ def test_what_is_written_is_the_moment_of_the_call_and_there_is_one_writer(tmp_p
     saver, network, optimizer = writer(tmp_path, events)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with saver:
-        started = time.monotonic()
         saver.save(network, optimizer, {"step": 1})
-        assert time.monotonic() - started < 5 and saver.busy  # the caller did not wait for the disk
+        assert saver.busy  # the caller did not wait for the disk, which has no leave to go on yet
         saver.poll()
         assert events == []
         with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from trivium.train import distributed
 print("here", flush=True)
 sys.stdin.readline()
-distributed.start({"data": 2}, "cpu", timeout_s=20)
+distributed.start({"data": 2}, "cpu", timeout_s=300)
 total = torch.ones(())
 torch.distributed.all_reduce(total)
 print(int(total), flush=True)
@@ -24,7 +24,7 @@ os._exit(0)  # as one that is killed: nothing is tidied up
 
 
 def test_ranks_that_start_again_do_not_look_for_those_before_them():
-    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=20), wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=300), wait_for_workers=False)
     for attempt in range(2):
         ranks = [rank(number, attempt, store.port) for number in range(2)]
         for process in ranks:

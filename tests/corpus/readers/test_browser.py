@@ -61,7 +61,7 @@ def test_charsets_are_read_as_a_browser_reads_them(tmp_path: Path) -> None:
     thread.start()
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     command += ["--dump-dom", f"http://127.0.0.1:{server.server_address[1]}/"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     server.shutdown()
     server.server_close()
     thread.join()
