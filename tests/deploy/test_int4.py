@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from random_models import random_gpt2, random_model
 
 from trivium.deploy import int4, quantize
+from trivium.deploy.rows import token_rows
 from trivium.errors import ArtifactError, RecipeError
 from trivium.model import hf, quantised
 from trivium.recipe.deployment import QuantizeStage
@@ -115,7 +116,7 @@ def test_gptq_keeps_more_of_the_model_than_rounding(checkpoint, data, tmp_path):
 def test_transformers_gives_the_logits_that_we_give(shape, checkpoint, data, tmp_path):
     transformers = pytest.importorskip("transformers")
     source, out = checkpoint("source", **SHAPE, **shape), tmp_path / "int4"
-    rows = quantize.token_rows(data / "train", ChatTokenizer.load(source), context=64, count=8)
+    rows = token_rows(data / "train", ChatTokenizer.load(source), context=64, count=8)
     sizes = quantize.quantize(source, out, "int4", rows=rows)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ours = hf.load(out).eval()

@@ -29,6 +29,7 @@ def run(folder: Path, model: Path, *overrides: str) -> subprocess.CompletedProce
         "int4.group_size=8",
         "int4_nearest.group_size=8",
         "int4_awq.group_size=8",
+        "int4_both.group_size=8",
         "tasks.suites=[{kind: primer, data: talks, items: 2, max_new_tokens: 8}]",
         *overrides,
     ]
@@ -70,22 +71,14 @@ def test_variants_are_measured_in_one_table_behind_gates_and_served(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     made = tmp_path / "runs" / "smaller"
     report = (made / "report.html").read_text(encoding="utf-8")
-    for name in ("int8", "int4", "int4_nearest", "int4_awq", "float8", "f16", "q8_0", "q4_0"):
+    names = {"int8", "int8_dynamic", "int4", "int4_nearest", "int4_awq", "int4_both", "float8", "f16", "q8_0"}
+    names |= {"q6_K", "q5_K_M", "q4_K_M", "q4_0"}
+    for name in names:
         assert name in report
     assert "<svg" in report
     last = json.loads((made / "report.json").read_text(encoding="utf-8"))
     lines = {line.name: line for line in smaller_lines(last)}
-    assert set(lines) == {
-        "model, full",
-        "int8",
-        "int4",
-        "int4_nearest",
-        "int4_awq",
-        "float8",
-        "f16",
-        "q8_0",
-        "q4_0",
-    }
+    assert set(lines) == {"model, full", *names}
     for line in lines.values():
         assert "–" not in (line.tasks, line.speed, line.memory) or line.name == "f16"  # which was not asked
     kls = {

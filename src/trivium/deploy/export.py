@@ -8,10 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trivium.deploy import speed
 from trivium.deploy.calibrate import importance
-from trivium.deploy.compare import Comparison, check, compare
-from trivium.deploy.rows import token_rows
+from trivium.deploy.table import Table
 from trivium.errors import ArtifactError
 from trivium.files import atomic_path, write_text
 from trivium.imports import open_checkpoint
@@ -39,43 +37,21 @@ def export(config: ExportStage, source: Path, data: Path | None, out: Path, emit
             where=str(source),
             fix="export the checkpoint that was quantized; q8_0 rounds inputs by itself",
         )
-    model, chat = hf.load(source), ChatTokenizer.load(source)
-    generation = generation_config.read(source)
-    weights: Mapping[str, Tensor] = {}
-    heldout = []
-    if data is not None:
-        context = model.config.context
-        heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
-        if config.calibrated:
-            rows = token_rows(data / "train", chat, context=context, count=config.items)
-            weights = importance(model, rows)
-    files: dict[str, Any] = {}
-    comparisons: dict[str, Comparison] = {}
-    size, parameters = (source / hf.WEIGHTS).stat().st_size, sum(p.numel() for p in model.parameters())
-    full: dict[str, Any] = {"bytes": size, "bits_per_weight": 8 * size / parameters}
+    table = Table(config, source, data, emit)
+    model, chat, generation = table.full, table.chat, generation_config.read(source)
+    weights = importance(model, table.calibration) if table.calibration is not None else {}
     for kind in dict.fromkeys(config.types):
         path = out / f"{name}-{kind}.gguf"
         written = write(path, kind, model, chat, name, generation, weights)
-        files[kind] = {
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            "bits_per_weight": written.bits_per_weight,
-            "mix": written.mix,
-            "calibrated": bool(weights) and ggml.MIXES[kind].most in ggml.BLOCKS,
-        }
         again, _ = open_checkpoint(path)
-        if heldout:
-            comparisons[kind] = compare(model, again, chat, heldout)
-            files[kind] |= comparisons[kind].as_dict() | speed.served(
-                path, heldout, model.config.context, emit
-            )
-            full |= comparisons[kind].of_full
-        emit({"event": "exported", "type": kind, **files[kind]})
-    check(config, comparisons)
-    if heldout:
-        full |= speed.served(source, heldout, model.config.context, emit)
-    write_text(out / "Modelfile", modelfile(chat, files, generation, model.config.context))
-    return {"bytes_before": size, "full": full, "outputs": files}
+        calibrated = bool(weights) and ggml.MIXES[kind].most in ggml.BLOCKS
+        table.add(
+            kind, path, again, "exported",
+            bits_per_weight=written.bits_per_weight, mix=written.mix, calibrated=calibrated,
+        )  # fmt: skip
+    metrics = table.metrics()
+    write_text(out / "Modelfile", modelfile(chat, table.outputs, generation, table.context))
+    return metrics
 
 
 def write(

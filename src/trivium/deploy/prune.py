@@ -16,16 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trivium.deploy import speed
 from trivium.deploy.calibrate import importance
-from trivium.deploy.compare import check, compare
-from trivium.deploy.rows import TokenRow, token_rows
+from trivium.deploy.rows import TokenRow
+from trivium.deploy.table import Table, bits
 from trivium.errors import ArtifactError
 from trivium.model import generation as generation_config
 from trivium.model.hf import WEIGHTS, load, save
 from trivium.model.transformer import Transformer
 from trivium.recipe.deployment import PruneStage
-from trivium.text.chat import ChatTokenizer
 from trivium.types import Emit
 
 
@@ -113,32 +111,15 @@ def _narrow(state: dict[str, Tensor], seen: Mapping[str, Tensor], kept: Sequence
 
 def run(config: PruneStage, source: Path, data: Path, out: Path, emit: Emit) -> dict[str, Any]:
     """The stage: writes the student, loads it again and measures it. GateError where a bound of it does not hold."""
-    model, chat = load(source), ChatTokenizer.load(source)
-    context = model.config.context
-    rows = token_rows(data / "train", chat, context=context, count=config.items)
-    small = pruned(model, rows, config.layers, config.hidden)
-    eos = chat.stops if chat.special else chat.end
-    save(small, out, eos=eos, pad=chat.pad, generation=generation_config.read(source))
-    chat.save(out, context=context)
-    heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
-    comparison = compare(model, load(out), chat, heldout)
-    check(config, {"pruned": comparison})
-    before, size = ((folder / WEIGHTS).stat().st_size for folder in (source, out))
-    entry = {
-        "file": WEIGHTS, "bytes": size, "calibrated": True, "bits_per_weight": _bits(size, small),
-        **comparison.as_dict(), **speed.served(out, heldout, context, emit),
-    }  # fmt: skip
-    full = {"bytes": before, "bits_per_weight": _bits(before, model)}
-    full |= comparison.of_full | speed.served(source, heldout, context, emit)
-    emit({"event": "pruned", "layers": small.config.layers, "hidden": small.config.hidden, **entry})
-    return {
-        "bytes_before": before,
-        "bytes_after": size,
-        "full": full,
-        "outputs": {"pruned": entry},
-    }
-
-
-def _bits(size: int, model: Transformer) -> float:
-    """Of a file, for each weight."""
-    return 8 * size / sum(tensor.numel() for tensor in model.parameters())
+    table = Table(config, source, data, emit)
+    assert table.calibration is not None
+    small = pruned(table.full, table.calibration, config.layers, config.hidden)
+    eos = table.chat.stops if table.chat.special else table.chat.end
+    save(small, out, eos=eos, pad=table.chat.pad, generation=generation_config.read(source))
+    table.chat.save(out, context=table.context)
+    file = out / WEIGHTS
+    each = {"calibrated": True, "bits_per_weight": bits(size := file.stat().st_size, small)}
+    table.add(
+        "pruned", file, load(out), "pruned", **each, layers=small.config.layers, hidden=small.config.hidden
+    )
+    return {**table.metrics(), "bytes_after": size}

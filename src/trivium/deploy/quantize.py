@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from trivium.deploy import float8, int4, speed
-from trivium.deploy.compare import check, compare
-from trivium.deploy.rows import TokenRow, token_rows
+from trivium.deploy import float8, int4
+from trivium.deploy.rows import TokenRow
+from trivium.deploy.table import Table
 from trivium.model import generation as generation_config
-from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, read_config, save
+from trivium.model.hf import WEIGHTS, Quantisation, load, quantized, save
 from trivium.model.int8 import round_inputs
 from trivium.model.transformer import Transformer
 from trivium.recipe.deployment import GROUP, Int4Method, QuantizeStage, Scheme
@@ -71,36 +71,16 @@ def quantize(
 
 def run(config: QuantizeStage, source: Path, data: Path | None, out: Path, emit: Emit) -> dict[str, Any]:
     """The stage: writes the smaller checkpoint, loads it again and measures it. GateError where a bound of it does not hold."""
-    rows, heldout, chat = None, None, ChatTokenizer.load(source)
-    if data is not None:
-        context = read_config(source).config.context
-        heldout = token_rows(data / "heldout", chat, context=context, count=config.items)
-        if config.calibrated:
-            rows = token_rows(data / "train", chat, context=context, count=config.items)
-    group = config.group_size or GROUP
+    table, group = Table(config, source, data, emit), config.group_size or GROUP
     sizes = quantize(
-        source, out, config.scheme, config.generation, group=group, rows=rows, method=config.rounding,
+        source, out, config.scheme, config.generation, group=group, rows=table.calibration, method=config.rounding,
     )  # fmt: skip
-    full = load(source)
-    parameters = sum(tensor.numel() for tensor in full.parameters())
-    entry: dict[str, Any] = {
-        "file": WEIGHTS,
-        "bytes": int(sizes["bytes_after"]),
-        "bits_per_weight": 8 * sizes["bytes_after"] / parameters,
-        "calibrated": rows is not None,
-    }
-    before = sizes["bytes_before"]
-    whole: dict[str, Any] = {"bytes": int(before), "bits_per_weight": 8 * before / parameters}
-    if heldout is not None:
-        dynamic = config.scheme == "int8-dynamic"  # as floats it would be another model
-        small = load(out).float() if dynamic else load(out, trainable=True)
-        with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
-            comparison = compare(full, small, chat, heldout)
-        check(config, {config.scheme: comparison})
-        entry |= comparison.as_dict() | speed.served(out, heldout, full.config.context, emit)
-        whole |= comparison.of_full | speed.served(source, heldout, full.config.context, emit)
-    emit({"event": "quantized", "type": config.scheme, **entry})
-    return {**sizes, "full": whole, "outputs": {config.scheme: entry}}
+    dynamic = config.scheme == "int8-dynamic"  # as floats it would be another model
+    small = load(out).float() if dynamic else load(out, trainable=True)
+    with float8.rounded_inputs(small) if config.scheme == "float8-dynamic" else nullcontext():
+        calibrated = table.calibration is not None
+        table.add(config.scheme, out / WEIGHTS, small, "quantized", calibrated=calibrated)
+    return {**sizes, **table.metrics()}
 
 
 def _worst(model: Transformer, small: Transformer | None) -> float:
