@@ -260,29 +260,31 @@ class Batcher:
         ready = [s for s in ready if s in self.running and len(s.blocks) * BLOCK >= len(s.tokens)]
         if not ready:
             return
+        look = self.guesser is not None and self.pays.ahead(len(ready))
+        if look and self.guesser is not None:
+            self.guesser.follow(ready)
         began, before = self.pays.clock(), self.counters.reply_tokens
-        guesses = self._guesses(ready)
+        guesses = self._guesses(ready, look)
         ahead = any(guesses)
         hidden = self._pass(ready, *_rows(ready, guesses))
         if not ahead:
-            self._next(ready, hidden[:, -1])
+            self._next(ready, self.reader.head(hidden[:, -1]).float())
         else:
             self._check(ready, guesses, hidden)
         if self.guesser is not None:
             self.pays.took(len(ready), ahead, self.pays.clock() - began, self.counters.reply_tokens - before)
 
-    def _next(self, rows: Sequence[Request], hidden: Tensor) -> None:
-        """What each row says after the token that was read last; its hidden states (B, D)."""
+    def _next(self, rows: Sequence[Request], logits: Tensor) -> None:
+        """What each row says after the token that was read last, from logits (B, V) float32."""
         for sequence in rows:
             sequence.read += 1
             self._learn(sequence)
-        self._say(rows, self.reader.head(hidden).float())
+        self._say(rows, logits)
 
-    def _guesses(self, ready: Sequence[Request]) -> list[list[int]]:
-        """Tokens to read ahead for each row, as many as there is room for without taking any from another."""
-        none: list[list[int]] = [[] for _ in ready]
-        if self.guesser is None or not self.pays.ahead(len(ready)):
-            return none
+    def _guesses(self, ready: Sequence[Request], look: bool) -> list[list[int]]:
+        """Tokens to read ahead for each row if it is to `look`, as many as there is room for without taking any from another."""
+        if self.guesser is None or not look:
+            return [[] for _ in ready]
         guesses = self.guesser.guess(ready)
         for sequence, guess in zip(ready, guesses, strict=True):
             del guess[max(0, sequence.limit - sequence.said - 1) :]
@@ -298,8 +300,13 @@ class Batcher:
     def _check(self, ready: Sequence[Request], guesses: Sequence[list[int]], hidden: Tensor) -> None:
         """Goes through hidden states (B, T, D) as if they had come one by one: a row goes on while it says what was guessed."""
         rows = list(range(len(ready)))
-        for column in range(hidden.shape[1]):
-            self._next([ready[row] for row in rows], hidden[rows, column])
+        width = hidden.shape[1]
+        # of what was guessed, not of what fills up: one product for all, which costs little more than that for one
+        wanted = torch.tensor([(row * width + n) for row in rows for n in range(1 + len(guesses[row]))])
+        logits = self.reader.head(hidden.flatten(0, 1)[wanted.to(hidden.device)])
+        starts = torch.tensor([0, *(1 + len(guess) for guess in guesses)]).cumsum(0).tolist()
+        for column in range(width):
+            self._next([ready[row] for row in rows], logits[[starts[row] + column for row in rows]].float())
             rows = [
                 row for row in rows
                 if ready[row].finish is None and guesses[row][column : column + 1] == ready[row].tokens[-1:]

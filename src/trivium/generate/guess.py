@@ -43,6 +43,9 @@ class Text(Protocol):
 
 
 class Guesser(Protocol):
+    def follow(self, texts: Sequence[Text]) -> None:
+        """Reads what has to be read once of each text, such as its prompt: what comes before the clock of `Pays`."""
+
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         """What may follow each text; no ids where there is no idea."""
         ...
@@ -57,6 +60,9 @@ class LookUp:
 
     def __init__(self, most: int = 8) -> None:
         self.most = most
+
+    def follow(self, texts: Sequence[Text]) -> None:
+        pass
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         return [self._after(text.tokens) for text in texts]
@@ -92,6 +98,12 @@ class Draft:
     def forget(self, text: Text) -> None:
         held, _ = self._held.pop(text, ([], []))
         self.blocks.release(held)
+
+    def follow(self, texts: Sequence[Text]) -> None:
+        for text in texts:
+            _, read = self._held.get(text, ([], []))
+            if len(text.tokens) - len(read) > self.most + 1 and self._room(text):
+                self._catch_up(text)
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         able = [text for text in texts if self._room(text)]
@@ -148,27 +160,33 @@ class Pays:
     """Whether reading ahead is worth it: seconds a token with and without, by how many sequences share the step. It is clocked as
     it goes, and looked at again now and then. What is said is the same either way."""
 
-    AGAIN = 64
-    """Steps until the worse way is tried again."""
-    KEPT = 0.9
-    """Of the mean, at each step."""
+    AGAIN, TRIED = 64, 2
+    """Steps until the worse way is tried again, and for how many."""
+    KEPT = 0.85
+    """Of what was clocked before, at each step of the same way."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
-        self._costs: dict[tuple[int, bool], float] = {}
+        self._clocked: dict[tuple[int, bool], tuple[float, float, int]] = {}  # seconds, tokens, steps
         self._steps: dict[int, int] = {}
 
     def ahead(self, rows: int) -> bool:
         """Whether the next step of so many sequences is to read ahead."""
         size = rows.bit_length()
         count = self._steps[size] = self._steps.get(size, 0) + 1
-        with_, without = self._costs.get((size, True)), self._costs.get((size, False))
-        if with_ is None or without is None:
-            return with_ is None
-        return (with_ <= without) != (count % self.AGAIN == 0)
+        costs = [self._cost(size, way) for way in (True, False)]
+        if None in costs:
+            return costs[0] is None
+        return (costs[0] <= costs[1]) != (count % self.AGAIN < self.TRIED)  # type: ignore[operator]
+
+    def _cost(self, size: int, ahead: bool) -> float | None:
+        """Seconds a token; None: it was not tried often enough. Sums are divided, not means of each step taken: a step that says
+        nine tokens counts as nine."""
+        seconds, tokens, steps = self._clocked.get((size, ahead), (0.0, 0.0, 0))
+        return seconds / tokens if steps >= self.TRIED else None
 
     def took(self, rows: int, ahead: bool, seconds: float, tokens: int) -> None:
         """A step of `rows` sequences said so many tokens."""
-        key, cost = (rows.bit_length(), ahead), seconds / max(1, tokens)
-        known = self._costs.get(key)
-        self._costs[key] = cost if known is None else self.KEPT * known + (1 - self.KEPT) * cost
+        key = (rows.bit_length(), ahead)
+        before, said, steps = self._clocked.get(key, (0.0, 0.0, 0))
+        self._clocked[key] = (self.KEPT * before + seconds, self.KEPT * said + max(1, tokens), steps + 1)
