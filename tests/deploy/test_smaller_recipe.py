@@ -72,7 +72,7 @@ def test_variants_are_measured_in_one_table_behind_gates_and_served(
     made = tmp_path / "runs" / "smaller"
     report = (made / "report.html").read_text(encoding="utf-8")
     names = {"int8", "int8_dynamic", "int4", "int4_nearest", "int4_awq", "int4_both", "float8", "f16", "q8_0"}
-    names |= {"q6_K", "q5_K_M", "q4_K_M", "q4_0"}
+    names |= {"q6_k", "q5_k_m", "q4_k_m", "q4_0"}
     for name in names:
         assert name in report
     assert "<svg" in report

@@ -53,7 +53,7 @@ def smaller_lines(report: Mapping[str, Any]) -> list[SmallerLine]:
 
 
 def _name(stage: str, kind: str) -> str:
-    return stage if kind.replace("-", "_") in stage.replace("-", "_") else f"{stage} {kind}"
+    return stage if kind.lower().replace("-", "_") in stage.replace("-", "_") else f"{stage} {kind}"
 
 
 def _line(name: str, output: Mapping[str, Any], tasks: float | None, before: float | None) -> SmallerLine:
