@@ -94,6 +94,16 @@ def test_a_run_is_shown_by_its_name_and_by_its_folder(
     assert "did you mean `first`" in capsys.readouterr().err
 
 
+def test_a_report_is_printed_by_the_name_of_its_run_and_by_its_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trivium("report", "first") == 0
+    by_name = capsys.readouterr().out
+    assert trivium("report", "runs/first") == 0
+    assert capsys.readouterr().out == by_name and "20.0" in by_name
+    assert trivium("report", "nothing") == 4
+
+
 def test_a_damaged_report_takes_nothing_else_away(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = folder / "runs" / "first" / "report.json"
     for text in ("", '{"models', "[]", '{"models": 3}', "\x00"):

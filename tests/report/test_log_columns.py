@@ -41,6 +41,11 @@ def told(draw: Any) -> list[bytes]:
     return lines
 
 
+def arrow(lines: list[bytes]) -> Any:
+    pytest.importorskip("pyarrow")
+    return steps._lines(b"".join(line + b"\n" for line in lines))
+
+
 def same(one: steps.Steps, other: steps.Steps) -> None:
     assert one.line.tolist() == other.line.tolist()
     assert [one.stages[nth] for nth in one.stage] == [other.stages[nth] for nth in other.stage]
@@ -53,8 +58,7 @@ def same(one: steps.Steps, other: steps.Steps) -> None:
 
 @given(told())
 def test_law_arrow_reads_what_python_reads_or_leaves_it(lines: list[bytes]) -> None:
-    pytest.importorskip("pyarrow")
-    found = steps._alike(lines)
+    found = steps._alike(arrow(lines))
     if found is not None:
         same(found, steps._python(lines))
 
@@ -63,19 +67,39 @@ def test_law_arrow_reads_what_python_reads_or_leaves_it(lines: list[bytes]) -> N
 def test_law_lines_of_several_kinds_are_read_in_their_order(lines: list[bytes], few: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(steps, "FEW", few)
-        same(steps.columns(lines), steps._python(lines))
+        same(steps.columns(arrow(lines)), steps._python(lines))
 
 
 def test_what_a_loop_writes_is_a_table() -> None:
-    pytest.importorskip("pyarrow")
     event = {"time": "2026-01-01T00:00:00.5+00:00", "event": "step", "step": 1, "loss": 2, "mfu": None}
     lines = [json.dumps({**event, "step": n, "loss": n / 3, "stage": "base"}).encode() for n in range(9)]
     lines[3] = lines[3].replace(b"null", b"1e-05")
-    found = steps._alike(lines)
+    found = steps._alike(arrow(lines))
     assert found is not None and found.stages == ["base"]
     assert found.numbers["loss"].tolist() == [n / 3 for n in range(9)]
     assert np.isnan(found.numbers["mfu"]).tolist() == [n != 3 for n in range(9)]
     assert found.numbers["time"].tolist() == [1767225600.5] * 9
+
+
+@given(
+    told(),
+    st.lists(
+        st.tuples(st.integers(0, 12), st.sampled_from([b"", b"{", b'{"event": "run_end"}'])), max_size=4
+    ),
+)
+def test_law_arrow_parts_the_lines_as_python_does(
+    lines: list[bytes], others: list[tuple[int, bytes]]
+) -> None:
+    for nth, line in others:
+        lines.insert(nth, line)
+    data = b"".join(line + b"\n" for line in lines)
+    plain = steps.read(data)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(steps, "FEW", 0)
+        by_arrow = steps.read(data)
+    same(by_arrow[0], plain[0])
+    assert [(n, line.strip()) for n, line in by_arrow[1]] == [(n, line.strip()) for n, line in plain[1]]
+    assert by_arrow[2] == plain[2]
 
 
 def test_a_server_can_warm_up() -> None:

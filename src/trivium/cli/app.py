@@ -225,18 +225,16 @@ def lineage(
 
 @app.command()
 def report(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart.", show_default=False),
-    ],
+    run: recorded.Run,
+    runs: RunsFolder = RUNS,
 ) -> None:
     """Print the table that a run ended with: every phase, side by side.
 
     Example:
 
-      trivium report runs/quickstart
+      trivium report quickstart
     """
-    commands.report(run)
+    commands.report(run, runs)
 
 
 @app.command()

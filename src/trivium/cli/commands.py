@@ -242,16 +242,17 @@ def lineage(artifact: str, store: str) -> None:
     Console(highlight=False).print(render(trace(artifact, opened(store))))
 
 
-def report(run_folder: Path) -> None:
-    """Prints the report in the folder of a run or of a release."""
+def report(run: str, runs: Path) -> None:
+    """Prints the report of a run, by its name or folder, or of a release, by its folder."""
     from trivium.report.terminal import show
 
-    path = run_folder / "report.json"
-    if not path.is_file():
+    places = [folder / "report.json" for folder in (runs / run, Path(run))]
+    path = next((file for file in places if file.is_file()), None)
+    if path is None:
         raise ArtifactError(
-            f"there is no report in {run_folder}",
-            where=str(run_folder),
-            fix="run a recipe that measures something (`evaluate`, `quantize`), then give its folder: runs/RECIPE",
+            f"there is no report of {run}",
+            where=str(runs / run),
+            fix="run a recipe that measures something (`evaluate`, `quantize`), then give its name, or a folder",
         )
     show(json.loads(path.read_text(encoding="utf-8")))
 

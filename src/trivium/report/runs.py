@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trivium.report.steps import STEP, Floats, Steps, columns, is_number, parsed, seconds
+from trivium.report.steps import Floats, Steps, is_number, parsed, read, seconds
 
 EVENTS = "events.jsonl"
 WAITING, RUNNING, DONE, CACHED, FAILED = "waiting", "running", "done", "cached", "failed"
@@ -118,21 +117,17 @@ class RunLog:
             data = stream.read()
         end = data.rfind(b"\n") + 1
         self.read += end
-        lines = data[:end].splitlines()
-        of_steps = [STEP in line for line in lines]
-        others = [nth for nth, one in enumerate(of_steps) if not one]
-        steps = columns(list(compress(lines, of_steps)))
+        steps, others, count = read(data[:end])
         told = 0
-        for before, nth in enumerate([*others, len(lines)]):  # in the order of the log
-            self._take_steps(steps, told, nth - before)
-            told = nth - before
-            if nth == len(lines):
-                break
-            event = parsed(lines[nth])
+        for before, line in others:  # in the order of the log
+            self._take_steps(steps, told, before)
+            told = before
+            event = parsed(line)
             if event is None:
-                self.unread += bool(lines[nth].strip())
+                self.unread += bool(line.strip())
             else:
                 self._take(event)
+        self._take_steps(steps, told, count)
         return end > 0
 
     def _take(self, event: dict[str, Any]) -> None:

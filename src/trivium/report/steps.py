@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,18 +37,53 @@ class Steps(NamedTuple):
 
 def warm_up() -> None:
     """Loads what reads long logs, where it is installed: a server does so before it is asked."""
-    line = b'{"time": "2026-01-01T00:00:00+00:00", "event": "step", "stage": "", "step": 1}'
-    columns([line] * (FEW + 1))
+    line = b'{"time": "2026-01-01T00:00:00+00:00", "event": "step", "stage": "", "step": 1}\n'
+    read(line * (FEW + 1))
 
 
-def columns(lines: Sequence[bytes]) -> Steps:
-    """The steps that lines tell of.
+def read(data: bytes) -> tuple[Steps, list[tuple[int, bytes]], int]:
+    """Whole lines of a log: its steps, its other lines each with the number of steps' lines before it, and that of them all."""
+    lines = _lines(data) if data.count(b"\n") > FEW else None
+    if lines is None:
+        plain = data.splitlines()
+        of_steps = np.array([STEP in line for line in plain], dtype=bool)
+        steps = _python(list(compress(plain, of_steps)))
+    else:
+        import pyarrow.compute as pc
 
-    A loop writes the same keys in the same order: such lines are a table whose cells end at commas, and Arrow, where it is
-    installed, reads it in a tenth of the time that JSON takes. What holds lines of several kinds is halved until they are.
+        plain = lines
+        found = pc.match_substring(lines, STEP)
+        of_steps = found.to_numpy(zero_copy_only=False)
+        steps = columns(lines.filter(found))
+    others = np.flatnonzero(~of_steps)
+    texts = [plain[nth] for nth in others.tolist()]
+    told = [text if isinstance(text, bytes) else text.as_py() for text in texts]
+    return (
+        steps,
+        list(zip((others - np.arange(len(others))).tolist(), told, strict=True)),
+        int(of_steps.sum()),
+    )
+
+
+def _lines(data: bytes) -> Any:
+    """The lines with their ends, as an array that looks into `data`: a hundred thousand objects less. None without Arrow."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        return None
+    starts = np.append(0, np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1)
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(starts) - 1, buffers)
+
+
+def columns(lines: Any) -> Steps:
+    """The steps that an array of lines tells of.
+
+    A loop writes the same keys in the same order: such lines are a table whose cells end at commas, and Arrow reads it in a
+    tenth of the time that JSON takes. What holds lines of several kinds is halved until they are.
     """
     if len(lines) <= FEW:
-        return _python(lines)
+        return _python(lines.to_pylist())
     found = _alike(lines)
     if found is not None:
         return found
@@ -71,25 +106,26 @@ def _joined(first: Steps, second: Steps, lines: int) -> Steps:
     )
 
 
-def _alike(lines: Sequence[bytes]) -> Steps | None:
-    """Lines that all have the keys of the first one; None where there is another among them, or no Arrow."""
-    try:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        from pyarrow import csv
-    except ImportError:
+def _alike(lines: Any) -> Steps | None:
+    """Lines that all have the keys of the first one; None where there is another among them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    first = lines[0].as_py()
+    event = parsed(first)
+    if event is None or not _is_step(event) or first.count(b",") != len(event) - 1:
         return None
-    event = parsed(lines[0])
-    if event is None or not _is_step(event) or lines[0].count(b",") != len(event) - 1:
-        return None
+    _, starts, text = lines.buffers()
+    bounds = np.frombuffer(starts, np.int64)[lines.offset : lines.offset + len(lines) + 1]
     before = [f"{' ' if nth else '{'}{json.dumps(key)}: ".encode() for nth, key in enumerate(event)]
     names = [str(nth) for nth in range(len(event))]
     nulls = [f"{start.decode()}null" for start in before]
     nulls[-1] += "}"
     try:
         table = csv.read_csv(
-            io.BytesIO(b"\n".join(lines)),
-            read_options=csv.ReadOptions(column_names=names),
+            pa.BufferReader(text[int(bounds[0]) : int(bounds[-1])]),
+            read_options=csv.ReadOptions(column_names=names, use_threads=False),
             parse_options=csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.binary()), null_values=nulls, strings_can_be_null=True
