@@ -94,13 +94,13 @@ def test_a_run_is_shown_by_its_name_and_by_its_folder(
     assert "did you mean `first`" in capsys.readouterr().err
 
 
-def test_a_report_is_printed_by_the_name_of_its_run_and_by_its_folder(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_report_is_found_by_the_name_of_its_run_and_by_its_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert trivium("report", "first") == 0
-    by_name = capsys.readouterr().out
-    assert trivium("report", "runs/first") == 0
-    assert capsys.readouterr().out == by_name and "20.0" in by_name
+    shown: list[Any] = []
+    monkeypatch.setattr("trivium.report.terminal.show", shown.append)
+    assert trivium("report", "first") == trivium("report", "runs/first") == 0
+    assert shown == [json.loads((folder / "runs/first/report.json").read_text())] * 2
     assert trivium("report", "nothing") == 4
 
 

@@ -95,7 +95,7 @@ def test_law_arrow_parts_the_lines_as_python_does(
     data = b"".join(line + b"\n" for line in lines)
     plain = steps.read(data)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(steps, "FEW", 0)
+        patched.setattr(steps, "FEW", 1)
         by_arrow = steps.read(data)
     same(by_arrow[0], plain[0])
     assert [(n, line.strip()) for n, line in by_arrow[1]] == [(n, line.strip()) for n, line in plain[1]]

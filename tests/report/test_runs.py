@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trivium.report.curves import POINTS, smoothed, thinned
 from trivium.report.runs import EVENTS, RunLog, differences, glance, runs
-from trivium.report.steps import columns
+from trivium.report.steps import read
 
 NOON = "2026-01-01T12:00:{:02d}+00:00"
 
@@ -146,8 +146,8 @@ def test_columns_of_steps_are_the_lines_whoever_reads_them(told, cut):
     ]
     if cut and lines:
         lines[0] = lines[0][:-4]
-    read = columns(lines)
-    stages, found = [read.stages[nth] for nth in read.stage], read.numbers
+    columns, _, _ = read(b"".join(line + b"\n" for line in lines))
+    stages, found = [columns.stages[nth] for nth in columns.stage], columns.numbers
     kept = told[1:] if cut else told
     assert stages == [one["stage"] for one in kept]
     for name in ("step", "loss", "mfu"):

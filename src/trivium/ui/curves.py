@@ -91,7 +91,7 @@ def chart(
             {"type": "inside"},
             {"type": "slider", "height": 14, "bottom": 6, "showDataShadow": False},
         ],
-        "toolbox": {"feature": {"saveAsImage": {"name": title}}},
+        "toolbox": {"top": 0, "feature": {"saveAsImage": {"name": title}}},
         "series": drawn,
     }
 
