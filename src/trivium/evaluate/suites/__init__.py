@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trivium.evaluate.asked import SuiteKind
 from trivium.evaluate.suites import (
+    answers,
     bbq,
     bias,
     bits_per_byte,
@@ -36,6 +37,7 @@ SUITES: dict[str, SuiteKind] = {
     "bits_per_byte": bits_per_byte.SUITE,
     "response_loss": response_loss.SUITE,
     "reasoning": reasoning.SUITE,
+    "answers": answers.SUITE,
     "questions": questions.SUITE,
     "preferences": preferences.SUITE,
     "pairwise": pairwise.SUITE,

@@ -17,7 +17,7 @@ from trivium.errors import DataError
 from trivium.evaluate.asked import Answer, Item, SuiteKind, some
 from trivium.evaluate.rows import Undecided, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
-from trivium.recipe.suites import Choice
+from trivium.recipe.benchmarks import Choice
 
 _LOOKS = '{"question": "...", "choices": ["...", "..."], "answer": 0}'
 

@@ -15,7 +15,7 @@ from trivium.errors import DataError
 from trivium.evaluate.asked import Answer, Item, SuiteKind, some, unusable
 from trivium.evaluate.rows import HIT, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
-from trivium.recipe.suites import Harness
+from trivium.recipe.benchmarks import Harness
 from trivium.verify.replies import Reply
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, written
 from trivium.evaluate.rows import HIT, MISS, Verdict, told
-from trivium.recipe.suites import Questions
+from trivium.recipe.benchmarks import Questions
 from trivium.verify.grounded import content, overlap
 
 ENOUGH = 0.5

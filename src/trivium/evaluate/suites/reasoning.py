@@ -7,7 +7,7 @@ from pathlib import Path
 from trivium.demo.reasoning import correct
 from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, written
 from trivium.evaluate.rows import Verdict, told
-from trivium.recipe.suites import Reasoning
+from trivium.recipe.benchmarks import Reasoning
 
 
 def items(suite: Reasoning, folder: Path | None) -> list[Item]:
