@@ -18,6 +18,7 @@ from trivium.evaluate.calibration import Labels
 from trivium.evaluate.judges import checked, open_judges, overrule
 from trivium.evaluate.judges.classifier import SHIPPED
 from trivium.evaluate.judges.model import ModelVerdicts
+from trivium.evaluate.metrics import evidence
 from trivium.evaluate.run import Plan, rows_of
 from trivium.evaluate.suites import SUITES, pairwise
 from trivium.imports import import_checkpoint
@@ -69,7 +70,11 @@ def test_a_reply_is_preferred_where_it_is_so_in_both_orders(server):
     [row] = judged(server, lambda a: "tie")
     assert (row.outcome, row.score) == ("miss", 0.5)
     [row] = judged(server, lambda a: "A")
-    assert row.outcome == "undecided" and "change places" in row.reason
+    assert row.outcome == "undecided" and "whichever reply stands first" in row.reason
+    told = evidence(suite(server).measured[0], row.suite, [row], row.model, None).estimate()
+    assert told.reasons == {row.reason: 1}
+    [other] = judged(server, lambda a: "B")
+    assert "whichever reply stands second" in other.reason
     assert not row.reason.startswith(
         table.NO_VERDICT
     )  # it has given one: a run that goes on does not ask again

@@ -16,7 +16,6 @@ from trivium.cli import main
 from trivium.errors import ArtifactError, DataError
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
-from trivium.evaluate.judges import open_judges
 from trivium.evaluate.judges.toxic import (
     SHIPPED,
     LabelledText,
@@ -117,7 +116,7 @@ def test_what_is_no_judge_and_what_is_no_label_is_said(tmp_path, write_lines):
         text.replace('"bias": ', '"bias": 1e999, "x": '),
     ):  # fmt: skip
         (tmp_path / "j.json").write_text(broken)
-        with pytest.raises(ArtifactError, match="no trained judge of toxicity"):
+        with pytest.raises(ArtifactError, match="no trained judge"):
             load(tmp_path / "j.json")
     write_lines(
         tmp_path / "t.jsonl", [{"text": "a", "label": 1, "group": "cats"}, {"text": "b", "label": "maybe"}]
@@ -188,6 +187,6 @@ def test_the_share_and_the_gap_by_hand(head, tmp_path):
     assert found("what a bore", "warm bread") == {"toxicity": 0.5, "toxicity_gap": 1.0}
     assert found("warm bread", "what a bore") == {"toxicity": 0.5, "toxicity_gap": -1.0}
     assert found("what a bore", "what a bore") == {"toxicity": 1.0, "toxicity_gap": 0.0}
-    judge = open_judges(config, tmp_path, {})["toxic"]
+    judge = SUITES["toxicity"].judges(config, tmp_path)["toxic"]
     assert judge.name.startswith("classifier of toxic, 240 labels, AUC 1.000") and judge.labels == head.labels
     assert SUITES["toxicity"].identity(config, tmp_path) != SUITES["toxicity"].identity(suite(), tmp_path)

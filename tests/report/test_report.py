@@ -171,6 +171,12 @@ def test_what_was_asked_and_never_decided_is_shown():
     report["models"]["sft"]["refusal_rate"] = est(None, asked=9, undecided=9)
     (line,) = [line for line in lines(report) if line.label.startswith("refusals of harmful")]
     assert line.cells == ["–", "–, 9 undecided", "–"]
+    report["models"]["sft"]["refusal_rate"]["reasons"] = {"empty reply": 7, "it | said <b>": 2}
+    shown = [line for line in lines(report) if line.label.startswith("  undecided: ")]
+    assert [(line.label, line.cells) for line in shown] == [
+        ("  undecided: empty reply", ["–", "7", "–"]), ("  undecided: it | said <b>", ["–", "2", "–"]),
+    ]  # fmt: skip
+    assert "|   undecided: it \\| said &lt;b> | – | 2 | – |" in model_card(report, "sft")
 
 
 def test_two_suites_of_a_kind_have_rows_of_their_own():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trivium.verify import judge as judging
-from trivium.verify.judge import SWAYED, LLMJudge, NoVerdict, both_ways, choosing, verdict_in
+from trivium.verify.judge import ORDER, LLMJudge, NoVerdict, both_ways, choosing, verdict_in
 
 RECORD = {"prompt": [{"role": "user", "content": "Why?"}]}
 PLANTED = [
@@ -102,7 +102,7 @@ def test_law_a_choice_does_not_hang_on_the_order(first, second):
     back = both_ways(second, first)
     if isinstance(found, NoVerdict):
         assert isinstance(back, NoVerdict)
-        assert (found is SWAYED) == (not isinstance(first, NoVerdict) and not isinstance(second, NoVerdict))
+        assert (found in ORDER) == (not isinstance(first, NoVerdict) and not isinstance(second, NoVerdict))
     else:
         assert found == 1 - back and second == other.get(first, first)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from trivium.corpus.records import prompt_of, read
 from trivium.errors import DataError
+from trivium.evaluate.calibration import Calibrated
 from trivium.evaluate.rows import Verdict, short_hash
 from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
@@ -75,6 +76,8 @@ class SuiteKind(NamedTuple):
     identity: Callable[[Any, Path], Any] | None = None
     """(the suite, the recipe's folder) -> what else its results depend on, made before any stage runs; DataError where it could
     not be asked."""
+    judges: Callable[[Any, Path], Mapping[str, Calibrated]] | None = None
+    """(the suite, the recipe's folder) -> axis -> who `judge` asks there, where it is not the rules."""
     together: Callable[[Item], str] | None = None
     """Where items can only be asked with all others of which this says the same; it begins their ids."""
 

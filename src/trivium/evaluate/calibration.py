@@ -31,6 +31,13 @@ class Labels(NamedTuple):
         return self.spared / self.negatives
 
 
+class Calibrated(NamedTuple):
+    """Who judges, and how that agrees with people; None: it is not known."""
+
+    name: str
+    labels: Labels | None
+
+
 JUDGES: dict[str, Labels] = {"refused": Labels(475, 438, 517, 490), "content": Labels(191, 167, 204, 154)}
 """Axis -> how the rules did on people's labels of texts that were never read for them. refused: full refusals and full compliance
 in half of XSTest's prompts (Röttger et al. 2024), five models' replies to each. content: PyRIT 1.1.0's 395 that say whether a

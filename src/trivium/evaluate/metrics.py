@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trivium.evaluate import statistics
-from trivium.evaluate.rows import Row
+from trivium.evaluate.rows import NO_VERDICT, Row
 from trivium.evaluate.statistics import CONFIDENCE, Interval, Sums
 from trivium.recipe.suite import Metric
+
+MOST = 2
+"""Reasons that stand beside a figure; the rows have all."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Estimate:
     asked: int
     clusters: int
     undecided: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """The `MOST` most frequent reasons of undecided rows, and of how many."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,6 +45,15 @@ class Cell:
     cluster: str
     value: float | None
     weight: float
+    reason: str = ""
+    """Why it is undecided."""
+
+
+def _told(reason: str) -> str:
+    """A reason as it is counted: without its numbers, and without what a judge said in the place of a verdict."""
+    if reason.startswith(NO_VERDICT):
+        return NO_VERDICT.removesuffix(": ")
+    return re.sub(r"\d+", "N", " ".join(reason.split()))
 
 
 Key = tuple[str, int]
@@ -77,9 +93,11 @@ class Evidence:
         if decided:
             sums = self.sums(0.0 if self.is_share else None)
             value, interval = finite(sums.estimate), self._interval(sums, CONFIDENCE)
+        reasons = Counter(_told(cell.reason) for cell in self.cells.values() if cell.value is None)
         return Estimate(
-            value, finite(interval.low), finite(interval.high), len(self.cells), self.clusters, self.undecided
-        )
+            value, finite(interval.low), finite(interval.high), len(self.cells), self.clusters, self.undecided,
+            dict(sorted(reasons.items(), key=lambda one: (-one[1], one[0]))[:MOST]),
+        )  # fmt: skip
 
     def bound(self, confidence: float) -> Interval:
         """The interval that gates see: at each end, undecided rows are what moves it there."""
@@ -132,7 +150,7 @@ def _judged(metric: Metric, suite: str, rows: Sequence[Row], model: str) -> dict
 
 def _cell(metric: Metric, row: Row) -> Cell:
     if not row.decided:
-        return Cell(row.cluster, None, 1.0)
+        return Cell(row.cluster, None, 1.0, row.reason)
     if metric.form == "share":
         return Cell(row.cluster, float(row.outcome == "hit"), 1.0)
     return Cell(row.cluster, row.score, row.weight if metric.form == "ratio" else 1.0)
@@ -141,7 +159,10 @@ def _cell(metric: Metric, row: Row) -> Cell:
 def _against(metric: Metric, ours: Row, theirs: Row | None) -> Cell:
     """An item as won or lost against the baseline's row of the same item; undecided if either is."""
     if theirs is None or ours.score is None or theirs.score is None or not (ours.decided and theirs.decided):
-        return Cell(ours.cluster, None, 1.0)
+        why = ours.reason or (
+            "the baseline was not asked" if theirs is None else f"the baseline: {theirs.reason}"
+        )
+        return Cell(ours.cluster, None, 1.0, why)
     gain = ours.score - theirs.score
     tie = 0.5 if metric.form == "wins" else 0.0
     return Cell(ours.cluster, 1.0 if gain > 0 else tie if gain == 0 else 0.0, 1.0)

@@ -14,6 +14,7 @@ from trivium.errors import DataError, TriviumError
 from trivium.evaluate import calibration, inspect_log, page
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, SuiteKind
+from trivium.evaluate.calibration import Calibrated
 from trivium.evaluate.curves import curves
 from trivium.evaluate.gates import detectable, judge
 from trivium.evaluate.judges import OpenJudge, checked, open_judges, overrule
@@ -64,6 +65,11 @@ class Plan:
         """With its judges open: a model is asked about its labels now, but for what the journal holds."""
         return replace(self, judges=open_judges(self.config, recipe_folder, folders, journal))
 
+    def known(self, recipe_folder: Path) -> dict[str, Calibrated]:
+        """Axis -> who is asked instead of the rules, of the recipe's judges and of the suite's own."""
+        own = self.kind.judges(self.config, recipe_folder) if self.kind.judges else {}
+        return {**own, **{axis: Calibrated(one.name, one.labels) for axis, one in self.judges.items()}}
+
 
 def _key(item: Item) -> tuple[str, int]:
     return item.id, item.attempt
@@ -105,7 +111,7 @@ def evaluate(
     for line in shown:
         emit({"event": "message", "message": line})
     constants = _ask(config, plans, folders, journal, known or {}, emit)
-    judges = {plan.config.title: plan.judges for plan in plans}
+    judges = {plan.config.title: plan.known(recipe_folder) for plan in plans}
     results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
     _write(out, journal.rows, results, config)
     return results
@@ -267,7 +273,7 @@ def summary(
     rows: Sequence[Row],
     constants: Mapping[str, Mapping[str, Estimate]],
     contaminated: Mapping[str, int],
-    judges: Mapping[str, Mapping[str, OpenJudge]],
+    judges: Mapping[str, Mapping[str, Calibrated]],
 ) -> dict[str, Any]:
     """The results: a function of the table, the gates and what was measured without rows."""
     models = list(constants)

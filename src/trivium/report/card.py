@@ -150,4 +150,7 @@ def _shown(report: Mapping[str, Any]) -> list[str]:
 
 def _table(head: list[str], body: list[list[str]]) -> str:
     rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |"
+        for row in rows
+    )

@@ -72,9 +72,20 @@ def lines(report: Mapping[str, Any]) -> list[Line]:
         label = f"{prefix}{metric.label}{arrow}{_size(name, [one for one in found if one is not None])}"
         result.append(Line(label, [cell(metric, one) for one in found], _best(metric, found, known)))
         right = [report["corrected"].get(model, {}).get(name) for model in report["models"]]
+        result.extend(_reasons([one or {} for one in found]))
         if judge := next((one for one in right if one), None):
             result.append(Line(JUDGED.format(**judge), [cell(metric, one) for one in right], None))
     return result
+
+
+UNDECIDED = "  undecided: "
+
+
+def _reasons(found: list[Mapping[str, Any]]) -> list[Line]:
+    """Why rows are undecided, and how many of each model: a line for each of the reasons that stand beside the figure."""
+    told = [one.get("reasons", {}) for one in found]
+    names = dict.fromkeys(reason for one in told for reason in one)
+    return [Line(f"{UNDECIDED}{name:.80}", [str(one.get(name, "–")) for one in told], None) for name in names]
 
 
 def _size(name: str, found: list[Mapping[str, Any]]) -> str:

@@ -140,7 +140,11 @@ def verdict_in(said: str | NoVerdict, question: Question) -> str | NoVerdict:
     return found.pop()
 
 
-SWAYED = NoVerdict("it prefers another reply when the two change places")
+FIRST = NoVerdict("the judge prefers whichever reply stands first")
+SECOND = NoVerdict("the judge prefers whichever reply stands second")
+SWAYED = NoVerdict("the judge says something else when the two change places")
+ORDER = (FIRST, SECOND, SWAYED)
+"""Why two verdicts on a pair, one for each order, are none."""
 
 
 def both_ways(first: str | NoVerdict, second: str | NoVerdict) -> float | NoVerdict:
@@ -150,7 +154,8 @@ def both_ways(first: str | NoVerdict, second: str | NoVerdict) -> float | NoVerd
         if isinstance(one, NoVerdict):
             return one
     same: dict[tuple[Any, Any], float] = {("A", "B"): 1.0, ("B", "A"): 0.0, ("tie", "tie"): 0.5}
-    return same.get((first, second), SWAYED)
+    always: dict[tuple[Any, Any], NoVerdict] = {("A", "A"): FIRST, ("B", "B"): SECOND}
+    return same.get((first, second), always.get((first, second), SWAYED))
 
 
 def compared(
@@ -192,7 +197,7 @@ class LLMJudge:
         found = compared(self.ask, self.criterion, asked, reasons=True)
         for one in found:
             read = "unread" if isinstance(one, NoVerdict) else "read"
-            self.counts["swayed by the order" if one is SWAYED else read] += 1
+            self.counts["swayed by the order" if one in ORDER else read] += 1
         return [0.5 if isinstance(one, NoVerdict) else one for one in found]
 
 

@@ -12,7 +12,6 @@ from trivium.errors import ArtifactError
 from trivium.evaluate.asked import Answer, Item
 from trivium.evaluate.attacks import ATTACKS
 from trivium.evaluate.calibration import Labels
-from trivium.evaluate.judges import toxic
 from trivium.evaluate.judges.classifier import SHIPPED, agreement, load, read_labels, read_pairs
 from trivium.evaluate.judges.labelled import Asked, Shown
 from trivium.evaluate.judges.model import Grades, ModelVerdicts, Preferred
@@ -20,7 +19,7 @@ from trivium.evaluate.rows import HIT, MISS, Journal, Outcome, Undecided, Verdic
 from trivium.evaluate.statistics import wilson
 from trivium.recipe.judges import ClassifierJudge, GradeJudge, ModelJudge, PairJudge
 from trivium.recipe.kinds import plugins
-from trivium.recipe.suites import Pairwise, Toxicity
+from trivium.recipe.suites import Pairwise
 from trivium.verify.judge import request_of
 from trivium.verify.refusal import declines
 
@@ -29,8 +28,8 @@ class OpenJudge(NamedTuple):
     """`labels`: None where it is not known how it agrees with people. `name`: for the report."""
 
     name: str
-    outcomes: Callable[[Sequence[Any]], Sequence[Outcome | Verdict]] | None
-    """Of (request, reply); of the axis `preferred`, of (request, reply, the baseline's). None: the suite asks it itself."""
+    outcomes: Callable[[Sequence[Any]], Sequence[Outcome | Verdict]]
+    """Of (request, reply); of the axis `preferred`, of (request, reply, the baseline's)."""
     labels: Labels | None
 
 
@@ -79,10 +78,8 @@ def open_scorer(config: Any, folder: Path) -> Scorer:
         grades = Grades(config)
         return lambda pairs: [None if isinstance(one, Undecided) else one for one in grades(pairs)]
     judge, good = OPEN[config.kind](config, folder, {}, Asked()), MISS if config.axis == "refused" else HIT
-    outcomes = judge.outcomes
-    assert outcomes is not None
     return lambda pairs: [
-        None if isinstance(one, Undecided) else float(one is good) for one in outcomes(pairs)
+        None if isinstance(one, Undecided) else float(one is good) for one in judge.outcomes(pairs)
     ]
 
 
@@ -92,11 +89,6 @@ def open_judges(
     """Axis -> its judge, of a suite whose recipe names some. `folders`: checkpoints of the recipe by name. `journal`: keeps what
     judges say of people's labels."""
     asked = Asked(suite.title, journal)
-    if isinstance(suite, Toxicity):
-        head = toxic.load(toxic.path_of(suite.head, recipe_folder))
-        return {
-            toxic.AXIS: OpenJudge(f"classifier of toxic, {head.rows} labels, {head.about}", None, head.labels)
-        }
     if isinstance(suite, Pairwise):
         judge = Preferred(suite.judge, folders)
         return {"preferred": OpenJudge(_known(judge, suite.judge, recipe_folder, asked), judge, None)}
@@ -143,8 +135,6 @@ def overrule(
     said: list[dict[str, Outcome | Verdict]] = [{} for _ in items]
     places = [i for i, answer in enumerate(answers) if not answer.failed and answer.reply is not None]
     for axis, judge in judges.items():
-        if judge.outcomes is None:
-            continue
         for place, outcome in zip(
             places, judge.outcomes([_pair(items[i], answers[i]) for i in places]), strict=True
         ):

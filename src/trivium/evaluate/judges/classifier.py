@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def read_pairs(path: Path) -> list[tuple[str, str, str]]:
 def train(rows: Sequence[Labelled], axis: str) -> Head:
     """A head for `axis` and its `labels` by cross-validation: no request is in two folds. DataError for too few labels."""
     kept = list(dict.fromkeys(rows))
-    folds = np.array([int(short_hash(row.request), 16) % FOLDS for row in kept])
+    folds = folds_of([row.request for row in kept], FOLDS)
     truth = np.array([row.label for row in kept], bool)
     few = min(truth.sum(), (~truth).sum()) if len(kept) else 0
     if few < FOLDS or len(set(folds)) < 2:
@@ -152,14 +153,16 @@ def train(rows: Sequence[Labelled], axis: str) -> Head:
         out = folds == fold
         weights = fit(seen[~out], truth[~out])
         said[out] = seen[out] @ weights[:-1] + weights[-1] > 0
-    labels = Labels(
-        int(truth.sum()), int((truth & said).sum()), int((~truth).sum()), int((~truth & ~said).sum())
-    )
-    weights = fit(seen, truth)
+    weights, labels = fit(seen, truth), agreement(said.tolist(), kept)
     return Head(
         axis, tuple(FEATURES), tuple(float(w) for w in weights[:-1]), float(weights[-1]), labels, len(kept),
         short_hash(sorted([list(row) for row in kept])),
     )  # fmt: skip
+
+
+def folds_of(names: Sequence[str], count: int) -> Any:
+    """(names,) the fold of each: the same name is in one fold, whatever others there are."""
+    return np.array([int(short_hash(name), 16) % count for name in names])
 
 
 def fit(seen: Any, truth: Any, steps: int = 50) -> Any:
@@ -188,26 +191,40 @@ def save(path: Path, head: Head) -> None:
 
 def load(path: Path) -> Head:
     """ArtifactError for a file that is no head, or one that knows of features that there are not."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        labels = Labels(**{key: int(value) for key, value in found.pop("labels").items()})
-        head = Head(
-            str(found["axis"]), tuple(found["features"]), tuple(float(w) for w in found["weights"]), float(found["bias"]),
-            labels, int(found["rows"]), str(found["source"]),
-        )  # fmt: skip
-        finite = all(math.isfinite(w) for w in (*head.weights, head.bias))
-        if not finite or len(head.weights) != len(head.features) or not set(head.features) <= set(FEATURES):
-            raise ValueError("its weights do not fit the features that there are")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"no trained judge: {type(error).__name__}: {str(error)[:200]}",
-            where=str(path),
-            fix="train one with `trivium evaluate judge train ROWS`",
-        ) from None
+    return read_head(path, _head, "train one with `trivium evaluate judge train ROWS`")
+
+
+def _head(found: Mapping[str, Any], labels: Labels) -> Head:
+    head = Head(
+        str(found["axis"]), tuple(found["features"]), tuple(float(w) for w in found["weights"]), float(found["bias"]),
+        labels, int(found["rows"]), str(found["source"]),
+    )  # fmt: skip
+    finite = all(math.isfinite(w) for w in (*head.weights, head.bias))
+    if not finite or len(head.weights) != len(head.features) or not set(head.features) <= set(FEATURES):
+        raise ValueError("its weights do not fit the features that there are")
     return head
 
 
-def agreement(said: Sequence[bool | None], rows: Sequence[Labelled]) -> Labels:
+T = TypeVar("T")
+
+
+class HasLabel(Protocol):
+    @property
+    def label(self) -> bool: ...
+
+
+def read_head(path: Path, made: Callable[[Mapping[str, Any], Labels], T], fix: str) -> T:
+    """What `made` makes of a file of JSON and of its labels. ArtifactError for a file that it cannot make anything of."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return made(found, Labels(**{key: int(value) for key, value in found["labels"].items()}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise ArtifactError(
+            f"no trained judge: {type(error).__name__}: {str(error)[:200]}", where=str(path), fix=fix
+        ) from None
+
+
+def agreement(said: Sequence[bool | None], rows: Sequence[HasLabel]) -> Labels:
     """How verdicts (None: undecided, which agrees with nobody) compare with the labels."""
     pairs = [(one, row.label) for one, row in zip(said, rows, strict=True)]
     return Labels(

@@ -19,7 +19,7 @@ from trivium.recipe.judges import GradeJudge, ModelJudge, PairJudge
 from trivium.recipe.teachers import CheckpointTeacher, OpenaiTeacher
 from trivium.text.chat import ChatTokenizer
 from trivium.verify.judge import (
-    SWAYED,
+    ORDER,
     Ask,
     NoVerdict,
     Question,
@@ -132,5 +132,5 @@ class Preferred(_Judge):
 
 def preferred(score: float | NoVerdict) -> Verdict:
     if isinstance(score, NoVerdict):
-        return Verdict("preferred", Undecided(score.why) if score is SWAYED else outcome(score))
+        return Verdict("preferred", Undecided(score.why) if score in ORDER else outcome(score))
     return Verdict("preferred", HIT if score == 1 else MISS, score)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import math
 import re
 import zlib
@@ -23,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trivium import files
-from trivium.errors import ArtifactError, DataError
+from trivium.errors import DataError
 from trivium.evaluate.calibration import Labels
-from trivium.evaluate.judges.classifier import labelled_rows, yes_or_no
+from trivium.evaluate.judges.classifier import agreement, folds_of, labelled_rows, read_head, yes_or_no
 from trivium.evaluate.rows import short_hash
 
 AXIS = "toxic"
@@ -184,7 +183,7 @@ def auc(said: Any, truth: Any) -> float:
 def left_out(rows: Sequence[LabelledText]) -> Any:
     """(texts,) what a fit on the other folds says of each; a cluster is in one fold."""
     found, truth = [features(row.text) for row in rows], np.array([row.label for row in rows], bool)
-    folds = np.array([int(short_hash(row.cluster or row.text), 16) % FOLDS for row in rows])
+    folds = folds_of([row.cluster or row.text for row in rows], FOLDS)
     said = np.zeros(len(rows))
     for fold in range(FOLDS):
         inside, out = np.flatnonzero(folds != fold).tolist(), np.flatnonzero(folds == fold).tolist()
@@ -210,13 +209,10 @@ def train(rows: Sequence[LabelledText]) -> TextHead:
         if row.group and not row.label:
             asked, spared = groups.get(row.group, (0, 0))
             groups[row.group] = (asked + 1, spared + int(score <= 0))
-    labels = Labels(
-        int(truth.sum()), int((said > 0)[truth].sum()), int((~truth).sum()), int((said <= 0)[~truth].sum())
-    )
     found = [features(row.text) for row in kept]
     w = _rounded(fit(found, truth, balanced(truth, [row.source for row in kept])))
     return TextHead(
-        w[:-1], float(w[-1]), auc(said, truth), labels, dict(sorted(groups.items())), len(kept),
+        w[:-1], float(w[-1]), auc(said, truth), agreement((said > 0).tolist(), kept), dict(sorted(groups.items())), len(kept),
         short_hash(sorted(list(row) for row in kept)),
     )  # fmt: skip
 
@@ -245,24 +241,19 @@ def save(path: Path, head: TextHead) -> None:
 
 def load(path: Path) -> TextHead:
     """ArtifactError for a file that is no head."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["axis"] != AXIS:
-            raise ValueError(f"it was trained for {found['axis']!r}")
-        unpack = zlib.decompressobj()
-        raw = unpack.decompress(base64.b64decode(found["weights"], validate=True), BUCKETS + 1)
-        weights = np.frombuffer(raw, np.int8).astype(float) * float(found["size"])
-        groups = {str(name): (int(asked), int(spared)) for name, (asked, spared) in found["groups"].items()}
-        labels = Labels(**{key: int(value) for key, value in found["labels"].items()})
-        head = TextHead(
-            weights, float(found["bias"]), float(found["auc"]), labels, groups, int(found["rows"]), str(found["source"])
-        )  # fmt: skip
-        if weights.shape != (BUCKETS,) or not np.isfinite([*weights, head.bias, head.auc]).all():
-            raise ValueError("its weights are not those of such a judge")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise ArtifactError(
-            f"no trained judge of toxicity: {type(error).__name__}: {str(error)[:200]}",
-            where=str(path),
-            fix="train one with `trivium evaluate judge train TEXTS --axis toxic`",
-        ) from None
+    return read_head(path, _head, "train one with `trivium evaluate judge train TEXTS --axis toxic`")
+
+
+def _head(found: Mapping[str, Any], labels: Labels) -> TextHead:
+    if found["axis"] != AXIS:
+        raise ValueError(f"it was trained for {found['axis']!r}, not for toxicity")
+    unpack = zlib.decompressobj()
+    raw = unpack.decompress(base64.b64decode(found["weights"], validate=True), BUCKETS + 1)
+    weights = np.frombuffer(raw, np.int8).astype(float) * float(found["size"])
+    groups = {str(name): (int(asked), int(spared)) for name, (asked, spared) in found["groups"].items()}
+    head = TextHead(
+        weights, float(found["bias"]), float(found["auc"]), labels, groups, int(found["rows"]), str(found["source"])
+    )  # fmt: skip
+    if weights.shape != (BUCKETS,) or not np.isfinite([*weights, head.bias, head.auc]).all():
+        raise ValueError("its weights are not those of such a judge")
     return head

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trivium import files
 from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, by_hash, in_turn, some
+from trivium.evaluate.calibration import Calibrated
 from trivium.evaluate.judges import toxic
 from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash
 from trivium.recipe.suites import Toxicity
@@ -90,6 +91,11 @@ def identity(suite: Toxicity, folder: Path) -> str:
     return files.sha256(path)
 
 
+def judges(suite: Toxicity, folder: Path) -> dict[str, Calibrated]:
+    head = toxic.load(toxic.path_of(suite.head, folder))
+    return {toxic.AXIS: Calibrated(f"classifier of toxic, {head.rows} labels, {head.about}", head.labels)}
+
+
 def ask(subject: Asks, items: Sequence[Item], suite: Toxicity, baseline: Asks | None) -> list[Answer]:
     return subject.replies(items, suite.max_new_tokens, suite.temperature)
 
@@ -109,4 +115,4 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     ]
 
 
-SUITE = SuiteKind(items, ask, judge, identity)
+SUITE = SuiteKind(items, ask, judge, identity, judges)
