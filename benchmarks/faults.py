@@ -77,7 +77,7 @@ def start(recipe: Path, store: Path, kinds: Sequence[str]) -> subprocess.Popen[b
     only = [part for kind in kinds for part in ("--only", kind)]
     where = ("--store", str(store), "--runs", str(store / "runs"), *only)
     return subprocess.Popen(
-        [sys.executable, "-c", "from trivium.cli import main; main()", "run", str(recipe), *where],
+        [sys.executable, "-m", "trivium", "run", str(recipe), *where],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

@@ -47,15 +47,7 @@ def command(side: str, options: argparse.Namespace, folder: Path) -> list[str]:
     """What starts a side. `folder`: the same model in the Hugging Face layout."""
     model, port, threads = options.model, options.port, options.threads
     me = [sys.executable, __file__]
-    trivium = [
-        sys.executable,
-        "-c",
-        "from trivium.cli import main; main()",
-        "serve",
-        str(model),
-        "--name",
-        "model",
-    ]
+    trivium = [sys.executable, "-m", "trivium", "serve", str(model), "--name", "model"]
     commands = {
         "ours, int8": [*trivium, "--port", str(port), "--precision", "int8"],
         "ours, int8-dynamic": [*trivium, "--port", str(port), "--precision", "int8-dynamic"],

@@ -95,15 +95,7 @@ def main() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
-    trivium = [
-        sys.executable,
-        "-c",
-        "from trivium.cli import main; main()",
-        "serve",
-        str(model),
-        "--name",
-        NAME,
-    ]
+    trivium = [sys.executable, "-m", "trivium", "serve", str(model), "--name", NAME]
     serve = str(Path(__file__).with_name("serve.py"))
     theirs = [sys.executable, serve, "--be-llama", str(model), "--threads", "1", "--port", str(ports[1])]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

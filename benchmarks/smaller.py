@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a checkpoint or a GGUF file")
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--items", type=int, default=32, help="dialogues that calibrate, and that measure")
-    parser.add_argument("--store", type=Path)
+    parser.add_argument("--store", type=Path, help="of this benchmark alone: what it makes tells no speed")
     options = parser.parse_args()
     speed.served = lambda *asked: {}
     overrides = [f"model.path={options.model or smollm2.weights()}", "int8.max_kl=1e9", "int4.max_kl=1e9"]

@@ -172,7 +172,7 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        sys.executable, "-c", "from trivium.cli import main; main()", "serve", str(options.model), "--name", "model",
+        sys.executable, "-m", "trivium", "serve", str(options.model), "--name", "model",
         "--engine", options.engine, "--port", str(port), "--queue", "8", "--running", "4", "--kv-tokens", "4096",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -128,16 +128,8 @@ def main() -> None:
         size = first.stat().st_size / 1e6
         print(f"{arguments.runs} runs of {arguments.points:,} points, {size:.0f} MB each")
         print(f"{platform.processor() or platform.machine()}, load before {os.getloadavg()[0]:.1f}")
-        command = [
-            "-c",
-            "from trivium.cli import main; main()",
-            "ui",
-            "--runs",
-            temporary,
-            "--port",
-            str(PORT),
-        ]
-        app = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "trivium", "ui", "--runs", temporary, "--port", str(PORT)]
+        app = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             root = f"http://127.0.0.1:{PORT}"
             while True:

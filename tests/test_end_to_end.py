@@ -87,7 +87,7 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     """The folder of a finished run, made by the command line in a process of its own, and what it printed."""
     folder = fresh(tmp_path_factory.mktemp("end-to-end") / "run")
     process = start(folder, "run", "tiny.yaml")
-    out, err = process.communicate(timeout=6000)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert err == ""
     return folder, out
@@ -338,7 +338,7 @@ def undisturbed(tmp_path_factory) -> Path:
     """The weights of the long pre-training, never stopped."""
     folder = fresh(tmp_path_factory.mktemp("undisturbed") / "run")
     process = start(folder, "run", "tiny.yaml", *LONG)
-    _, err = process.communicate(timeout=6000)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return store_of(folder, "base") / WEIGHTS
 
@@ -398,7 +398,7 @@ def test_a_damaged_checkpoint_of_a_run_in_progress_is_passed_over(undisturbed, t
 def test_two_processes_at_once_make_each_stage_once(undisturbed, tmp_path):
     folder = fresh(tmp_path)
     both = [start(folder, "run", "tiny.yaml", *LONG) for _ in range(2)]
-    said = [process.communicate(timeout=6000) for process in both]
+    said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     made = [event["stage"] for event in events(folder) if event["event"] == "stage_end"]
     assert sorted(made) == ["base", "corpus", "dialogues", "pairs", "vocab"]

@@ -311,14 +311,15 @@ LAWS: tuple[Callable[[Case, Generator, int], None], ...] = (
 )
 
 
-def laws(*kinds: str) -> Callable[..., None]:
-    """A pytest test that tries every law on every case of the kinds, which are rows of the table or of an installed package."""
+def laws(*kinds: str, examples: int = 25) -> Callable[..., None]:
+    """A pytest test that tries every law on every case of the kinds, which are rows of the table or of an installed package.
+    `examples`: of each, drawn."""
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
     @pytest.mark.parametrize(
         "case", [case for kind in kinds for case in cases(kind)], ids=lambda case: case.name
     )
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=examples, deadline=None)
     @given(rng=RNG, units=st.integers(1, 6))
     def test_law(case: Case, law: Callable[..., None], rng: Generator, units: int) -> None:
         law(case, rng, units)

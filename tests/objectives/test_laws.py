@@ -16,7 +16,7 @@ from trivium.phases import PHASES
 from trivium.testing import RNG, Bigram, Case, cases, laws, pairs, rows
 from trivium.types import Loss
 
-test_every_objective_keeps_the_laws = laws(*PHASES)
+test_every_objective_keeps_the_laws = laws(*PHASES, examples=12)
 
 
 def test_the_cases_are_the_choices_that_the_stages_offer():

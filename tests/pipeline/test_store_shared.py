@@ -88,7 +88,7 @@ def test_two_machines_at_once_make_a_stage_once(s3, tmp_path):
 
     second.events = Heard()
     made = second.run(CORPUS)["corpus"]
-    said = json.loads(first.communicate(timeout=6000)[0])
+    said = json.loads(first.communicate(timeout=600)[0])
     assert "stage_start" in said["events"] and second.started() == {}
     assert made.record == Bench(tmp_path / "c", s3).run(CORPUS)["corpus"].record
 
@@ -265,6 +265,6 @@ def answers(port: str) -> bool:
         "messages": [{"role": "user", "content": "How many stones?"}],
         "max_tokens": 4,
     }
-    said = httpx.post(f"{api}/chat/completions", json=asked, timeout=6000)
+    said = httpx.post(f"{api}/chat/completions", json=asked, timeout=600)
     assert said.status_code == 200, said.text
     return bool(said.json()["choices"])

@@ -31,7 +31,7 @@ def test_what_is_written_is_the_moment_of_the_call_and_there_is_one_writer(tmp_p
     def slow(*arguments):
         running.append(1)
         most.append(len(running))
-        go.wait()
+        go.wait(60)
         result = real(*arguments)
         running.pop()
         return result

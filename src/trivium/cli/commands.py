@@ -242,19 +242,23 @@ def lineage(artifact: str, store: str) -> None:
     Console(highlight=False).print(render(trace(artifact, opened(store))))
 
 
+def folder_with(file: str, run: str, runs: Path) -> Path | None:
+    """The folder of a run by its name in `runs`, or by its own path, that holds `file`."""
+    return next((folder for folder in (runs / run, Path(run)) if (folder / file).is_file()), None)
+
+
 def report(run: str, runs: Path) -> None:
     """Prints the report of a run, by its name or folder, or of a release, by its folder."""
     from trivium.report.terminal import show
 
-    places = [folder / "report.json" for folder in (runs / run, Path(run))]
-    path = next((file for file in places if file.is_file()), None)
-    if path is None:
+    folder = folder_with("report.json", run, runs)
+    if folder is None:
         raise ArtifactError(
             f"there is no report of {run}",
             where=str(runs / run),
             fix="run a recipe that measures something (`evaluate`, `quantize`), then give its name, or a folder",
         )
-    show(json.loads(path.read_text(encoding="utf-8")))
+    show(json.loads((folder / "report.json").read_text(encoding="utf-8")))
 
 
 def schema() -> None:

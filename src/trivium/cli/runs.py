@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trivium.cli import commands
 from trivium.cli.options import RUNS, RunsFolder, names_of_runs
 from trivium.cli.output import AsJson, figures, table
 from trivium.errors import ArtifactError, TriviumError
@@ -252,7 +253,7 @@ def opened(run: str, runs: Path, read: bool = True) -> RunLog:
     from trivium.report.runs import EVENTS, RunLog
     from trivium.report.runs import runs as found
 
-    folder = next((at for at in (runs / run, Path(run)) if (at / EVENTS).is_file()), None)
+    folder = commands.folder_with(EVENTS, run, runs)
     if folder is None:
         there = [path.name for path in found(runs)]
         hint = nearest(run, there) or (f"there are: {', '.join(there[:10])}" if there else "")

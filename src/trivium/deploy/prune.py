@@ -117,9 +117,9 @@ def run(config: PruneStage, source: Path, data: Path, out: Path, emit: Emit) -> 
     eos = table.chat.stops if table.chat.special else table.chat.end
     save(small, out, eos=eos, pad=table.chat.pad, generation=generation_config.read(source))
     table.chat.save(out, context=table.context)
-    file = out / WEIGHTS
-    each = {"calibrated": True, "bits_per_weight": bits(size := file.stat().st_size, small)}
+    size = (out / WEIGHTS).stat().st_size
     table.add(
-        "pruned", file, load(out), "pruned", **each, layers=small.config.layers, hidden=small.config.hidden
-    )
+        "pruned", out / WEIGHTS, load(out), "pruned", calibrated=True, bits_per_weight=bits(size, small),
+        layers=small.config.layers, hidden=small.config.hidden,
+    )  # fmt: skip
     return {**table.metrics(), "bytes_after": size}

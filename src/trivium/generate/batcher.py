@@ -260,11 +260,11 @@ class Batcher:
         ready = [s for s in ready if s in self.running and len(s.blocks) * BLOCK >= len(s.tokens)]
         if not ready:
             return
-        look = self.guesser is not None and self.pays.ahead(len(ready))
-        if look and self.guesser is not None:
-            self.guesser.follow(ready)
+        guesser = self.guesser if self.guesser is not None and self.pays.ahead(len(ready)) else None
+        if guesser is not None:
+            guesser.follow(ready)
         began, before = self.pays.clock(), self.counters.reply_tokens
-        guesses = self._guesses(ready, look)
+        guesses = [[] for _ in ready] if guesser is None else self._guesses(guesser, ready)
         ahead = any(guesses)
         hidden = self._pass(ready, *_rows(ready, guesses))
         if not ahead:
@@ -281,11 +281,9 @@ class Batcher:
             self._learn(sequence)
         self._say(rows, logits)
 
-    def _guesses(self, ready: Sequence[Request], look: bool) -> list[list[int]]:
-        """Tokens to read ahead for each row if it is to `look`, as many as there is room for without taking any from another."""
-        if self.guesser is None or not look:
-            return [[] for _ in ready]
-        guesses = self.guesser.guess(ready)
+    def _guesses(self, guesser: Guesser, ready: Sequence[Request]) -> list[list[int]]:
+        """Tokens to read ahead for each row, as many as there is room for without taking any from another."""
+        guesses = guesser.guess(ready)
         for sequence, guess in zip(ready, guesses, strict=True):
             del guess[max(0, sequence.limit - sequence.said - 1) :]
             while (room := len(sequence.blocks) * BLOCK - len(sequence.tokens)) < len(guess):
@@ -302,7 +300,7 @@ class Batcher:
         rows = list(range(len(ready)))
         width = hidden.shape[1]
         # of what was guessed, not of what fills up: one product for all, which costs little more than that for one
-        wanted = torch.tensor([(row * width + n) for row in rows for n in range(1 + len(guesses[row]))])
+        wanted = torch.tensor([row * width + n for row in rows for n in range(1 + len(guesses[row]))])
         logits = self.reader.head(hidden.flatten(0, 1)[wanted.to(hidden.device)])
         starts = torch.tensor([0, *(1 + len(guess) for guess in guesses)]).cumsum(0).tolist()
         for column in range(width):

@@ -45,6 +45,7 @@ class Text(Protocol):
 class Guesser(Protocol):
     def follow(self, texts: Sequence[Text]) -> None:
         """Reads what has to be read once of each text, such as its prompt: what comes before the clock of `Pays`."""
+        ...
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         """What may follow each text; no ids where there is no idea."""
@@ -174,10 +175,10 @@ class Pays:
         """Whether the next step of so many sequences is to read ahead."""
         size = rows.bit_length()
         count = self._steps[size] = self._steps.get(size, 0) + 1
-        costs = [self._cost(size, way) for way in (True, False)]
-        if None in costs:
-            return costs[0] is None
-        return (costs[0] <= costs[1]) != (count % self.AGAIN < self.TRIED)  # type: ignore[operator]
+        with_, without = self._cost(size, True), self._cost(size, False)
+        if with_ is None or without is None:
+            return with_ is None
+        return (with_ <= without) != (count % self.AGAIN < self.TRIED)
 
     def _cost(self, size: int, ahead: bool) -> float | None:
         """Seconds a token; None: it was not tried often enough. Sums are divided, not means of each step taken: a step that says

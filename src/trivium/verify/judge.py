@@ -153,9 +153,10 @@ def both_ways(first: str | NoVerdict, second: str | NoVerdict) -> float | NoVerd
     for one in (first, second):
         if isinstance(one, NoVerdict):
             return one
-    same: dict[tuple[Any, Any], float] = {("A", "B"): 1.0, ("B", "A"): 0.0, ("tie", "tie"): 0.5}
-    always: dict[tuple[Any, Any], NoVerdict] = {("A", "A"): FIRST, ("B", "B"): SECOND}
-    return same.get((first, second), always.get((first, second), SWAYED))
+    both: dict[tuple[Any, Any], float | NoVerdict] = {
+        ("A", "B"): 1.0, ("B", "A"): 0.0, ("tie", "tie"): 0.5, ("A", "A"): FIRST, ("B", "B"): SECOND,
+    }  # fmt: skip
+    return both.get((first, second), SWAYED)
 
 
 def compared(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +154,8 @@ def test_the_delay_holds_and_a_longer_one_in_robots_txt_wins(
     server.robots = "User-agent: *\nCrawl-delay: 0.4\n"
     everything(crawl(tmp_path, url, max_pages=4))
     times = [moment for moment, path in server.asked if path.startswith("/page/")]
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert statistics.median(gaps) > 0.35  # of single ones, a busy machine moves the ends
+    # from the first to the last: a busy machine moves where single gaps end
+    assert times[-1] - times[0] > 0.35 * (len(times) - 1) > 0.7
 
 
 def test_killed_and_run_again_it_fetches_only_the_rest(tmp_path: Path, site: tuple[str, type[Site]]) -> None:
