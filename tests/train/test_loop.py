@@ -283,6 +283,18 @@ def test_muon_takes_the_matrices_inside_the_blocks_and_adamw_the_rest():
             torch.testing.assert_close(change, -0.1 * parameter.grad.sign(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_embeddings_have_a_rate_of_their_own_and_the_decay_of_all(optimizer):
+    network = tiny.model(300)
+    config = tiny.config("pretrain", optimizer=optimizer, lr=0.01, embed_lr=0.2, weight_decay=0.5)
+    groups = build(network, config).param_groups
+    found = {id(p): (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        rate = 0.2 if name == "model.embed_tokens.weight" else 0.01
+        decay = 0.005 if parameter.dim() == 2 else 0.0
+        assert found[id(parameter)] == pytest.approx((rate, decay / rate)), name
+
+
 def test_decay_touches_matrices_only():
     network = tiny.model(300)
     optimizer = adamw(network, tiny.config("sft", lr=0.1, weight_decay=0.5))

@@ -26,7 +26,7 @@ def adamw(model: nn.Module, config: TrainingStage) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019), fused, with decay on matrices only: norms and other vectors are left alone.
 
     Under muP (Yang et al. 2022, table 8) the matrices of the blocks have their learning rate divided by the width's ratio;
-    their decay (learning rate x weight_decay) stays what it was.
+    their decay (learning rate x weight_decay) stays what it was; so does that of embeddings with an `embed_lr`.
     """
     return _adamw(model, [p for p in model.parameters() if p.requires_grad], config)
 
@@ -34,13 +34,17 @@ def adamw(model: nn.Module, config: TrainingStage) -> torch.optim.AdamW:
 def _adamw(model: nn.Module, parameters: list[nn.Parameter], config: TrainingStage) -> torch.optim.AdamW:
     ratio = width_ratio(model)
     inner = _inside(model) if ratio != 1.0 else set()
+    embeddings = _embeddings(model) if config.embed_lr is not None else set()
     hidden = [p for p in parameters if p in inner]
-    matrices = [p for p in parameters if p.dim() >= 2 and p not in inner]
+    read = [p for p in parameters if p in embeddings]
+    matrices = [p for p in parameters if p.dim() >= 2 and p not in inner and p not in embeddings]
     vectors = [p for p in parameters if p.dim() < 2]
+    rate = config.embed_lr or config.lr
     groups = [
         {"params": same, "weight_decay": decay, "peak": peak}
         for several, decay, peak in (
             (matrices, config.weight_decay, config.lr),
+            (read, config.weight_decay * config.lr / rate, rate),
             (hidden, config.weight_decay * ratio, config.lr / ratio),
             (vectors, 0.0, config.lr),
         )
@@ -97,6 +101,12 @@ def _inside(model: nn.Module) -> set[nn.Parameter]:
     """The trained matrices of the blocks."""
     named = model.named_parameters()
     return {p for name, p in named if p.requires_grad and p.dim() == 2 and ".layers." in f".{name}"}
+
+
+def _embeddings(model: nn.Module) -> set[nn.Parameter]:
+    return {
+        p for name, p in model.named_parameters() if p.requires_grad and name.endswith("embed_tokens.weight")
+    }
 
 
 def width_ratio(model: nn.Module) -> float:
