@@ -7,7 +7,7 @@
 The corpus is the documentation and source of the standard library; what counts is bits per byte of held-out documents, each
 read from its own beginning. A minute is processor time by threads, so that other work costs nobody (or `--clock wall`). Each
 run is a process of its own: some steps to warm up and to find out what a step takes, which do not count, then as many as fit into
-the minutes, so that every learning rate reaches its end in time. Trainer gets a Llama of our shape and a choice of learning rates
+the minutes, so that every learning rate reaches its end in time. Trainer gets a Llama of the shape and a choice of learning rates
 (its best is what counts), nanochat its model, optimizer and schedules at the width whose parameters are closest in number.
 """
 
@@ -32,18 +32,26 @@ SHAPES = {
     "6M": {"dim": 320, "layers": 6, "heads": 5},
     "20M": {"dim": 512, "layers": 8, "heads": 8},
 }
+NARROWER = {"2M": (128, 2), "6M": (256, 4), "20M": (448, 7)}
+"""Our dim and heads: an embedding and an output matrix, and no more parameters than the shape has."""
 OURS: dict[str, Any] = {
-    "batch": 8, "optimizer": "muon", "lr": 4e-3, "muon_lr": 1e-2, "schedule": "cosine", "shape": {"qk_norm": True},
+    "batch": 8, "optimizer": "muon", "lr": 1e-2, "embed_lr": 0.3, "muon_lr": 2e-2, "betas": (0.8, 0.95),
+    "schedule": "linear", "lr_end": 0.0, "shape": {"qk_norm": True, "tie_embeddings": False},
 }  # fmt: skip
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("ours", {}),
     "ours, AdamW": ("ours", {"optimizer": "adamw", "muon_lr": None}),
+    "ours, embeddings at lr": ("ours", {"embed_lr": None}),
+    "ours, tied": ("ours", {"embed_lr": 0.05, "shape": {"tie_embeddings": True}}),
+    "ours, as wide": ("ours", {"narrower": False}),
     "ours, no QK norm": ("ours", {"shape": {"qk_norm": False}}),
-    "ours, batch 16": ("ours", {"batch": 16}),
-    "ours, batch 32": ("ours", {"batch": 32}),
+    "ours, betas 0.9, 0.95": ("ours", {"betas": (0.9, 0.95)}),
+    "ours, cosine to a tenth": ("ours", {"schedule": "cosine", "lr_end": 0.1}),
     "ours, wsd": ("ours", {"schedule": "wsd"}),
-    "ours, linear to 0": ("ours", {"schedule": "linear", "lr_end": 0.0}),
-    "ours, muon_lr 2e-2": ("ours", {"muon_lr": 2e-2}),
+    "ours, batch 4": ("ours", {"batch": 4}),
+    "ours, batch 16": ("ours", {"batch": 16}),
+    "ours, rates doubled": ("ours", {"lr": 2e-2, "muon_lr": 4e-2}),
+    "ours, embed_lr 1": ("ours", {"embed_lr": 1.0}),
     "trainer": ("trainer", {"lr": 2e-3, "batch": 8}),
     "trainer, lr 1e-3": ("trainer", {"lr": 1e-3, "batch": 8}),
     "trainer, lr 4e-3": ("trainer", {"lr": 4e-3, "batch": 8}),
@@ -116,9 +124,15 @@ def ours(folder: Path, asked: dict[str, Any], clock: Callable[[], float], seed: 
     from trivium.text.chat import ChatTokenizer
 
     chat = ChatTokenizer.load(folder / "vocab")
-    settings = {**OURS, **asked, "shape": {**asked["size"], **OURS["shape"], **asked.get("shape", {})}}
+    size, narrower = asked.pop("size"), asked.pop("narrower", True)
+    dim, heads = NARROWER[size]
+    width = {"dim": dim, "heads": heads} if narrower else {}
+    settings = {
+        **OURS,
+        **asked,
+        "shape": {**SHAPES[size], **width, **OURS["shape"], **asked.get("shape", {})},
+    }
     shape = ModelConfig.from_shape(ModelShape(context=CONTEXT, **settings.pop("shape")), chat.vocab_size)
-    settings.pop("size")
 
     def train(steps: int) -> tuple[list[float], Any]:
         fields = {"kind": "pretrain", "data": "corpus", "tokenizer": "vocab", "steps": steps, "log_every": 1,
@@ -154,7 +168,7 @@ def trainer(folder: Path, asked: dict[str, Any], clock: Callable[[], float], see
 
     rows = torch.from_numpy(np.load(folder / "rows.npy").astype(np.int64))
     vocab = json.loads((folder / "vocab.json").read_text())
-    size = asked["size"]
+    size = SHAPES[asked["size"]]
     hidden = math.ceil(8 / 3 * size["dim"] / 64) * 64
 
     class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -202,7 +216,7 @@ def nanochat(folder: Path, asked: dict[str, Any], clock: Callable[[], float], se
 
     rows = np.load(folder / "rows.npy")
     vocab = json.loads((folder / "vocab.json").read_text())
-    budget, layers = asked["budget"], asked["size"]["layers"]
+    budget, layers = asked["budget"], SHAPES[asked["size"]]["layers"]
 
     def shaped(width: int) -> Any:
         heads = max(1, width // 64)
@@ -309,7 +323,7 @@ def main() -> None:
             side, settings = VARIANTS[name]
             found = []
             for seed in options.seeds:
-                asked = {**settings, "side": side, "seed": seed, "size": SHAPES[options.size], "folder": str(folder),
+                asked = {**settings, "side": side, "seed": seed, "size": options.size, "folder": str(folder),
                          "minutes": options.minutes, "threads": options.threads, "clock": options.clock}  # fmt: skip
                 if side == "nanochat":
                     asked |= {"checkout": options.nanochat, "budget": budget}
