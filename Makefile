@@ -9,6 +9,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary -c constraints.txt
+# Python compiles what it imports as it goes; all of it beforehand would take as long as the rest of the installation.
+QUICK := $(PIP) --no-compile
 # pip says by itself what it loads; in a terminal, with a bar.
 say = @printf '\n== %s\n'
 
@@ -26,9 +28,9 @@ setup: .venv/.dev
 
 .venv/.quickstart: .venv/.python pyproject.toml constraints.txt
 	$(say) "1 of 2: PyTorch, by far the largest package"
-	$(PIP) torch==$(TORCH)
+	$(QUICK) torch==$(TORCH)
 	$(say) "2 of 2: Trivium and what the quickstart reads"
-	$(PIP) -e '.[quickstart]'
+	$(QUICK) -e '.[quickstart]'
 	@touch $@
 
 .venv/.dev: .venv/.quickstart
