@@ -16,7 +16,7 @@ from test_batcher import plain
 from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.constrain import Grammars
 from trivium.generate.guess import LONGEST, SHORTEST, Draft, LookUp, Pays
-from trivium.generate.native import decoding
+from trivium.generate.native import Reader, decoding
 from trivium.generate.sampling import SamplingParams, distribution
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer
@@ -28,7 +28,7 @@ SEEDED = SamplingParams(temperature=0.9, top_p=0.95, top_k=50, seed=7)
 class Always(Pays):
     """Reads ahead at every step."""
 
-    def ahead(self, rows: int) -> bool:
+    def ahead(self, rows: int, prompts: float = 0.0) -> bool:
         return True
 
 
@@ -38,8 +38,8 @@ class Wild:
     def guess(self, texts: Sequence[Any]) -> list[list[int]]:
         return [[(text.tokens[-1] * 7 + n) % 320 for n in range(len(text.tokens) % 6)] for text in texts]
 
-    def follow(self, texts: Sequence[Any]) -> None:
-        pass
+    def follow(self, texts: Sequence[Any]) -> int:
+        return 0
 
     def forget(self, text: Any) -> None:
         pass
@@ -187,14 +187,65 @@ def test_a_look_up_says_what_followed_the_same_words(text: list[int]) -> None:
     assert guess == []
 
 
-@pytest.mark.parametrize(("ahead", "plain", "share"), [(1.0, 2.0, 1.0), (3.0, 2.0, 0.0)])
-def test_it_is_off_by_itself_where_it_does_not_pay(ahead: float, plain: float, share: float) -> None:
-    pays, steps = Pays(), 64 * 20
+def shares(pays: Pays, costs: Any, steps: int = 2000, prompts: float = 0.0) -> float:
+    """How many of the later half of steps read ahead. `costs`: (seconds, tokens) of a step, from its number and whether it reads
+    ahead."""
     taken = []
-    for _ in range(steps):
-        taken.append(pays.ahead(4))
-        pays.took(4, taken[-1], ahead if taken[-1] else plain, 1)
-    assert sum(taken) / steps == pytest.approx(share, abs=(1 + Pays.TRIED) / Pays.AGAIN)
+    for number in range(steps):
+        taken.append(pays.ahead(4, prompts))
+        pays.took(4, taken[-1], *costs(number, taken[-1]))
+    return sum(taken[steps // 2 :]) / (steps - steps // 2)
+
+
+LOOKS = (1 + Pays.TRIED) / Pays.SELDOM
+"""The share of steps that look again, at most."""
+
+
+@pytest.mark.parametrize(
+    ("ahead", "plain", "share"), [(1.0, 2.0, 1.0), (1.7, 2.0, 1.0), (1.9, 2.0, 0.0), (3.0, 2.0, 0.0)]
+)
+def test_it_is_off_by_itself_where_it_does_not_pay(ahead: float, plain: float, share: float) -> None:
+    assert shares(Pays(), lambda _, on: (ahead if on else plain, 1)) == pytest.approx(share, abs=LOOKS)
+
+
+def test_first_steps_that_a_busy_machine_held_up_do_not_decide() -> None:
+    """What was clocked of a draft that is right four times of five: two slow steps without it kept it on for 64 of its own."""
+    costs = lambda number, on: (0.3 if on else 0.1 if number < 9 else 0.06, 5 if on else 1)  # noqa: E731
+    assert shares(Pays(), costs, 400) < 0.05
+    costs = lambda number, on: (0.9 if on and number < 3 else 0.1, 5 if on else 1)  # noqa: E731
+    assert shares(Pays(), costs, 400) > 0.95
+
+
+@pytest.mark.parametrize(("prompts", "share"), [(1.0, 1.0), (10.0, 0.0)])
+def test_what_a_draft_reads_of_prompts_counts(prompts: float, share: float) -> None:
+    """A step of it says four tokens for the price of two; it reads twenty tokens of a prompt in that time."""
+    pays = Pays()
+    pays.read(20.0, 200)
+    found = shares(pays, lambda _, on: (2.0, 4) if on else (1.0, 1), prompts=prompts)
+    assert found == pytest.approx(share, abs=LOOKS)
+
+
+@pytest.mark.parametrize(("cost", "pays"), [(1.0, False), (0.9, False), (0.3, True)])
+def test_a_draft_is_off_where_its_passes_cost_what_it_saves(cost: float, pays: bool) -> None:
+    """The model is its own draft, so every guess is right; costs are those of passes, on a clock that nothing else moves."""
+    model, now = random_model(context=512), [0.0]
+
+    def paid(each: float) -> Reader:
+        reader = plain(model)
+
+        def hidden(*asked: Any) -> torch.Tensor:
+            now[0] += each
+            return reader.hidden(*asked)
+
+        return reader._replace(hidden=hidden)
+
+    batcher = Batcher(model, paid(1.0), tokens=1024, guesser=Draft(model, paid(cost), room=1024))
+    batcher.pays = Pays(lambda: now[0])
+    batcher.add(Request(prompt(5, 1), GREEDY, 400))
+    while not batcher.idle:
+        batcher.step()
+    assert (batcher.counters.guessed > 200) == pays
+    assert now[0] < (250 if pays else 450)
 
 
 @pytest.mark.parametrize("right", [[9, 1, 1], [1, 1, 9], [1, 1, 1]])
@@ -209,14 +260,14 @@ def test_a_step_that_says_much_counts_as_much(right: list[int]) -> None:
     assert (sum(taken) / len(taken) > 0.5) == (sum(right) / len(right) > 2)
 
 
-def test_what_a_draft_reads_of_a_prompt_is_not_clocked() -> None:
+def test_what_a_draft_reads_of_a_prompt_is_read_before_it_guesses() -> None:
     model = random_model(context=128)
     draft = Draft(model, plain(model), room=1024)
     request = Request(prompt(40, 1), GREEDY, 8)
-    draft.follow([request])
+    assert draft.follow([request]) == 40
     assert draft._held[request][1] == request.tokens
     request.tokens += [7, 8]
-    draft.follow([request])  # two more are what a guess reads anyway
+    assert draft.follow([request]) == 0  # two more are what a guess reads anyway
     assert len(draft._held[request][1]) == 40
     assert draft.guess([request]) == guessed(draft, request)
 

@@ -260,10 +260,12 @@ class Batcher:
         ready = [s for s in ready if s in self.running and len(s.blocks) * BLOCK >= len(s.tokens)]
         if not ready:
             return
-        guesser = self.guesser if self.guesser is not None and self.pays.ahead(len(ready)) else None
-        if guesser is not None:
-            guesser.follow(ready)
+        prompts = self.counters.prompt_tokens / max(1, self.counters.reply_tokens)
+        guesser = self.guesser if self.guesser is not None and self.pays.ahead(len(ready), prompts) else None
         began, before = self.pays.clock(), self.counters.reply_tokens
+        if guesser is not None and (read := guesser.follow(ready)):
+            self.pays.read(self.pays.clock() - began, read)
+            began = self.pays.clock()
         guesses = [[] for _ in ready] if guesser is None else self._guesses(guesser, ready)
         ahead = any(guesses)
         hidden = self._pass(ready, *_rows(ready, guesses))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -43,8 +44,8 @@ class Text(Protocol):
 
 
 class Guesser(Protocol):
-    def follow(self, texts: Sequence[Text]) -> None:
-        """Reads what has to be read once of each text, such as its prompt: what comes before the clock of `Pays`."""
+    def follow(self, texts: Sequence[Text]) -> int:
+        """Reads what has to be read once of each text, such as its prompt; how many tokens that were."""
         ...
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
@@ -62,8 +63,8 @@ class LookUp:
     def __init__(self, most: int = 8) -> None:
         self.most = most
 
-    def follow(self, texts: Sequence[Text]) -> None:
-        pass
+    def follow(self, texts: Sequence[Text]) -> int:
+        return 0
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         return [self._after(text.tokens) for text in texts]
@@ -100,11 +101,15 @@ class Draft:
         held, _ = self._held.pop(text, ([], []))
         self.blocks.release(held)
 
-    def follow(self, texts: Sequence[Text]) -> None:
+    def follow(self, texts: Sequence[Text]) -> int:
+        total = 0
         for text in texts:
             _, read = self._held.get(text, ([], []))
-            if len(text.tokens) - len(read) > self.most + 1 and self._room(text):
+            unread = len(text.tokens) - len(read)
+            if unread > self.most + 1 and self._room(text):
                 self._catch_up(text)
+                total += unread
+        return total
 
     def guess(self, texts: Sequence[Text]) -> list[list[int]]:
         able = [text for text in texts if self._room(text)]
@@ -157,37 +162,63 @@ class Draft:
         return self.reader.hidden(tokens.to(self.device), places.to(self.device), mask, self.cache)
 
 
+@dataclass
+class _Clocked:
+    """What steps of one size of the batch took."""
+
+    sums: dict[bool, tuple[float, float, int]] = field(default_factory=dict)  # seconds, tokens, steps
+    pays: bool = True
+    count: int = 0  # steps since the last look
+    gap: int = 0  # steps until the next one
+
+
 class Pays:
     """Whether reading ahead is worth it: seconds a token with and without, by how many sequences share the step. It is clocked as
-    it goes, and looked at again now and then. What is said is the same either way."""
+    it goes, and the other way is looked at again: soon, since a busy machine's first steps say little, and more and more seldom
+    while that changes nothing. What is said is the same either way."""
 
-    AGAIN, TRIED = 64, 2
-    """Steps until the worse way is tried again, and for how many."""
+    TRIED = 3
+    """Steps of a look."""
+    SOON, SELDOM = 8, 256
+    """Steps before the first look, and before the last ones."""
+    WORTH = 0.9
+    """Of the time without it, the most that reading ahead may take: what saves less is not told from what costs."""
     KEPT = 0.85
     """Of what was clocked before, at each step of the same way."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
-        self._clocked: dict[tuple[int, bool], tuple[float, float, int]] = {}  # seconds, tokens, steps
-        self._steps: dict[int, int] = {}
+        self._sizes: dict[int, _Clocked] = {}
+        self._read, self._reading = 0, 0.0  # tokens, seconds
 
-    def ahead(self, rows: int) -> bool:
-        """Whether the next step of so many sequences is to read ahead."""
-        size = rows.bit_length()
-        count = self._steps[size] = self._steps.get(size, 0) + 1
-        with_, without = self._cost(size, True), self._cost(size, False)
+    def ahead(self, rows: int, prompts: float = 0.0) -> bool:
+        """Whether the next step of so many sequences is to read ahead. `prompts`: tokens of prompts, which a draft has to read,
+        too, for each one that is said."""
+        one = self._sizes.setdefault(rows.bit_length(), _Clocked())
+        with_, without = self._cost(one, True), self._cost(one, False)
         if with_ is None or without is None:
             return with_ is None
-        return (with_ <= without) != (count % self.AGAIN < self.TRIED)
+        pays = with_ + prompts * self._reading / max(1, self._read) <= self.WORTH * without
+        looked = one.count == one.gap + self.TRIED
+        if pays != one.pays or not one.gap:
+            one.pays, one.count, one.gap = pays, 0, self.SOON
+        elif looked:
+            one.count, one.gap = 0, min(2 * one.gap, self.SELDOM)
+        one.count += 1
+        return pays != (one.count > one.gap)
 
-    def _cost(self, size: int, ahead: bool) -> float | None:
+    def _cost(self, one: _Clocked, ahead: bool) -> float | None:
         """Seconds a token; None: it was not tried often enough. Sums are divided, not means of each step taken: a step that says
         nine tokens counts as nine."""
-        seconds, tokens, steps = self._clocked.get((size, ahead), (0.0, 0.0, 0))
+        seconds, tokens, steps = one.sums.get(ahead, (0.0, 0.0, 0))
         return seconds / tokens if steps >= self.TRIED else None
+
+    def read(self, seconds: float, tokens: int) -> None:
+        """A guesser read so many tokens once, before it guessed."""
+        self._read, self._reading = self._read + tokens, self._reading + seconds
 
     def took(self, rows: int, ahead: bool, seconds: float, tokens: int) -> None:
         """A step of `rows` sequences said so many tokens."""
-        key = (rows.bit_length(), ahead)
-        before, said, steps = self._clocked.get(key, (0.0, 0.0, 0))
-        self._clocked[key] = (self.KEPT * before + seconds, self.KEPT * said + max(1, tokens), steps + 1)
+        sums = self._sizes.setdefault(rows.bit_length(), _Clocked()).sums
+        before, said, steps = sums.get(ahead, (0.0, 0.0, 0))
+        sums[ahead] = (self.KEPT * before + seconds, self.KEPT * said + max(1, tokens), steps + 1)
