@@ -8,7 +8,9 @@ that all share and a question of their own, `--tokens` tokens each, streamed, gr
 Times are taken at the client, from the request to each event with text. llama.cpp and OpenVINO compute with the file's own
 quantised weights, transformers with them as float32, ours with int8 (dynamic: inputs are rounded, too), float32 or bfloat16.
 "prefix" is the time to the first token with a system prompt of 1,000 tokens, unknown and known to the server. Peak memory counts
-children. A side that does not start is told, and left out (transformers needs fastapi, OpenVINO a Python that has it, `--peer`).
+children; so does processor time, which is what to compare where other work shares the machine, with `--threads 1` (threads that
+wait for each other spin). A side that does not start is told, and left out (transformers needs fastapi, OpenVINO a Python that
+has it, `--peer`).
 `--minutes` bounds the whole run: every side has an equal share, and a cell that finds no time is left out.
 """
 
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,36 +187,47 @@ async def ask(port: int, name: str, number: int, tokens: int, system: str = SYST
     return Asked(started, times, counted or len(times))
 
 
-async def measure(port: int, name: str, clients: int, rounds: int, tokens: int) -> dict[str, float]:
+async def measure(port: int, name: str, clients: int, rounds: int, tokens: int, pid: int) -> dict[str, float]:
     async def client(number: int) -> list[Asked]:
         return [await ask(port, name, number + clients * turn, tokens) for turn in range(rounds)]
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), processor(pid)
     asked = [one for answers in await asyncio.gather(*map(client, range(clients))) for one in answers]
-    took = time.perf_counter() - began
+    took, spent = time.perf_counter() - began, processor(pid) - before
     first = sorted(one.times[0] - one.started for one in asked)
     gaps = sorted(b - a for one in asked for a, b in zip(one.times, one.times[1:], strict=False))
     return {
         "tokens/s": sum(one.tokens for one in asked) / took,
+        "processor ms a token": 1000 * spent / sum(one.tokens for one in asked),
         "first p50 ms": 1000 * statistics.median(first),
         "first p99 ms": 1000 * first[int(0.99 * (len(first) - 1))],
         "gap p99 ms": 1000 * gaps[int(0.99 * (len(gaps) - 1))] if gaps else float("nan"),
     }
 
 
+def family(pid: int) -> Iterator[int]:
+    """A process and all that it has begun."""
+    yield pid
+    for told in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in told.read_text(encoding="utf-8").split():
+            yield from family(int(child))
+
+
 def peak(pid: int) -> float:
     """MiB that a process and its children had at most."""
     total = 0
-    for path in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(
-                line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line
-            )
-        except OSError:
-            continue
-        if pid in (int(fields["Pid"]), int(fields["PPid"])):
-            total += int(fields.get("VmHWM", "0 kB").split()[0])
+    for one in family(pid):
+        for line in Path(f"/proc/{one}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                total += int(line.split()[1])
     return total / 1024
+
+
+def processor(pid: int) -> float:
+    """Seconds of processor that a process and its children have taken."""
+    told = [Path(f"/proc/{one}/stat").read_text(encoding="utf-8") for one in family(pid)]
+    ticks = sum(sum(map(int, line.rpartition(")")[2].split()[11:13])) for line in told)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def prefix(port: int, name: str) -> tuple[float, float]:
@@ -263,7 +277,7 @@ async def side(name: str, options: argparse.Namespace, folder: Path, end: float)
                     )
                 for clients in options.clients:
                     rounds = max(1, options.rounds if clients < 32 else options.rounds // 2)
-                    found = await measure(port, model, clients, rounds, options.tokens)
+                    found = await measure(port, model, clients, rounds, options.tokens, process.pid)
                     cells = " | ".join(f"{value:,.0f}" for value in found.values())
                     print(f"| {name} | {clients} | {cells} | {peak(process.pid):,.0f} |", flush=True)
         except TimeoutError:
@@ -331,7 +345,8 @@ def compare(options: argparse.Namespace) -> None:
         f"{options.model.name}, {options.threads} threads, {options.tokens} tokens a reply, {options.rounds} rounds\n"
     )
     print(
-        "| side | clients | tokens/s | first p50 ms | first p99 ms | gap p99 ms | peak MiB |\n|---|---|---|---|---|---|---|"
+        "| side | clients | tokens/s | processor ms a token | first p50 ms | first p99 ms | gap p99 ms | peak MiB |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
         if "transformers" in options.sides:

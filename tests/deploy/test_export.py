@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from random_models import random_model
 from tokenizers import Tokenizer
 
+from trivium.deploy import speed
 from trivium.deploy.calibrate import importance
 from trivium.deploy.compare import check, compare
 from trivium.deploy.export import export, modelfile, write
@@ -165,7 +166,7 @@ def stage(**fields) -> ExportStage:
     return ExportStage.model_validate({"kind": "export", "model": "aligned", **fields})
 
 
-def test_the_stage_measures_every_file(checkpoint, write_documents, tmp_path):
+def test_the_stage_measures_every_file(checkpoint, write_documents, tmp_path, monkeypatch):
     source = checkpoint("source", dim=256, head_dim=64, hidden=256)
     data = heldout(write_documents, tmp_path / "data")
     (tmp_path / "out").mkdir()
@@ -184,6 +185,9 @@ def test_the_stage_measures_every_file(checkpoint, write_documents, tmp_path):
         assert entry["bits_per_byte_increase"] == entry["bits_per_byte"] - entry["bits_per_byte_before"]
         assert entry["kl"] <= entry["kl_p99"]
         assert entry["bytes"] == (tmp_path / "out" / entry["file"]).stat().st_size
+    monkeypatch.setattr(
+        speed, "served", lambda *asked: pytest.fail("of what breaks a bound no speed is measured")
+    )
     with pytest.raises(GateError, match=r"q4_0: kl is .*`max_kl` is 1e-09"):
         export(stage(types=["q4_0"], data="docs", max_kl=1e-9), source, data, tmp_path / "out", events.append)
 

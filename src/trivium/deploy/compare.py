@@ -44,21 +44,25 @@ class Comparison(NamedTuple):
         return {**self._asdict(), "bits_per_byte_increase": self.bits_per_byte_increase}
 
 
-def check(config: SmallerStage, comparisons: Mapping[str, Comparison]) -> None:
-    """GateError naming every bound of the stage that does not hold, NaN included."""
+def broken(config: SmallerStage, comparisons: Mapping[str, Comparison]) -> list[str]:
+    """Every bound of the stage that does not hold, NaN included, in words."""
     bounds = {
         "kl": ("max_kl", config.max_kl),
         "bits_per_byte_increase": ("max_bits_per_byte_increase", config.max_bits_per_byte_increase),
     }
-    broken = [
+    return [
         f"{kind}: {name} is {value:.4g}, `{field}` is {bound:g}"
         for kind, comparison in comparisons.items()
         for name, (field, bound) in bounds.items()
         if bound is not None and not (value := comparison.as_dict()[name]) <= bound
     ]
-    if broken:
+
+
+def check(config: SmallerStage, comparisons: Mapping[str, Comparison]) -> None:
+    """GateError naming every bound of the stage that does not hold."""
+    if found := broken(config, comparisons):
         raise GateError(
-            f"{config.model!r} loses too much: " + "; ".join(broken),
+            f"{config.model!r} loses too much: " + "; ".join(found),
             fix="take a wider type, or move the bound and say why",
         )
 
