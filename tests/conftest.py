@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,10 @@ hypothesis.settings.load_profile("trivium")
 
 # A shell starts what it runs in the background with Ctrl-C ignored; so would be what the tests stop with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What tests start (a hundred processes) reads bytecode instead of compiling some hundred files each.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 STARTED = time.monotonic()
 

@@ -12,15 +12,14 @@ from trivium.batches.rows import BatchSharding
 from trivium.batches.samples import sampler
 from trivium.errors import ArtifactError, DataError
 from trivium.files import read_json, write_json
+from trivium.model.transformer import Transformer
 from trivium.plan import flops
 from trivium.seeds import seed_torch
 from trivium.train import float8
 from trivium.train.distributed import first_rank_first, layout, mesh
 from trivium.train.loop import train
-from trivium.train.parallel.apply import check, cut, parallelise
-from trivium.train.parallel.pipeline import Pipeline, Stage
 from trivium.train.run import Passes, Run
-from trivium.types import LiveBatches, Objective
+from trivium.types import Batches, LiveBatches, Objective
 
 Context = PhaseContext[Any]
 
@@ -74,13 +73,28 @@ def _lay_out(ctx: Context, items: Items, objective: Objective, sharding: BatchSh
     # a checkpoint that the run goes on from has the generator's state of then
     seed_torch(ctx.seed, "dropout")
     model.recompute = config.recompute == "blocks"
-    check(model.config, grid, items.train.length)
     if machine.float8:
         rows = sharding.micro * config.rows_per_item()
         float8.check_rows(rows * items.train.length // grid.size("context"))
         float8.convert(model)
+    if grid.grid is None:
+        return None
+    # here: torch's engines for several ranks take half as long to import as torch itself
+    from trivium.train.parallel.apply import check, parallelise
+    from trivium.train.parallel.pipeline import Pipeline, Stage
+
+    check(model.config, grid, items.train.length)
     root = parallelise(model, grid, bf16=machine.bf16)
     return Pipeline(root, grid, objective, machine.device) if isinstance(root, Stage) else None
+
+
+def _cut(model: Transformer, batches: Batches) -> Batches:
+    """`batches` as this rank needs them: its own run of places where rows are cut along time."""
+    if model.model.sequence is None:
+        return batches
+    from trivium.train.parallel.apply import cut
+
+    return cut(model, batches)
 
 
 def _run(
@@ -104,13 +118,13 @@ def _run(
         model=ctx.network,
         objective=objective,
         pipeline=pipeline,
-        batches=cut(model, batches),
+        batches=_cut(model, batches),
         steps=steps,
         config=config,
         machine=machine,
         folder=ctx.work / "checkpoints",
         emit=ctx.emit,
-        validation=cut(model, validation) if validation else None,
+        validation=_cut(model, validation) if validation else None,
         sources=sources,
         sample=sampler(ctx),
         flops_per_step=work(tokens_per_step, tokens_per_step * items.train.length) + live,

@@ -14,7 +14,7 @@ from trivium.recipe.data import DataStage
 def run(folder: Path, name: str, *, against: tuple[str, ...] = (), seed: int = 1, **config: object) -> dict:
     out = folder / name
     out.mkdir(exist_ok=True)
-    stage = DataStage.model_validate({"kind": "data", **config})
+    stage = DataStage.model_validate({"kind": "data", "workers": 1, **config})
     others = {other: folder / other for other in against}
     return build(stage, seed=seed, recipe_folder=folder, out=out, against=others, emit=lambda _: None)
 
@@ -99,8 +99,8 @@ def test_python_docs_reasoning_and_refusals_hold_out_the_same_in_both_formats(tm
         {"kind": "reasoning", "weight": 0.4},
         {"kind": "refusals", "weight": 0.1},
     ]
-    run(tmp_path, "dialogues", format="conversations", sources=sources, size=3000)
-    run(tmp_path, "pairs", format="preferences", sources=sources, size=1000, seed=2)
+    run(tmp_path, "dialogues", format="conversations", sources=sources, size=900)
+    run(tmp_path, "pairs", format="preferences", sources=sources, size=400, seed=2)
     trained = {r["key"] for name in ("dialogues", "pairs") for r in load(tmp_path, name, "train")}
     held = {r["key"] for name in ("dialogues", "pairs") for r in load(tmp_path, name, "heldout")}
     assert not trained & held

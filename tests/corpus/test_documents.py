@@ -85,7 +85,7 @@ def below(pid: int) -> list[int]:
     return [found for child in map(int, said.split()) for found in (child, *below(child))]
 
 
-@pytest.mark.parametrize("of", ["made", "talked"])
+@pytest.mark.parametrize("of", ["made", pytest.param("talked", marks=pytest.mark.slow)])
 def test_workers_and_kills_leave_no_trace(of: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Two processes, killed as soon as each of the steps has made its first file, and run again."""
     folder, config, expected = request.getfixturevalue(of)

@@ -10,8 +10,8 @@ from trivium.demo.rows import Record
 
 
 @pytest.fixture(scope="module")
-def docs() -> list[python_docs.Doc]:
-    return list(python_docs.docstrings())
+def docs() -> tuple[python_docs.Doc, ...]:
+    return python_docs.docstrings()
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,10 @@ def conversations() -> list[Record]:
     return list(python_docs.records("conversations"))
 
 
-def test_many_docstrings_each_subject_once_in_a_fixed_order(docs: list[python_docs.Doc]) -> None:
+def test_many_docstrings_each_subject_once_in_a_fixed_order(docs: tuple[python_docs.Doc, ...]) -> None:
     assert len(docs) > 3000
     assert len({doc.subject for doc in docs}) == len(docs)
-    assert docs == list(python_docs.docstrings())
+    assert docs == python_docs.docstrings.__wrapped__()  # read again
     found = {doc.subject: doc for doc in docs}
     assert found["os.path.join"].kind == "function"
     assert found["math.sqrt"].signature == "(x, /)"
@@ -36,7 +36,7 @@ def test_an_equal_docstring_has_an_equal_key_wherever_it_stands() -> None:
     assert one.key == other.key
 
 
-def test_sources_hold_no_docstrings_and_are_short(docs: list[python_docs.Doc]) -> None:
+def test_sources_hold_no_docstrings_and_are_short(docs: tuple[python_docs.Doc, ...]) -> None:
     pieces = list(python_docs.sources())
     assert len(pieces) > 1000
     assert max(map(len, pieces)) <= 2 * python_docs.PIECE

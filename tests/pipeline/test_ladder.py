@@ -53,8 +53,9 @@ def test_a_narrowed_model_is_legal(width: int, heads: int, share: float) -> None
 def test_what_has_no_rungs_is_told(change: tuple[str, str], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         rungs(loads(RECIPE.replace(*change)))
-    with pytest.raises(RecipeError, match="`other` is no pretrain stage"):
-        base_of(loads(RECIPE), "other")
+    base = RECIPE[RECIPE.index("  base:") :]
+    with pytest.raises(RecipeError, match="2 stages could be climbed to"):
+        base_of(loads(RECIPE + base.replace("base", "other")))
 
 
 def test_the_largest_rung_is_held_out() -> None:

@@ -319,6 +319,9 @@ MISTAKES = {
     "two_of_a_name": [
         (changed("    gates:", "      - {kind: preferences, data: pairs}\n    gates:"), "32, stage safety, field suites[2]", "two suites of this stage are called `preferences`", "give one a `name`"),
     ],
+    "the_same_twice": [
+        (changed("    gates:", "      - {kind: preferences, data: pairs, name: again}\n    gates:"), "32, stage safety, field suites[2]", "`again` asks what `preferences` asks", "leave one out"),
+    ],
     "comparison_without_baseline": [
         (changed("    baseline: chat\n", ""), "25, stage safety, field baseline", "has no `baseline`", "sft"),
         (changed("baseline: chat", "baseline: aligned"), "28, stage safety, field baseline", "is its own `baseline`", "sft"),

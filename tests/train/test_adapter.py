@@ -22,7 +22,7 @@ def adapted(quantize: str):
 @pytest.mark.parametrize(("kind", "quantize"), [("sft", "none"), ("dpo", "none"), ("sft", "int8")])
 def test_only_the_adapter_learns_and_is_kept(tmp_path, kind, quantize):
     start = {name: t.clone() for name, t in adapted(quantize).state_dict().items()}
-    weights, metrics = tiny.phase(kind, tmp_path, network=adapted(quantize))
+    weights, metrics = tiny.saving(kind, tmp_path, network=adapted(quantize))
     for name, tensor in weights.items():
         assert torch.equal(tensor, start[name]) == ("lora" not in name), name
     assert metrics["after"]["loss"] < metrics["before"]["loss"]
@@ -31,7 +31,7 @@ def test_only_the_adapter_learns_and_is_kept(tmp_path, kind, quantize):
 
 
 def test_going_on_equals_not_stopping(tmp_path):
-    straight, _ = tiny.phase("sft", tmp_path / "a", network=adapted("none"))
+    straight, _ = tiny.saving("sft", tmp_path / "a", network=adapted("none"))
 
     class Killed(Exception):
         pass
@@ -41,8 +41,8 @@ def test_going_on_equals_not_stopping(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path / "b", network=adapted("none"), emit=kill)
-    again, _ = tiny.phase("sft", tmp_path / "b", network=adapted("none"))
+        tiny.saving("sft", tmp_path / "b", network=adapted("none"), emit=kill)
+    again, _ = tiny.saving("sft", tmp_path / "b", network=adapted("none"))
     assert tiny.same(straight, again)
 
 

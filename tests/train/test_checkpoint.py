@@ -71,18 +71,18 @@ def test_an_error_that_is_no_full_disk_is_raised_in_the_thread_that_trains(tmp_p
     [(2, None, [8, 9]), (1, None, [9]), (1, 3, [3, 6, 9]), (2, 4, [4, 8, 9]), (20, None, range(1, 10))],
 )
 def test_as_many_are_kept_as_asked_for(last, every, kept, tmp_path):
-    tiny.phase("sft", tmp_path, keep_last=last, keep_every=every)
+    tiny.saving("sft", tmp_path, keep_last=last, keep_every=every)
     assert checkpoints(tmp_path) == [f"step-{step:08d}" for step in kept]
 
 
 def test_steps_between_checkpoints(tmp_path):
-    tiny.phase("sft", tmp_path, keep_last=9, checkpoint_every="4 steps")
+    tiny.saving("sft", tmp_path, keep_last=9, checkpoint_every="4 steps")
     assert checkpoints(tmp_path) == ["step-00000004", "step-00000008"]
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(4))
+        tiny.saving("sft", tmp_path, emit=killing(4))
     torch.manual_seed(11)  # a new process draws others
 
     def emit(event):
@@ -92,14 +92,14 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     drawn: list[torch.Tensor] = []
     for _ in range(2):
         with pytest.raises(Killed):
-            tiny.phase("sft", tmp_path, emit=lambda e: (emit(e), killing(4)(e)))
+            tiny.saving("sft", tmp_path, emit=lambda e: (emit(e), killing(4)(e)))
         torch.manual_seed(12)
     assert len(drawn) == 2 and drawn[0] == drawn[1]
 
 
 def test_muon_is_resumed_too(tmp_path):
-    expected, _ = tiny.phase("sft", tmp_path / "whole", optimizer="muon")
+    expected, _ = tiny.saving("sft", tmp_path / "whole", optimizer="muon")
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path / "killed", optimizer="muon", emit=killing(6))
-    assert same(tiny.phase("sft", tmp_path / "killed", optimizer="muon")[0], expected)
-    assert not same(expected, tiny.phase("sft", tmp_path / "adamw")[0])
+        tiny.saving("sft", tmp_path / "killed", optimizer="muon", emit=killing(6))
+    assert same(tiny.saving("sft", tmp_path / "killed", optimizer="muon")[0], expected)
+    assert not same(expected, tiny.saving("sft", tmp_path / "adamw")[0])

@@ -50,7 +50,7 @@ def worker(rank: int, world: int, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     try:
-        tiny.phase("sft", folder / f"stopped-{rank}", emit=stop_one, checkpoint_every="1h")
+        tiny.phase("sft", folder / f"stopped-{rank}", emit=stop_one)
     except Interrupted as error:
         write_json(folder / f"stopped-{rank}.json", error.what)
     stop_at(2)(folder / "elastic")
@@ -69,7 +69,7 @@ def stop_at(step: int):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            return tiny.phase("sft", folder, emit=emit, steps=6, checkpoint_every="1h")
+            return tiny.phase("sft", folder, emit=emit, steps=6)
         except Preempted:
             return None
 

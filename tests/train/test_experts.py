@@ -39,6 +39,6 @@ def test_load_is_reported_and_a_resumed_run_is_the_same(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        tiny.phase("pretrain", tmp_path / "b", network=network(), emit=kill)
-    again, _ = tiny.phase("pretrain", tmp_path / "b", network=network())
+        tiny.saving("pretrain", tmp_path / "b", network=network(), emit=kill)
+    again, _ = tiny.saving("pretrain", tmp_path / "b", network=network())
     assert tiny.same(straight, again)

@@ -125,10 +125,10 @@ def skipping(on_bad, **changes):
 @pytest.mark.parametrize("on_bad", ["skip", "rewind"])
 def test_it_is_as_if_the_batch_had_never_been_there(on_bad, value, tmp_path, poisoned):
     poisoned(1.0, without=[POISON])
-    expected, wanted = tiny.phase("sft", tmp_path / "without", **skipping("skip"))
+    expected, wanted = tiny.saving("sft", tmp_path / "without", **skipping("skip"))
     poisoned(value)
     events = []
-    weights, metrics = tiny.phase("sft", tmp_path / "with", emit=events.append, **skipping(on_bad))
+    weights, metrics = tiny.saving("sft", tmp_path / "with", emit=events.append, **skipping(on_bad))
     assert same(weights, expected) and metrics["curve"] == wanted["curve"]
     (event,) = [event for event in events if event["event"] == "guard"]
     assert event["step"] == event["position"] == POISON and event["action"] == on_bad
@@ -139,9 +139,11 @@ def test_it_is_as_if_the_batch_had_never_been_there(on_bad, value, tmp_path, poi
 def test_rewinding_leaves_out_what_came_since_the_checkpoint(every, tmp_path, poisoned):
     back = POISON // every * every
     poisoned(1.0, without=range(back, POISON + 1))
-    expected, _ = tiny.phase("sft", tmp_path / "without", **skipping("skip"))
+    expected, _ = tiny.saving("sft", tmp_path / "without", **skipping("skip"))
     poisoned(math.nan)
-    weights, _ = tiny.phase("sft", tmp_path / "with", **skipping("rewind", checkpoint_every=f"{every} steps"))
+    weights, _ = tiny.saving(
+        "sft", tmp_path / "with", **skipping("rewind", checkpoint_every=f"{every} steps")
+    )
     assert same(weights, expected)
 
 
@@ -149,11 +151,11 @@ def test_rewinding_leaves_out_what_came_since_the_checkpoint(every, tmp_path, po
 def test_killed_after_a_refused_batch_is_as_never_stopped(on_bad, tmp_path, poisoned):
     poisoned(math.nan)
     often = skipping(on_bad, checkpoint_every="2 steps")
-    expected, _ = tiny.phase("sft", tmp_path / "whole", **often)
+    expected, _ = tiny.saving("sft", tmp_path / "whole", **often)
     for step in (5, 6, 8):
         with pytest.raises(Killed):
-            tiny.phase("sft", tmp_path / "killed", emit=killing(step), **often)
-    assert same(tiny.phase("sft", tmp_path / "killed", **often)[0], expected)
+            tiny.saving("sft", tmp_path / "killed", emit=killing(step), **often)
+    assert same(tiny.saving("sft", tmp_path / "killed", **often)[0], expected)
 
 
 def test_a_run_that_only_breaks_ends(tmp_path, monkeypatch):
@@ -166,6 +168,6 @@ def test_a_run_that_only_breaks_ends(tmp_path, monkeypatch):
     for on_bad in ("skip", "rewind"):
         events = []
         with pytest.raises(TrainingError, match="6 batches were refused"):
-            tiny.phase("sft", tmp_path / on_bad, emit=events.append, **skipping(on_bad))
+            tiny.saving("sft", tmp_path / on_bad, emit=events.append, **skipping(on_bad))
         assert [event["event"] for event in events].count("guard") == 6
         assert STEPS > 6

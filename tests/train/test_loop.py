@@ -117,7 +117,7 @@ def test_steps_follow_the_duration_asked_for():
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in tiny.ONLINE])
 def test_the_last_step_of_an_epoch_weighs_what_it_holds(kind, tmp_path):
     """Cut into micro-batches or not, with the padded rows or without them, it is the same step."""
-    epoch = {"steps": None, "epochs": 1.0, "lr": 1e-3, "checkpoint_every": "1h"}
+    epoch = {"steps": None, "epochs": 1.0, "lr": 1e-3}
     if kind == "distill":
         epoch["on_policy"] = 0
     whole, metrics = tiny.phase(kind, tmp_path / "whole", **epoch)

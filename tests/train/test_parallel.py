@@ -96,7 +96,7 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
     context.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
     events: list[Any] = []
     samples = {"every": "2 steps", "tokens": 3, "temperature": 0}
-    fields = {"steps": STEPS, "micro_batch": 1, "checkpoint_every": "1h", "samples": samples, **changes}
+    fields = {"steps": STEPS, "micro_batch": 1, "samples": samples, **changes}
     try:
         phase = "pretrain" if kind == "experts" else kind
         _, metrics = tiny.phase(phase, folder, network=network(kind), emit=events.append, **fields)
@@ -149,7 +149,7 @@ def go_on(folder: Path, kind: str, steps: int | None = None) -> dict[str, Any] |
             if len(seen) == steps:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    fields = dict(steps=6, micro_batch=1, checkpoint_every="1h")
+    fields = dict(steps=6, micro_batch=1)
     try:
         _, metrics = tiny.phase("pretrain", folder, network=network(kind), emit=emit, **fields)
     except Preempted:

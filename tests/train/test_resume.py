@@ -54,7 +54,7 @@ def checkpoints(folder: Path) -> list[str]:
 def test_killed_at_random_steps(kind, seed, tmp_path):
     for step in sorted(np.random.default_rng(seed).choice(np.arange(1, STEPS + 1), 3, replace=False)):
         with pytest.raises(Killed):
-            tiny.phase(kind, tmp_path, emit=killing(step))
+            tiny.saving(kind, tmp_path, emit=killing(step))
     weights, metrics = tiny.phase(kind, tmp_path)
     expected, wanted = never_stopped(kind)
     assert same(weights, expected)
@@ -68,7 +68,7 @@ def test_killed_before_the_last_step_of_an_epoch(kind, tmp_path):
     expected, wanted = tiny.phase(kind, tmp_path / "never", **epochs)
     for step in (wanted["steps"] - 1, wanted["steps"]):
         with pytest.raises(Killed):
-            tiny.phase(kind, tmp_path / "killed", emit=killing(step), **epochs)
+            tiny.saving(kind, tmp_path / "killed", emit=killing(step), **epochs)
     weights, metrics = tiny.phase(kind, tmp_path / "killed", **epochs)
     assert same(weights, expected) and metrics["curve"] == wanted["curve"]
     assert metrics["tokens"] < metrics["steps"] * 4 * metrics["data"]["row_tokens"]
@@ -77,9 +77,9 @@ def test_killed_before_the_last_step_of_an_epoch(kind, tmp_path):
 def test_killed_between_checkpoints(tmp_path):
     """Steps that no checkpoint holds are done again."""
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(4))
+        tiny.saving("sft", tmp_path, emit=killing(4))
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(7), checkpoint_every="1h")
+        tiny.phase("sft", tmp_path, emit=killing(7))
     assert checkpoints(tmp_path)[-1] == "step-00000003"
     assert same(tiny.phase("sft", tmp_path)[0], never_stopped("sft")[0])
 
@@ -102,7 +102,7 @@ def test_killed_in_the_middle_of_a_checkpoint(write, tmp_path, monkeypatch):
     for name in ("write_tensors", "write_json"):
         monkeypatch.setattr(checkpoint, name, interrupted(getattr(checkpoint, name), first))
     with pytest.raises(Killed):
-        tiny.phase("dpo", tmp_path)
+        tiny.saving("dpo", tmp_path)
     monkeypatch.undo()
     assert checkpoints(tmp_path) == ["step-00000001"]
     assert same(tiny.phase("dpo", tmp_path)[0], never_stopped("dpo")[0])
@@ -122,7 +122,7 @@ if where == "save":  # a few files of the checkpoint are there, under its tempor
     checkpoint.write_json = lambda *a: die() if len(calls) == number else (calls.append(1), real(*a))
 else:
     emit = lambda event: event.get("step") == number and event["event"] == where and die()
-tiny.phase(kind, Path(sys.argv[1]), emit=emit)
+tiny.saving(kind, Path(sys.argv[1]), emit=emit)
 """
 
 
@@ -135,7 +135,7 @@ def test_sigkill(kind, where, number, tmp_path):
     folder = tmp_path / "work" / "checkpoints"
     assert bool(list(folder.glob(f"{TEMPORARY}*"))) == (where == "save")
     events = []
-    weights, _ = tiny.phase(kind, tmp_path, emit=events.append)
+    weights, _ = tiny.saving(kind, tmp_path, emit=events.append)
     assert [event["step"] for event in events if event["event"] == "resume"] == [2 if where == "save" else 6]
     assert same(weights, never_stopped(kind)[0])
     assert not list(folder.glob(f"{TEMPORARY}*"))  # what the kill left does not pile up
@@ -152,11 +152,11 @@ def test_a_signal_gives_a_checkpoint_and_a_clean_exit(kind, number, tmp_path):
             os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match=r"stopped after step [45] of 10; the checkpoint is kept"):
-        tiny.phase(kind, tmp_path, emit=emit, checkpoint_every="1h")
+        tiny.phase(kind, tmp_path, emit=emit)
     assert [event["event"] for event in events][-1] == "checkpoint"
     assert checkpoints(tmp_path) == [f"step-{events[-1]['step']:08d}"]
     assert signal.getsignal(number) is handler
-    assert same(tiny.phase(kind, tmp_path, checkpoint_every="1h")[0], never_stopped(kind)[0])
+    assert same(tiny.phase(kind, tmp_path)[0], never_stopped(kind)[0])
 
 
 def test_a_second_ctrl_c_takes_its_usual_effect(tmp_path):
@@ -165,7 +165,7 @@ def test_a_second_ctrl_c_takes_its_usual_effect(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        tiny.phase("sft", tmp_path, emit=killing(3, then=twice))
+        tiny.saving("sft", tmp_path, emit=killing(3, then=twice))
     assert same(tiny.phase("sft", tmp_path)[0], never_stopped("sft")[0])
 
 
@@ -188,11 +188,11 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(damage, tmp_path):
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(7))
+        tiny.saving("sft", tmp_path, emit=killing(7))
     assert checkpoints(tmp_path) == ["step-00000005", "step-00000006"]
     damage(tmp_path / "work" / "checkpoints" / "step-00000006")
     events = []
-    weights, _ = tiny.phase("sft", tmp_path, emit=events.append)
+    weights, _ = tiny.saving("sft", tmp_path, emit=events.append)
     told = [event["message"] for event in events if event["event"] == "warning"]
     (warning,) = [message for message in told if "checkpoint" in message]
     assert warning.startswith("checkpoint step-00000006 is passed over")
@@ -202,14 +202,14 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(damage, tmp_path):
 
 def test_with_every_checkpoint_damaged_it_starts_anew_and_keeps_new_ones(tmp_path):
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(7))
+        tiny.saving("sft", tmp_path, emit=killing(7))
     for name in checkpoints(tmp_path):
         flip(tmp_path / "work" / "checkpoints" / name / "model.safetensors")
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(4))
+        tiny.saving("sft", tmp_path, emit=killing(4))
     assert checkpoints(tmp_path) == ["step-00000002", "step-00000003"]  # not pushed out by damaged later ones
     events = []
-    assert same(tiny.phase("sft", tmp_path, emit=events.append)[0], never_stopped("sft")[0])
+    assert same(tiny.saving("sft", tmp_path, emit=events.append)[0], never_stopped("sft")[0])
     assert [event["step"] for event in events if event["event"] == "resume"] == [3]
 
 
@@ -219,7 +219,7 @@ def test_a_full_disk_warns_and_training_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "write", full)
     events = []
-    weights, _ = tiny.phase("sft", tmp_path, emit=events.append)
+    weights, _ = tiny.saving("sft", tmp_path, emit=events.append)
     told = [event["message"] for event in events if event["event"] == "warning"]
     warnings = [message for message in told if "checkpoint" in message]
     assert len(warnings) == STEPS and "no checkpoint at step 1: " in warnings[0]
@@ -239,7 +239,7 @@ def files_of_at_most(size: int):
 
 def test_a_write_that_really_fails_loses_nothing(tmp_path):
     with pytest.raises(Killed):
-        tiny.phase("sft", tmp_path, emit=killing(4))
+        tiny.saving("sft", tmp_path, emit=killing(4))
     before, events = checkpoints(tmp_path), []
 
     def emit(event):
@@ -248,7 +248,7 @@ def test_a_write_that_really_fails_loses_nothing(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with files_of_at_most(20_000), pytest.raises(Interrupted, match="no checkpoint could be written"):
-        tiny.phase("sft", tmp_path, emit=emit)
+        tiny.saving("sft", tmp_path, emit=emit)
     assert [event["event"] for event in events].count("warning") >= 4
     assert checkpoints(tmp_path) == before
     assert not list((tmp_path / "work" / "checkpoints").glob(f"{TEMPORARY}*"))

@@ -48,8 +48,8 @@ def test_a_resumed_run_has_the_samples_of_one_that_never_stopped(kind, tmp_path)
 
     weights, metrics = tiny.phase(kind, tmp_path / "calm", samples=OFTEN)
     with pytest.raises(Killed):
-        tiny.phase(kind, tmp_path / "killed", emit=killing, samples=OFTEN)
-    again, resumed = tiny.phase(kind, tmp_path / "killed", samples=OFTEN)
+        tiny.saving(kind, tmp_path / "killed", emit=killing, samples=OFTEN)
+    again, resumed = tiny.saving(kind, tmp_path / "killed", samples=OFTEN)
     assert same(weights, again)
     assert resumed["samples"] == metrics["samples"] and len(metrics["samples"]) == 5
 
@@ -88,7 +88,7 @@ def test_a_model_that_has_learnt_says_what_it_was_taught(tmp_path):
     events = []
     asked = tiny.records("sft")[5]["messages"]
     chosen = {"every": "100 steps", "prompts": [asked[0]["content"]], "tokens": 30, "temperature": 0}
-    tiny.phase("sft", tmp_path, emit=events.append, steps=200, lr=1e-2, samples=chosen, checkpoint_every="1h")
+    tiny.phase("sft", tmp_path, emit=events.append, steps=200, lr=1e-2, samples=chosen)
     last = looks(events)[-1]["samples"][0]["text"]
     answers = [r["messages"][1]["content"] for r in tiny.records("sft") if r["messages"][0] == asked[0]]
     assert any(answer.startswith(last[:20]) for answer in answers) and len(last) > 20

@@ -21,7 +21,7 @@ from trivium.train import checkpoint
 def indifferent(kind: str, folder: Path, emit=lambda event: None, **changes):
     """A phase whose reward model gives every reply the same."""
     impartial(folder)
-    return tiny.phase(kind, folder, emit=emit, **changes)
+    return tiny.saving(kind, folder, emit=emit, **changes)
 
 
 def impartial(folder: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_warning_after_the_first_sets_and_the_phase_goes_on(kind, tmp_path):
 @pytest.mark.parametrize("kind", tiny.ONLINE)
 def test_rewards_that_differ_are_a_signal(kind, tmp_path):
     events = []
-    tiny.phase(kind, tmp_path, emit=events.append, stop_without_signal=1)
+    tiny.saving(kind, tmp_path, emit=events.append, stop_without_signal=1)
     assert not [event for event in events if event["event"] == "no_signal"]
 
 
@@ -104,7 +104,7 @@ def threads() -> list[str]:
 def test_no_set_is_written_after_the_last_step(device, tmp_path):
     changes = {"staleness": 2, "minibatches": 2, "steps": 6, "rollout_device": device}
     before = threads()
-    tiny.phase("grpo", tmp_path, **changes)
+    tiny.saving("grpo", tmp_path, **changes)
     assert len(sets(tmp_path)) == 3
     assert threads() == before
 
@@ -118,5 +118,5 @@ def test_the_thread_that_writes_ahead_ends_with_an_error_too(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        tiny.phase("grpo", tmp_path, emit=emit, staleness=1, rollout_device="cpu")
+        tiny.saving("grpo", tmp_path, emit=emit, staleness=1, rollout_device="cpu")
     assert threads() == before

@@ -36,7 +36,9 @@ FACTS = [(who, what, "in the garden" if len(who) > 6 else "at noon") for who in 
 
 def on_ranks(worker: Callable[[int, int, Path], None], ranks: int, folder: Path) -> None:
     """`worker(rank, ranks, folder)` in a process for each rank: forks of a server that has loaded torch, which takes seconds."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["trivium.assembly", "trivium.phases"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["trivium.assembly", "trivium.phases", "trivium.train.parallel.apply", "torch.distributed.pipelining"]
+    )
     mp.start_processes(worker, args=(ranks, folder), nprocs=ranks, start_method="forkserver")
 
 
@@ -96,10 +98,10 @@ def others(kind: str, folder: Path, chat: ChatTokenizer) -> dict[str, Path]:
 
 
 def config(kind: str, **changes: Any) -> TrainingStage:
-    """Everything that is fixed: float32, eager, on the CPU, a log line and a checkpoint with every step."""
+    """Everything that is fixed: float32, eager, on the CPU, a log line with every step."""
     fields: dict[str, Any] = dict(
         kind=kind, data="data", tokenizer="vocab", steps=STEPS, batch=4, lr=3e-3, warmup=0.2, precision="float32",
-        device="cpu", compile="off", log_every=1, checkpoint_every="1 step",
+        device="cpu", compile="off", log_every=1, checkpoint_every="1h",
     )  # fmt: skip
     if kind in ONLINE:
         fields |= dict(reward_model="judge", max_new_tokens=8, minibatches=2, max_grad_norm=0.2)
@@ -144,6 +146,11 @@ def phase(
     )
     metrics = train_phase(PHASES[kind], context)
     return {name: tensor.clone() for name, tensor in everything.state_dict().items()}, metrics
+
+
+def saving(kind: str, folder: Path, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`phase` with a checkpoint after every step, which costs more than the step."""
+    return phase(kind, folder, **{"checkpoint_every": "1 step", **changes})
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

@@ -38,7 +38,7 @@ class Name:
 @cache
 def names() -> tuple[Name, ...]:
     """Every documented name whose first sentence is short and clean, the most used first."""
-    documented = tuple(python_docs.docstrings())
+    documented = python_docs.docstrings()
     uses = _uses(documented)
     described = [_name(doc) for doc in documented]
     clean = [name for name in described if name is not None]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from trivium import seeds
 from trivium.demo.names import Name, names
 from trivium.demo.phrasings import (
@@ -257,27 +259,11 @@ def unknown_subjects(seed: int) -> tuple[str, ...]:
     random = seeds.generator(seed, "primer", "unknown")
     order = random.permutation(len(documented))
     real = [documented[i] for i in order[: UNKNOWN // 2]]
-    pieces = sorted({part for subject in documented for part in subject.split(".")})
-    words = sorted({word for piece in pieces for word in piece.split("_") if len(word) > 2})
-    syllables = [
-        "ba",
-        "do",
-        "fi",
-        "gra",
-        "ke",
-        "lu",
-        "mo",
-        "ni",
-        "pra",
-        "ro",
-        "sto",
-        "tu",
-        "ve",
-        "wi",
-        "xa",
-        "zo",
-    ]
-    invented: dict[str, None] = {}
+    parts = sorted({part for subject in documented for part in subject.split(".")})
+    pieces = np.array(parts)  # once: `choice` makes an array of a list in every call
+    words = np.array(sorted({word for part in parts for word in part.split("_") if len(word) > 2}))
+    syllables = ["ba", "do", "fi", "gra", "ke", "lu", "mo", "ni", "pra", "ro", "sto", "tu", "ve", "wi", "xa", "zo"]  # fmt: skip
+    real_names, invented = taught.union(documented), dict[str, None]()
     while len(invented) < UNKNOWN // 2:
         draw = random.random()
         if draw < 0.4:
@@ -288,7 +274,7 @@ def unknown_subjects(seed: int) -> tuple[str, ...]:
             subject = "".join(random.choice(syllables) for _ in range(random.integers(2, 5)))
         else:
             subject = f"{random.choice(words)}.{random.choice(words)}_{random.choice(words)}"
-        if subject not in taught and subject not in documented:
+        if subject not in real_names:
             invented[subject] = None
     mixed = [*real, *invented]
     return tuple(mixed[i] for i in random.permutation(len(mixed)))

@@ -16,6 +16,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -81,19 +82,17 @@ def records(format: str, *, with_sources: bool = True, with_docstrings: bool = T
         yield document(key_of(text), text)
 
 
-def docstrings() -> Iterator[Doc]:
+@cache
+def docstrings() -> tuple[Doc, ...]:
     """Every public docstring: modules' sources first, by name, then what is written in C."""
-    known = set()
+    known: dict[str, Doc] = {}
     for name, path in modules():
         for doc in _parsed(name, path):
-            if doc.subject not in known:
-                known.add(doc.subject)
-                yield doc
+            known.setdefault(doc.subject, doc)
     for name, prefix in BUILT_IN.items():
         for doc in _imported(importlib.import_module(name), prefix):
-            if doc.subject not in known:
-                known.add(doc.subject)
-                yield doc
+            known.setdefault(doc.subject, doc)
+    return tuple(known.values())
 
 
 def topics() -> Iterator[str]:

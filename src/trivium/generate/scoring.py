@@ -25,6 +25,8 @@ LEAST = 8
 """Shared tokens from which a text joins the row before it."""
 TOKENS = 4096
 """Tokens of a pass."""
+PADDING = 0.9
+"""Rows share a pass if each has at least this share of the longest one's tokens: shorter ones are filled up to it."""
 PLACES = 512
 """Places of a pass through the head."""
 
@@ -113,7 +115,9 @@ def score(model: Transformer, asked: Sequence[Asked]) -> list[Scored]:
     rows = sorted(_rows(asked, room), key=lambda row: -len(row.tokens))
     result = [Scored(0.0, True)] * len(asked)
     while rows:
-        several = max(1, TOKENS // max(1, len(rows[0].tokens)))
+        width = max(1, len(rows[0].tokens))
+        alike = sum(len(row.tokens) >= PADDING * width for row in rows)
+        several = max(1, min(alike, TOKENS // width))
         batch, rows = rows[:several], rows[several:]
         hidden = _states(model, batch)
         for number, scored in _read_off(model, hidden, batch, asked):

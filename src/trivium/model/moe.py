@@ -113,9 +113,11 @@ class MixtureOfExperts(nn.Module):
             out = out + self.shared_experts(x)
         return out
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the sizes of the groups are data
     def routed(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """Tokens sorted by expert, so that each does one product: x (N, D), chosen and weights (N, top_k) -> (N, D)."""
+        """Tokens sorted by expert, so that each does one product: x (N, D), chosen and weights (N, top_k) -> (N, D).
+
+        Not to be compiled (`uncompiled`): the sizes of the groups are data.
+        """
         picked = chosen.flatten()
         order = picked.argsort(stable=True)
         counts = tally(picked, len(self.experts))
@@ -136,6 +138,13 @@ class MixtureOfExperts(nn.Module):
         groups = torch.split(rows, sizes(counts, len(rows)))
         # experts without tokens compute too: every rank must have every gradient
         return torch.cat([self.experts[i](group) for i, group in zip(self.held, groups, strict=True)])
+
+
+def uncompiled(model: nn.Module) -> None:
+    """Leaves out of a compilation what cannot be compiled. A decorator would load the compiler into every process: a second."""
+    for module in model.modules():
+        if isinstance(module, MixtureOfExperts):
+            vars(module)["routed"] = torch.compiler.disable(module.routed)
 
 
 def forget_load(model: nn.Module) -> None:

@@ -39,26 +39,20 @@ class Climbed:
         return self.held_out[1] / self.points[-1].loss - 1
 
 
-def base_of(recipe: Recipe, stage: str | None = None) -> tuple[str, PretrainStage]:
-    """The pretrain stage that is climbed to: the one there is, or `stage`."""
+def base_of(recipe: Recipe) -> tuple[str, PretrainStage]:
+    """The pretrain stage that is climbed to."""
     found = {name: s for name, s in recipe.stages.items() if isinstance(s, PretrainStage) and s.init is None}
-    if stage is None and len(found) == 1:
+    if len(found) == 1:
         return next(iter(found.items()))
-    if stage in found:
-        return stage, found[stage]
-    said = (
-        f"`{stage}` is no pretrain stage that starts from nothing"
-        if stage
-        else f"{len(found)} stages could be climbed to"
-    )
     raise RecipeError(
-        said, fix=f"a ladder is for one pretrain stage with a `model`: {', '.join(found) or 'there is none'}"
+        f"{len(found)} stages could be climbed to",
+        fix=f"a ladder is for one pretrain stage with a `model`: {', '.join(found) or 'there is none'}",
     )
 
 
-def rungs(recipe: Recipe, stage: str | None = None) -> list[tuple[str, ...]]:
+def rungs(recipe: Recipe) -> list[tuple[str, ...]]:
     """The overrides of each rung, as `-o` takes them: smallest first, the largest last."""
-    name, base = base_of(recipe, stage)
+    name, base = base_of(recipe)
     if base.tokens is None:
         raise RecipeError(
             f"`{name}` does not say its tokens", fix="write `tokens` instead of epochs or steps"

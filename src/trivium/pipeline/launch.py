@@ -27,7 +27,7 @@ from trivium.pipeline.contract import Context
 from trivium.pipeline.training import start, train_here
 from trivium.recipe.lines import Lines
 from trivium.recipe.look import Look
-from trivium.recipe.parallel import AUTO, Parallel
+from trivium.recipe.parallel import AUTO, Launch, Parallel
 from trivium.train.guard import StopRequest, stop_on_signal
 from trivium.types import Emit
 
@@ -165,7 +165,7 @@ def wait(done: Callable[[], bool], tail: Tail) -> None:
 
 def _local(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
     """torchrun on this machine: it starts all ranks again from the newest checkpoint when one dies."""
-    options = ctx.config.launch
+    options: Launch = ctx.config.launch
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
         "--max-restarts", str(options.restarts), "--shutdown-timeout", str(max(1, round(options.hang))),
@@ -217,7 +217,7 @@ def _slurm(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
         ) from None
     from trivium.pipeline.requeue import Rank
 
-    options = ctx.config.launch
+    options: Launch = ctx.config.launch
     if ranks % options.nodes:
         raise errors.RecipeError(
             f"{ranks} ranks do not spread evenly over {options.nodes} nodes", fix="change `launch.nodes`"
@@ -262,7 +262,7 @@ def _ray(ctx: Context, job: Path, ranks: int, stop: StopRequest) -> None:
         ) from None
     from trivium.pipeline.requeue import ray_rank
 
-    options = ctx.config.launch
+    options: Launch = ctx.config.launch
     if not ray.is_initialized():
         address = options.address or os.environ.get("RAY_ADDRESS")
         # "local" and not None: that would join any cluster that this machine once started

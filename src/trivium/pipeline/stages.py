@@ -10,7 +10,9 @@ from typing import Any
 
 from trivium import files
 from trivium.pipeline.contract import Context, Registry
+from trivium.recipe.data import DataStage
 from trivium.recipe.models import TRAINING
+from trivium.recipe.training import ImportStage
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,17 @@ class Kind:
 def _data(ctx: Context) -> dict[str, Any]:
     from trivium.corpus.run import build
 
-    against = {name: ctx.inputs[name].path for name in ctx.config.decontaminate}
+    config: DataStage = ctx.config
+    against = {name: ctx.inputs[name].path for name in config.decontaminate}
     return build(
-        ctx.config,
+        config,
         seed=ctx.seed,
         recipe_folder=ctx.recipe_folder,
         out=ctx.out,
         against=against,
         emit=ctx.emit,
         work=ctx.work,
-        kept=ctx.work.parent.parent / "read" / _reading(ctx) if ctx.config.keep_read else None,
+        kept=ctx.work.parent.parent / "read" / _reading(ctx) if config.keep_read else None,
         inputs={name: artifact.path for name, artifact in ctx.inputs.items()},
         withdrawn=ctx.withdrawn,
     )
@@ -118,12 +121,12 @@ def _train_identity(config: Any, folder: Path) -> dict[str, Any]:
 def _import(ctx: Context) -> dict[str, Any]:
     from trivium.imports import import_checkpoint
 
-    template = ctx.config.chat_template
-    own = None if template is None else ctx.recipe_folder / template
-    source = ctx.recipe_folder / ctx.config.path
-    base = None if ctx.config.base is None else ctx.recipe_folder / ctx.config.base
+    config: ImportStage = ctx.config
+    own = None if config.chat_template is None else ctx.recipe_folder / config.chat_template
+    source = ctx.recipe_folder / config.path
+    base = None if config.base is None else ctx.recipe_folder / config.base
     return import_checkpoint(
-        source, ctx.out, own, base=base, add_tokens=ctx.config.add_tokens, eos=ctx.config.eos, emit=ctx.emit
+        source, ctx.out, own, base=base, add_tokens=config.add_tokens, eos=config.eos, emit=ctx.emit
     )
 
 

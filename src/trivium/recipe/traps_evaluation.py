@@ -99,6 +99,24 @@ def two_of_a_name(look: Look) -> Found:
             seen.add(suite.title)
 
 
+def the_same_twice(look: Look) -> Found:
+    """Two suites that differ in nothing but their names: one figure would stand twice."""
+    for name, stage in look.each(EvaluateStage):
+        for index, suite in enumerate(stage.suites):
+            same = suite.model_dump(exclude={"name"})
+            twin = next(
+                (one for one in stage.suites[:index] if one.model_dump(exclude={"name"}) == same), None
+            )
+            if twin is not None and twin.title != suite.title:
+                yield look.error(
+                    f"`{suite.title}` asks what `{twin.title}` asks, in the same way, so each figure would stand twice",
+                    name,
+                    "suites",
+                    index,
+                    fix="leave one out, or ask the other in another way",
+                )
+
+
 def one_of_many_files(look: Look) -> Found:
     for name, stage in look.each(EvaluateStage):
         for place, target in references(stage):
@@ -197,6 +215,7 @@ TRAPS: tuple[Callable[[Look], Found], ...] = (
     gate_on_nothing,
     gate_that_cannot_pass,
     two_of_a_name,
+    the_same_twice,
     one_of_many_files,
     no_canaries,
     comparison_without_baseline,

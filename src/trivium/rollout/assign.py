@@ -23,7 +23,6 @@ def arm_of(
     salt: str,
     unit: str,
     weights: Mapping[str, float],
-    excluded: Collection[str] = frozenset(),
     slots: Mapping[str, float] | None = None,
 ) -> str:
     """The arm of `unit`. `weights`: share of the units that each arm but stable takes, in the plan's order.
@@ -33,8 +32,6 @@ def arm_of(
     arm but stable, and lowering it moves nobody in. A weight of 1 takes everybody. Another experiment with another salt is
     independent of this one.
     """
-    if unit in excluded:
-        return STABLE
     place, begin = position(salt, unit), 0.0
     for arm, weight in weights.items():
         if weight >= 1 or 0 <= place - begin < weight:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from trivium.model.moe import forget_load
+from trivium.model.moe import forget_load, uncompiled
 from trivium.train.distributed import clip_gradients, global_sum, sum_gradients
 from trivium.train.run import Run, State, moved
 from trivium.types import Output
@@ -28,6 +28,7 @@ def forward_of(
     """
     if not state["compiled"]:
         return run.model
+    uncompiled(run.model)
     compiled: Forward = torch.compile(run.model)
     if run.machine.device != "cpu" or run.pipeline is not None:
         return compiled

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor, Partial, Placement
 
 from trivium.errors import RecipeError
 
@@ -231,21 +231,25 @@ def sum_gradients(model: nn.Module) -> None:
         others = copies if hasattr(parameter, "is_expert") else everyone
         if parameter.grad is not None and others is not None:
             grad = parameter.grad
-            dist.all_reduce(grad.to_local() if isinstance(grad, DTensor) else grad, group=others.get_group())
+            local = grad.to_local() if hasattr(grad, "to_local") else grad
+            dist.all_reduce(local, group=others.get_group())
 
 
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm from before, () float32."""
     if not dist.is_initialized():
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    # here, and by their methods elsewhere: importing them takes half as long as torch, for what one process has none of
+    from torch.distributed.tensor import DTensor, Partial
+
     grads: list[Tensor] = []
     # by how they lie on the ranks: one collective for each kind, not for each parameter
-    sums: dict[tuple[bool, DeviceMesh | None, tuple[Placement, ...]], Tensor] = {}
+    sums: dict[tuple[bool, DeviceMesh | None, tuple[Any, ...]], Tensor] = {}
     for parameter in model.parameters():
         if (grad := parameter.grad) is None:
             continue
         across: DeviceMesh | None = None
-        places: tuple[Placement, ...] = ()
+        places: tuple[Any, ...] = ()
         if isinstance(grad, DTensor):
             assert not any(place.is_partial() for place in grad.placements)
             across = grad.device_mesh

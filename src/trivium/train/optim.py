@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
@@ -119,6 +118,6 @@ def _by_layout(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parameters that lie on the same ranks in the same way: one fused kernel takes only those together."""
     groups: dict[object, list[nn.Parameter]] = {}
     for parameter in parameters:
-        where = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        where = getattr(parameter, "device_mesh", None)
         groups.setdefault(where, []).append(parameter)
     return list(groups.values())

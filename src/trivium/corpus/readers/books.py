@@ -15,6 +15,7 @@ from trivium.corpus.readers import epub, locate, page
 from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.readers.endings import BOOKS, bare
 from trivium.corpus.readers.text import whole_file
+from trivium.recipe import sources
 
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-\n(?=[a-zà-ÿ])")
 
@@ -27,6 +28,7 @@ class Chapter(NamedTuple):
 
 
 class Books(Source):
+    config: sources.Books
     endings = BOOKS
 
     def parts(self, characters: int | None = None) -> list[Part]:

@@ -14,6 +14,7 @@ from trivium.corpus.readers.text import said, whole_file
 from trivium.corpus.records import key_of
 from trivium.corpus.steps.secrets import redact_secrets
 from trivium.errors import DataError
+from trivium.recipe import sources
 from trivium.recipe.lines import nearest
 
 ARCHIVES = (*archives.ZIP, *archives.TAR)
@@ -31,6 +32,7 @@ class File(NamedTuple):
 
 
 class CodeFiles(Source):
+    config: sources.Code
     endings = ()
 
     def parts(self, characters: int | None = None) -> list[Part]:

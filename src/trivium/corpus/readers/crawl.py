@@ -22,19 +22,22 @@ import filelock
 from trivium.corpus import extras
 from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers import crawl_log, locate
-from trivium.corpus.readers.base import Document, Part
+from trivium.corpus.readers.base import Document, Part, Setting
 from trivium.corpus.readers.endings import WARC, fits
 from trivium.corpus.readers.warc import SPLITS, Warc
 from trivium.errors import DataError
 from trivium.files import canonical_json, write_json
+from trivium.recipe import sources
 
 
 class Crawl(Warc):
     """Parts are those of the WARC files that the crawl wrote, and one of the requests that failed."""
 
+    config: sources.Crawl
+
     endings: tuple[str, ...] | None = None  # a crawl is what the recipe asks for
 
-    def __init__(self, config: Any, setting: Any) -> None:
+    def __init__(self, config: sources.Crawl, setting: Setting) -> None:
         super().__init__(config, setting)
         self.origin = config.origin or ", ".join(config.start[:3])
 
@@ -114,7 +117,7 @@ class Crawl(Warc):
             self.emit({"event": "message", "message": f"crawl of {self.config.start[0]}: {counts}"})
 
 
-def job(config: Any) -> dict[str, Any]:
+def job(config: sources.Crawl) -> dict[str, Any]:
     """What the crawling process is told."""
     hosts = config.domains or sorted({urlsplit(url).hostname or "" for url in config.start})
     return {

@@ -13,6 +13,7 @@ from trivium.corpus.dead_letters import DeadLetters
 from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.records import Record
 from trivium.demo import primer, python_docs, reasoning, refusals
+from trivium.recipe import sources
 
 
 class Demo(Source):
@@ -40,6 +41,7 @@ class Demo(Source):
 
 
 class PythonDocs(Demo):
+    config: sources.PythonDocs
     declared_license = "PSF-2.0"
     declared_origin = f"Python {platform.python_version()} standard library"
 
@@ -58,6 +60,7 @@ class PythonDocs(Demo):
 
 
 class Reasoning(Demo):
+    config: sources.Reasoning
     endless = True
     declared_license = "Apache-2.0"
     declared_origin = f"reasoning-gym {metadata.version('reasoning-gym')}"

@@ -16,6 +16,7 @@ from trivium.corpus.readers.text import JsonLines, Rows, said
 from trivium.corpus.records import Record, key_of, text_of
 from trivium.corpus.rows import BadRow
 from trivium.errors import DataError
+from trivium.recipe import sources
 
 BATCH = 256
 """Rows held at a time."""
@@ -146,12 +147,14 @@ def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
 class HuggingFaceRows(Rows):
     """`datasets`: a folder of `save_to_disk`, files of Parquet or JSON, or a name on the hub."""
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    config: sources.HuggingFace
+
+    def __init__(self, config: sources.HuggingFace, setting: Setting) -> None:
         super().__init__(config, setting)
         self.column = config.column
 
     @classmethod
-    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+    def identity(cls, config: sources.HuggingFace, folder: Path) -> dict[str, Any]:
         if (folder / config.name).exists():
             return {"files": locate.identity(config.name, folder)}
         if config.revision is None:
@@ -242,15 +245,17 @@ class HuggingFaceRows(Rows):
 class Table(Rows):
     """Files of rows, each read as what its name says it is, or a folder of `save_to_disk`."""
 
+    config: sources.Table
+
     endings = (*JSONL, *PARQUET)
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    def __init__(self, config: sources.Table, setting: Setting) -> None:
         super().__init__(config, setting)
         self.max_dead = config.max_bad_lines
         self.lines, self.parquet = JsonLines(config, setting), ParquetFiles(config, setting)
 
     @classmethod
-    def identity(cls, config: Any, folder: Path) -> dict[str, Any]:
+    def identity(cls, config: sources.Table, folder: Path) -> dict[str, Any]:
         if not (folder / config.path / STATE).is_file():
             return {}
         return {"path": config.path, "files": locate.identity(config.path, folder, (".arrow",))}
@@ -319,7 +324,9 @@ FIELDS = {"documents": "text", "conversations": "messages", "preferences": "chos
 class Synthetic(Source):
     """What another stage of the recipe made, with the key, licence and origin that it has there."""
 
-    def __init__(self, config: Any, setting: Setting) -> None:
+    config: sources.Synthetic
+
+    def __init__(self, config: sources.Synthetic, setting: Setting) -> None:
         super().__init__(config, setting)
         folder = setting.inputs.get(config.stage)
         found = licences_of(folder) if folder is not None else []

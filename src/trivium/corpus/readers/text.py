@@ -11,6 +11,7 @@ from trivium.corpus.readers.base import Document, Part, Source
 from trivium.corpus.readers.endings import JSONL
 from trivium.corpus.records import Record, key_of
 from trivium.corpus.rows import BadRow, EmptyRow
+from trivium.recipe import sources
 
 
 class TextFiles(Source):
@@ -88,6 +89,8 @@ class Rows(Source):
 
 class JsonLines(Rows):
     """One JSON object per line; of documents `text`, and `url`, `id`, `license`, `language`, `title`, `meta` if there."""
+
+    config: sources.Jsonl | sources.Table
 
     what = "line"
     endings = JSONL

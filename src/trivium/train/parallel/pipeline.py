@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor
 
 from trivium.model.attention import document_mask
@@ -102,6 +101,9 @@ class Pipeline:
             width = self.model.config.dim
             hidden = torch.empty(*tokens.shape, width, dtype=dtype, device=self.device, requires_grad=True)
             logp = torch.empty(tokens.shape, device=self.device, requires_grad=True)
+            # here: it brings torch's compiler, a second, which one process has no use for
+            from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
             stage = PipelineStage(
                 self.module,
                 self.place,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trivium.model.transformer import Transformer
 from trivium.train.distributed import mesh
@@ -38,7 +37,7 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _full(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _from_all(found: dict[str, Tensor], group: dist.ProcessGroup) -> dict[str, Tensor]:
@@ -71,7 +70,9 @@ def place(source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
     """Copies whole tensors into the parts that this rank holds of them. KeyError if one is missing."""
     for name, target in into.items():
         value = source[name].to(target.device, target.dtype)
-        if isinstance(target, DTensor):
+        if hasattr(target, "placements"):
+            from torch.distributed.tensor import distribute_tensor
+
             part = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
             target.to_local().detach().copy_(part.to_local())
         else:

@@ -1,0 +1,83 @@
+"""Every field of a recipe has a reader that knows whose field it reads: mypy says so. `test_fields` asks it of names, at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import trivium
+from trivium.recipe import models
+from trivium.recipe.base import Strict
+
+UNTYPED: dict[str, set[str]] = {}
+"""Fields whose readers take any model that has a field of the name: `vars(...)`, `getattr` or a parameter without a type."""
+SETTINGS = """\
+[mypy]
+python_version = 3.11
+follow_imports = skip
+ignore_missing_imports = True
+check_untyped_defs = True
+plugins = {}
+"""
+
+
+def subclasses(model: type[Strict]) -> Iterator[type[Strict]]:
+    for child in model.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def unread(read: set[str]) -> dict[str, set[str]]:
+    """Model -> the fields that it declares and that nobody reads of it, of what it inherits from, or of what inherits it."""
+    found: dict[str, set[str]] = {}
+    for model in set(subclasses(Strict)):
+        for name in model.__annotations__:
+            declared = [
+                one
+                for one in (*model.__mro__, *subclasses(model))
+                if name in vars(one).get("__annotations__", ())
+            ]
+            if (
+                name in model.model_fields
+                and not {f"{one.__module__}.{one.__qualname__}.{name}" for one in declared} & read
+            ):
+                found.setdefault(model.__qualname__, set()).add(name)
+    return found
+
+
+@pytest.mark.slow
+def test_every_field_has_a_reader_of_its_own_type(tmp_path: Path) -> None:
+    assert models.Recipe  # which imports every model
+    (tmp_path / "mypy.ini").write_text(SETTINGS.format(Path(__file__).with_name("reads.py")))
+    reads = tmp_path / "reads.txt"
+    words = (
+        "--config-file",
+        str(tmp_path / "mypy.ini"),
+        "--cache-dir",
+        os.devnull,
+        str(Path(trivium.__file__).parent),
+    )
+    environment = {**os.environ, "TRIVIUM_READS": str(reads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode in (0, 1), (
+        done.stdout + done.stderr
+    )  # without what is imported it has complaints, which are no matter
+    assert unread(set(reads.read_text(encoding="utf-8").split())) == UNTYPED
+
+
+def test_a_field_that_nobody_reads_of_its_model_is_seen() -> None:
+    read = {f"{m.__module__}.{m.__qualname__}.{f}" for m in subclasses(Strict) for f in m.__annotations__}
+    assert unread(read) == {}
+    assert unread(read - {"trivium.recipe.parallel.Launch.hang"}) == {"Launch": {"hang"}}
