@@ -84,9 +84,16 @@ def scores(
 @app.command()
 def export(
     votes: Given = VOTES,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where it is written.")] = Path(
-        "preferences.jsonl"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where it is written; KIND.jsonl, rows.parquet.",
+            show_default=False,
+        ),
+    ] = None,
     kind: Annotated[
         str,
         typer.Option(
@@ -102,7 +109,8 @@ def export(
 
       trivium arena export votes.sqlite --kind feedback -o thumbs.jsonl
     """
-    raise typer.Exit(commands.guarded(lambda: _export(votes, out, kind)))
+    file = out or Path("rows.parquet" if kind == "rows" else f"{kind}.jsonl")
+    raise typer.Exit(commands.guarded(lambda: _export(votes, file, kind)))
 
 
 @app.command("import")

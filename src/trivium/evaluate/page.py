@@ -23,7 +23,8 @@ from trivium.evaluate import rows as table
 from trivium.evaluate.curves import PowerLaw
 from trivium.evaluate.rows import Row
 from trivium.evaluate.statistics import wilson
-from trivium.recipe.suite import Metric, SuiteBase
+from trivium.recipe.suite import Metric, SuiteBase, shown
+from trivium.recipe.suites import metric_named
 
 FILE = "rows.html"
 HERE = Path(__file__).parent
@@ -161,7 +162,11 @@ def page(rows: Sequence[Row], results: Mapping[str, Any], suites: Sequence[Suite
         results=results,
         models=models,
         heats=heats(rows, models, known),
-        metrics=sorted({name for found in results["models"].values() for name in found}),
+        metrics={
+            name: metric_named(name)
+            for name in sorted({n for found in results["models"].values() for n in found})
+        },
+        shown=shown,
         count=len(rows),
         fitted=lambda a, b, queries: PowerLaw(a, b).at(queries),
         packed=packed(ordered),

@@ -40,6 +40,25 @@ class Metric(NamedTuple):
         return self.form in ("wins", "gains")
 
 
+def percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+_SHOW: dict[str, Callable[[float], str]] = {
+    "percent": percent, "number": "{:.1f}".format, "nats": "{:.3f}".format,
+    "file_bytes": megabytes, "tokens_per_second": "{:,.0f}".format,
+}  # fmt: skip
+
+
+def shown(metric: Metric, value: float | None) -> str:
+    """A figure as the tables print it."""
+    return "–" if value is None else _SHOW.get(metric.name, _SHOW[metric.show])(value)
+
+
 class Needed(NamedTuple):
     """What at least one held-out item must have for a suite to measure anything."""
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from trivium.recipe.suite import megabytes
 from trivium.recipe.suites import ALWAYS_MEASURED, metric_named
-from trivium.report.table import megabytes
 
 SMALLER = [
     "file", "size", "bits/weight", "bits/byte", "KL", "KL 99%", "same top", "tasks", "tokens/s", "memory", "formats",

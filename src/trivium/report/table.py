@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trivium.recipe.evaluation import bound_of, value_of
-from trivium.recipe.suite import Metric
+from trivium.recipe.suite import Metric, percent, shown
 from trivium.recipe.suites import ALWAYS_MEASURED, SUITES, metric_named
 from trivium.recipe.units import show_count
 
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def megabytes(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"
-
-
-_SHOW: dict[str, Callable[[float], str]] = {
-    "percent": _percent, "number": "{:.1f}".format, "nats": "{:.3f}".format,
-    "file_bytes": megabytes, "tokens_per_second": "{:,.0f}".format,
-}  # fmt: skip
 _ORDER = [metric.name for suite in SUITES.values() for metric in suite.metrics] + [*ALWAYS_MEASURED]
-
-
-def shown(metric: Metric, value: float | None) -> str:
-    """A figure as the tables print it."""
-    return "–" if value is None else _SHOW.get(metric.name, _SHOW[metric.show])(value)
 
 
 def cell(metric: Metric, found: Mapping[str, Any] | None) -> str:
@@ -164,7 +146,7 @@ def source_lines(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         for name, one in after.items():
             start = f"{before[name]['loss']:.3f}" if name in before else "–"
             result.append(
-                (phase["stage"], name, f"{start} → {one['loss']:.3f}", _percent(one["weight"] / total))
+                (phase["stage"], name, f"{start} → {one['loss']:.3f}", percent(one["weight"] / total))
             )
     return result
 

@@ -7,7 +7,7 @@ from nicegui import ui
 from trivium.errors import ArtifactError
 from trivium.pipeline.housekeeping import PARTS
 from trivium.pipeline.shared import inventory
-from trivium.report.table import megabytes
+from trivium.recipe.suite import megabytes
 from trivium.ui.parts import Place, frame, missing, table
 
 

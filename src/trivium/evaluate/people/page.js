@@ -103,6 +103,7 @@ function show(found) {
     shown.append(turn.content);
   }
   const pair = task.replies.length === 2;
+  at("asked").textContent = pair ? "Which reply is better?" : "Is this reply good?";
   task.replies.forEach((reply, nth) => {
     const shown = element("article", "", at("replies"));
     element("b", pair ? ["left", "right"][nth] : "reply", shown);
