@@ -14,8 +14,35 @@ import trivium
 from trivium.recipe import models
 from trivium.recipe.base import Strict
 
-UNTYPED: dict[str, set[str]] = {}
-"""Fields whose readers take any model that has a field of the name: `vars(...)`, `getattr` or a parameter without a type."""
+KINDS = ("AttackBase", "ClassifierJudge", "GradeJudge", "HarmBase", "JudgeBase", "ModelJudge", "StepBase")
+UNTYPED: dict[str, set[str]] = {
+    **{name: {"kind"} for name in KINDS},  # the key of a table, of whatever has one
+    "JudgeBase": {"kind", "axis"},
+    **{
+        name: {"path"} for name in ("Books", "Html", "Notes", "Text", "Warc")
+    },  # Source.__init__, corpus.readers.locate
+    "Jsonl": {"path"},
+    "Parquet": {"path", "column"},
+    "Mix": {"temperature", "max_epochs"},  # out of the identity of a data stage, which is JSON
+    "OpenaiTeacher": {
+        "parallel",
+        "per_minute",
+        "retries",
+        "timeout",
+    },  # an Endpoint is made of all of its fields
+    "RolloutServer": {"model", "parallel", "retries", "timeout", "url"},
+    **{
+        name: {"judges"} for name in ("Gcg", "RedTeam", "Refusals")
+    },  # open_judges, of any suite that has them
+    "Bbq": {"prompt"},  # as Choice's
+    "DistillStage": {"model"},
+    "MathVerifier": {"seconds"},
+    "RewardVerifier": {"reward_model"},
+    "SftStage": {"learn"},  # of any stage that reads conversations
+    "TrainingStage": {"max_epochs"},
+}
+"""Fields whose readers take any model that has a field of the name (`vars`, `getattr`, `model_dump`, a parameter without a type).
+`test_fields` finds their names."""
 SETTINGS = """\
 [mypy]
 python_version = 3.11
