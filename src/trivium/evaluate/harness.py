@@ -14,6 +14,7 @@ from typing import Any
 from trivium.corpus import extras
 from trivium.errors import DataError, TriviumError
 from trivium.evaluate.subject import Subject
+from trivium.generate.greedy import greedy
 from trivium.generate.sampling import SamplingParams
 from trivium.generate.scoring import Asked, score
 from trivium.generate.slots import complete, cut_text
@@ -162,9 +163,12 @@ class Engine(TemplateLM):  # type: ignore[misc]
         chat = self.subject.chat
         for sampling, numbers in groups.items():
             prompts = [self.tok_encode(requests[n].args[0]) for n in numbers]
-            done = complete(self.subject.model, prompts, sampling, chat.stops, decode=chat.decode)
-            for number, reply in zip(numbers, done, strict=True):
-                text = cut_text(chat.decode(reply.ids), sampling.stop_strings)
+            if sampling.temperature == 0:
+                texts = greedy(self.subject.model, prompts, sampling, frozenset(chat.stops), chat.decode)
+            else:
+                done = complete(self.subject.model, prompts, sampling, chat.stops, decode=chat.decode)
+                texts = [cut_text(chat.decode(reply.ids), sampling.stop_strings) for reply in done]
+            for number, text in zip(numbers, texts, strict=True):
                 replies[number] = postprocess_generated_text(text, None, None)
         return replies
 

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from trivium.errors import DataError
-from trivium.generate.batcher import Batcher, Request
-from trivium.generate.native import decoding
-from trivium.generate.paged import BLOCK
+from trivium.generate.batcher import Request
+from trivium.generate.greedy import finish
 from trivium.generate.remote import Answer
 from trivium.generate.sampling import SamplingParams
 from trivium.model.transformer import Transformer
 from trivium.text.chat import ChatTokenizer, Message
-
-RUNNING = 16
-"""Replies of `Held` under way at once."""
 
 _SHAPE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -113,15 +109,7 @@ class Held:
         replies: list[Request | DataError] = [
             self._request(messages, schema, limit) for messages, schema in asked
         ]
-        waiting = [one for one in replies if isinstance(one, Request)]
-        longest = max((len(one.prompt) + one.limit for one in waiting), default=0)
-        with decoding(self.model) as reader:
-            room = RUNNING * -(-longest // BLOCK) * BLOCK
-            batcher = Batcher(self.model, reader, tokens=max(room, 2 * BLOCK), running=RUNNING)
-            for one in waiting:
-                batcher.add(one)
-            while not batcher.idle:
-                batcher.step()
+        finish(self.model, [one for one in replies if isinstance(one, Request)])
         return [one if isinstance(one, DataError) else self._answer(one) for one in replies]
 
     def _request(
