@@ -387,13 +387,32 @@ def test_help_is_light() -> None:
     assert len(modules) < 600
 
 
-@pytest.mark.parametrize("package", ["recipe", "pipeline", "plan"])
-def test_what_only_plans_imports_no_torch(package: str) -> None:
-    modules = [
-        f"trivium.{package}.{path.stem}" for path in (SRC / package).glob("*.py") if path.stem != "__init__"
-    ]
-    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_only_plans_imports_no_torch() -> None:
+    code = ["import sys"]
+    for package in ("recipe", "plan", "pipeline"):
+        modules = [path.stem for path in (SRC / package).glob("*.py") if path.stem != "__init__"]
+        code += [f"import {', '.join(f'trivium.{package}.{name}' for name in modules)}"]
+        code += [f"if 'torch' in sys.modules: sys.exit('{package}')"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.pipelining", "torch.distributed.tensor")
+"""What torch takes as long again to import as itself, and one process that trains nothing has no use for."""
+
+
+@of_every_file
+def test_what_only_some_need_of_torch_is_imported_where_it_is_used(path: Path) -> None:
+    if "parallel" in path.parts or path.name == "counted.py":  # which are themselves imported late
+        return
+    early = [node for node in tree(path).body if isinstance(node, ast.ImportFrom | ast.Import)]
+    names = [alias.name for node in early for alias in node.names]
+    names += [node.module or "" for node in early if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.startswith(LATE)]
+    decorators = [one for node in nodes(path) for one in getattr(node, "decorator_list", [])]
+    assert "torch.compiler.disable" not in map(ast.unparse, decorators)
 
 
 def test_tests_that_find_no_time_are_skipped_and_counted() -> None:

@@ -71,8 +71,9 @@ def place(source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
     for name, target in into.items():
         value = source[name].to(target.device, target.dtype)
         if hasattr(target, "placements"):
-            from torch.distributed.tensor import distribute_tensor
+            from torch.distributed.tensor import DTensor, distribute_tensor
 
+            assert isinstance(target, DTensor)
             part = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
             target.to_local().detach().copy_(part.to_local())
         else:
