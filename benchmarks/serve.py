@@ -31,13 +31,19 @@ from typing import NamedTuple
 
 import smollm2
 
-SYSTEM = "You are a librarian. " + "Answer in full sentences, name your sources and stay polite. " * 40
+SYSTEM = "You are a librarian. "
+SENTENCE = "Answer in full sentences, name your sources and stay polite. "
 QUESTIONS = (
     "What is a comet?",
     "Why is the sea salty?",
     "Who wrote Don Quixote?",
     "How do bees find their way?",
 )
+
+
+def shared(options: argparse.Namespace) -> str:
+    """The system prompt of all clients."""
+    return SYSTEM + SENTENCE * options.sentences
 
 
 class Asked(NamedTuple):
@@ -157,7 +163,7 @@ async def get(port: int, path: str) -> int:
     return status
 
 
-async def ask(port: int, name: str, number: int, tokens: int, system: str = SYSTEM) -> Asked:
+async def ask(port: int, name: str, number: int, tokens: int, system: str) -> Asked:
     """One streamed chat. The tokens are those that the server counts."""
     question = f"{QUESTIONS[number % len(QUESTIONS)]} ({number})"
     body = json.dumps(
@@ -187,9 +193,14 @@ async def ask(port: int, name: str, number: int, tokens: int, system: str = SYST
     return Asked(started, times, counted or len(times))
 
 
-async def measure(port: int, name: str, clients: int, rounds: int, tokens: int, pid: int) -> dict[str, float]:
+async def measure(
+    port: int, name: str, clients: int, rounds: int, options: argparse.Namespace, pid: int
+) -> dict[str, float]:
     async def client(number: int) -> list[Asked]:
-        return [await ask(port, name, number + clients * turn, tokens) for turn in range(rounds)]
+        return [
+            await ask(port, name, number + clients * turn, options.tokens, shared(options))
+            for turn in range(rounds)
+        ]
 
     began, before = time.perf_counter(), processor(pid)
     asked = [one for answers in await asyncio.gather(*map(client, range(clients))) for one in answers]
@@ -234,7 +245,7 @@ async def prefix(port: int, name: str) -> tuple[float, float]:
     """Seconds to the first token behind a system prompt of some 1,000 tokens: medians of three new ones and three known ones."""
     found: tuple[list[float], list[float]] = ([], [])
     for turn in range(3):
-        system = f"This is library {turn}. " + SYSTEM * 2
+        system = f"This is library {turn}. {SYSTEM}{SENTENCE * 80}"
         for times in found:
             asked = await ask(port, name, turn, 4, system)
             times.append(asked.times[0] - asked.started)
@@ -268,7 +279,7 @@ async def side(name: str, options: argparse.Namespace, folder: Path, end: float)
                 await asyncio.sleep(0.2)
             model = str(folder) if name == "transformers" else "model"
             async with asyncio.timeout(max(1.0, end - time.monotonic())):
-                await ask(port, model, 10**6, 4)  # what is compiled or packed at first
+                await ask(port, model, 10**6, 4, shared(options))  # what is compiled or packed at first
                 if not options.no_prefix:
                     cold, warm = await prefix(port, model)
                     print(
@@ -277,7 +288,7 @@ async def side(name: str, options: argparse.Namespace, folder: Path, end: float)
                     )
                 for clients in options.clients:
                     rounds = max(1, options.rounds if clients < 32 else options.rounds // 2)
-                    found = await measure(port, model, clients, rounds, options.tokens, process.pid)
+                    found = await measure(port, model, clients, rounds, options, process.pid)
                     cells = " | ".join(f"{value:,.0f}" for value in found.values())
                     print(f"| {name} | {clients} | {cells} | {peak(process.pid):,.0f} |", flush=True)
         except TimeoutError:
@@ -316,6 +327,7 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3, help="requests of each client")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--sentences", type=int, default=40, help="of the system prompt, twelve tokens each")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--no-prefix", action="store_true", help="leave out the known system prompt")
