@@ -61,6 +61,31 @@ def test_a_log_that_is_read_in_pieces_tells_what_it_tells_in_one(tmp_path):
     assert not whole.refresh()
 
 
+def test_a_first_look_at_a_long_log_tells_some_steps_and_reading_it_tells_all(tmp_path, monkeypatch):
+    for name, size in (("TAIL", 1000), ("PIECES", 8), ("PIECE", 400)):
+        monkeypatch.setattr(f"trivium.report.runs.{name}", size)
+    long = log(tmp_path, [START, *training(900), event("stage_end", stage="base", seconds=4.0, metrics={})])
+    long.look()
+    looked = long.stages["base"]
+    seen = np.array(looked.curves["loss"].steps)
+    assert long.partly and 20 < len(seen) < 100 and np.all(np.diff(seen) > 0)
+    assert seen[0] == 1 and seen[-1] == 900 and np.all(np.histogram(seen, 8, (0, 900))[0])
+    assert np.allclose(looked.curves["loss"].values, 10.0 / seen)
+    assert (looked.status, looked.config) == ("done", {"lr": 1})
+    assert long.refresh() and not long.partly
+    whole = RunLog(long.folder)
+    whole.refresh()
+    assert long.stages == whole.stages and long.read == whole.read
+    long.look()
+    assert not long.partly and not long.refresh()
+
+
+def test_a_short_log_is_not_looked_at_in_pieces(tmp_path):
+    short = log(tmp_path, [START, *training(9)])
+    short.look()
+    assert not short.partly and short.refresh()
+
+
 def test_a_resumed_stage_does_its_steps_once(tmp_path):
     read = log(
         tmp_path,

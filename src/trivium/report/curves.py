@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,10 +22,14 @@ def thinned(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]
     if len(x) <= points:
         return x, y
     edges = np.linspace(0, len(x), points // 2 + 1).astype(int)
-    lows = [start + int(y[start:stop].argmin()) for start, stop in itertools.pairwise(edges)]
-    highs = [start + int(y[start:stop].argmax()) for start, stop in itertools.pairwise(edges)]
-    kept = np.unique(np.array([*lows, *highs]))
+    kept = np.union1d(_first(y, np.minimum, edges), _first(y, np.maximum, edges))
     return x[kept], y[kept]
+
+
+def _first(y: Floats, best: np.ufunc, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the best value of each stretch stands first."""
+    there = np.flatnonzero(y == np.repeat(best.reduceat(y, edges[:-1]), np.diff(edges)))
+    return there[np.unique(np.searchsorted(edges, there, "right"), return_index=True)[1]]
 
 
 def smoothed(y: Floats, weight: float) -> Floats:

@@ -25,6 +25,8 @@ TAIL = 65_536
 SILENT = 180.0
 """Seconds without an event after which a run that has not ended is taken to have been killed."""
 MESSAGES = 500
+PIECES, PIECE = 64, 8_192
+"""Pieces of a long log that a first look reads, and bytes of each: some thousands of steps, more than a chart has points."""
 NOT_CURVES = {"step", "steps", "eta_s", "time"}
 
 
@@ -91,6 +93,8 @@ class RunLog:
 
     def _forget(self) -> None:
         self.read = 0
+        self.partly = False
+        """Whether only pieces of it were read."""
         self.stages: dict[str, Stage] = {}
         self.messages: deque[dict[str, Any]] = deque(maxlen=MESSAGES)
         self.last: float | None = None
@@ -108,6 +112,11 @@ class RunLog:
             size = file.stat().st_size
         except FileNotFoundError:
             return False
+        if self.partly:  # who draws meanwhile sees the pieces
+            whole = RunLog(self.folder)
+            whole._refresh(file)
+            vars(self).update(vars(whole) | {"_reading": self._reading})
+            return True
         if size < self.read:  # another file now
             self._forget()
         if size == self.read:
@@ -117,7 +126,28 @@ class RunLog:
             data = stream.read()
         end = data.rfind(b"\n") + 1
         self.read += end
-        steps, others, count = read(data[:end])
+        self._tell(data[:end])
+        return end > 0
+
+    def look(self) -> None:
+        """Reads of a long log what a first look needs: its beginning, its end and pieces between them, evenly spread. `refresh`
+        reads it from its start then."""
+        with self._reading:
+            file = self.folder / EVENTS
+            size = file.stat().st_size
+            if self.read or self.partly or size < 2 * (TAIL + PIECES * PIECE):
+                return
+            with file.open("rb") as stream:
+                found = stream.read(TAIL).rpartition(b"\n")[0] + b"\n"
+                for place in np.linspace(TAIL, size - TAIL, PIECES + 1).astype(int).tolist():
+                    stream.seek(place)
+                    piece = stream.read(PIECE if place < size - TAIL else TAIL)
+                    found += piece[piece.find(b"\n") + 1 : piece.rfind(b"\n") + 1]
+            self.partly = True
+            self._tell(found)
+
+    def _tell(self, data: bytes) -> None:
+        steps, others, count = read(data)
         told = 0
         for before, line in others:  # in the order of the log
             self._take_steps(steps, told, before)
@@ -128,7 +158,6 @@ class RunLog:
             else:
                 self._take(event)
         self._take_steps(steps, told, count)
-        return end > 0
 
     def _take(self, event: dict[str, Any]) -> None:
         time = seconds(event)

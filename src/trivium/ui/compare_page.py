@@ -32,8 +32,12 @@ async def _page(place: Place, names: list[str]) -> None:
     if not logs:
         ui.label("Choose the runs to compare.")
         return
-    await place.read(logs)
-    Curves(logs)
+    await place.look(logs)
+    curves = Curves(logs)
+    if any(log.partly for log in logs):
+        await ui.context.client.connected()
+        await place.read(logs)
+        curves()
     _fields(logs)
     _metrics(logs)
 

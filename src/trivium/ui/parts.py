@@ -13,11 +13,14 @@ from nicegui import run, ui
 
 from trivium.pipeline.store import Store
 from trivium.report.runs import EVENTS, RunLog
+from trivium.ui.pictures import GREY, THEME
 
 SECONDS = 2.0
 """Between two looks at what a run wrote."""
 TOGETHER = 2
 """Logs that are read at once: five at once on two cores cost a fifth more processor time than two."""
+AT_ONCE = 0.3
+"""Seconds that a page is kept back for, to be sent with what it shows: a browser draws what comes afterwards much later."""
 KEPT = 20
 """Logs that are held in memory as they were read, the ones that were looked at last."""
 FIGURE = re.compile(r"([-+−~[]?[\d.,]+.{0,40}|–|)")
@@ -45,8 +48,15 @@ class Place:
             del self.logs[next(iter(self.logs))]
         return found
 
+    async def look(self, logs: Sequence[RunLog]) -> None:
+        """Reads enough of logs for curves to be drawn, pieces of long ones; once they are, `read` reads them whole."""
+        for log in logs:
+            await run.io_bound(log.look)
+            if not log.partly:
+                await run.io_bound(log.refresh)
+
     async def read(self, logs: Sequence[RunLog]) -> None:
-        """Reads logs as far as they go, while the browser loads the page; longer ones with a sign that it waits."""
+        """Reads logs as far as they go; long ones while the browser loads the page, with a sign that it waits."""
         turns = asyncio.Semaphore(TOGETHER)
 
         async def read(log: RunLog) -> None:
@@ -54,12 +64,14 @@ class Place:
                 await run.io_bound(log.refresh)
 
         reading = asyncio.gather(*map(read, logs))
-        await ui.context.client.connected()
-        with ui.row() as waiting:
-            ui.spinner()
-            ui.label("reading what the run wrote")
-        await reading
-        waiting.delete()
+        if not (await asyncio.wait([reading], timeout=AT_ONCE))[0]:
+            await ui.context.client.connected()
+            with ui.row() as waiting:
+                ui.spinner()
+                ui.label("reading what the run wrote")
+            await asyncio.wait([reading])
+            waiting.delete()
+        await reading  # whose errors are the page's
 
 
 def frame(title: str) -> None:
@@ -89,6 +101,17 @@ def framed(where: str) -> None:
     ui.element("iframe").props(f'src="{where}" title="{where.split("#")[0]}"').classes("w-full").style(
         "height: 80vh; border: 0; border-radius: 4px"
     )
+
+
+def chart(options: dict[str, Any]) -> Any:
+    """Options of ECharts."""
+    return ui.echart(options, theme=THEME)
+
+
+def picture(text: str) -> Any:
+    """A graph of Mermaid, as large as it has to be to be read."""
+    config = {"themeVariables": {"lineColor": GREY}, "flowchart": {"useMaxWidth": False}}
+    return ui.mermaid(text, config=config).classes("w-full").style("overflow-x: auto")
 
 
 def missing(what: str) -> None:

@@ -9,6 +9,20 @@ from trivium.report import data, smaller
 from trivium.report.runs import CACHED, DONE, FAILED, RUNNING, WAITING, RunLog, Stage
 
 COLOURS = {DONE: "#2e7d32", CACHED: "#558b2f", RUNNING: "#1565c0", FAILED: "#c62828", WAITING: "#757575"}
+GREY, FAINT = "#808080", "#80808040"
+"""Read on a light page and on a dark one."""
+_AXIS = {
+    "nameTextStyle": {"color": GREY},
+    "axisLabel": {"color": GREY},
+    "axisLine": {"lineStyle": {"color": GREY}},
+    "splitLine": {"lineStyle": {"color": FAINT}},
+}
+THEME = {
+    "textStyle": {"color": GREY},
+    "title": {"textStyle": {"color": GREY}},
+    "legend": {"textStyle": {"color": GREY}},
+    **{f"{kind}Axis": _AXIS for kind in ("value", "log", "category", "parallel")},
+}
 
 
 def graph(log: RunLog) -> str:
@@ -86,7 +100,7 @@ def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, output in found
     ]
-    label = {"show": True, "formatter": "{@[2]}", "position": "right"}
+    label = {"show": True, "color": GREY, "formatter": "{@[2]}", "position": "right"}
     return {
         "animation": False,
         "tooltip": {"trigger": "item", "formatter": "{@[2]}: {@[0]} MB, KL {@[1]}, {@[3]} tokens/s"},

@@ -17,7 +17,7 @@ from trivium.report.compare import report_of
 from trivium.report.runs import RunLog
 from trivium.report.smaller import SMALLER, smaller_lines
 from trivium.report.table import PLANNED, gate_lines, lines, source_lines
-from trivium.ui.parts import Place, Update, heading, rows_of, table
+from trivium.ui.parts import Place, Update, chart, heading, rows_of, table
 from trivium.ui.pictures import tradeoff
 
 ROWS = 200
@@ -93,7 +93,7 @@ def smaller(place: Place, log: RunLog) -> None:
         ui.label("No model was made smaller in this run, or its report is not there yet.")
         return
     if options := tradeoff(report):
-        ui.echart(options).classes("w-full").style("height: 360px")
+        chart(options).classes("w-full").style("height: 360px")
     else:
         ui.label(
             "Fewer than two files were measured against their model: give `quantize` and `export` some `data`."

@@ -13,7 +13,7 @@ from trivium.report import data
 from trivium.report.runs import RunLog
 from trivium.ui import results
 from trivium.ui.curves import Curves
-from trivium.ui.parts import SECONDS, Place, Update, frame, heading, missing, rows_of, table
+from trivium.ui.parts import SECONDS, Place, Update, chart, frame, heading, missing, picture, rows_of, table
 from trivium.ui.pictures import ancestry, graph, waterfall
 
 TEXT = 2000
@@ -29,7 +29,7 @@ def register(place: Place) -> None:
         except KeyError:
             missing(f"There is no run {name!r} in {place.runs}.")
             return
-        await place.read([log])
+        await (place.look if tab == "Curves" else place.read)([log])
         headline = ui.label().classes("text-h6")
         with ui.tabs().props("mobile-arrows outside-arrows align=left").classes("w-full") as tabs:
             for label in TABS:
@@ -39,6 +39,9 @@ def register(place: Place) -> None:
 
         def refresh() -> None:
             log.refresh()
+            show()
+
+        def show() -> None:
             headline.text = _headline(log)  # that a run was killed is told by the clock alone
             panels[tabs.value].update()
 
@@ -49,7 +52,10 @@ def register(place: Place) -> None:
             refresh()
 
         tabs.on_value_change(turned)
-        refresh()
+        show()
+        if log.partly:
+            await ui.context.client.connected()
+            await place.read([log])
         ui.timer(SECONDS, refresh)
 
 
@@ -100,11 +106,11 @@ def _stages(place: Place, log: RunLog) -> Update:
         ]
 
     shown = table(("stage", "kind", "state", "took", "how far", "why it ran", "error"), cells())
-    picture = ui.mermaid(graph(log)).classes("w-full")
+    drawn = picture(graph(log))
     plan = results.planned(place, log)
 
     def update() -> None:
-        picture.set_content(graph(log))
+        drawn.set_content(graph(log))
         shown.rows = rows_of(cells())
         plan()
 
@@ -154,7 +160,7 @@ def _data(place: Place, log: RunLog) -> None:
             table(("source", "licence", "items", "share"), cells)
             steps = data.steps(account)
             if steps:
-                ui.echart(waterfall(steps)).classes("w-full").style(f"height: {80 + 32 * len(steps)}px")
+                chart(waterfall(steps)).classes("w-full").style(f"height: {80 + 32 * len(steps)}px")
                 table(
                     ("step", "in", "kept", "why dropped"),
                     [
@@ -193,7 +199,7 @@ def _lineage(place: Place, log: RunLog) -> None:
         area.clear()
         with area:
             try:
-                ui.mermaid(ancestry(lineage(log.folder / name, place.store).as_dict())).classes("w-full")
+                picture(ancestry(lineage(log.folder / name, place.store).as_dict()))
             except TriviumError as error:
                 missing(str(error))
 

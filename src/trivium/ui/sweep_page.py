@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from trivium.ui.parts import Place, frame, missing, table
+from trivium.ui.parts import Place, chart, frame, missing, table
 
 ENDING = ".sweep.json"
 
@@ -35,7 +35,7 @@ def register(place: Place) -> None:
 
 def _one(told: Mapping[str, Any]) -> None:
     if told["axes"]:
-        ui.echart(parallel(told)).classes("w-full").style("height: 360px")
+        chart(parallel(told)).classes("w-full").style("height: 360px")
     cells = [
         (
             ", ".join(f"{key}={value}" for key, value in place["values"].items()),
