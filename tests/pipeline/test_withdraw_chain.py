@@ -47,8 +47,8 @@ stages:
   other: {<<: *base, data: pages}
   sft: {kind: sft, init: other, data: talks, epochs: 1, batch: 4, samples: null}
   better: {kind: synthesize, method: best_of_n, data: seeds, teacher: {kind: checkpoint, model: base}, verifier: {kind: function,
-    path: mine.py}, samples: 2, temperature: 1.0, max_new_tokens: 12, prompts: 8}
-  student: {kind: sft, init: other, data: better, epochs: 1, batch: 4, samples: null}
+    path: mine.py}, samples: 2, temperature: 1.0, max_new_tokens: 12, prompts: 16}
+  student: {kind: sft, init: other, data: better, epochs: 1, batch: 2, samples: null}
   asked: {kind: synthesize, method: questions, data: pages, teacher: {kind: openai, url: "http://x/v1", model: m}}
   told: {kind: data, format: conversations, sources: [{kind: synthetic, stage: asked}], heldout: 0.1}
   reader: {kind: sft, init: base, data: told, epochs: 1, batch: 4, samples: null}
