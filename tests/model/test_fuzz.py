@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_models import random_model
 from test_gguf import write
 
-from trivium.errors import RecipeError, TriviumError
+from trivium.errors import ArtifactError, RecipeError, TriviumError
 from trivium.model import gguf, hf
 from trivium.recipe.load import loads
 from trivium.recipe.schema import starter
@@ -77,6 +77,13 @@ def test_law_a_changed_gguf_loads_or_says_why(gguf_file: Path, change: Change) -
         gguf.read(readers, gguf.metadata(readers[0]), file)
     except TriviumError as error:
         assert error.what
+
+
+def test_text_in_a_gguf_that_is_no_text_is_named(gguf_file: Path) -> None:
+    file = gguf_file.with_name("no-text.gguf")
+    file.write_bytes(gguf_file.read_bytes().replace(b"endfor", b"\x80ndfor", 1))
+    with pytest.raises(ArtifactError, match=r"tokenizer\.chat_template .* cannot be read"):
+        gguf.open_parts(file)
 
 
 @settings(deadline=None, max_examples=150)

@@ -63,8 +63,11 @@ def open_parts(path: Path) -> list[Any]:
     that is missing, or belongs to another model, or as in `open_file`."""
     readers = [open_file(part) for part in parts(path)]
     first = metadata(readers[0])
-    count = int(first.get("split.count", 1) or 1)
-    numbers = [int(metadata(reader).get("split.no", 0)) for reader in readers]
+    try:
+        count = int(first.get("split.count", 1) or 1)
+        numbers = [int(metadata(reader).get("split.no", 0)) for reader in readers]
+    except _BROKEN as error:
+        raise ArtifactError(f"the GGUF file does not say its parts: {error}", where=str(path)) from None
     if count != len(readers) or numbers != list(range(len(readers))):
         raise ArtifactError(
             f"the model lies in {count} files, of which these are numbers {', '.join(str(n + 1) for n in numbers)}",
@@ -94,8 +97,15 @@ def open_file(path: Path) -> Any:
 
 
 def metadata(reader: Any) -> dict[str, Any]:
-    """The file's keys and values as plain Python values."""
-    return {name: field.contents() for name, field in reader.fields.items()}
+    """The file's keys and values as plain Python values. ArtifactError for one that is none, such as text that is no UTF-8."""
+    found = {}
+    for name, field in reader.fields.items():
+        try:
+            found[name] = field.contents()
+        except _BROKEN as error:
+            said = f"{name} of the GGUF file cannot be read: {error}"
+            raise ArtifactError(said, where=str(reader.data.filename), fix="copy the file again") from None
+    return found
 
 
 def read(readers: Sequence[Any], meta: dict[str, Any], path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
