@@ -24,7 +24,7 @@ def read(name: str, context: AttributeContext) -> Type:
 
 class Reads(Plugin):
     def get_attribute_hook(self, fullname: str) -> Callable[[AttributeContext], Type] | None:
-        return partial(read, fullname) if fullname.startswith("trivium.recipe.") else None
+        return partial(read, fullname) if fullname.startswith("trivium.") else None
 
 
 def plugin(version: str) -> Any:

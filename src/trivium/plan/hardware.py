@@ -274,7 +274,7 @@ def _from_file(path: Path) -> Cluster:
         ) from None
     raw, lines = reader.read(text, str(path))
     try:
-        asked = ClusterFile.model_validate(raw)
+        asked: ClusterFile = ClusterFile.model_validate(raw)
         given = asked.price_usd_per_hour
         price = (
             None if given is None else Band(*given) if isinstance(given, tuple) else Band(given, given, given)
