@@ -76,7 +76,7 @@ def test_as_many_are_kept_as_asked_for(last, every, kept, tmp_path):
 
 
 def test_steps_between_checkpoints(tmp_path):
-    tiny.saving("sft", tmp_path, keep_last=9, checkpoint_every="4 steps")
+    tiny.phase("sft", tmp_path, keep_last=9, checkpoint_every="4 steps")
     assert checkpoints(tmp_path) == ["step-00000004", "step-00000008"]
 
 

@@ -65,9 +65,9 @@ def test_killed_between_steps(name, tmp_path):
 def test_killed_when_a_set_is_written_and_between_checkpoints(name, tmp_path):
     kind, changes = CASES[name]
     with pytest.raises(Killed):
-        tiny.saving(kind, tmp_path, emit=killing("rollouts", 1), checkpoint_every="4 steps", **changes)
+        tiny.phase(kind, tmp_path, emit=killing("rollouts", 1), checkpoint_every="4 steps", **changes)
     with pytest.raises(Killed):
-        tiny.saving(kind, tmp_path, emit=killing("step", 7), checkpoint_every="4 steps", **changes)
+        tiny.phase(kind, tmp_path, emit=killing("step", 7), checkpoint_every="4 steps", **changes)
     found = [path.name for path in checkpoint.steps(tmp_path / "work" / "checkpoints")]
     assert found == ["step-00000004"]
     assert same(tiny.phase(kind, tmp_path, **changes)[0], never_stopped(name)[0])

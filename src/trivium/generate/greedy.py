@@ -9,7 +9,7 @@ from trivium.generate.batcher import Batcher, Request, Token
 from trivium.generate.native import decoding
 from trivium.generate.paged import BLOCK
 from trivium.generate.sampling import SamplingParams
-from trivium.generate.slots import cut_text
+from trivium.generate.slots import cut_text, holds
 from trivium.model.transformer import Transformer
 
 RUNNING = 16
@@ -48,8 +48,8 @@ def _request(
 
     def watch(token: Token) -> str | None:
         said.append(token.id)
-        text = decode(said) if sampling.stop_strings else ""
-        return "stop" if any(string in text for string in sampling.stop_strings) else None
+        strings = sampling.stop_strings
+        return "stop" if strings and holds(decode(said), strings) else None
 
     limit = min(sampling.max_new_tokens, model.config.context - len(prompt))
     return Request(list(prompt), sampling, limit, stops, watch=watch)

@@ -116,8 +116,7 @@ def score(model: Transformer, asked: Sequence[Asked]) -> list[Scored]:
     result = [Scored(0.0, True)] * len(asked)
     while rows:
         width = max(1, len(rows[0].tokens))
-        alike = sum(len(row.tokens) >= PADDING * width for row in rows)
-        several = max(1, min(alike, TOKENS // width))
+        several = max(1, sum(len(row.tokens) >= PADDING * width for row in rows[: TOKENS // width]))
         batch, rows = rows[:several], rows[several:]
         hidden = _states(model, batch)
         for number, scored in _read_off(model, hidden, batch, asked):

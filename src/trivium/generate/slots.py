@@ -251,7 +251,7 @@ def complete(
         sampling.stop_strings and decode is not None
     ):  # also where the string's last token was the last allowed
         engine.ended = [
-            ended or _holds(decode(ids), sampling.stop_strings)
+            ended or holds(decode(ids), sampling.stop_strings)
             for ended, ids in zip(engine.ended, engine.ids, strict=True)
         ]
     return [
@@ -276,12 +276,13 @@ def written(
 def _stop_by_text(engine: _Engine, strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
     """Ends the sequences whose text holds one of `strings`."""
     for slot, number in enumerate(engine.owner):
-        if number >= 0 and _holds(decode(engine.ids[number]), strings):
+        if number >= 0 and holds(decode(engine.ids[number]), strings):
             engine.ended[number] = True
             engine.release(slot, number)
 
 
-def _holds(text: str, strings: Sequence[str]) -> bool:
+def holds(text: str, strings: Sequence[str]) -> bool:
+    """Whether a stop string stands in the text."""
     return any(string in text for string in strings)
 
 

@@ -62,10 +62,11 @@ def open_parts(path: Path) -> list[Any]:
     """The readers of a model's file, or of all the files that it was split into, the first one first. ArtifactError for a part
     that is missing, or belongs to another model, or as in `open_file`."""
     readers = [open_file(part) for part in parts(path)]
-    first = metadata(readers[0])
+    told = [metadata(reader) for reader in readers]
+    first = told[0]
     try:
         count = int(first.get("split.count", 1) or 1)
-        numbers = [int(metadata(reader).get("split.no", 0)) for reader in readers]
+        numbers = [int(meta.get("split.no", 0)) for meta in told]
     except _BROKEN as error:
         raise ArtifactError(f"the GGUF file does not say its parts: {error}", where=str(path)) from None
     if count != len(readers) or numbers != list(range(len(readers))):

@@ -129,7 +129,7 @@ class TrainingStage(StageBase):
     """muon only: peak learning rate of those matrices; None means `lr`, to which their updates are scaled."""
     embed_lr: Annotated[float, Field(gt=0, le=10)] | None = only(None, {"adapter": "unset"})
     """Peak learning rate of the embeddings (of the output matrix, too, where they are tied); None means `lr`. A token's row moves
-    only where the token stands, so that in pre-training they want many times more than the rest, such as 0.3."""
+    only where the token stands, so that in pre-training they want many times more than the rest: 0.3, or 0.05 where tied."""
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.05
     """Share of the steps in which the learning rate rises from zero."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from trivium.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 AXES = ("pipeline", "data", "expert", "shard", "context", "tensor")
 ROWS = ("data", "expert", "shard")
@@ -218,6 +221,11 @@ def any_rank(flag: bool, device: str) -> bool:
     return bool(seen)
 
 
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether ranks share it. Asked of what it has, since one process that has none need not import the class."""
+    return hasattr(tensor, "placements")
+
+
 def sum_gradients(model: nn.Module) -> None:
     """Adds the gradients of all ranks with other tokens. A sum, not a mean: the loop has divided by the global weight.
 
@@ -231,7 +239,7 @@ def sum_gradients(model: nn.Module) -> None:
         others = copies if hasattr(parameter, "is_expert") else everyone
         if parameter.grad is not None and others is not None:
             grad = parameter.grad
-            local = grad.to_local() if hasattr(grad, "to_local") else grad
+            local = grad.to_local() if is_dtensor(grad) else grad
             dist.all_reduce(local, group=others.get_group())
 
 
@@ -239,7 +247,7 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm from before, () float32."""
     if not dist.is_initialized():
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    # here, and by their methods elsewhere: importing them takes half as long as torch, for what one process has none of
+    # here: importing them takes half as long as torch, for what one process has none of
     from torch.distributed.tensor import DTensor, Partial
 
     grads: list[Tensor] = []

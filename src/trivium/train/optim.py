@@ -11,6 +11,7 @@ from torch import nn
 
 from trivium.model.transformer import Transformer
 from trivium.recipe.training import TrainingStage
+from trivium.train.distributed import is_dtensor
 from trivium.train.muon import Muon
 
 Groups = list[dict[str, Any]]
@@ -118,6 +119,6 @@ def _by_layout(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parameters that lie on the same ranks in the same way: one fused kernel takes only those together."""
     groups: dict[object, list[nn.Parameter]] = {}
     for parameter in parameters:
-        where = getattr(parameter, "device_mesh", None)
+        where = parameter.device_mesh if is_dtensor(parameter) else None
         groups.setdefault(where, []).append(parameter)
     return list(groups.values())

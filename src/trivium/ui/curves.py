@@ -10,7 +10,7 @@ from nicegui import ui
 
 from trivium.report.curves import smoothed, thinned
 from trivium.report.runs import RunLog, Series, Stage
-from trivium.ui.pictures import THEME
+from trivium.ui import parts
 
 AXES = {"step": "step", "tokens": "tokens", "flops": "FLOPs", "time": "minutes since the first step"}
 MEASURES = {
@@ -159,7 +159,7 @@ class Curves:
         if list(self.charts) != shown:
             self.area.clear()
             with self.area:
-                self.charts = {name: ui.echart({}, theme=THEME).style("height: 300px") for name in shown}
+                self.charts = {name: parts.chart({}).style("height: 300px") for name in shown}
         for name, drawn in self.charts.items():
             title, scale = MEASURES.get(name, (name, 1.0))
             drawn.options.clear()

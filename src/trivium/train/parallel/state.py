@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trivium.model.transformer import Transformer
-from trivium.train.distributed import mesh
+from trivium.train.distributed import is_dtensor, mesh
 
 
 def whole(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _full(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def _from_all(found: dict[str, Tensor], group: dist.ProcessGroup) -> dict[str, Tensor]:
@@ -70,10 +70,9 @@ def place(source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
     """Copies whole tensors into the parts that this rank holds of them. KeyError if one is missing."""
     for name, target in into.items():
         value = source[name].to(target.device, target.dtype)
-        if hasattr(target, "placements"):
-            from torch.distributed.tensor import DTensor, distribute_tensor
+        if is_dtensor(target):
+            from torch.distributed.tensor import distribute_tensor
 
-            assert isinstance(target, DTensor)
             part = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
             target.to_local().detach().copy_(part.to_local())
         else:
