@@ -119,7 +119,7 @@ def test_the_first_step_is_the_first_batch_that_holds_it(tmp_path, monkeypatch):
     write(tmp_path)
     seen: dict[str, list[tuple[int, list[int]]]] = {}
     now: list[Any] = ["", None]
-    cut, collate = assembly.cut, feedback.collate
+    cut, collate = assembly._cut, feedback.collate
 
     def watched(model, batches):
         if isinstance(batches, Fixed):
@@ -132,7 +132,7 @@ def test_the_first_step_is_the_first_batch_that_holds_it(tmp_path, monkeypatch):
         now[1].add(made["tokens"])
         return made
 
-    monkeypatch.setattr(assembly, "cut", watched)
+    monkeypatch.setattr(assembly, "_cut", watched)
     monkeypatch.setattr(feedback, "collate", baseline)
 
     def emit(event):
