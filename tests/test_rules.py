@@ -27,6 +27,8 @@ WRITERS = {
     "pipeline/housekeeping.py": "renames what goes before it is deleted",
     "pipeline/store.py": "links and moves artifacts, files.py's own way of being atomic",
 }
+# What they read is the kernel's.
+KERNEL = {"cores.py", "generate/native.py"}
 # The one call each that seeds torch; NumPy's generators come from seeds.generator.
 SEEDERS = {"train/state.py", "seeds.py"}
 # Randomness that must not be guessed and never reaches an artifact: a template's marks, a verifier's answers; forged by nobody.
@@ -292,6 +294,15 @@ def test_files_are_written_in_one_place(path: Path) -> None:
     name = str(path.relative_to(SRC))
     if name != "files.py" and name not in WRITERS:
         assert list(writes(path)) == []
+
+
+@of_every_file
+def test_lines_end_where_their_writer_ended_them(path: Path) -> None:
+    """Replies hold U+2028 and U+0085, at which `str.splitlines` and httpx cut and JSON's writers do not, nor `files.lines`."""
+    if str(path.relative_to(SRC)) not in KERNEL:
+        assert not re.search(
+            r"read_text\(.*\)\.splitlines\(|\.iter_lines\(", path.read_text(encoding="utf-8")
+        )
 
 
 @of_every_file

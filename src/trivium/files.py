@@ -182,6 +182,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def lines(path: Path, errors: str = "strict") -> list[str]:
+    """The lines of a text file, as whoever wrote it ended them, without a byte order mark. OSError or ValueError as reading.
+
+    `str.splitlines` also cuts at marks that JSON leaves as they are, such as U+2028 and U+0085 in the middle of a reply.
+    """
+    with path.open(encoding="utf-8-sig", errors=errors) as file:
+        return [line.removesuffix("\n") for line in file]
+
+
 def append_line(path: Path, line: str, *, sync: bool = False) -> None:
     """Adds a line (or several) to a log, whole or not at all, in one write: the lines of several processes do not mix.
 

@@ -125,7 +125,8 @@ def test_what_garak_does_not_have_is_refused_before_anything_is_asked(faked, tmp
 
 def test_a_report_cut_in_the_middle_of_a_line_is_read_up_to_there(tmp_path):
     path = tmp_path / "report.jsonl"
-    path.write_text(json.dumps(attempt("a.A", 0, "x", {})) + "\n" + '{"entry_type": "comple')
+    whole = json.dumps(attempt("a.A", 0, "one\u2028two", {}), ensure_ascii=False)  # as garak writes it
+    path.write_text(whole + "\n" + '{"entry_type": "comple', encoding="utf-8")
     found = garak.read(path, "with exit code 0")
     assert list(found.attempts) == [("a.A", 0)] and not found.finished
     assert "no report" in garak.read(tmp_path / "none", "with exit code 1").why

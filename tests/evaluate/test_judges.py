@@ -199,16 +199,20 @@ def test_a_head_is_fitted_saved_and_read_back(tmp_path):
 
 def test_labels_are_read_from_lines_and_tables_and_a_bad_row_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(
-        '{"request": "q", "reply": "r", "label": true}\n\n{"request": "q", "reply": "s", "label": 0}\n'
+        '{"request": "q", "reply": "r\u2028", "label": true}\n\n{"request": "q", "reply": "s\x85t", "label": 0}\n'
     )
-    (tmp_path / "a.csv").write_text('request,reply,label\nq,"r",1\nq,s,False\n')
+    (tmp_path / "a.csv").write_text('request,reply,label\nq,"r\u2028",1\nq,s\x85t,False\n')
     assert (
         read_labels(tmp_path / "a.jsonl")
         == read_labels(tmp_path / "a.csv")
-        == [Labelled("q", "r", True), Labelled("q", "s", False)]
+        == [Labelled("q", "r\u2028", True), Labelled("q", "s\x85t", False)]
     )
     (tmp_path / "b.jsonl").write_text('{"request": "q", "reply": "r", "label": "maybe"}')
     with pytest.raises(DataError) as error:
         read_labels(tmp_path / "b.jsonl")
     assert "b.jsonl:1" in str(error.value.where)
+    (tmp_path / "b.csv").write_text('request,reply,label\nq,"two\nlines",1\nq,r,maybe\n')
+    with pytest.raises(DataError) as error:
+        read_labels(tmp_path / "b.csv")
+    assert "b.csv:4" in str(error.value.where)
     assert agreement([True, None, False, None], [Labelled("", "", label) for label in (True, True, False, False)]) == Labels(2, 1, 2, 1)  # fmt: skip

@@ -187,6 +187,12 @@ def test_a_reply_that_breaks_off_while_it_is_read_is_told(server):
         next(pieces)
 
 
+def test_a_piece_may_hold_what_unicode_calls_the_end_of_a_line(server):
+    chunk = 'data: {"choices": [{"delta": {"content": "a\u2028b\x85c"}}]}\r\n\r\ndata: [DONE]\n\n'
+    server.plan = [raw(chunk.encode())]
+    assert list(Streaming(server.url, "tiny").chat(ASK, {})) == ["a\u2028b\x85c"]
+
+
 @pytest.mark.parametrize(
     "url", ["", "file:///etc", "http://", "http://[", "http://host:port/v1", "localhost:8000"]
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from trivium import seeds
 from trivium.errors import DataError
-from trivium.files import atomic_path
+from trivium.files import atomic_path, lines
 from trivium.recipe.data import Canaries
 
 FILE = "canaries.jsonl"
@@ -109,12 +109,12 @@ def read(folder: Path) -> Iterator[Canary]:
     path = folder / FILE
     fix = "give the data stage `canaries: {count: 8}`, and train on it"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        told = lines(path, errors="replace")
     except OSError:
         raise DataError("no canaries were planted in this data", where=str(path), fix=fix) from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(told, start=1):
         try:
             yield Canary(**json.loads(line))
         except (ValueError, TypeError) as error:
-            told = f"no canary: {str(error)[:100]}"
-            raise DataError(told, where=f"{path}:{number}", fix="make the data stage again") from None
+            what = f"no canary: {str(error)[:100]}"
+            raise DataError(what, where=f"{path}:{number}", fix="make the data stage again") from None

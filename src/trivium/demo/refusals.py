@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trivium import seeds
+from trivium import files, seeds
 from trivium.demo.rows import Record, conversation, preference
 from trivium.keys import key_of
 
@@ -74,7 +74,7 @@ def _worse(topic: dict[str, Any], nth: int) -> str:
 @cache
 def topics() -> tuple[dict[str, Any], ...]:
     """The list: {"topic": what somebody wants to do, "harmful": bool, "reply": str}, and "family": str where it is harmful."""
-    return tuple(json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines())
+    return tuple(json.loads(line) for line in files.lines(FILE))
 
 
 def checksum() -> str:

@@ -110,7 +110,7 @@ def run(
 def read(path: Path, why: str) -> Report:
     """A line that was not written to its end is no line."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = files.lines(path, errors="replace")
     except OSError:
         return Report(why=f"garak ended {why} and left no report")
     attempts: dict[tuple[str, int], Mapping[str, Any]] = {}

@@ -140,7 +140,7 @@ class Journal:
         self.rows: list[Row] = []
         self._done: set[tuple[str, str, str, int]] = set()
         if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in files.lines(path, errors="replace"):
                 self._take(line)
 
     def _take(self, line: str) -> None:

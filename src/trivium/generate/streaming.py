@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,15 @@ from trivium.generate.connect import checked, headers, reason
 
 TIMEOUT = 600.0
 """Seconds without a word of the server."""
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """httpx's own also cuts at U+2028 and the like, which stand in replies."""
+    held = b""
+    for piece in pieces:
+        *whole, held = (held + piece).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in whole)
+    yield held.decode("utf-8", "replace")
 
 
 class Streaming:
@@ -43,7 +52,7 @@ class Streaming:
         """The assistant's reply, piece by piece. Left early, the connection is closed, which stops the server."""
         body = {"model": self.model, "messages": list(messages), "stream": True, **settings}
         with self._open("chat/completions", body) as response:
-            for line in response.iter_lines():
+            for line in _lines(response.iter_bytes()):
                 if not line.startswith("data:") or not (data := line[5:].strip()) or data == "[DONE]":
                     continue
                 yield from self._piece(data)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from trivium import files
 from trivium.corpus import records
 from trivium.corpus.contamination import OVERLAP
 from trivium.errors import DataError, RecipeError
@@ -125,7 +126,7 @@ def overlapping(folder: Path, evaluated: str) -> list[str]:
     path = folder / OVERLAP
     if not path.is_file():
         return []
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    rows = (json.loads(line) for line in files.lines(path))
     return [str(row["key"]) for row in rows if row["stage"] == evaluated]
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from trivium import errors
 from trivium.cores import cores
 from trivium.errors import Interrupted, Preempted, TrainingError
-from trivium.files import read_json, write_json
+from trivium.files import lines, read_json, write_json
 from trivium.pipeline import job as jobs
 from trivium.pipeline.contract import Context
 from trivium.pipeline.training import start, train_here
@@ -133,8 +133,8 @@ AXES = ("data", "shard", "tensor", "context", "pipeline", "expert")
 def _last_words(folder: Path) -> str:
     """The last line of a Python traceback in the ranks' output, if there is one."""
     logs = [folder / "output.log", *sorted((folder / "slurm").glob("*.err"))]
-    lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()]
-    errors = [line for line in lines if "Error" in line and not line.startswith((" ", "["))]
+    said = (line for log in logs if log.exists() for line in lines(log, errors="replace"))
+    errors = [line for line in said if "Error" in line and not line.startswith((" ", "["))]
     return f"; the last error was: {errors[-1].strip()}" if errors else ""
 
 

@@ -164,7 +164,7 @@ class Remote:
 
     def sync_file(self, folder: str, path: Path) -> None:
         """The same for a file of lines: afterwards it holds those of all machines."""
-        here = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        here = files.lines(path) if path.is_file() else []
         for line in self.sync_lines(folder, [line for line in here if line.strip()]):
             files.append(path, line)
 

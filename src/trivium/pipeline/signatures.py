@@ -152,7 +152,7 @@ def _whole(where: Path) -> tuple[Artifact, bytes]:
 
 def _signatures(path: Path) -> list[dict[str, Any]]:
     try:
-        entries = [json.loads(line) for line in _text(path).splitlines() if line.strip()]
+        entries = [json.loads(line) for line in _text(path).split("\n") if line.strip()]
     except (ValueError, RecursionError):
         entries = [None]
     if not all(isinstance(entry, dict) for entry in entries):

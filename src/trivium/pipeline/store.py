@@ -306,7 +306,7 @@ class Store:
         path = self.root / name
         if self.remote is not None:
             self.remote.sync_file(f"{LOGS}/{name}", path)
-        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return files.lines(path) if path.is_file() else []
 
     def append(self, name: str, line: str) -> None:
         """Adds a line to such a log, here and, with a remote, there."""

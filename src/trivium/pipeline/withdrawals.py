@@ -15,7 +15,7 @@ from typing import Any
 
 from trivium.corpus.withdrawn import BY, Rule
 from trivium.errors import RecipeError
-from trivium.files import append
+from trivium.files import append, lines
 
 NAME = "withdrawn.jsonl"
 _KEY = "withdrawn"
@@ -35,8 +35,8 @@ def read(folder: Path) -> list[Withdrawal]:
     """The list in a recipe's folder; empty where there is none. RecipeError names a line that is none."""
     path = folder / NAME
     found = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
+    given = lines(path) if path.is_file() else []
+    for number, line in enumerate(given, start=1):
         try:
             said = json.loads(line)
             rule = Rule(said["by"], said["value"])

@@ -47,7 +47,7 @@ class Keys:
         self._rates: dict[str, dict[str, RateLimitItem]] = {}
         self._spent = FixedWindowRateLimiter(MemoryStorage())
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = files.lines(path)
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"the keys cannot be read: {error}", where=str(path)) from None
         for number, line in enumerate(lines, 1):

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from trivium import files
 from trivium.recipe.kinds import plugins
 
 FILE = Path(__file__).with_name("requests.jsonl")
@@ -41,7 +42,7 @@ LANGUAGES = {
 
 @cache
 def requests() -> tuple[Request, ...]:
-    lines = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
+    lines = map(json.loads, files.lines(FILE))
     return tuple(
         Request(
             line.get("harm", ""), line["topic"], line["en"], tuple((k, line[k]) for k in LANGUAGES if k in line)

@@ -78,16 +78,17 @@ def read_labels(path: Path) -> list[Labelled]:
 def labelled_rows(path: Path) -> list[tuple[Any, str]]:
     """The rows of a file, and where each stands."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = files.lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"labels cannot be read: {error}", where=str(path), fix="give a UTF-8 file of labelled replies"
         ) from None
     if path.suffix == ".csv":
-        rows = list(enumerate(csv.DictReader(text.splitlines(keepends=True)), 2))
+        table = csv.DictReader(line + "\n" for line in lines)
+        rows = [(table.line_num, row) for row in table]
     else:
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     rows.append((number, json.loads(line)))
