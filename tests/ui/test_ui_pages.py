@@ -133,9 +133,12 @@ def page(address: str) -> Iterator[Any]:
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 
+PATIENCE = 120_000
+"""Milliseconds."""
+
 
 def seen(page: Any, text: str) -> None:
-    page.get_by_text(text).first.wait_for(timeout=20_000)
+    page.get_by_text(text).first.wait_for(timeout=PATIENCE)
 
 
 def test_the_list_leads_to_a_run_with_its_stages(page: Any, address: str, folder: Path) -> None:
@@ -162,6 +165,18 @@ def test_curves_samples_data_and_lineage_are_shown_and_nothing_in_them_runs(page
     assert page.evaluate("window.ran") is None
 
 
+def test_where_the_page_is_narrow_a_lineage_opens_on_its_artifact(page: Any, address: str) -> None:
+    wide = page.viewport_size
+    page.set_viewport_size({"width": 220, "height": 700})
+    page.goto(f"{address}/run/first?tab=Lineage")
+    page.wait_for_function(
+        "() => { const node = document.querySelector('svg g.node')?.getBoundingClientRect();"
+        "return node && node.left >= 0 && node.right <= innerWidth && node.top <= innerHeight }",
+        timeout=PATIENCE,
+    )
+    page.set_viewport_size(wide)
+
+
 def test_two_runs_are_compared_by_their_fields(page: Any, address: str) -> None:
     page.goto(f"{address}/compare?runs=first,second")
     seen(page, "base.lr")
@@ -186,9 +201,9 @@ def test_a_checkpoint_answers(page: Any, address: str) -> None:
     page.goto(f"{address}/chat")
     page.get_by_label("question").fill("The cat")
     page.get_by_role("button", name="Ask").click()
-    page.locator(".q-message-received").first.wait_for(timeout=60_000)
+    page.locator(".q-message-received").first.wait_for(timeout=PATIENCE)
     page.wait_for_function(
-        "document.querySelector('.q-message-received').innerText.length > 12", timeout=60_000
+        "document.querySelector('.q-message-received').innerText.length > 12", timeout=PATIENCE
     )
 
 
@@ -249,7 +264,7 @@ def test_a_sweep_is_shown_with_its_verdict_and_a_broken_one_is_said(
 def test_each_measure_has_its_chart(page: Any, address: str) -> None:
     page.goto(f"{address}/run/first")
     page.get_by_role("tab", name="Curves").click()
-    page.locator("canvas").nth(4).wait_for(timeout=20_000)
+    page.locator("canvas").nth(4).wait_for(timeout=PATIENCE)
     page.get_by_label("x", exact=True).click()
     page.get_by_role("option", name="FLOPs").click()
 
@@ -258,10 +273,10 @@ def test_a_rollout_that_is_only_a_log_is_shown_and_cannot_be_moved(page: Any, ad
     page.goto(f"{address}/rollouts")
     seen(page, "running")
     inside = page.frame_locator("iframe")
-    inside.get_by_text("stage 1 of 4").wait_for(timeout=20_000)
+    inside.get_by_text("stage 1 of 4").wait_for(timeout=PATIENCE)
     inside.get_by_label("Reason").fill("a try")
     inside.get_by_role("button", name="Promote").click()
-    inside.get_by_text("only its router writes this log").wait_for(timeout=20_000)
+    inside.get_by_text("only its router writes this log").wait_for(timeout=PATIENCE)
     assert (
         httpx.post(f"{address}/rollout/0/promote", headers={"Origin": "https://example.org"}).status_code
         == 403
@@ -284,9 +299,9 @@ def test_replies_are_compared_blind_and_the_scores_are_shown(page: Any, address:
     page.goto(f"{address}/arena")
     page.get_by_role("button", name="Compare replies").click()
     inside = page.frame_locator("iframe")
-    inside.get_by_text("0 of 3").wait_for(timeout=60_000)
+    inside.get_by_text("0 of 3").wait_for(timeout=PATIENCE)
     inside.get_by_role("button", name="Left").click()
-    inside.get_by_text("1 of 3").wait_for(timeout=20_000)
+    inside.get_by_text("1 of 3").wait_for(timeout=PATIENCE)
     assert page.evaluate("window.ran") is None
     page.get_by_role("button", name="Scores").click()
     seen(page, "One rater")

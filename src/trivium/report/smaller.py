@@ -105,14 +105,14 @@ class Dot(NamedTuple):
     label: str
     radius: float
     label_y: float
-    """Where the label stands: beside the dot, or as near as labels leave each other room."""
+    """Where the label stands, in a column beside the plot: as high as the dot, or as near as labels leave each other room."""
 
 
 WIDTH, HEIGHT = 520, 260
 LARGEST, UNKNOWN = 11.0, 4.0
 """Radii: of the fastest, and of what nobody measured the speed of."""
-LABEL = (150.0, 13.0)
-"""Room that a label takes."""
+LABEL = 13.0
+"""Height that a label takes."""
 
 
 def outputs(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -171,9 +171,12 @@ def ends(report: Mapping[str, Any]) -> list[End]:
 
 
 def _apart(places: Sequence[Dot]) -> list[Dot]:
-    """From the top down, each label below those that it would lie on."""
+    """From the top down, each label below the one before; what finds no room below moves those above it up."""
     done: list[Dot] = []
-    for dot in sorted(places, key=lambda dot: dot.y):
-        near = [other.label_y for other in done if abs(other.x - dot.x) < LABEL[0]]
-        done.append(dot._replace(label_y=max([dot.y, *(y + LABEL[1] for y in near)])))
+    for dot in sorted(places, key=lambda dot: (dot.y, dot.x)):
+        done.append(dot._replace(label_y=max(dot.y, done[-1].label_y + LABEL if done else dot.y)))
+    lowest = max(HEIGHT, LABEL * (len(done) - 1))
+    for nth in reversed(range(len(done))):
+        done[nth] = done[nth]._replace(label_y=min(done[nth].label_y, lowest))
+        lowest = done[nth].label_y - LABEL
     return done

@@ -205,7 +205,7 @@ function edit(node, body) {
 function thumbs(parent, node, half, second) {
   parent.className = "tools";
   const note = document.createElement("span");
-  for (const [name, label, liked] of [["👍", "a good reply", true], ["👎", "a bad reply", false]]) {
+  for (const [name, label, liked] of [["Good", "a good reply", true], ["Bad", "a bad reply", false]]) {
     const made = button(parent, name, label, () => {
       const reason = element("input", note);
       note.replaceChildren(reason);

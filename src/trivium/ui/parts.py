@@ -25,6 +25,16 @@ KEPT = 20
 """Logs that are held in memory as they were read, the ones that were looked at last."""
 FIGURE = re.compile(r"([-+−~[]?[\d.,]+.{0,40}|–|)")
 """What a cell of a column of figures is."""
+CENTRED = """
+const seen = new MutationObserver(centre);
+function centre() {
+  const node = there.querySelector("g.node")?.getBoundingClientRect(), frame = there.getBoundingClientRect();
+  if (node) { there.scrollLeft += node.left + node.width / 2 - frame.left - frame.width / 2; seen.disconnect(); }
+}
+seen.observe(there, { childList: true });
+centre();
+"""
+"""Scrolls a graph once it is drawn."""
 Update = Callable[[], None]
 """What is done when a log has grown."""
 
@@ -109,9 +119,11 @@ def chart(options: dict[str, Any]) -> Any:
 
 
 def picture(text: str) -> Any:
-    """A graph of Mermaid, as large as it has to be to be read."""
+    """A graph of Mermaid, as large as it has to be to be read; where the page is narrower, its first node is in the middle."""
     config = {"themeVariables": {"lineColor": GREY}, "flowchart": {"useMaxWidth": False}}
-    return ui.mermaid(text, config=config).classes("w-full").style("overflow-x: auto")
+    made = ui.mermaid(text, config=config).classes("w-full").style("overflow-x: auto")
+    ui.run_javascript(f"const there = getElement({made.id}).$el; {CENTRED}")
+    return made
 
 
 def missing(what: str) -> None:

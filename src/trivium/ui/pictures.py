@@ -44,8 +44,8 @@ def _how_far(stage: Stage) -> str:
 
 
 def ancestry(tree: Mapping[str, Any]) -> str:
-    """A lineage (as `Node.as_dict` gives it) as a graph down to the sources and their licences."""
-    lines, seen = ["graph TD"], set()
+    """A lineage (as `Node.as_dict` gives it) as a graph, the artifact on top, down to the sources and their licences."""
+    lines, seen = ["graph BT"], set()
 
     def add(node: Mapping[str, Any]) -> None:
         name = f"a{node['fingerprint'][:12]}"
@@ -100,11 +100,14 @@ def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, output in found
     ]
-    label = {"show": True, "color": GREY, "formatter": "{@[2]}", "position": "right"}
+    # dots lie on each other, names do not: they stand in a column at the right, each with a line to its dot
+    label = {"show": True, "color": GREY, "formatter": "{@[2]}", "minMargin": 6}
+    column = {"x": "99%", "align": "right", "moveOverlap": "shiftY"}
+    leader = {"show": True, "length2": 5, "lineStyle": {"color": FAINT}}
     return {
         "animation": False,
         "tooltip": {"trigger": "item", "formatter": "{@[2]}: {@[0]} MB, KL {@[1]}, {@[3]} tokens/s"},
-        "grid": {"left": 80, "right": 110, "top": 40, "bottom": 50},
+        "grid": {"left": 70, "right": 120, "top": 40, "bottom": 50},
         "xAxis": {
             "type": "value",
             "name": "size (MB)",
@@ -114,7 +117,7 @@ def tradeoff(report: Mapping[str, Any]) -> dict[str, Any]:
         },
         "yAxis": {"type": "log", "name": "mean KL from the model (nats)"},
         "series": [
-            {"type": "scatter", "label": label, "labelLayout": {"moveOverlap": "shiftY"}, "data": points}
+            {"type": "scatter", "label": label, "labelLayout": column, "labelLine": leader, "data": points}
         ],
     }
 
