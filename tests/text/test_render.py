@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +47,19 @@ def test_a_template_that_takes_its_whole_time_is_asked_once(monkeypatch):
         with pytest.raises(DataError, match="works for more"):
             made.encode(TALK)
     assert len(asked) == 1
+
+
+def test_ctrl_c_is_not_for_the_process():
+    """A terminal sends it to the whole group; a process that took it wrote its traceback there."""
+    code = (
+        "import os, signal; from trivium.text.render import _WORKER\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "for _ in range(2): print(_WORKER.ask(['{{ a }}', {'a': 'rendered'}])['text']); os.killpg(0, signal.SIGINT)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("rendered\nrendered\n", "")
 
 
 def test_a_conversation_that_takes_its_whole_time_says_nothing_of_the_next():

@@ -66,7 +66,10 @@ class _Worker:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", sandbox.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                    [sys.executable, "-P", sandbox.__file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C, sent to all of a terminal, is not for it; it ends with its input
                 )
             assert self._process.stdin is not None
             assert self._process.stdout is not None
