@@ -10,12 +10,13 @@ from itertools import islice
 
 import pytest
 import torch
+from chat_server import chat_of, raw, send, status
 from fake_garak import stand_in
 
 from trivium.corpus.canaries import made
 from trivium.corpus.canaries import write as write_canaries
 from trivium.demo import primer, reasoning, refusals
-from trivium.errors import ArtifactError, DataError
+from trivium.errors import ArtifactError, DataError, TriviumError
 from trivium.evaluate import garak
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer
@@ -483,6 +484,35 @@ def test_a_killed_evaluation_asks_nothing_twice(parrot, data, tmp_path):
     assert sorted(asked + later) == sorted(item.id for item in plan.items)
     whole = Journal(tmp_path / "rows.jsonl")
     assert len(whole.rows) == len(again.rows) == 3 * len(plan.items)
+
+
+def test_a_judge_that_is_away_ends_an_evaluation_and_is_asked_what_it_was_not(server, parrot, data, tmp_path):
+    """An artifact is never made again, so an outage must not become one. What a server will not read is the reply's own."""
+    where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "parallel": 1}
+    config = suite("refusals", "talks", judges=[{"kind": "model", "axis": "refused", "server": where}])
+    plan = Plan.make(config, data).judged(tmp_path, data)
+    model, path = parrot(lambda item: "A reply of several words that is fine."), tmp_path / "rows.jsonl"
+
+    def verdict(handler, body):
+        nonce = body["messages"][0]["content"].split('"nonce": "')[1].split('"')[0]
+        send(handler, 200, chat_of(json.dumps({"nonce": nonce, "verdict": "no"})))
+
+    for away in (status(500), status(401), raw(b"<html>")):
+        server.plan = [away]
+        with pytest.raises(TriviumError, match="could not be asked about 2 replies"):
+            fill(Journal(path), plan, model, None, 2)  # nobody waits for all the others
+    server.plan = [verdict, verdict, verdict, status(500), verdict]
+    journal = Journal(path)
+    fill(journal, plan, model, None, 3)
+    with pytest.raises(TriviumError, match="could not be asked about 1 replies"):
+        table.need_judge([row for row in journal.rows if row.reason.startswith(table.AWAY)])
+    server.plan, again = [status(400), status(400), status(500)], Journal(path)
+    seen = len(server.seen)
+    fill(again, plan, model, None, 3)  # the one that it was not asked about
+    assert len(server.seen) == seen + 2
+    table.need_judge([row for row in again.rows if row.reason.startswith(table.AWAY)])
+    found = table.counted(table.matching(again.rows, judge="refused"))
+    assert found == {"asked": 6, "hit": 0, "miss": 5, "undecided": 1}
 
 
 def test_the_table_is_whole_in_parquet(subject, measure, tmp_path):

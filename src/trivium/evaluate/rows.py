@@ -16,13 +16,14 @@ from typing import Any
 
 from trivium import files
 from trivium.corpus import extras
-from trivium.errors import ArtifactError
+from trivium.errors import ArtifactError, TriviumError
 
 FILE = "rows.parquet"
 
 
 NO_VERDICT = "the judge gave no verdict: "
-"""How the reason begins where a judge could not be asked, or said nothing that is one: a run that goes on asks again."""
+"""How the reason begins where a judge said nothing that is one, or could not be asked: a run that goes on asks again."""
+AWAY = f"{NO_VERDICT}it could not be asked: "
 
 
 _LABELS = " labels"
@@ -175,6 +176,19 @@ class Journal:
             files.append(self.path, "\n".join(lines))
         for rows in asked:
             self._add(rows)
+
+
+def need_judge(rows: Sequence[Row]) -> None:
+    """Ends an evaluation whose judge could be asked about none of these rows; they are in the journal, which does not count them.
+
+    TriviumError. Without it an outage would be an artifact, and an artifact is never made again.
+    """
+    if rows and all(row.reason.startswith(AWAY) for row in rows):
+        raise TriviumError(
+            f"the judge of {rows[0].judge!r} could not be asked about {len(rows)} replies: {rows[-1].reason.removeprefix(AWAY)}",
+            where=f"suite {rows[0].suite}",
+            fix="see that it answers, and run the same command again: only these are asked again",
+        )
 
 
 def needs_parquet() -> None:

@@ -111,6 +111,7 @@ def evaluate(
     for line in shown:
         emit({"event": "message", "message": line})
     constants = _ask(config, plans, folders, journal, known or {}, emit)
+    table.need_judge([row for row in journal.rows if row.reason.startswith(table.AWAY)])
     judges = {plan.config.title: plan.known(recipe_folder) for plan in plans}
     results = summary(config, journal.rows, constants, contaminated or {}, judges) | {"detectable": shown}
     _write(out, journal.rows, results, config)
@@ -194,12 +195,14 @@ def fill(
         each = took / len(part)
         if batch is None:
             size = min(2 * size, MOST) if took < QUICK else max(1, size // 2) if took > SLOW else size
-        journal.write(
-            [
-                rows_of(plan, subject, item, answer, each, found)
-                for item, answer, found in zip(part, answers, outcomes, strict=True)
-            ]
-        )
+        made = [
+            rows_of(plan, subject, item, answer, each, found)
+            for item, answer, found in zip(part, answers, outcomes, strict=True)
+        ]
+        journal.write(made)
+        for axis in plan.judges:
+            read = [row for rows in made for row in rows if row.judge == axis]
+            table.need_judge([row for row in read if row.decided or row.reason.startswith(table.NO_VERDICT)])
 
 
 def _part(due: list[Item], together: Callable[[Item], str] | None, size: int) -> list[Item]:

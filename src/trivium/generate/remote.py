@@ -86,6 +86,8 @@ class Meter:
 class Refused(DataError):
     """The server understood the request and will not answer it: it would refuse it again."""
 
+    status = 0
+
 
 class _Again(Exception):
     """A request that failed in a way that may pass. `after`: seconds that the server asks to wait."""
@@ -241,11 +243,13 @@ class Remote:
         reason = f"status {response.status_code}: {body[:500].decode(errors='replace').strip()}"
         if response.status_code in AGAIN:
             raise _Again(reason, _retry_after(response.headers.get("Retry-After")))
-        raise Refused(
+        refused = Refused(
             f"the server refuses: {reason}",
             where=f"{endpoint.url}, model {endpoint.model}",
             fix="check the teacher's `url`, `model` and `key`",
         )
+        refused.status = response.status_code
+        raise refused
 
 
 def _read(response: httpx.Response, deadline: float) -> bytes:

@@ -57,9 +57,10 @@ class Question(NamedTuple):
 
 
 class NoVerdict(NamedTuple):
-    """The judge gave none, and why."""
+    """The judge gave none, and why. `away`: it could not be asked, which says nothing of the reply."""
 
     why: str
+    away: bool = False
 
 
 class Ask(Protocol):

@@ -14,6 +14,7 @@ from trivium.evaluate.rows import (
     Verdict,
     judged,
     labels_of,
+    need_judge,
     outcome_columns,
     short_hash,
 )
@@ -59,6 +60,7 @@ class Asked:
             held |= {row.item: row for row in made}
             if self.journal is not None:
                 self.journal.write([[row] for row in made])
+                need_judge(made)
         return [held[_item(axis, one)] for one in shown]
 
     def _row(
