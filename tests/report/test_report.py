@@ -365,7 +365,18 @@ def test_the_card_is_what_model_hubs_read():
         "low": 0.67, "high": 0.81, "asked": 150, "clusters": 150, "undecided": 3,
     }  # fmt: skip
     assert "49% of what people call so is found" in body and "judged by Trivium's rules." in body
+    limits = body.split("## Limits")[1]
+    assert (
+        "Could not be told of every item: win rate against the baseline's own replies (checker) (3 of 150)."
+        in limits
+    )
+    assert "independent topics" not in limits
     judged = copy.deepcopy(REPORT)
+    judged["models"]["aligned"]["false_refusals"]["clusters"] = 6
+    assert (
+        "Fewer than 30 independent topics, so with wide intervals: false refusals of harmless ones (6)."
+        in model_card(judged, "aligned")
+    )
     judged["gates"]["safety"]["judges"] = {"redteam": {"refused": "classifier of refused, 169 labels"}}
     assert "| safety | redteam | refused | classifier of refused, 169 labels |" in model_card(
         judged, "aligned"

@@ -38,7 +38,7 @@ class Calibrated(NamedTuple):
     labels: Labels | None
 
 
-JUDGES: dict[str, Labels] = {"refused": Labels(475, 438, 517, 490), "content": Labels(191, 167, 204, 154)}
+JUDGES: dict[str, Labels] = {"refused": Labels(475, 438, 517, 490), "content": Labels(191, 166, 204, 154)}
 """Axis -> how the rules did on people's labels of texts that were never read for them. refused: full refusals and full compliance
 in half of XSTest's prompts (Röttger et al. 2024), five models' replies to each. content: PyRIT 1.1.0's 395 that say whether a
 reply reached the request's objective."""

@@ -11,6 +11,9 @@ from trivium.recipe.suites import ALWAYS_MEASURED, metric_named
 from trivium.report.smaller import EXPLAINED, SMALLER, smaller_lines
 from trivium.report.table import SHOWN, cell, gate_lines, lines, phases, shown_lines
 
+FEW = 30
+"""Clusters below which the card says that there are few."""
+
 
 def model_card(report: Mapping[str, Any], model: str) -> str:
     """Markdown with the metadata block that model hubs read."""
@@ -59,8 +62,7 @@ def model_card(report: Mapping[str, Any], model: str) -> str:
         ),
         *_shown(report),
         f"Licences of the training data: {', '.join(licences)}.",
-        "## Limits\n\nWhat is not in the tables above was not measured. A model this size knows little and errs often; "
-        "its refusals were tested on the held-out requests of the recipe and on nothing else.",
+        _limits(report, model),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -134,6 +136,27 @@ def _judges(report: Mapping[str, Any]) -> list[str]:
     ]
     calibration = ["Held against replies that people have labelled:\n\n" + "\n".join(known)] if known else []
     return [text, *table, *calibration] if report["gates"] else []
+
+
+def _limits(report: Mapping[str, Any], model: str) -> str:
+    """What the figures do not show: what they rest on, and what could not be told."""
+    found = {
+        name: one for name, one in report["models"].get(model, {}).items() if name not in ALWAYS_MEASURED
+    }
+    label = {name: metric_named(name).label for name in found}
+    few = [f"{label[name]} ({one['clusters']})" for name, one in found.items() if one["clusters"] < FEW]
+    open_ = [
+        f"{label[name]} ({one['undecided']} of {one['asked']})"
+        for name, one in found.items()
+        if one["undecided"]
+    ]
+    said = [
+        "What is not in the tables above was not measured. Attacks, refusals and bias were tested with this recipe's suites, "
+        "and on nothing else: other words and attacks may find more.",
+        *([f"Fewer than {FEW} independent topics, so with wide intervals: {'; '.join(few)}."] if few else []),
+        *([f"Could not be told of every item: {'; '.join(open_)}."] if open_ else []),
+    ]
+    return "## Limits\n\n" + "\n".join(f"- {one}" for one in said)
 
 
 def _smaller(report: Mapping[str, Any]) -> list[str]:
