@@ -19,7 +19,7 @@ from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError, TriviumError
 from trivium.evaluate import garak
 from trivium.evaluate import rows as table
-from trivium.evaluate.asked import Answer
+from trivium.evaluate.asked import Answer, told_of_all
 from trivium.evaluate.metrics import evidence
 from trivium.evaluate.rows import Journal, Verdict
 from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
@@ -380,6 +380,13 @@ def test_what_is_no_reply_is_undecided(reply, why):
 
     assert why in unusable(Reply(reply))
     assert not unusable(Reply("An error 503 is what a server says when it is busy."))
+
+
+def test_what_a_reply_that_was_cut_does_not_have_its_rest_may_have_had():
+    found = told_of_all("right", False, Reply("To sort these", finished=False))
+    assert isinstance(found.outcome, table.Undecided) and "max_new_tokens" in found.outcome.reason
+    assert told_of_all("right", True, Reply("7", finished=False)).outcome is table.HIT
+    assert told_of_all("right", False, Reply("8")).outcome is table.MISS
 
 
 WRITING = [kind for kind, model in MODELS.items() if model.writes]

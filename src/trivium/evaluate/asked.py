@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from trivium.corpus.records import prompt_of, read
 from trivium.errors import DataError
 from trivium.evaluate.calibration import Calibrated
-from trivium.evaluate.rows import Verdict, short_hash
+from trivium.evaluate.rows import Undecided, Verdict, short_hash, told
 from trivium.recipe.suite import DataSuite
 from trivium.text.chat import Message
 from trivium.verify.replies import Reply
@@ -107,6 +107,13 @@ def unusable(reply: Reply) -> str:
     if _BACKEND.match(reply.text):
         return "the backend answered with an error text"
     return ""
+
+
+def told_of_all(judge: str, found: bool, reply: Reply) -> Verdict:
+    """A verdict on a whole reply: what one that the length limit ended does not have, its rest may have had."""
+    if not found and not reply.finished:
+        return Verdict(judge, Undecided("the reply was cut at `max_new_tokens` or the end of the context"))
+    return told(judge, found)
 
 
 def in_turn(

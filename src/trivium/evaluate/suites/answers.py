@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, written
-from trivium.evaluate.rows import Undecided, Verdict, told
+from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, told_of_all, written
+from trivium.evaluate.rows import Undecided, Verdict
 from trivium.recipe.benchmarks import Answers
 from trivium.verify import named, named_identity
 from trivium.verify.answers import reference
@@ -35,7 +35,7 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     right = same(item.record, answer.reply.text) == 1
     if sum(failures.values()) > before:
         return [Verdict("right", Undecided("the two answers could not be compared in time"))]
-    return [told("right", right)]
+    return [told_of_all("right", right, answer.reply)]
 
 
 _verifier = lru_cache(named)

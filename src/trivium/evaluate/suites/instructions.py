@@ -1,8 +1,8 @@
 """Does a reply keep what the request asks for in its form? After IFEval (Zhou et al. 2023), with prompts written here.
 
-Strict: the reply as it is. followed: all instructions of the prompt (prompt-level accuracy). instructions: how many of how many
-(instruction-level accuracy is their ratio over all prompts). A cluster is a combination of kinds: the same rules on another topic
-are one cluster.
+Strict: the reply as it is. followed: all instructions of the prompt (prompt-level accuracy); a reply that the length limit ended
+has not shown that it breaks any. instructions: how many of how many (instruction-level accuracy is their ratio over all prompts).
+A cluster is a combination of kinds: the same rules on another topic are one cluster.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, in_turn, some, written
-from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash, told
+from trivium.evaluate.asked import Answer, Item, SuiteKind, in_turn, some, told_of_all, written
+from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash
 from trivium.recipe.suites import Instructions
 from trivium.verify.instructions import KINDS, Instruction, kept
 
@@ -112,7 +112,7 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     assert answer.reply is not None
     found = kept(answer.reply.text, [Instruction(kind, args) for kind, args in item.record["instructions"]])
     return [
-        told("followed", all(found)),
+        told_of_all("followed", all(found), answer.reply),
         Verdict("instructions", HIT if all(found) else MISS, float(sum(found)), float(len(found))),
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trivium.demo.reasoning import correct
-from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, written
-from trivium.evaluate.rows import Verdict, told
+from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some, told_of_all, written
+from trivium.evaluate.rows import Verdict
 from trivium.recipe.benchmarks import Reasoning
 
 
@@ -19,7 +19,7 @@ def items(suite: Reasoning, folder: Path | None) -> list[Item]:
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:
     assert answer.reply is not None
-    return [told("correct", correct(answer.reply.text, item.record["meta"]))]
+    return [told_of_all("correct", correct(answer.reply.text, item.record["meta"]), answer.reply)]
 
 
 SUITE = SuiteKind(items, written, judge)
