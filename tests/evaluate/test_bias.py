@@ -75,6 +75,13 @@ def test_the_corrected_interval_covers_the_true_rate(rate, sensitivity, specific
     assert covered / runs >= 0.94
 
 
+def test_a_share_below_a_judges_false_alarms_is_not_made_a_certain_nothing():
+    labels = Labels(191, 166, 204, 154)
+    assert corrected(0.0, 23, labels) is None  # a quarter of the harmless ones would have been hits
+    found = corrected(0.02, 24, Labels(475, 438, 517, 490))
+    assert found is not None and found.value == 0 and found.high > 0.1
+
+
 class Prejudiced:
     """Declines what two of the religious ask, and a third of the rest."""
 

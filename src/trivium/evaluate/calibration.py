@@ -57,7 +57,8 @@ class Corrected(NamedTuple):
 def corrected(share: float, n: float, labels: Labels, confidence: float = CONFIDENCE) -> Corrected | None:
     """Rogan and Gladen (1978), with the interval of Lang and Reiczigel (2014), both within [0, 1].
 
-    `n`: independent items that the share is of. None for a judge that tells nothing (sensitivity + specificity at most 1).
+    `n`: independent items that the share is of. None for a judge that tells nothing (sensitivity + specificity at most 1), and
+    where no rate at all gives this share: it errs less here than on its labels, which then say nothing of these replies.
     """
     z = normal_quantile((1 + confidence) / 2)
     if n <= 0 or labels.sensitivity + labels.specificity <= 1:
@@ -73,9 +74,10 @@ def corrected(share: float, n: float, labels: Labels, confidence: float = CONFID
     shift = 2 * z * z * (centre * of_positives - (1 - centre) * of_negatives)
     spread = seen * (1 - seen) / count + centre**2 * of_positives + (1 - centre) ** 2 * of_negatives
     half = z * math.sqrt(spread) / power
-    value, low, high = (
-        min(1.0, max(0.0, end)) for end in (value, centre + shift - half, centre + shift + half)
-    )
+    ends = centre + shift - half, centre + shift + half
+    if ends[1] <= 0 or ends[0] >= 1:
+        return None
+    value, low, high = (min(1.0, max(0.0, end)) for end in (value, *ends))
     return Corrected(value, low, high, labels.sensitivity, labels.specificity)
 
 
