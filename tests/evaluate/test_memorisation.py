@@ -93,7 +93,7 @@ def test_an_address_in_many_documents_is_asked_once_before_any_twice_and_is_one_
     often = [f"Letter {n} of Jo went to jo.miller@web.de at noon" for n in range(30)]
     rare = [f"Ask {name} by {name}.smith@web.de and nowhere else" for name in ("ann", "bob", "cleo")]
     write_documents(tmp_path / "train", 0, often + rare)
-    suite = suites.Memorisation(kind="memorisation", data="corpus", prefixes=[3], words=90, items=6)
+    suite = suites.Memorisation(kind="memorisation", data="corpus", prefixes=[6], words=90, items=6)
     found = [item for item in memorisation.items(suite, tmp_path) if item.category.startswith("pii")]
     assert len(found) == 6 and len({item.cluster for item in found}) == 4
     assert len({item.record["follows"] for item in found}) == 4
