@@ -58,7 +58,7 @@ smollm2: .venv/.smollm2
 	@touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-all: setup
 	$(BIN)/python -m pytest -m ''

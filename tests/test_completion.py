@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 SHELLS = {
     "bash": lambda line: {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)},
@@ -20,10 +18,7 @@ SHELLS = {
 def completed(shell: str, line: str, folder: Path) -> str:
     asked = {"_TRIVIUM_COMPLETE": f"complete_{shell}", **SHELLS[shell](line)}
     script = "import sys; sys.argv = ['trivium']; from trivium.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=os.environ | asked, capture_output=True, text=True
-    )
-    return done.stdout
+    return Forked(script, cwd=folder, env=asked).communicate()[0]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,10 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import COMMAND_LINE, Forked
 from safetensors.torch import load_file
 
 from trivium.cli import main
 from trivium.corpus import records
+from trivium.deploy import speed
 from trivium.evaluate import rows as table
 from trivium.evaluate.rows import Row
 from trivium.model import generation
@@ -54,21 +53,15 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, "-c", "from trivium.cli import main; main()", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(folder: Path, *arguments: str) -> Forked:
+    return Forked(COMMAND_LINE, *arguments, cwd=folder, env={"COLUMNS": "200"})
 
 
 @pytest.fixture
 def trivium(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    """Runs the command line in this process: (exit code, stdout, stderr). What smaller files take to serve, a process for each,
+    is measured in the run of `finished` alone."""
+    monkeypatch.setattr(speed, "served", lambda *asked: {})
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TRIVIUM_DEBUG", raising=False)
 
@@ -120,7 +113,7 @@ def started(folder: Path) -> dict[str, list[str]]:
     return {event["stage"]: event["reasons"] for event in last_run(folder) if event["event"] == "stage_start"}
 
 
-def wait_for_step(folder: Path, process: subprocess.Popen[str], step: int) -> None:
+def wait_for_step(folder: Path, process: Forked, step: int) -> None:
     """Until the run of `base` has a checkpoint of at least `step`."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from forked import Forked
 
 from trivium.corpus.run import build
 from trivium.recipe.data import DataStage
@@ -70,13 +69,7 @@ stage(Path(said["folder"]), Path(said["out"]), Path(said["work"]), **said["confi
 """
 
 
-def start(folder: Path, out: Path, work: Path, before: str = "", **config: Any) -> subprocess.Popen[bytes]:
+def start(folder: Path, out: Path, work: Path, before: str = "", **config: Any) -> Forked:
     """The stage in another process; `before` is run first there."""
     said = json.dumps({"folder": str(folder), "out": str(out), "work": str(work), "config": config})
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    return subprocess.Popen(
-        [sys.executable, "-c", before + MAIN, said],
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    return Forked(before + MAIN, said, path=[Path(__file__).parent, Path(__file__).parents[1]])

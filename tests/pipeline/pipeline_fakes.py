@@ -1,13 +1,14 @@
-"""Small stages that write a file each. Run as a script, it runs a recipe in a process of its own."""
+"""Small stages that write a file each, and a run of one in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from forked import Forked
 
 from trivium.pipeline.contract import Artifact, Context
 from trivium.pipeline.remote import Remote
@@ -127,9 +128,15 @@ def many(ctx: Context) -> dict[str, Any]:
 FILES = 60
 
 
-if __name__ == "__main__":
-    bench = Bench(Path(sys.argv[1]), *sys.argv[2:3], *map(float, sys.argv[3:]))
-    bench.kinds["data"] = Fake(many if sys.argv[2:] else slow)
+def start(root: Path, *place: str | float) -> Forked:
+    """A run of one stage in a process of its own: of a slow one, or with a URL (and a lease's term) of many files."""
+    code = "import sys, pipeline_fakes; pipeline_fakes.alone(*sys.argv[1:])"
+    return Forked(code, root, *place, path=[Path(__file__).parent])
+
+
+def alone(root: str, *place: str) -> None:
+    bench = Bench(Path(root), *place[:1], *map(float, place[1:]))
+    bench.kinds["data"] = Fake(many if place else slow)
     made = bench.run({"corpus": stages()["corpus"]})
     print(
         json.dumps({"events": [event["event"] for event in bench.events], "metrics": made["corpus"].metrics})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from typer.testing import CliRunner
 
 from trivium import files
@@ -112,20 +110,19 @@ def test_an_index_that_is_being_made_is_not_taken_away(made, tmp_path):
     folder = next((store.root / "index").glob("*/*/index.json")).parent
     (folder / "index.json").unlink()
     next(folder.glob("*-*.json")).unlink()
-    command = [sys.executable, "-c", BUILDING, str(shards), str(folder), str(tmp_path / "go")]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            while not (tmp_path / "began").exists():
-                assert process.poll() is None
-                time.sleep(0.02)
-            inventory = Inventory(store, [])
-            assert {entry.part for entry in collectable(inventory, cache=True)} == {"tokens"}
-            listed = [entry for entry in inventory.entries() if entry.part == "index"]
-            assert collect(inventory, listed) == 0  # it was begun after the list was made
-            assert folder.is_dir()
-        finally:
-            (tmp_path / "go").touch()
-        assert process.wait(60) == 0
+    process = Forked(BUILDING, shards, folder, tmp_path / "go")
+    try:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        inventory = Inventory(store, [])
+        assert {entry.part for entry in collectable(inventory, cache=True)} == {"tokens"}
+        listed = [entry for entry in inventory.entries() if entry.part == "index"]
+        assert collect(inventory, listed) == 0  # it was begun after the list was made
+        assert folder.is_dir()
+    finally:
+        (tmp_path / "go").touch()
+    assert process.wait(60) == 0
     corpus = open_corpus(trained, store.root, lambda event: None)
     assert trace(REPLY, [corpus])["spans"][0]["count"] == 1
     inventory = Inventory(store, [])

@@ -3,14 +3,12 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pipeline_fakes
 import pytest
-from pipeline_fakes import Bench, Fake, default, recipe, stages
+from forked import Forked
+from pipeline_fakes import Bench, Fake, default, recipe, stages, start
 
 from trivium.errors import DataError, Interrupted, Preempted, RecipeError, TriviumError
 from trivium.pipeline import run
@@ -258,12 +256,7 @@ def test_a_kind_that_cannot_be_run_is_a_recipe_error(bench: Bench):
 # ---- two processes ------------------------------------------------------------------
 
 
-def start(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, pipeline_fakes.__file__, str(root)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, process: subprocess.Popen[str]) -> None:
+def wait_for(condition, process: Forked) -> None:
     deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline
@@ -274,7 +267,7 @@ def logged(root: Path, event: str) -> bool:
     return event in (root / "runs/demo/events.jsonl").read_text()
 
 
-def finish(process: subprocess.Popen[str]) -> dict:
+def finish(process: Forked) -> dict:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     return json.loads(output)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pipeline_fakes
 import pytest
 import yaml
-from pipeline_fakes import FILES, TERM, Bench, Fake, many, stages
+from forked import Forked
+from pipeline_fakes import FILES, TERM, Bench, Fake, many, stages, start
 from typer.testing import CliRunner
 
 from trivium.cli import app
@@ -31,17 +30,7 @@ from trivium.rollout.plan import load_plan
 CORPUS = {"corpus": stages()["corpus"]}
 
 
-def start(root: Path, url: str, term: float = TERM) -> subprocess.Popen[str]:
-    """A run of one stage of many files, in a process of its own."""
-    root.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, pipeline_fakes.__file__, str(root), url, str(term)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], object], process: Forked | subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 300
     while not condition():
         assert process.poll() is None and time.monotonic() < end
@@ -52,9 +41,9 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
 def test_a_kill_in_a_push_leaves_nothing_to_see_and_the_next_run_goes_on(kind, request, tmp_path):
     url = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path / 'shared'}"
     remote = Remote(url, TERM)
-    process = start(tmp_path / "a", url, term=1.0)
+    process = start(tmp_path / "a", url, 1.0)
     until(lambda: len(remote.stored()) >= FILES // 10, process)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     left = len(remote.stored())
     assert 0 < left < FILES and remote.fingerprints() == []
@@ -75,7 +64,7 @@ def test_two_machines_at_once_make_a_stage_once(s3, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     (tmp_path / "a" / "wait").touch()
-    first = start(tmp_path / "a", s3)
+    first = start(tmp_path / "a", s3, TERM)
     until(lambda: list((tmp_path / "a" / "store" / "building").glob(f"*/{FILES - 1}.txt")), first)
     second = Bench(tmp_path / "b", s3)
     second.kinds["data"] = Fake(many)

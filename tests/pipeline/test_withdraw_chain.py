@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from trivium.cli import app
 from trivium.corpus import records
 from trivium.corpus.withdrawn import Rule
+from trivium.deploy import speed
 from trivium.errors import ArtifactError
 from trivium.pipeline import withdraw
 from trivium.pipeline.graph import placed
@@ -39,11 +40,11 @@ stages:
     data: corpus
     tokenizer: vocab
     model: {dim: 32, layers: 1, heads: 2, context: 96}
-    steps: 30
+    steps: 10
     batch: 4
     samples: null
   on_copies: {kind: pretrain, init: other, data: copied, tokenizer: vocab, model: {dim: 32, layers: 1, heads: 2, context: 96},
-    steps: 30, batch: 4, samples: null}
+    steps: 10, batch: 4, samples: null}
   other: {<<: *base, data: pages}
   sft: {kind: sft, init: other, data: talks, epochs: 1, batch: 4, samples: null}
   better: {kind: synthesize, method: best_of_n, data: seeds, teacher: {kind: checkpoint, model: base}, verifier: {kind: function,
@@ -123,6 +124,7 @@ def chain(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
         patch.setattr(
             teachers, "complete", lambda *a, **k: [one._replace(finished=True) for one in real(*a, **k)]
         )
+        patch.setattr(speed, "served", lambda *asked: {})  # a process for each file
         made = run(load_recipe(folder / "chain.yaml"), store=Store(folder / "store"), registry=registry,
             recipe_folder=folder, runs_folder=folder / "runs", emit=lambda event: None)  # fmt: skip
     return folder, made

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 from chat_server import chat_of, raw, send, status
+from forked import Forked
 
 from trivium.errors import DataError
 from trivium.generate import remote
@@ -141,10 +139,7 @@ def test_killed_in_the_middle_it_goes_on_and_pays_for_what_was_under_way_alone(t
         right(handler, body)
 
     server.plan = [stuck]
-    search = [str(Path(__file__).parent), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(search)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(fields)]
-    process = subprocess.Popen(command, env=environment)
+    process = Forked(KILLED, tmp_path, json.dumps(fields), path=Path(__file__).parents[:2])
     assert enough.wait(300)
     time.sleep(0.2)  # the second of the two requests that will be lost
     process.send_signal(signal.SIGKILL)

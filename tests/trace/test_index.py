@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from bisect import bisect_left
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from forked import Forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,9 +90,7 @@ index.build(shards, folder, lambda event: None, block=200)
 def test_sigkill(places, tmp_path, monkeypatch, where, kept):
     shards, whole = places
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", SIGKILLED, str(shards), str(folder), where]
-    killed = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert Forked(SIGKILLED, shards, folder, where).wait() == -signal.SIGKILL
     assert bool(list(folder.glob(f"{TEMPORARY}*"))) == (where == "a block half written")
     with pytest.raises(ArtifactError, match="index is damaged"):
         Index(shards, folder)
