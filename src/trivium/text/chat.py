@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,12 +40,6 @@ class Encoded(NamedTuple):
 
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-
-
-def _fresh_marks() -> foreign.Marks:
-    """Marks that occur in no message: from Unicode's private area, with a nonce that is new each time."""
-    nonce = secrets.token_hex(8)
-    return foreign.Marks(*(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005")))
 
 
 @dataclass
@@ -106,7 +99,7 @@ class ChatTokenizer:
     def _probe(self, messages: Sequence[Message], reply: bool) -> str:
         if self.template is None:
             raise DataError("the tokenizer has no chat template")
-        marks = _fresh_marks()
+        marks = foreign.Marks.fresh()
         text = self._render(messages, reply, marks, probe=True)
         return text.replace(marks.begin, "").replace(marks.end, "")
 
@@ -164,21 +157,18 @@ class ChatTokenizer:
         weights = [float(weight) for weight in turns.weights(messages, learn)]
         shown = [turns.shown(message, self._template(tools)) for message in messages]
         turns.check_tools(tools, self._template(tools))
-        marks = _fresh_marks()
+        marks = foreign.Marks.fresh()
         silent = _GENERATION.search(self.template or "") is None  # says nothing of who speaks where
         if silent or self.special is not None or any(turns.is_rich(message) for message in shown) or tools:
             return self._encode_foreign(shown, weights, reply, marks, tools)
-        hidden = [
-            {**message, "content": f"{marks.content}{i}{marks.content}"} for i, message in enumerate(shown)
-        ]
+        hidden = [{**message, "content": marks.numbered(i)} for i, message in enumerate(shown)]
         text = self._render(hidden, reply, marks)
         ids: list[int] = []
         mask: list[float] = []
         turn = -1  # the message whose content stands last in what came before
         spans: list[tuple[int, int]] = []
         learning = False
-        pattern = f"({re.escape(marks.begin)}|{re.escape(marks.end)}|{re.escape(marks.content)}\\d+{re.escape(marks.content)})"
-        for piece in re.split(pattern, text):
+        for piece in foreign.MARKED.split(text):
             if piece == marks.begin:
                 learning, turn, start = True, -1, len(ids)
             elif piece == marks.end:
@@ -223,7 +213,9 @@ class ChatTokenizer:
 
         def writes(message: Message) -> bool:
             with contextlib.suppress(DataError):
-                return foreign.PROBE in self._rendered([message], False, _fresh_marks(), None, probe=True)
+                return foreign.PROBE in self._rendered(
+                    [message], False, foreign.Marks.fresh(), None, probe=True
+                )
             return False
 
         return not writes(asked) and writes(turns.in_parts(asked))

@@ -12,6 +12,7 @@ later turns exist (Qwen3 forgets thoughts), the turn is found in the one full te
 from __future__ import annotations
 
 import re
+import secrets
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -32,11 +33,24 @@ PROBE = "triviumprobe"
 
 
 class Marks(NamedTuple):
-    """Strings that occur in no message."""
+    """Strings that occur in no message: from Unicode's private area, with a nonce that is new each time."""
 
     begin: str
     end: str
     content: str
+
+    @classmethod
+    def fresh(cls) -> Marks:
+        nonce = secrets.token_hex(8)
+        return cls(*(f"{a}{nonce}{b}" for a, b in ("\ue000\ue001", "\ue002\ue003", "\ue004\ue005")))
+
+    def numbered(self, place: int) -> str:
+        """Stands for the content of a message."""
+        return f"{self.content}{place}{self.content}"
+
+
+MARKED = re.compile(r"([\ue000\ue002]\w{16}[\ue001\ue003]|\ue004\w{16}\ue005\d+\ue004\w{16}\ue005)")
+"""Marks of any nonce: with the nonce in it, compiling it would take longer than encoding a conversation."""
 
 
 def encode(
@@ -101,7 +115,7 @@ def _blocks(
 def _unmarked(text: str, marks: Marks) -> tuple[str, list[tuple[int, int]]]:
     """The text without marks, and (start, end) of its generation blocks."""
     plain, places, start = "", [], 0
-    for part in re.split(f"({re.escape(marks.begin)}|{re.escape(marks.end)})", text):
+    for part in MARKED.split(text):
         if part == marks.begin:
             start = len(plain)
         elif part == marks.end:
