@@ -237,9 +237,9 @@ def test_chat_and_report_say_what_is_missing(fake: Fake, capsys: pytest.CaptureF
 
 def test_control_c_ends_cleanly_with_130() -> None:
     code = (
-        "import os, signal, trivium.cli.commands as c, trivium.cli\n"
-        "c.version = lambda: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)\n"
-        "trivium.cli.main(['version'])"
+        "import os, signal, trivium.recipe.schema, trivium.cli\n"
+        "trivium.recipe.schema.schema = lambda: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(9)\n"
+        "trivium.cli.main(['schema'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 128 + signal.SIGINT

@@ -1,15 +1,31 @@
-"""The command line: each command reads its arguments and calls one function. Nothing heavy is imported."""
+"""The command line. Everything heavy is imported inside the function that needs it."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from trivium.cli import arena, commands, data, feedback, planning, router, serve, signing, trace, withdraw
+from trivium import files
+from trivium.cli import (
+    arena,
+    chat,
+    commands,
+    data,
+    feedback,
+    planning,
+    router,
+    serve,
+    signing,
+    trace,
+    withdraw,
+)
 from trivium.cli import convert as conversions
 from trivium.cli import doctor as examination
 from trivium.cli import evaluate as evaluations
@@ -20,6 +36,7 @@ from trivium.cli import sweep as sweeps
 from trivium.cli import ui as pages
 from trivium.cli.options import RUNS, STORE, Override, Recipe, RunsFolder, Stages, StoreFolder
 from trivium.cores import wait_asleep
+from trivium.errors import ArtifactError, RecipeError
 
 SYNTHESIZE = ("synthesize",)
 EVALUATE = ("evaluate",)
@@ -157,51 +174,7 @@ def evaluate(
     commands.step(recipe, override, store, runs, stages, EVALUATE)
 
 
-@app.command()
-def chat(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder or link.", show_default=False),
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Answer this and stop.")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="0 always takes the likeliest token.")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(min=1e-6, max=1.0, help="Draw from the likeliest tokens with this much probability."),
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: from all.")
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same replies.")] = 0,
-    url: Annotated[str | None, typer.Option(help="A server that speaks OpenAI's protocol, instead.")] = None,
-    model: Annotated[str | None, typer.Option(help="--url: which of its models; else its first.")] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="--url: the variable with its key.")
-    ] = None,
-) -> None:
-    """Talk to a checkpoint or a server: replies stream as they are written, drawn as its generation_config.json says.
-
-    /help lists what else can be typed. Ctrl-C stops a reply; at the prompt it leaves, as an empty line and Ctrl-D do.
-
-    Examples:
-
-      trivium chat runs/quickstart/aligned
-
-      trivium chat --url http://127.0.0.1:8000
-
-      trivium chat runs/quickstart/int8 -p "What does os.path.join do?" --temperature 0
-    """
-    explicit = {
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "max_new_tokens": max_new_tokens,
-    }
-    commands.chat(checkpoint, prompt, system, seed, explicit, (url, model, key))
+app.command()(chat.chat)
 
 
 @app.command()
@@ -220,7 +193,11 @@ def lineage(
 
       trivium lineage runs/quickstart/release
     """
-    commands.lineage(artifact, store)
+    from trivium.pipeline.lineage import lineage as trace
+    from trivium.pipeline.lineage import render
+    from trivium.pipeline.store import opened
+
+    Console(highlight=False).print(render(trace(artifact, opened(store))))
 
 
 @app.command()
@@ -234,7 +211,16 @@ def report(
 
       trivium report quickstart
     """
-    commands.report(run, runs)
+    from trivium.report.terminal import show
+
+    folder = commands.folder_with("report.json", run, runs)
+    if folder is None:
+        raise ArtifactError(
+            f"there is no report of {run}",
+            where=str(runs / run),
+            fix="run a recipe that measures something (`evaluate`, `quantize`), then give its name, or a folder",
+        )
+    show(json.loads((folder / "report.json").read_text(encoding="utf-8")))
 
 
 @app.command()
@@ -247,7 +233,9 @@ def schema() -> None:
 
     and at the top of a recipe:  # yaml-language-server: $schema=recipe.schema.json
     """
-    commands.schema()
+    from trivium.recipe.schema import schema as build
+
+    print(json.dumps(build(), indent=2))
 
 
 @app.command()
@@ -264,13 +252,29 @@ def init(
 
       trivium init mine && trivium plan mine.yaml
     """
-    commands.init(name, force)
+    from trivium.recipe.schema import starter
+
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise RecipeError(
+            f"`{name}` is no valid name",
+            where="trivium init NAME",
+            fix="write small letters, digits, `-` and `_`, a letter first, such as my-model",
+        )
+    path = Path(f"{name}.yaml")
+    if path.exists() and not force:
+        raise RecipeError(
+            f"{path} is there already", where=str(path), fix="choose another name, or replace it with --force"
+        )
+    files.write_text(path, starter(name))
+    print(f"wrote {path}; next: trivium plan {path}")
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    commands.version()
+    from importlib.metadata import version as installed
+
+    print(f"trivium {installed('trivium')}")
 
 
 def main(arguments: list[str] | None = None) -> None:

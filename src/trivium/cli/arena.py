@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivium.cli import commands
 from trivium.cli.options import OrRecipe
 from trivium.errors import DataError, RecipeError, TriviumError
 
@@ -60,11 +59,18 @@ def run(
 
       trivium arena runs/quickstart/safety --rater ann --rater bob
     """
-    raise typer.Exit(
-        commands.guarded(
-            lambda: _run(folders, votes, rater or ["me"], (rate, overlap, name or []), host, port)
-        )
-    )
+    try:
+        from trivium.evaluate.people.server import opened, serve
+        from trivium.serve.process import loopback, own_names
+    except ModuleNotFoundError as error:
+        raise TriviumError(f"the arena needs {error.name}", fix="pip install 'trivium[arena]'") from None
+    hosts = own_names(host) if loopback(host) else None
+    about: dict[str, Any] = {"rate": rate, "overlap": overlap, "names": name or [], "hosts": hosts}
+    arena, account = opened(folders, _opened(votes, made=True), rater or ["me"], **about)
+    for reason, count in sorted(account.items()):
+        print(f"left out: {count} ({reason})")
+    print(f"{len(arena.by_id)} {'replies' if rate else 'pairs'}; votes go to {votes}")
+    serve(arena, host, port)
 
 
 @app.command()
@@ -78,7 +84,41 @@ def scores(
 
       trivium arena scores votes.sqlite --length
     """
-    raise typer.Exit(commands.guarded(lambda: _scores(votes, length)))
+    from rich.console import Console
+    from rich.table import Table
+
+    there = _opened(votes)
+    from trivium.evaluate.people.agreement import agreement
+    from trivium.evaluate.people.strengths import standings
+    from trivium.evaluate.people.votes import SINGLE, standing
+
+    counted, tasks = standing(there.log()), there.tasks()
+    console = Console(highlight=False)
+    found = standings(counted, tasks, length=length)
+    if found.strengths:
+        title = f"{found.raters} raters, {found.tasks} pairs (points as Elo's; 95% intervals)"
+        table = Table("model", "points", "interval", "votes", title=title, title_justify="left", box=None)
+        for one in found.strengths:
+            table.add_row(
+                one.model, f"{one.points:+.0f}", f"[{one.low:+.0f}, {one.high:+.0f}]", str(one.votes)
+            )
+        console.print(table, markup=False)
+        console.print(f"ties: v = {found.ties:.2f}; of votes for one side, left: {found.left_share:.2f}")
+        if found.length is not None:
+            console.print(f"length: {found.length:+.2f} (above 0: longer replies are preferred)")
+        if found.raters < 2:
+            console.print("one rater: the intervals say nothing of other raters")
+    single = [vote for vote in counted if vote.choice in SINGLE and vote.blind]
+    for model in sorted({vote.left for vote in single}):
+        own = [vote for vote in single if vote.left == model]
+        good = sum(vote.choice == "good" for vote in own)
+        console.print(f"{model}: {good} of {len(own)} replies good", markup=False)
+    if not found.strengths and not single:
+        raise DataError("there are no votes that count yet", where=votes)
+    agreed = agreement(counted)
+    console.print(f"agreement of raters: {'?' if agreed is None else f'{agreed:.2f}'} (Krippendorff's alpha)")
+    if found.non_blind:
+        console.print(f"left out: {found.non_blind} votes on replies that say which model they are from")
 
 
 @app.command()
@@ -110,7 +150,31 @@ def export(
       trivium arena export votes.sqlite --kind feedback -o thumbs.jsonl
     """
     file = out or Path("rows.parquet" if kind == "rows" else f"{kind}.jsonl")
-    raise typer.Exit(commands.guarded(lambda: _export(votes, file, kind)))
+    from trivium import files
+
+    there = _opened(votes)
+    from trivium.evaluate import rows
+    from trivium.evaluate.people.export import KINDS, lines, people_rows
+    from trivium.evaluate.people.votes import standing
+
+    counted, tasks = standing(there.log()), there.tasks()
+    if kind == "rows":
+        made = people_rows(counted, tasks)
+        rows.write(file, made)
+        print(f"{len(made)} rows in {file}")
+        return
+    if kind not in KINDS:
+        raise RecipeError(f"there is no export of {kind!r}", fix=f"--kind {', '.join(KINDS)} or rows")
+    written, account = lines(kind, counted, tasks)
+    if not written:
+        why = ", ".join(f"{count} {reason}" for reason, count in account.items()) or "nobody has voted"
+        raise DataError(
+            f"there are no rows: {why}", where=votes, fix="raters must vote, and consent to be learnt from"
+        )
+    files.write_text(file, "".join(f"{line}\n" for line in written))
+    print(f"{len(written)} lines of {len(counted)} votes in {file}")
+    for reason, count in sorted(account.items()):
+        print(f"  {reason}: {count}")
 
 
 @app.command("import")
@@ -124,7 +188,17 @@ def take(
 
       trivium arena import ours.jsonl --votes all.sqlite
     """
-    raise typer.Exit(commands.guarded(lambda: _import(file, votes)))
+    from trivium.evaluate.people.export import read_votes
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"the votes cannot be read: {error}", where=str(file)) from None
+    tasks, given = read_votes(text, str(file))
+    there = _opened(votes, made=True)
+    there.keep(tasks)
+    new = sum(there.add(vote) for vote in given)
+    print(f"{new} votes added, {len(given) - new} were there already")
 
 
 def _opened(where: str, *, made: bool = False) -> Votes:
@@ -135,106 +209,3 @@ def _opened(where: str, *, made: bool = False) -> Votes:
     if not made and "://" not in where and not Path(where).is_file():
         raise DataError("there are no votes", where=where, fix="trivium arena DIR collects them")
     return Votes(where)
-
-
-def _run(
-    folders: list[Path],
-    where: str,
-    raters: list[str],
-    shown: tuple[bool, float, list[str]],
-    host: str,
-    port: int,
-) -> None:
-    try:
-        from trivium.evaluate.people.server import opened, serve
-        from trivium.serve.process import loopback, own_names
-    except ModuleNotFoundError as error:
-        raise TriviumError(f"the arena needs {error.name}", fix="pip install 'trivium[arena]'") from None
-    rate, overlap, names = shown
-    hosts = own_names(host) if loopback(host) else None
-    about: dict[str, Any] = {"rate": rate, "overlap": overlap, "names": names, "hosts": hosts}
-    arena, account = opened(folders, _opened(where, made=True), raters, **about)
-    for reason, count in sorted(account.items()):
-        print(f"left out: {count} ({reason})")
-    print(f"{len(arena.by_id)} {'replies' if rate else 'pairs'}; votes go to {where}")
-    serve(arena, host, port)
-
-
-def _scores(where: str, length: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    votes = _opened(where)
-    from trivium.evaluate.people.agreement import agreement
-    from trivium.evaluate.people.strengths import standings
-    from trivium.evaluate.people.votes import SINGLE, standing
-
-    counted, tasks = standing(votes.log()), votes.tasks()
-    console = Console(highlight=False)
-    found = standings(counted, tasks, length=length)
-    if found.strengths:
-        title = f"{found.raters} raters, {found.tasks} pairs (points as Elo's; 95% intervals)"
-        table = Table("model", "points", "interval", "votes", title=title, title_justify="left", box=None)
-        for one in found.strengths:
-            table.add_row(
-                one.model, f"{one.points:+.0f}", f"[{one.low:+.0f}, {one.high:+.0f}]", str(one.votes)
-            )
-        console.print(table, markup=False)
-        console.print(f"ties: v = {found.ties:.2f}; of votes for one side, left: {found.left_share:.2f}")
-        if found.length is not None:
-            console.print(f"length: {found.length:+.2f} (above 0: longer replies are preferred)")
-        if found.raters < 2:
-            console.print("one rater: the intervals say nothing of other raters")
-    single = [vote for vote in counted if vote.choice in SINGLE and vote.blind]
-    for model in sorted({vote.left for vote in single}):
-        own = [vote for vote in single if vote.left == model]
-        good = sum(vote.choice == "good" for vote in own)
-        console.print(f"{model}: {good} of {len(own)} replies good", markup=False)
-    if not found.strengths and not single:
-        raise DataError("there are no votes that count yet", where=where)
-    agreed = agreement(counted)
-    console.print(f"agreement of raters: {'?' if agreed is None else f'{agreed:.2f}'} (Krippendorff's alpha)")
-    if found.non_blind:
-        console.print(f"left out: {found.non_blind} votes on replies that say which model they are from")
-
-
-def _export(where: str, out: Path, kind: str) -> None:
-    from trivium import files
-
-    votes = _opened(where)
-    from trivium.evaluate import rows
-    from trivium.evaluate.people.export import KINDS, lines, people_rows
-    from trivium.evaluate.people.votes import standing
-
-    counted, tasks = standing(votes.log()), votes.tasks()
-    if kind == "rows":
-        made = people_rows(counted, tasks)
-        rows.write(out, made)
-        print(f"{len(made)} rows in {out}")
-        return
-    if kind not in KINDS:
-        raise RecipeError(f"there is no export of {kind!r}", fix=f"--kind {', '.join(KINDS)} or rows")
-    written, account = lines(kind, counted, tasks)
-    if not written:
-        why = ", ".join(f"{count} {reason}" for reason, count in account.items()) or "nobody has voted"
-        raise DataError(
-            f"there are no rows: {why}", where=where, fix="raters must vote, and consent to be learnt from"
-        )
-    files.write_text(out, "".join(f"{line}\n" for line in written))
-    print(f"{len(written)} lines of {len(counted)} votes in {out}")
-    for reason, count in sorted(account.items()):
-        print(f"  {reason}: {count}")
-
-
-def _import(file: Path, where: str) -> None:
-    from trivium.evaluate.people.export import read_votes
-
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"the votes cannot be read: {error}", where=str(file)) from None
-    tasks, given = read_votes(text, str(file))
-    votes = _opened(where, made=True)
-    votes.keep(tasks)
-    new = sum(votes.add(vote) for vote in given)
-    print(f"{new} votes added, {len(given) - new} were there already")

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from trivium import files
 from trivium.cli import commands
 from trivium.cli.options import RUNS, STORE, OrRecipe, Override, Recipe, RunsFolder, Stages, StoreFolder
 
@@ -45,7 +48,17 @@ def quality_train(
 
       trivium data quality train good.jsonl crawl/ --out quality
     """
-    commands.quality_train(good, crawl, out, buckets, documents, seed)
+    from trivium.corpus.steps.quality_train import train
+
+    made = train(good, crawl, out, buckets=buckets, seed=seed, most=documents)
+    table = Table(
+        title=f"{out}: accuracy {made['accuracy']:.1%}, AUC {made['auc']:.3f} on {made['heldout']} held out"
+    )
+    for column in ("share of documents below", "good", "crawl"):
+        table.add_column(column, justify="right")
+    for share, good_score in made["quantiles"]["good"].items():
+        table.add_row(f"{float(share):.0%}", f"{good_score:.3f}", f"{made['quantiles']['crawl'][share]:.3f}")
+    Console(highlight=False).print(table)
 
 
 @app.command("inspect")
@@ -64,7 +77,13 @@ def inspect(
 
       trivium data inspect runs/quickstart/corpus --html corpus.html
     """
-    commands.inspect(artifact, page)
+    from trivium.report import data
+
+    account = data.load(artifact)
+    data.show(account)
+    if page is not None:
+        files.write_text(page, data.html(account))
+        print(f"saved: {page}")
 
 
 @app.command("run")

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trivium.cli import commands
 from trivium.cli.options import OrRecipe
 
 if TYPE_CHECKING:
@@ -49,7 +48,28 @@ def compare(
 
       trivium evaluate compare runs/quickstart/safety runs/quickstart/int8_safety
     """
-    raise typer.Exit(commands.guarded(lambda: _compare(a, b, as_json, most)))
+    from trivium.evaluate.compare import compare_evaluations, tested
+
+    comparison = compare_evaluations(tested(a), tested(b))
+    if as_json:
+        print(json.dumps(comparison.as_dict(), ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    console.print(_table(comparison))
+    if comparison.one_sided or comparison.reworded:
+        console.print(
+            f"not compared: {comparison.one_sided} rows of items that only one of the two was asked, "
+            f"{comparison.reworded} of items asked in other words"
+        )
+    for one in comparison.other_judges:
+        console.print(
+            f"not compared: {one.suite} {one.axis}, which {one.before} judged before and {one.after} after",
+            markup=False,
+        )
+    for change in comparison.changes[:most]:
+        console.print(_shown(change))
+    if (rest := len(comparison.changes) - most) > 0:
+        console.print(f"{rest} more changes: --changes {len(comparison.changes)}, or all with --json")
 
 
 judges = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -87,10 +107,6 @@ def train(
 
       trivium evaluate judge train labels.csv -o judge.json
     """
-    raise typer.Exit(commands.guarded(lambda: _train(rows, out, axis)))
-
-
-def _train(rows: Path, out: Path, axis: str) -> None:
     from typing import get_args
 
     from trivium.errors import DataError
@@ -113,31 +129,6 @@ def _train(rows: Path, out: Path, axis: str) -> None:
         f"sensitivity {labels.sensitivity:.3f} ({labels.found} of {labels.positives}), "
         f"specificity {labels.specificity:.3f} ({labels.spared} of {labels.negatives})"
     )
-
-
-def _compare(a: Path, b: Path, as_json: bool, most: int) -> None:
-    from trivium.evaluate.compare import compare_evaluations, tested
-
-    comparison = compare_evaluations(tested(a), tested(b))
-    if as_json:
-        print(json.dumps(comparison.as_dict(), ensure_ascii=False, allow_nan=False))
-        return
-    console = Console(highlight=False)
-    console.print(_table(comparison))
-    if comparison.one_sided or comparison.reworded:
-        console.print(
-            f"not compared: {comparison.one_sided} rows of items that only one of the two was asked, "
-            f"{comparison.reworded} of items asked in other words"
-        )
-    for one in comparison.other_judges:
-        console.print(
-            f"not compared: {one.suite} {one.axis}, which {one.before} judged before and {one.after} after",
-            markup=False,
-        )
-    for change in comparison.changes[:most]:
-        console.print(_shown(change))
-    if (rest := len(comparison.changes) - most) > 0:
-        console.print(f"{rest} more changes: --changes {len(comparison.changes)}, or all with --json")
 
 
 def _table(comparison: Comparison) -> Table:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivium.cli import commands
 from trivium.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from trivium.rollout.log import State
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Votes of users, as data to align with."
@@ -53,10 +56,6 @@ def export(
 
       trivium feedback export rollout.db --texts texts.jsonl --kind preferences --since 30d --out pairs.jsonl
     """
-    raise typer.Exit(commands.guarded(lambda: _export(log, texts, out, kind, since, keep_personal)))
-
-
-def _export(log: str, texts: Path, out: Path, kind: str, since: str | None, keep_personal: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from trivium import files
@@ -84,6 +83,10 @@ def _export(log: str, texts: Path, out: Path, kind: str, since: str | None, keep
         )
     files.write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
     print(f"{len(found)} rows of {len(votes)} votes in {out}")
+    _account(account, state)
+
+
+def _account(account: Mapping[str, int], state: State) -> None:
     for reason, count in sorted(account.items()):
         if reason != "rows" and count:
             print(f"  {reason}: {count}")

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from trivium.cli import commands
-
 if TYPE_CHECKING:
     from trivium.rollout.plan import RolloutPlan
     from trivium.rollout.traffic import Recorded, Traffic
@@ -35,7 +33,9 @@ def power(plan: Plan, rate: Rates = None) -> None:
 
       trivium rollout power examples/rollout.yaml --rate error=0.01
     """
-    raise typer.Exit(commands.guarded(lambda: _power(plan, rate)))
+    from trivium.rollout.plan import load_plan
+
+    show_power(load_plan(plan), _pairs(rate))
 
 
 @app.command()
@@ -84,7 +84,7 @@ def simulate(
     """
     planted = Planted(rate, candidate, slower, failing)
     size = (requests, users, per_second)
-    raise typer.Exit(commands.guarded(lambda: _simulate(plan, planted, traffic, size, runs)))
+    _simulate(plan, planted, traffic, size, runs)
 
 
 @app.command()
@@ -102,7 +102,19 @@ def replay(
 
       trivium rollout replay rollout.db
     """
-    raise typer.Exit(commands.guarded(lambda: _replay(log)))
+    from rich.console import Console
+
+    from trivium.rollout.journal import events
+    from trivium.rollout.simulate import replay as again
+
+    console, count = Console(highlight=False), 0
+    for event, decision in again(events(log)):
+        count += 1
+        who = "as the policy decides again" if decision else f"by {event['by']}"
+        console.print(
+            f"{event['t']:>10.1f} s  stage {event['stage'] + 1}  {event['action']}: {event['reason']} ({who})"
+        )
+    console.print(f"{count} verdicts")
 
 
 @app.command()
@@ -130,17 +142,13 @@ def manifest(
 
       trivium rollout manifest plan.yaml --for argo --router http://chat-router:8100 --image registry/chat:2
     """
+    import yaml
 
-    def write() -> None:
-        import yaml
+    from trivium.rollout.manifest import Place, manifests
+    from trivium.rollout.plan import load_plan
 
-        from trivium.rollout.manifest import Place, manifests
-        from trivium.rollout.plan import load_plan
-
-        made = manifests(load_plan(plan), kind, Place(router, namespace, image, interval, gateway))
-        print(yaml.safe_dump_all(made, sort_keys=False, width=120), end="")
-
-    raise typer.Exit(commands.guarded(write))
+    made = manifests(load_plan(plan), kind, Place(router, namespace, image, interval, gateway))
+    print(yaml.safe_dump_all(made, sort_keys=False, width=120), end="")
 
 
 class Planted(NamedTuple):
@@ -195,12 +203,6 @@ def _times(values: list[str]) -> float:
     if not 0 < times < 1e6:
         raise RecipeError(f"{values[-1]!r} is no number of times", where="--slower", fix="--slower 1.2")
     return times
-
-
-def _power(path: Path, rate: list[str] | None) -> None:
-    from trivium.rollout.plan import load_plan
-
-    show_power(load_plan(path), _pairs(rate))
 
 
 def show_power(plan: RolloutPlan, rates: dict[str, float]) -> None:
@@ -300,20 +302,3 @@ def _recorded(plan: RolloutPlan, planted: Planted, log: str) -> Recorded:
     worse, slower = _named(planted.candidate, plan.candidates), _named(planted.slower, plan.candidates)
     harms = {n: Harm(_pairs(worse[n]), _times(slower[n])) for n in plan.candidates}
     return Recorded(recorded(events(log), log), harms)
-
-
-def _replay(place: str) -> None:
-    from rich.console import Console
-
-    from trivium.rollout.journal import events
-    from trivium.rollout.simulate import replay as again
-
-    count = 0
-    for event, decision in again(events(place)):
-        count += 1
-        who = "as the policy decides again" if decision else f"by {event['by']}"
-        Console(highlight=False).print(
-            f"{event['t']:>10.1f} s  stage {event['stage'] + 1}  {event['action']}: {event['reason']} ({who})",
-            highlight=False,
-        )
-    Console(highlight=False).print(f"{count} verdicts")

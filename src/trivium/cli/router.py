@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trivium.cli import commands, rollout
+from trivium.cli import rollout
 from trivium.cli.options import SignedBy, Withdrawn, check_signed, check_withdrawn
 from trivium.cli.rollout import Plan
 from trivium.errors import DataError, RecipeError, TriviumError
@@ -83,27 +83,21 @@ def serve(
 
       trivium rollout serve plan.yaml --log rollout.db --host 0.0.0.0 --keys keys.txt --admin-keys admins.txt
     """
+    from trivium.pipeline.rollouts import note, scorer
+    from trivium.rollout.plan import load_plan
 
-    def start() -> None:
-        from trivium.pipeline.rollouts import note, scorer
-        from trivium.rollout.plan import load_plan
-
-        try:
-            from trivium.rollout.server import Options, serve
-        except ModuleNotFoundError as error:
-            raise TriviumError(
-                f"the router needs {error.name}", fix="pip install 'trivium[rollout]'"
-            ) from None
-        loaded = load_plan(plan)
-        options = Options(host, port, keys, admin_keys, open_evidence, texts, drain)
-        candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn, signed_by)
-        for arm in (loaded.arms or {}).values():
-            if arm.artifact is not None:
-                note(plan.parent / arm.artifact, log)
-        rollout.show_power(loaded, {})
-        serve(loaded, log, candidate, without_gates, options, scorer(loaded.judge, plan.parent))
-
-    raise typer.Exit(commands.guarded(start))
+    try:
+        from trivium.rollout import server
+    except ModuleNotFoundError as error:
+        raise TriviumError(f"the router needs {error.name}", fix="pip install 'trivium[rollout]'") from None
+    loaded = load_plan(plan)
+    options = server.Options(host, port, keys, admin_keys, open_evidence, texts, drain)
+    candidate = candidate_of(loaded, plan.parent, without_gates, withdrawn, signed_by)
+    for arm in (loaded.arms or {}).values():
+        if arm.artifact is not None:
+            note(plan.parent / arm.artifact, log)
+    rollout.show_power(loaded, {})
+    server.serve(loaded, log, candidate, without_gates, options, scorer(loaded.judge, plan.parent))
 
 
 def candidate_of(
@@ -159,10 +153,10 @@ def _action(name: str, does: str, one: bool = False) -> None:
     def of_one(
         reason: Reason, who: Who = None, url: Url = HERE, key: Key = None, arm: ArmName = None
     ) -> None:
-        raise typer.Exit(commands.guarded(lambda: act(name, reason, who, url, key, arm)))
+        act(name, reason, who, url, key, arm)
 
     def of_all(reason: Reason, who: Who = None, url: Url = HERE, key: Key = None) -> None:
-        raise typer.Exit(commands.guarded(lambda: act(name, reason, who, url, key)))
+        act(name, reason, who, url, key)
 
     command = of_one if one else of_all
     command.__doc__ = f"{does}\n\nExample:\n\n  trivium rollout {name} --reason 'checked by hand'"
@@ -190,9 +184,7 @@ def status(url: Url = HERE, key: Key = None) -> None:
 
       trivium rollout status
     """
-    raise typer.Exit(
-        commands.guarded(lambda: print(json.dumps(_call(f"{url}/rollout/status", None, key), indent=2)))
-    )
+    print(json.dumps(_call(f"{url}/rollout/status", None, key), indent=2))
 
 
 def act(name: str, reason: str, who: str | None, url: str, key: str | None, arm: str | None = None) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from trivium.cli import commands
 from trivium.cli.options import SIGNED_BY, check_signed, signatures
 from trivium.errors import RecipeError
 
@@ -41,19 +40,15 @@ def sign(
 
       trivium serve runs/quickstart/release --signed-by release.pub
     """
-
-    def act() -> None:
-        if new_key is None and (artifact is None or key is None):
-            raise RecipeError(
-                "there has to be an artifact and a key, or --new-key", fix="trivium sign ARTIFACT --key FILE"
-            )
-        if new_key is not None:
-            print(signatures().new_key(new_key))
-        if artifact is not None and key is not None:
-            signer = signatures().sign(artifact, key)
-            print(f"{artifact} is signed by {signer.name} ({signer.fingerprint})")
-
-    raise typer.Exit(commands.guarded(act))
+    if new_key is None and (artifact is None or key is None):
+        raise RecipeError(
+            "there has to be an artifact and a key, or --new-key", fix="trivium sign ARTIFACT --key FILE"
+        )
+    if new_key is not None:
+        print(signatures().new_key(new_key))
+    if artifact is not None and key is not None:
+        signer = signatures().sign(artifact, key)
+        print(f"{artifact} is signed by {signer.name} ({signer.fingerprint})")
 
 
 def verify(
@@ -74,8 +69,4 @@ def verify(
 
       trivium verify runs/quickstart/release --signed-by release.pub
     """
-
-    def act() -> None:
-        print(f"{artifact} is whole and signed by {check_signed(artifact, signed_by)}")
-
-    raise typer.Exit(commands.guarded(act))
+    print(f"{artifact} is whole and signed by {check_signed(artifact, signed_by)}")
