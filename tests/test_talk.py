@@ -268,7 +268,10 @@ class Terminal:
         self.text = ""
 
     def interrupt(self) -> None:
-        """Ctrl-C until it has ended: readline does not hear of one that comes just before it waits for keys."""
+        """Ctrl-C until it has ended: readline does not hear of one that comes just before it waits for keys, which it does
+        once it shows what is typed."""
+        self.type("x")
+        self.until(lambda text: "x" in text)
         for _ in range(10):
             self.type("\x03")
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import COMMAND_LINE, Forked
 from safetensors.torch import load_file
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "tiny.yaml"
@@ -31,20 +32,21 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
-def command(folder: Path, store: str, *overrides: str) -> list[str]:
+def words(folder: Path, store: str, *overrides: str) -> list[str]:
     options = [part for override in overrides for part in ("-o", override)]
-    code = "from trivium.cli import main; main()"
     where = ("--store", f"{folder}/{store}", "--runs", f"{folder}/runs-{store}")
-    return [sys.executable, "-c", code, "run", f"{folder}/tiny.yaml", *SHORT, *where, *options]
+    return ["run", f"{folder}/tiny.yaml", *SHORT, *where, *options]
+
+
+def command(folder: Path, store: str, *overrides: str) -> list[str]:
+    return [sys.executable, "-c", COMMAND_LINE, *words(folder, store, *overrides)]
 
 
 def run(folder: Path, store: str, *overrides: str) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """(the weights that a run leaves, its events)."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command(folder, store, *overrides), env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = Forked(COMMAND_LINE, *words(folder, store, *overrides))
+    said = process.communicate()
+    assert process.returncode == 0, said
     return result(folder, store)
 
 
@@ -123,11 +125,9 @@ def test_auto_asks_slurm_for_the_nodes_that_its_ranks_fill(ranks, said, nodes):
 
 
 def test_a_layout_that_does_not_fit_the_model_is_told_before_the_first_step(folder):
-    done = subprocess.run(
-        command(folder, "alone", "base.parallel.tensor=4"), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "`tensor: 4` does not divide the model's 2 heads" in done.stderr
+    process = Forked(COMMAND_LINE, *words(folder, "alone", "base.parallel.tensor=4"))
+    assert "`tensor: 4` does not divide the model's 2 heads" in process.communicate()[1]
+    assert process.returncode == 2
 
 
 @pytest.mark.slow

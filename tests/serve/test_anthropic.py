@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
 from served import Served
+
+if TYPE_CHECKING:
+    import anthropic  # takes seconds, which who only collects the tests need not wait for
 
 ASK: list[Any] = [{"role": "user", "content": "the cat sees the red ball"}]
 TOOL: Any = {
@@ -25,6 +27,8 @@ TOOL: Any = {
 
 @pytest.fixture
 def client(served: Served) -> Iterator[anthropic.Anthropic]:
+    import anthropic
+
     with anthropic.Anthropic(base_url=served.root, api_key="x", max_retries=0) as client:
         yield client
 
@@ -80,6 +84,8 @@ def test_tools_are_used_and_answered(client: anthropic.Anthropic) -> None:
 
 
 def test_errors_have_their_shape(client: anthropic.Anthropic) -> None:
+    import anthropic
+
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="other", max_tokens=3, messages=ASK)
     with pytest.raises(anthropic.BadRequestError) as refused:
@@ -88,6 +94,8 @@ def test_errors_have_their_shape(client: anthropic.Anthropic) -> None:
 
 
 def test_asynchronous(served: Served) -> None:
+    import anthropic
+
     async def ask() -> tuple[str, str]:
         async with anthropic.AsyncAnthropic(base_url=served.root, api_key="x", max_retries=0) as client:
             whole = await client.messages.create(model="tiny", max_tokens=8, messages=ASK)

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 from served import Served
+
+if TYPE_CHECKING:
+    import openai  # takes seconds, which who only collects the tests need not wait for
 
 ASK: list[Any] = [{"role": "user", "content": "the cat sees the red ball"}]
 
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
+    import openai
+
     with openai.OpenAI(base_url=served.url, api_key="x", max_retries=0) as client:
         yield client
 
 
 def test_models(client: openai.OpenAI) -> None:
+    import openai
+
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError):
@@ -161,6 +167,8 @@ def test_bias_is_obeyed(client: openai.OpenAI, served: Served) -> None:
 
 
 def test_asynchronous_clients_share_the_model(served: Served) -> None:
+    import openai
+
     async def ask(client: openai.AsyncOpenAI, words: str) -> str:
         reply = await client.chat.completions.create(
             model="tiny", messages=[{"role": "user", "content": words}], max_tokens=10

@@ -14,7 +14,10 @@ from trivium.model.transformer import Transformer
 from trivium.recipe.network import ModelShape
 from trivium.train import float8
 
-pytest.importorskip("torchao")
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    pytest.importorskip("torchao")
 
 
 def network(**changes):

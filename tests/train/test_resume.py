@@ -6,8 +6,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import tiny
+from forked import Forked
 from tiny import STEPS, same
 
 from trivium.errors import Interrupted
@@ -112,6 +111,7 @@ SIGKILLED = """
 import os, signal, sys
 from pathlib import Path
 import tiny
+from forked import Forked
 from trivium.train import checkpoint
 
 kind, where, number = sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -128,10 +128,8 @@ tiny.saving(kind, Path(sys.argv[1]), emit=emit)
 
 @pytest.mark.parametrize(("kind", "where", "number"), [("sft", "save", 5), ("dpo", "checkpoint", 6)])
 def test_sigkill(kind, where, number, tmp_path):
-    command = [sys.executable, "-c", SIGKILLED, str(tmp_path), kind, where, str(number)]
-    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    process = Forked(SIGKILLED, tmp_path, kind, where, number, path=[Path(__file__).parent])
+    assert process.wait() == -signal.SIGKILL
     folder = tmp_path / "work" / "checkpoints"
     assert bool(list(folder.glob(f"{TEMPORARY}*"))) == (where == "save")
     events = []
