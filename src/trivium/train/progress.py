@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence as Many
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trivium.cores import most_held
 from trivium.train import best
 from trivium.train.distributed import any_rank, global_sum, rank, world
 from trivium.train.run import Run, State
@@ -139,12 +136,5 @@ class Samples:
 
 
 def peak_memory(device: str) -> int:
-    """Most bytes held so far: of the GPU's allocator, or of the process (by Linux's mark of its own memory: that of getrusage
-    begins with what the process had that started this one)."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    with suppress(OSError, ValueError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(status.partition("VmHWM:")[2].split("kB")[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Most bytes held so far: of the GPU's allocator, or of the process."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else most_held()
