@@ -74,11 +74,14 @@ class Database:
         sql.event.listen(self._engine, "connect", self._set_up)
 
     def _set_up(self, connection: Any, _: Any) -> None:
-        cursor = connection.cursor()
-        for statement in POSTGRES if self.shared else SQLITE:
-            cursor.execute(statement)
-        cursor.close()
-        connection.commit()
+        try:
+            with contextlib.closing(connection.cursor()) as cursor:
+                for statement in POSTGRES if self.shared else SQLITE:
+                    cursor.execute(statement)
+            connection.commit()
+        except BaseException:  # the pool has it not yet
+            connection.close()
+            raise
 
     def open(self) -> None:
         """Makes the table; from here on a file belongs to this router. OSError; ArtifactError where another router has it."""

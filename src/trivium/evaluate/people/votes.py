@@ -108,8 +108,12 @@ class Votes:
             self.engine = sql.create_engine(url, connect_args={"timeout": BUSY} if lite else {})
             if lite:
                 sql.event.listen(self.engine, "connect", _durable)
-            with self._refused():
-                self._prepare()
+            try:
+                with self._refused():
+                    self._prepare()
+            except BaseException:
+                self.close()
+                raise
         except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
             raise DataError(
                 f"no such database: {error}", where="--votes", fix="a file, or postgresql+psycopg://host/name"
@@ -214,10 +218,13 @@ def _said(error: Exception) -> str:
 
 def _durable(connection: Any, _: Any) -> None:
     """Of SQLite: what is committed is on the disk, and readers do not wait for writers."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    try:
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+    except BaseException:  # the pool has it not yet
+        connection.close()
+        raise
 
 
 def standing(log: Sequence[Vote]) -> list[Vote]:
