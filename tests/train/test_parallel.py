@@ -23,7 +23,7 @@ from trivium.model.transformer import Transformer
 from trivium.recipe.network import ModelShape
 from trivium.train import distributed
 
-STEPS = 3
+STEPS = 2
 LAYOUTS: dict[int, list[dict[str, int]]] = {
     2: [{"data": 2}, {"shard": 2}, {"tensor": 2}, {"context": 2}, {"pipeline": 2}],
     4: [
@@ -34,8 +34,11 @@ LAYOUTS: dict[int, list[dict[str, int]]] = {
         {"shard": 2, "context": 2},
     ],
 }
-FEWER = {("sft", 4): [{"pipeline": 2, "tensor": 2}, {"shard": 2, "context": 2}]}
-"""To save time: of sft, which differs from pretrain in its mask only, those pairs of layouts in which the mask is cut or sent."""
+FEWER = {
+    ("sft", 2): [{"context": 2}, {"pipeline": 2}],
+    ("sft", 4): [{"pipeline": 2, "tensor": 2}, {"shard": 2, "context": 2}],
+}
+"""To save time: of sft, which differs from pretrain in its mask only, those layouts in which the mask is cut or sent."""
 EXPERTS: dict[int, list[dict[str, int]]] = {
     2: [{"data": 2, "expert": 2}, {"shard": 2}, {"tensor": 2}, {"pipeline": 2}],
     4: [{"data": 4, "expert": 2}, {"data": 4, "expert": 4}, {"data": 2, "expert": 2, "context": 2}],
@@ -95,7 +98,7 @@ def trained(kind: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """What can be compared of a run on this rank: losses, norms, the items read by step."""
     context.Shuffled, Recorded.seen = Recorded, {}  # type: ignore[misc, attr-defined]
     events: list[Any] = []
-    samples = {"every": "2 steps", "tokens": 3, "temperature": 0}
+    samples = {"every": "2 steps", "tokens": 3, "temperature": 0} if kind == "pretrain" else None
     fields = {"steps": STEPS, "micro_batch": 1, "samples": samples, **changes}
     try:
         phase = "pretrain" if kind == "experts" else kind
@@ -193,7 +196,8 @@ def test_a_layout_changes_nothing(ranks, alone, world, kind, sizes):
         assert len(rank["sources"]) == (
             2 if kind == "sft" else 0
         )  # of the held-out pairs one fits the context
-    assert found[0]["samples"] == wanted["samples"] and len(wanted["samples"]) == STEPS // 2
+    assert found[0]["samples"] == wanted["samples"]
+    assert len(wanted["samples"]) == (STEPS // 2 if kind == "pretrain" else 0)
     assert not any(rank["samples"] for rank in found[1:])  # one rank writes
     by_place = {rank["place"][0]: rank["items"] for rank in found}
     assert len(by_place) == sizes.get("data", 1) * sizes.get("shard", 1)
