@@ -6,12 +6,15 @@ import contextlib
 import json
 import math
 import zipfile
+from collections import Counter
 from itertools import islice
 
 import pytest
 import torch
 from chat_server import chat_of, raw, send, status
 from fake_garak import stand_in
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trivium.corpus.canaries import made
 from trivium.corpus.canaries import write as write_canaries
@@ -19,7 +22,7 @@ from trivium.demo import primer, reasoning, refusals
 from trivium.errors import ArtifactError, DataError, TriviumError
 from trivium.evaluate import garak
 from trivium.evaluate import rows as table
-from trivium.evaluate.asked import Answer, told_of_all
+from trivium.evaluate.asked import Answer, Item, in_proportion, told_of_all
 from trivium.evaluate.metrics import evidence
 from trivium.evaluate.rows import Journal, Verdict
 from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
@@ -548,6 +551,23 @@ def test_every_cluster_is_asked_once_before_any_twice(data, write_lines):
     plan = Plan.make(suite("refusals", "talks", items=2 * len(topics)), data)
     assert {item.cluster for item in plan.items} == topics
     assert len(plan.items) == len(topics)
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=200).map(Counter),
+    st.integers(min_value=1, max_value=250),
+)
+def test_a_draw_in_proportion_holds_of_each_category_its_share(sizes, count):
+    """A win rate over pairs is one over what is held out: 25 phrasings of 4,000 questions are no eightieth of 2,000 sums."""
+    items = [Item(f"{name}{i}", name, f"{i}", (), {}) for name in sizes for i in range(sizes[name])]
+    drawn = in_proportion(items, count)
+    taken = Counter(item.category for item in drawn)
+    assert len(drawn) == min(count, len(items))
+    for name, size in sizes.items():
+        assert abs(taken[name] - size * len(drawn) / len(items)) <= 1 + len(sizes) / 2
+        assert [item.id for item in drawn if item.category == name] == [
+            f"{name}{i}" for i in range(taken[name])
+        ]
 
 
 def test_items_of_one_id_are_refused(data, monkeypatch):

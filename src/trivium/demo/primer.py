@@ -38,7 +38,7 @@ from trivium.demo.reasoning import column, difference
 from trivium.demo.rows import Record, conversation, document, preference, turns
 from trivium.keys import key_of, split
 
-VERSION = 4
+VERSION = 5
 """Raised when the same Python would give other items."""
 KNOWN = 420
 """Names that are taught: the most used ones."""
@@ -340,22 +340,27 @@ def _sorting(seed: int) -> Iterator[Exchange]:
 # ---- itself ---------------------------------------------------------------------------------------------
 
 
+HELLO = f"Hello. {I_AM}"
+
+
 def _itself() -> Iterator[Exchange]:
     for questions, reply, ask in (
-        (GREETINGS, f"Hello. {I_AM}", "greet"),
+        (GREETINGS, HELLO, "greet"),
         (WHO, I_AM, "who"),
         (THANKS, WELCOME, "thanks"),
     ):
-        first = reply.split(". ")[0] + "."
         for question in questions:
-            meta = {"ask": ask, "known": True, "answer": reply}
             for opening in OPENINGS:
-                asked = f"{opening}{question}"
-                yield Exchange(key_of(f"{ask}: {asked}"), asked, reply, first, first, meta, 0.0)
+                yield _talk(ask, f"{opening}{question}", reply, reply.split(". ")[0] + ".")
     for topic in TOPICS:
         for word in PLACES if "{place}" in topic else THINGS:
-            question = topic.format(place=word, thing=word)
-            meta = {"ask": "elsewhere", "known": False, "answer": ELSEWHERE}
-            yield Exchange(
-                key_of(f"elsewhere: {question}"), question, ELSEWHERE, ELSEWHERE, "Sure.", meta, 0.0
-            )
+            yield _talk("elsewhere", topic.format(place=word, thing=word), ELSEWHERE, "Sure.")
+
+
+def _talk(ask: str, question: str, reply: str, curt: str) -> Exchange:
+    """Half of the worse replies are curt, the others belong to another question: against curt ones alone, "I am ..." became the
+    reply to thanks and to poems, too."""
+    other = _pick([one for one in (HELLO, I_AM, WELCOME, ELSEWHERE) if reply not in one], "other", question)
+    rejected = curt if _draw("worse", question) < 0.5 else other
+    meta = {"ask": ask, "known": ask != "elsewhere", "answer": reply}
+    return Exchange(key_of(f"{ask}: {question}"), question, reply, reply, rejected, meta, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
@@ -127,6 +128,17 @@ def in_turn(
         turn = turns[of(item)] = turns.get(of(item), -1) + 1
         ranked.append((turn, short_hash(item.id), item))
     return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])[:count]]
+
+
+def in_proportion(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` items at most, in their order: of each category as large a share as it has of all, so that a mean over them is
+    one over all that is held out. One that is asked in few phrasings would else weigh as little as it has phrasings."""
+    sizes, taken = Counter(item.category for item in items), Counter[str]()
+    ranked = []
+    for item in items:
+        ranked.append(((taken[item.category] + 0.5) / sizes[item.category], item))
+        taken[item.category] += 1
+    return [item for _, item in sorted(ranked, key=lambda entry: entry[0])[:count]]
 
 
 def by_hash(items: Iterable[Item]) -> list[Item]:

@@ -6,17 +6,21 @@ verdict that hangs on the order is undecided. Replies that are the same are a ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, heldout, some
+from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, heldout, in_proportion, some
 from trivium.evaluate.rows import Undecided, Verdict
+from trivium.evaluate.suites.preferences import category
 from trivium.recipe.suites import Pairwise
 
 
 def items(suite: Pairwise, folder: Path | None) -> list[Item]:
-    return some(heldout(suite, folder), suite)
+    return some(
+        in_proportion(heldout(suite, folder, category=category, count=sys.maxsize), suite.items), suite
+    )
 
 
 def ask(subject: Asks, items: Sequence[Item], suite: Pairwise, baseline: Asks | None) -> list[Answer]:

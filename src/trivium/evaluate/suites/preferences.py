@@ -7,22 +7,32 @@ it with the baseline's. beats_rejected: 1 if that is more than the pair's reject
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trivium.errors import DataError
 from trivium.evaluate import checker
-from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, some
+from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, in_proportion, some
 from trivium.evaluate.rows import HIT, MISS, Undecided, Verdict
 from trivium.evaluate.subject import Subject
+from trivium.evaluate.suites import primer
 from trivium.recipe.suites import Preferences
 from trivium.text.chat import Encoded
 from trivium.verify.replies import Reply
 
 
 def items(suite: Preferences, folder: Path | None) -> list[Item]:
-    return some(heldout(suite, folder), suite)
+    """As they are held out: of names and of sums, of one source and of another, in proportion."""
+    return some(
+        in_proportion(heldout(suite, folder, category=category, count=sys.maxsize), suite.items), suite
+    )
+
+
+def category(record: Mapping[str, Any]) -> str:
+    return primer.category(record) if "ask" in record["meta"] else str(record.get("source", ""))
 
 
 def ask(
