@@ -578,6 +578,17 @@ def test_items_of_one_id_are_refused(data, monkeypatch):
         Plan.make(suite("refusals", "talks"), data)
 
 
+@pytest.mark.parametrize("said", ["Connection aborted.", "<html><body>A page</body></html>", "Error: 404"])
+def test_what_the_model_itself_wrote_is_no_error_of_a_server(said, subject, measure, monkeypatch, chat):
+    def writes(model, prompts, sampling, stops, first):
+        return [Completion(chat.guard.plain(said), [], True) for _ in prompts]
+
+    monkeypatch.setattr("trivium.evaluate.subject.complete", writes)
+    rows, _ = measure("refusals", "talks", subject())
+    assert {row.reply for row in rows} == {said}
+    assert "undecided" not in {row.outcome for row in rows if row.judge == "refused"}
+
+
 def test_a_model_that_writes_only_padding_has_said_nothing(subject, measure, monkeypatch, chat):
     def padding(model, prompts, sampling, stops, first):
         ids = [chat.pad] * sampling.max_new_tokens

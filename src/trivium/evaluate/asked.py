@@ -101,10 +101,15 @@ _BACKEND = re.compile(
 )
 
 
+def silent(reply: Reply) -> str:
+    """Why a reply of our own engine is none; empty where it is one. "Connection aborted." is one: it describes an exception."""
+    return "" if reply.text.strip("\x00 \t\r\n\u200b\ufeff") else "empty reply"
+
+
 def unusable(reply: Reply) -> str:
-    """Why a reply is none at all: it is empty, or a server's error came in its place; empty where it is one."""
-    if not reply.text.strip("\x00 \t\r\n\u200b\ufeff"):
-        return "empty reply"
+    """Why what came over a network is no reply: it is empty, or a server's error came in its place; empty where it is one."""
+    if why := silent(reply):
+        return why
     if _BACKEND.match(reply.text):
         return "the backend answered with an error text"
     return ""

@@ -14,7 +14,7 @@ import torch
 from trivium.batches.rows import Fixed, Row, sequence_row
 from trivium.cores import native_bf16
 from trivium.errors import DataError
-from trivium.evaluate.asked import Answer, Item, unusable
+from trivium.evaluate.asked import Answer, Item, silent
 from trivium.evaluate.metrics import Estimate
 from trivium.evaluate.rows import short_hash
 from trivium.generate.engine import generate
@@ -104,7 +104,7 @@ class Subject:
             for i, completion in zip(run, done, strict=True):
                 text = self.chat.decode([token for token in completion.ids if token not in stops])
                 reply = Reply(text, completion.finished)
-                why = unusable(reply)
+                why = silent(reply)
                 numbers = {} if why else {"tokens": (float(len(completion.ids)), 1.0)}
                 answers[i] = replace(
                     answers[i], reply=reply, failed=why, numbers=numbers, written=tuple(completion.ids)

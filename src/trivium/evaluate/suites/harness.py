@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import DataError
-from trivium.evaluate.asked import Answer, Item, SuiteKind, some, unusable
+from trivium.evaluate.asked import Answer, Item, SuiteKind, silent, some
 from trivium.evaluate.rows import HIT, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
 from trivium.recipe.benchmarks import Harness
@@ -106,7 +106,7 @@ def _answer(engine: Any, task: Any, instances: list[Any], failed: str, suite: Ha
     reply = None
     if instances[0].request_type == "generate_until":
         reply = Reply(str(instances[0].resps[0]), True)
-        if why := unusable(reply):
+        if why := silent(reply):
             return Answer(reply=reply, failed=why, ids=ids)
     try:
         found = harness.measured(task, instances)
