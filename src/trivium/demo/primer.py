@@ -59,6 +59,8 @@ ASKED = 0.45
 """Share of the phrasings in which a taught name is asked about."""
 PAIRED = {"describe": 0.9, "signature": 0.5, "sum": 0.4, "sort": 0.4}
 """Shares of what is taught that preferences hold, too: most where alignment has most to change."""
+TALK, TALKS = ("greet", "who", "thanks", "elsewhere"), 4
+"""What is no lesson, and in how many talks preferences ask it: with one, alignment unlearnt a fifth of it."""
 NEEDLESS = 0.3
 """Share of the pairs on taught names in which the worse reply says that it does not know the name; in the others it is curt."""
 
@@ -93,9 +95,9 @@ def records(format: str, seed: int) -> Iterator[Record]:
         if format == "preferences":
             share = PAIRED.get(meta["ask"], 1.0) if meta["known"] else 1.0
             if exchange.rejected != exchange.best and _draw("paired", question) < share:
-                yield preference(
-                    key, question, exchange.best, exchange.rejected, meta, _before(exchange, earlier, True)
-                )
+                for talk in range(TALKS if meta["ask"] in TALK else 1):
+                    before = _before(exchange, earlier, True, talk)
+                    yield preference(key, question, exchange.best, exchange.rejected, meta, before)
             continue
         reply = _reply(exchange)
         if format == "documents":
@@ -115,13 +117,15 @@ def _reply(exchange: Exchange) -> str:
     return exchange.other if _draw("writer", exchange.question) < exchange.often else exchange.best
 
 
-def _before(exchange: Exchange, earlier: Mapping[bool, Sequence[Exchange]], honest: bool) -> list[Record]:
+def _before(
+    exchange: Exchange, earlier: Mapping[bool, Sequence[Exchange]], honest: bool, talk: int = 0
+) -> list[Record]:
     """The messages before a question: none, or up to three exchanges of the same side of the split, as a chat goes on."""
-    options = earlier[_heldout(exchange.key)]
-    count = sum(_draw("turns", exchange.question) >= share for share in TURNS)
+    options, drawn_by = earlier[_heldout(exchange.key)], [exchange.question, *[talk] * (talk > 0)]
+    count = sum(_draw("turns", *drawn_by) >= share for share in TURNS)
     messages: list[Record] = []
     for nth in range(count):
-        previous = _pick(options, "before", nth, exchange.question)
+        previous = _pick(options, "before", nth, *drawn_by)
         messages += turns(previous.question, previous.best if honest else _reply(previous))
         if sum(len(message["content"]) for message in messages) > LONG:
             return messages[:-2]
