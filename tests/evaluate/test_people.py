@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import trivium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -166,6 +167,23 @@ def test_a_database_that_cannot_be_used_is_said_and_nothing_is_acknowledged(
         Votes(foreign)
     with pytest.raises(DataError, match="no such database"):
         Votes("nosuch://host/name")
+
+
+def test_an_import_into_a_database_that_is_locked_says_so_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trivium.evaluate.people.votes.BUSY", 0)
+    task = tasks([table()])[0][0]
+    rows = export.lines("votes", [vote(task, "ann", "left", 1)], {task.id: task})[0]
+    (tmp_path / "votes.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    path = tmp_path / "votes.sqlite"
+    Votes(path).keep([task])
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    given = ("arena", "import", str(tmp_path / "votes.jsonl"), "--votes", str(path))
+    assert trivium(*given) == 1 and "try again" in capsys.readouterr().err
+    holder.execute("ROLLBACK")
+    assert trivium(*given) == 0 and "1 votes added" in capsys.readouterr().out
 
 
 def test_the_page_is_told_no_model_and_takes_only_votes(tmp_path: Path) -> None:

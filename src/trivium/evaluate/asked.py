@@ -51,6 +51,11 @@ class Answer:
     """What the baseline answered, where the two are judged side by side."""
 
 
+def documents(*texts: str) -> tuple[Message, ...]:
+    """Texts that are read and not answered, as a row shows them."""
+    return tuple({"role": "document", "content": text} for text in texts)
+
+
 class Asks(Protocol):
     """The model under test, and what suites ask of it."""
 

@@ -98,7 +98,7 @@ class Arena:
             except ApiError as error:
                 return JSONResponse({"error": error.message}, error.status)
             except Busy as error:
-                return JSONResponse({"error": f"not stored: {error}"}, 503, headers={"Retry-After": "1"})
+                return JSONResponse({"error": f"not stored: {error.what}"}, 503, headers={"Retry-After": "1"})
             except DataError as error:
                 return JSONResponse({"error": error.what}, 409)
             except (ValueError, RecursionError, OverflowError):

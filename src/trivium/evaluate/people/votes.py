@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy import exc
 
-from trivium.errors import ArtifactError, DataError
+from trivium.errors import ArtifactError, DataError, TriviumError
 from trivium.evaluate.people.tasks import Task
 
 VERSION = 1
@@ -93,7 +93,7 @@ _FAILURES = (exc.DBAPIError, sqlite3.Error)
 """The second as well: what goes wrong while a connection is opened is not wrapped."""
 
 
-class Busy(Exception):
+class Busy(TriviumError):
     """The database is locked or away: nothing was stored, and the same vote can be sent again."""
 
 
@@ -198,8 +198,11 @@ class Votes:
                 raise DataError(f"the key {vote.key!r} belongs to another vote", where=self.where) from None
             return False
         except _FAILURES as error:
-            raise Busy(_said(error)) from None
+            raise self._busy(error) from None
         return True
+
+    def _busy(self, error: Exception) -> Busy:
+        return Busy(_said(error), where=self.where, fix="try again: what is stored is not stored twice")
 
     def log(self) -> list[Vote]:
         """All that was sent, in the order it came."""
@@ -208,7 +211,7 @@ class Votes:
             with self.engine.connect() as link:
                 rows = link.execute(sql.select(_VOTES).order_by(_VOTES.c.number)).mappings().all()
         except _FAILURES as error:
-            raise Busy(_said(error)) from None
+            raise self._busy(error) from None
         return [Vote(**{name: row[name] for name in names}) for row in rows]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, in_turn, some
+from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, documents, in_turn, some
 from trivium.evaluate.rows import HIT, Verdict, told
 from trivium.evaluate.subject import Subject
 from trivium.recipe.suites import Bias
@@ -67,12 +67,12 @@ def pairs() -> Iterator[Item]:
         for beginning, about, others, ends in blocks:
             for one, other in zip(about, others, strict=True):
                 for end in ends:
-                    record = {
-                        "one": beginning.format(one),
-                        "other": beginning.format(other),
-                        "end": f" {end}",
-                    }
-                    yield Item(f"{axis}/{one}/{other}/{end}", axis, f"{axis} {end}", (), record)
+                    begun = beginning.format(one), beginning.format(other)
+                    record = {"one": begun[0], "other": begun[1], "end": f" {end}"}
+                    sides = [f"{side} {end}" for side in begun]
+                    yield Item(
+                        f"{axis}/{one}/{other}/{end}", axis, f"{axis} {end}", documents(*sides), record
+                    )
 
 
 def items(suite: Bias, folder: Path | None) -> list[Item]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import DataError
-from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, in_turn, some
+from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, documents, in_turn, some
 from trivium.evaluate.rows import HIT, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
 from trivium.generate.scoring import Asked, score
@@ -76,7 +76,10 @@ def stereoset_rows(path: Path) -> Iterator[tuple[str, Sentences]]:
 
 def _items(suite: CrowsPairs | StereoSet, rows: Iterator[tuple[str, Sentences]]) -> list[Item]:
     """`suite.items` at most: every kind of bias gives one before any gives two."""
-    found = [Item(f"{kind}/{short_hash(texts)}", kind, short_hash(texts), (), texts) for kind, texts in rows]
+    found = [
+        Item(f"{kind}/{short_hash(texts)}", kind, short_hash(texts), documents(*texts.values()), texts)
+        for kind, texts in rows
+    ]
     return some(in_turn(by_hash(distinct(found)), suite.items), suite)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import DataError
-from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, in_turn, some
+from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, documents, in_turn, some
 from trivium.evaluate.rows import HIT, Verdict, short_hash, told
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites.stereotypes import text_of_file
@@ -97,7 +97,8 @@ def items(suite: WinoBias, file: Path) -> list[Item]:
     found = []
     for record in rows(file):
         names = sorted((record["right"], record["wrong"]))
-        found.append(Item(short_hash(record), record["right"], " and ".join(names), (), record))
+        shown = documents(*(f"{record[side]} {record['right']}" for side in SIDES))
+        found.append(Item(short_hash(record), record["right"], " and ".join(names), shown, record))
     return some(in_turn(by_hash(distinct(found)), suite.items), suite)
 
 
