@@ -260,7 +260,7 @@ STAGES: Registry = {
     "synthesize": Kind(2, _synthesize, _synthesize_identity),
     "import": Kind(4, _import, _import_identity),
     **{kind: Kind(stage.version, _train, _train_identity) for kind, stage in TRAINING.items()},
-    "evaluate": Kind(10, _evaluate, _evaluate_identity),
+    "evaluate": Kind(11, _evaluate, _evaluate_identity),
     "quantize": Kind(3, _quantize),
     "prune": Kind(2, _prune),
     "export": Kind(2, _export, _export_identity),
