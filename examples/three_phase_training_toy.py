@@ -2,7 +2,7 @@
 
     python examples/three_phase_training_toy.py [FOLDER]
 
-About ten thousand parameters, no GPU, no download, two seconds. The losses are the library's own (`trivium.objectives`), the very
+About ten thousand parameters, no GPU, no download, a few seconds. The losses are the library's own (`trivium.objectives`), the very
 functions behind `trivium run`. What to look at:
 
   1. There is ONE loop, `train`. Between the phases only the DATA and the LOSS change.
