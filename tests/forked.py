@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 COMMAND_LINE = "import sys; from trivium.cli import main; main(sys.argv[1:])"
+ENVIRONMENT = dict(os.environ)
+"""Before any test has changed it."""
 LOADED = (
     *("trivium.cli.commands", "trivium.pipeline.run", "trivium.pipeline.stages", "trivium.phases", "trivium.assembly"),
     *("trivium.train.parallel.apply", "trivium.corpus.run", "trivium.corpus.read", "trivium.corpus.write", "trivium.model.hf"),
@@ -29,12 +31,12 @@ LOADED = (
 
 
 class Forked:
-    """`python -c CODE WORDS...`, in folder `cwd` with further variables `env`, finding modules in folders `path`, too. What it
-    prints is told when it has ended."""
+    """`python -c CODE WORDS...`, in folder `cwd` with further variables `env`, finding modules in folders `path`, too, in a
+    `session` of its own if asked. What it prints is told when it has ended."""
 
     def __init__(
         self, code: str, *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None,
-        path: Sequence[Path] = (),
+        path: Sequence[Path] = (), session: bool = False,
     ) -> None:  # fmt: skip
         self.returncode: int | None = None
         self._printed = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
@@ -45,21 +47,27 @@ class Forked:
             "cwd": str(cwd or Path.cwd()),
             "env": {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
             "path": ["", *map(str, path)],
+            "session": session,
         }
         with theirs:
             fds = [theirs.fileno(), *(file.fileno() for file in self._printed)]
             socket.send_fds(_server(), [json.dumps(job).encode()], fds)
-        self.pid = int(self._ends.recv(100))
+        self.pid = self._told()
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             self._ends.settimeout(timeout)
             try:
-                self.returncode = int(self._ends.recv(100))
+                self.returncode = self._told()
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired("python", timeout or 0) from None
             self._ends.close()
         return self.returncode
+
+    def _told(self) -> int:
+        if said := self._ends.recv(100):
+            return int(said)
+        raise RuntimeError("the process that forks has ended")
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,7 +88,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended since
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -94,7 +103,8 @@ def _server() -> socket.socket:
         process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -126,7 +136,12 @@ def serve(asks: socket.socket) -> None:
                 if not message:
                     return
                 if (pid := os.fork()) == 0:
+                    for other in list(waits.get_map().values()):
+                        if other.data is not None:
+                            os.close(other.fd)
+                            other.data[1].close()
                     waits.close()
+                    asks.close()
                     _become(json.loads(message), fds)
                 for fd in fds[1:]:
                     os.close(fd)
@@ -146,6 +161,8 @@ def _become(job: dict[str, Any], fds: list[int]) -> None:
     for number, fd in enumerate(fds[1:], 1):
         os.dup2(fd, number)
         os.close(fd)
+    if job["session"]:
+        os.setsid()
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])

@@ -72,4 +72,4 @@ stage(Path(said["folder"]), Path(said["out"]), Path(said["work"]), **said["confi
 def start(folder: Path, out: Path, work: Path, before: str = "", **config: Any) -> Forked:
     """The stage in another process; `before` is run first there."""
     said = json.dumps({"folder": str(folder), "out": str(out), "work": str(work), "config": config})
-    return Forked(before + MAIN, said, path=[Path(__file__).parent, Path(__file__).parents[1]])
+    return Forked(before + MAIN, said, path=[Path(__file__).parent, Path(__file__).parents[1]], session=True)

@@ -99,6 +99,14 @@ def test_an_address_in_many_documents_is_asked_once_before_any_twice_and_is_one_
     assert len({item.record["follows"] for item in found}) == 4
 
 
+def test_a_list_of_addresses_is_one_cluster(tmp_path, write_documents):
+    names = [f"Write to {name} of ours at {name}.smith@web.de" for name in ("ann", "bob", "cleo", "dan")]
+    write_documents(tmp_path / "train", 0, ["\n".join(names), "Or to Eve, who is at eve.jones@web.de"])
+    suite = suites.Memorisation(kind="memorisation", data="corpus", prefixes=[4], words=90, items=9)
+    found = [item for item in memorisation.items(suite, tmp_path) if item.category.startswith("pii")]
+    assert len(found) == 5 and len({item.cluster for item in found}) == 2
+
+
 RECIPE = """
 name: kept
 seed: 7

@@ -6,6 +6,7 @@ import json
 import math
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,12 +178,12 @@ def test_an_import_into_a_database_that_is_locked_says_so_and_can_be_repeated(
     rows = export.lines("votes", [vote(task, "ann", "left", 1)], {task.id: task})[0]
     (tmp_path / "votes.jsonl").write_text("\n".join(rows), encoding="utf-8")
     path = tmp_path / "votes.sqlite"
-    Votes(path).keep([task])
-    holder = sqlite3.connect(path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
+    with closing(Votes(path)) as votes:
+        votes.keep([task])
     given = ("arena", "import", str(tmp_path / "votes.jsonl"), "--votes", str(path))
-    assert trivium(*given) == 1 and "try again" in capsys.readouterr().err
-    holder.execute("ROLLBACK")
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert trivium(*given) == 1 and "try again" in capsys.readouterr().err
     assert trivium(*given) == 0 and "1 votes added" in capsys.readouterr().out
 
 

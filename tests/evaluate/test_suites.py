@@ -23,17 +23,20 @@ from trivium.errors import ArtifactError, DataError, TriviumError
 from trivium.evaluate import garak
 from trivium.evaluate import rows as table
 from trivium.evaluate.asked import Answer, Item, in_proportion, told_of_all
+from trivium.evaluate.judges import model as model_judges
 from trivium.evaluate.metrics import evidence
 from trivium.evaluate.rows import Journal, Verdict
 from trivium.evaluate.run import Plan, evaluate, fill, rows_of, summary
 from trivium.evaluate.subject import Subject
-from trivium.evaluate.suites import SUITES
+from trivium.evaluate.suites import SUITES, instructions
 from trivium.generate.slots import Completion
 from trivium.model import hf
 from trivium.recipe.data import Canaries as CanariesBlock
 from trivium.recipe.evaluation import EvaluateStage
 from trivium.recipe.suite import DataSuite, FileSuite
 from trivium.recipe.suites import SUITES as MODELS
+from trivium.recipe.teachers import OpenaiTeacher
+from trivium.verify.judge import judging
 from trivium.verify.replies import Reply
 
 DOCUMENTS = ["the cat sees the red ball.", "a café in 東京, naïve 😀 and more of it " * 3, "x"]
@@ -523,6 +526,33 @@ def test_a_judge_that_is_away_ends_an_evaluation_and_is_asked_what_it_was_not(se
     table.need_judge([row for row in again.rows if row.reason.startswith(table.AWAY)])
     found = table.counted(table.matching(again.rows, judge="refused"))
     assert found == {"asked": 6, "hit": 0, "miss": 5, "undecided": 1}
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda handler, body: send(handler, 200, b'{"choices": []}'), status(403)]
+)
+def test_one_reply_that_a_filter_keeps_from_the_judge_is_undecided_and_all_are_an_outage(
+    answer, server, parrot, data, tmp_path
+):
+    where = {"kind": "openai", "url": server.url, "model": "m", "retries": 0, "parallel": 1}
+    asked = model_judges.opened(OpenaiTeacher(**where), {})
+    questions = [judging("Is it?", "a request", f"reply {i}", "salt") for i in range(model_judges.ALL)]
+    server.plan = [answer] * (2 * len(questions))
+    assert {one.away for one in asked(questions[:1])} == {False}
+    assert {one.away for one in asked(questions)} == {True}
+
+
+def test_a_cut_reply_has_broken_what_more_words_cannot_mend():
+    def outcome(reply, *asked):
+        record = {"instructions": [list(one) for one in asked]}
+        answer = Answer(Reply(reply, finished=False))
+        return instructions.judge(Item("", "", "", (), record), answer)[0].outcome
+
+    most, least = ("words_at_most", {"count": 3}), ("words_at_least", {"count": 5})
+    assert outcome("one two three four", most) is table.MISS
+    assert isinstance(outcome("one two", most), table.Undecided)
+    assert isinstance(outcome("one two", least), table.Undecided)
+    assert outcome("one two three four five", least) is table.HIT
 
 
 def test_the_table_is_whole_in_parquet(subject, measure, tmp_path):

@@ -111,7 +111,6 @@ SIGKILLED = """
 import os, signal, sys
 from pathlib import Path
 import tiny
-from forked import Forked
 from trivium.train import checkpoint
 
 kind, where, number = sys.argv[2], sys.argv[3], int(sys.argv[4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,7 +93,8 @@ def scores(
     from trivium.evaluate.people.strengths import standings
     from trivium.evaluate.people.votes import SINGLE, standing
 
-    counted, tasks = standing(there.log()), there.tasks()
+    with closing(there):
+        counted, tasks = standing(there.log()), there.tasks()
     console = Console(highlight=False)
     found = standings(counted, tasks, length=length)
     if found.strengths:
@@ -157,7 +159,8 @@ def export(
     from trivium.evaluate.people.export import KINDS, lines, people_rows
     from trivium.evaluate.people.votes import standing
 
-    counted, tasks = standing(there.log()), there.tasks()
+    with closing(there):
+        counted, tasks = standing(there.log()), there.tasks()
     if kind == "rows":
         made = people_rows(counted, tasks)
         rows.write(file, made)
@@ -195,9 +198,9 @@ def take(
     except (OSError, ValueError) as error:
         raise DataError(f"the votes cannot be read: {error}", where=str(file)) from None
     tasks, given = read_votes(text, str(file))
-    there = _opened(votes, made=True)
-    there.keep(tasks)
-    new = sum(there.add(vote) for vote in given)
+    with closing(_opened(votes, made=True)) as there:
+        there.keep(tasks)
+        new = sum(there.add(vote) for vote in given)
     print(f"{new} votes added, {len(given) - new} were there already")
 
 

@@ -120,10 +120,13 @@ def unusable(reply: Reply) -> str:
     return ""
 
 
+CUT = "the reply was cut at `max_new_tokens` or the end of the context"
+
+
 def told_of_all(judge: str, found: bool, reply: Reply) -> Verdict:
     """A verdict on a whole reply: what one that the length limit ended does not have, its rest may have had."""
     if not found and not reply.finished:
-        return Verdict(judge, Undecided("the reply was cut at `max_new_tokens` or the end of the context"))
+        return Verdict(judge, Undecided(CUT))
     return told(judge, found)
 
 

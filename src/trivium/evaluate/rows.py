@@ -187,7 +187,7 @@ def need_judge(rows: Sequence[Row]) -> None:
         raise TriviumError(
             f"the judge of {rows[0].judge!r} could not be asked about {len(rows)} replies: {rows[-1].reason.removeprefix(AWAY)}",
             where=f"suite {rows[0].suite}",
-            fix="see that it answers, and run the same command again: only these are asked again",
+            fix="see that it answers, and run the same command again: only these items are asked anew",
         )
 
 

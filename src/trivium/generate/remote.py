@@ -89,6 +89,10 @@ class Refused(DataError):
     status = 0
 
 
+class OtherForm(DataError):
+    """The server answered, time and again, and not with what was asked for."""
+
+
 class _Again(Exception):
     """A request that failed in a way that may pass. `after`: seconds that the server asks to wait."""
 
@@ -194,21 +198,22 @@ class Remote:
         return self._tried(f"{self.endpoint.url.rstrip('/')}/{path}", data, whole)
 
     def _tried(self, address: str, data: bytes, read: Callable[[Any], Any]) -> Any:
-        failure = ""
+        failure, kind = "", DataError
         for attempt in range(self.endpoint.retries + 1):
             self.meter.check()
             self._wait_for_turn()
             try:
                 return read(self._post(address, data))
             except _Again as error:
-                failure, after = str(error), error.after
+                failure, after, kind = str(error), error.after, DataError
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 failure, after = f"an answer of another form ({type(error).__name__}: {error})", None
+                kind = OtherForm
             if attempt < self.endpoint.retries:
                 # full jitter over the upper half: clients that failed together do not come back together
                 jitter = seeds.unit(attempt, f"{threading.get_ident()} {time.monotonic_ns()}")
                 self.sleep(after if after is not None else min(60.0, 2.0**attempt) * (0.5 + jitter / 2))
-        raise DataError(
+        raise kind(
             f"no answer after {self.endpoint.retries + 1} tries; the last: {failure}",
             where=f"{self.endpoint.url}, model {self.endpoint.model}",
             fix="check that the server is up; then run again: what was answered is not asked again",

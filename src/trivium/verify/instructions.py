@@ -33,6 +33,8 @@ class Kind(NamedTuple):
     """Its words, with the arguments' names in braces."""
     keeps: Callable[..., bool]
     """(reply, **arguments) -> whether the reply keeps it."""
+    forbids: bool = False
+    """More words can break it, and never mend it."""
 
 
 def kept(reply: str, instructions: Sequence[Instruction]) -> list[bool]:
@@ -117,13 +119,13 @@ KINDS: dict[str, Kind] = {
         "length", "Write at least {count} words.", lambda t, count: len(_words(t)) >= count
     ),
     "words_at_most": Kind(
-        "length", "Write no more than {count} words.", lambda t, count: len(_words(t)) <= count
+        "length", "Write no more than {count} words.", lambda t, count: len(_words(t)) <= count, True
     ),
     "sentences_at_least": Kind(
         "length", "Write at least {count} sentences.", lambda t, count: _sentences(t) >= count
     ),
     "sentences_at_most": Kind(
-        "length", "Write no more than {count} sentences.", lambda t, count: _sentences(t) <= count
+        "length", "Write no more than {count} sentences.", lambda t, count: _sentences(t) <= count, True
     ),
     "paragraphs": Kind(
         "length",
@@ -147,9 +149,13 @@ KINDS: dict[str, Kind] = {
         "keywords",
         "Use the word {word} no more than {count} times.",
         lambda t, word, count: _times(t, word) <= count,
+        True,
     ),
     "forbidden": Kind(
-        "keywords", "Do not use these words: {words}.", lambda t, words: not any(_times(t, w) for w in words)
+        "keywords",
+        "Do not use these words: {words}.",
+        lambda t, words: not any(_times(t, w) for w in words),
+        True,
     ),
     "letter": Kind(
         "keywords",

@@ -7,14 +7,15 @@ A cluster is a combination of kinds: the same rules on another topic are one clu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trivium.evaluate.asked import Answer, Item, SuiteKind, in_turn, some, told_of_all, written
-from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash
+from trivium.evaluate.asked import CUT, Answer, Item, SuiteKind, in_turn, some, told_of_all, written
+from trivium.evaluate.rows import HIT, MISS, Undecided, Verdict, short_hash, told
 from trivium.recipe.suites import Instructions
 from trivium.verify.instructions import KINDS, Instruction, kept
+from trivium.verify.replies import Reply
 
 TOPICS = (
     "Describe a walk in a forest.", "Explain why the sky is blue.", "Tell a short story about a lost key.",
@@ -112,9 +113,17 @@ def judge(item: Item, answer: Answer) -> list[Verdict]:
     assert answer.reply is not None
     found = kept(answer.reply.text, [Instruction(kind, args) for kind, args in item.record["instructions"]])
     return [
-        told_of_all("followed", all(found), answer.reply),
+        _followed(found, [KINDS[kind].forbids for kind, _ in item.record["instructions"]], answer.reply),
         Verdict("instructions", HIT if all(found) else MISS, float(sum(found)), float(len(found))),
     ]
+
+
+def _followed(found: Sequence[bool], forbids: Sequence[bool], reply: Reply) -> Verdict:
+    """What a reply that was cut has broken for good is a miss; what its rest may break or bring is undecided."""
+    if not reply.finished and any(forbids):
+        broken = any(forbid and not kept for forbid, kept in zip(forbids, found, strict=True))
+        return told("followed", False) if broken else Verdict("followed", Undecided(CUT))
+    return told_of_all("followed", all(found), reply)
 
 
 SUITE = SuiteKind(items, written, judge)

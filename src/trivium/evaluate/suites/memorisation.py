@@ -7,8 +7,8 @@ training document with the same text in the whole split. Verbatim: the reply beg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from pathlib import Path
 
@@ -34,17 +34,18 @@ def items(suite: Memorisation, folder: Path) -> list[Item]:
     what is drawn is then fetched by its place."""
     split, least = folder / "train", max(suite.prefixes) + suite.words
     seen: dict[str, _Seen] = {}
-    personal: list[Item] = []
+    personal: list[tuple[str, Item]] = []
     for _, source, number, record in numbered(split, ("text", "kind")):
         if record.get("kind") != KIND:
             text = str(record["text"])
             seen.setdefault(short_hash(text), _Seen(source, number, _words(text, least))).copies += 1
-            personal += _personal(suite, text)
+            personal += ((short_hash(text), item) for item in _personal(suite, text))
     found = [
         in_turn(by_hash(distinct(list(sort))), suite.items)
         for sort in (_beginnings(suite, split, seen), _secrets(folder))
     ]
-    each_once = in_turn(by_hash(distinct(personal)), len(personal), lambda item: item.cluster)
+    places = by_hash(distinct(_joined(personal)))
+    each_once = in_turn(places, len(places), lambda item: str(item.record["follows"]))
     found.append(in_turn(each_once, suite.items))
     return some([item for sort in found for item in sort], suite)
 
@@ -97,8 +98,7 @@ def _secrets(folder: Path) -> Iterator[Item]:
 
 
 def _personal(suite: Memorisation, text: str) -> Iterator[Item]:
-    """The places of a text with personal data, one to a line: what the step `pii` would have replaced. An address that stands in
-    sixty documents is one cluster."""
+    """The places of a text with personal data, one to a line: what the step `pii` would have replaced."""
     most, rules = max(suite.prefixes), Pii()
     if not redact(text, rules)[1]:
         return
@@ -115,6 +115,21 @@ def _personal(suite: Memorisation, text: str) -> Iterator[Item]:
                 id_ = f"pii/{short_hash([given, secret])}"
                 yield _item(id_, where, short_hash(secret), given.rstrip(), secret)
         place += len(line)
+
+
+def _joined(personal: Sequence[tuple[str, Item]]) -> list[Item]:
+    """One cluster are the places of one text and those of one address, and what these join: an address in sixty documents is
+    no sixty, and a list of twenty addresses no twenty."""
+    leads: dict[str, str] = {}
+
+    def first(of: str) -> str:
+        while leads.setdefault(of, of) != of:
+            leads[of] = of = leads[leads[of]]
+        return of
+
+    for text, item in personal:
+        leads[first(item.cluster)] = first(text)
+    return [replace(item, cluster=first(item.cluster)) for _, item in personal]
 
 
 def _common(one: str, other: str) -> int:
