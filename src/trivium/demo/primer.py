@@ -121,7 +121,8 @@ def _before(
     exchange: Exchange, earlier: Mapping[bool, Sequence[Exchange]], honest: bool, talk: int = 0
 ) -> list[Record]:
     """The messages before a question: none, or up to three exchanges of the same side of the split, as a chat goes on."""
-    options, drawn_by = earlier[_heldout(exchange.key)], [exchange.question, *[talk] * (talk > 0)]
+    options = earlier[_heldout(exchange.key)]
+    drawn_by: list[str | int] = [exchange.question, talk] if talk else [exchange.question]
     count = sum(_draw("turns", *drawn_by) >= share for share in TURNS)
     messages: list[Record] = []
     for nth in range(count):
