@@ -76,9 +76,8 @@ def withdraw(
             where=f"{target}, store {store}",
             fix="run its data stages, or name its store",
         )
-    print(f"looking through {len(data)} artifacts of data", file=sys.stderr)
+    print(f"looking through {len(data)} artifacts of data, and for what was made of it", file=sys.stderr)
     holdings = list(forward.search(rule, data))
-    print("looking for what was made of it, and since which step", file=sys.stderr)
     stopped, others = ({}, 0) if recipe is None else _unfinished(recipe, known)
     stood = forward.standing(holdings, {**artifacts, **stopped}, known)
     halves = [one for one in stood if one.artifact.fingerprint in stopped]
