@@ -74,9 +74,9 @@ FIVE = {
 }
 
 
-@pytest.mark.slow(45)
+@pytest.mark.slow(30)
 def test_the_quickstart_answers_five_questions(tmp_path):
-    """Trains the whole recipe (a quarter of an hour on two cores) and asks as a newcomer would, each question in a chat of its
+    """Trains the whole recipe (some twenty minutes on two cores) and asks as a newcomer would, each question in a chat of its
     own and all of them in one, at the temperature of a chat. Another processor trains another model: of five,
     one may be missed alone and two in a row."""
     trivium = [sys.executable, "-c", "from trivium.cli import main; import sys; main(sys.argv[1:])"]

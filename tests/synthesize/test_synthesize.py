@@ -139,7 +139,9 @@ def test_a_run_that_dies_goes_on_pays_nothing_twice_and_gives_the_same_bytes(tmp
         run(tmp_path, stage_config)
     first = len(asked)
     run(tmp_path, stage_config)
-    assert 11 <= first < 30 and len(asked) == 30 + 1  # others were on their way; the call that failed was not paid
+    assert (
+        11 <= first < 30 and len(asked) == 30 + 1
+    )  # others were on their way; the call that failed was not paid
     bytes_of = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     run(tmp_path, stage_config, "again")
     assert len(asked) == 31

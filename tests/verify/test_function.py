@@ -113,7 +113,7 @@ def test_scores_come_through_each_from_a_process_of_its_own(function):
         ("leave", "died"),
         ("memory", "raised"),
         ("close", "timed out"),
-        ("hog", "raised"),
+        ("hog", "raised or timed out"),
         ("recursion", "raised"),
         ("bomb", "raised"),
         ("shell", "raised"),
@@ -125,7 +125,9 @@ def test_scores_come_through_each_from_a_process_of_its_own(function):
 def test_a_bad_call_scores_nothing_and_the_next_is_served(function, reply, why):
     worker = function(RECORD, "parent")
     assert function(RECORD, reply) == 0
-    assert dict(function.failures) == {why: 1}
+    assert dict(function.failures) in [
+        {one: 1} for one in why.split(" or ")
+    ]  # a busy machine fills memory slowly
     assert [function(RECORD, text) for text in ("abc", "ab")] == [1, 0]
     assert function(RECORD, "parent") == worker and not children(worker)
 

@@ -246,15 +246,16 @@ def labels(places: Sequence[tuple[float, float]]) -> list[Label]:
         text = ", ".join(str(one + 1) for one in group)
         left, right = min(places[one][0] for one in group) - DOT, max(places[one][0] for one in group) + DOT
         top, foot = min(places[one][1] for one in group) - DOT, max(places[one][1] for one in group) + DOT
-        width, middle = LETTER * len(text), (left + right) / 2
+        width = LETTER * len(text)
+        under = min(max(60, (left + right - width) / 2), WIDTH - width)  # or over; on the page
         tried = [
             Label(text, x, y)
             for away in range(1, 12)
             for x, y in (
-                (middle - width / 2, foot + LINE + 3 * away),
+                (under, foot + LINE + 3 * away),
                 (right + 3 * away, (top + foot + LINE) / 2),
                 (left - width - 3 * away, (top + foot + LINE) / 2),
-                (middle - width / 2, top - 3 * away),
+                (under, top - 3 * away),
             )
             if 60 <= x <= WIDTH - width
         ]
