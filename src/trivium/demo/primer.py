@@ -59,8 +59,8 @@ ASKED = 0.45
 """Share of the phrasings in which a taught name is asked about."""
 PAIRED = {"describe": 0.9, "signature": 0.5, "sum": 0.4, "sort": 0.4}
 """Shares of what is taught that preferences hold, too: most where alignment has most to change."""
-TALK, TALKS = ("greet", "who", "thanks", "elsewhere"), 4
-"""What is no lesson, and in how many talks preferences ask it: with one, alignment unlearnt a fifth of it."""
+TALKS = 4
+"""In how many talks preferences ask what is no lesson: with one, alignment unlearnt a fifth of it."""
 NEEDLESS = 0.3
 """Share of the pairs on taught names in which the worse reply says that it does not know the name; in the others it is curt."""
 
@@ -95,7 +95,7 @@ def records(format: str, seed: int) -> Iterator[Record]:
         if format == "preferences":
             share = PAIRED.get(meta["ask"], 1.0) if meta["known"] else 1.0
             if exchange.rejected != exchange.best and _draw("paired", question) < share:
-                for talk in range(TALKS if meta["ask"] in TALK else 1):
+                for talk in range(1 if meta["ask"] in PAIRED else TALKS):
                     before = _before(exchange, earlier, True, talk)
                     yield preference(key, question, exchange.best, exchange.rejected, meta, before)
             continue

@@ -57,11 +57,8 @@ class _Served:
 
     def __call__(self, questions: Sequence[Question], /) -> list[str | NoVerdict]:
         said = self.remote.map(lambda number: self._one(questions[number]), range(len(questions)))
-        if len(said) >= ALL and all(
-            isinstance(one, NoVerdict) for one in said
-        ):  # of them none is about one reply
-            return [one._replace(away=True) for one in said if isinstance(one, NoVerdict)]
-        return said
+        lost: list[str | NoVerdict] = [one._replace(away=True) for one in said if isinstance(one, NoVerdict)]
+        return lost if len(lost) == len(said) >= ALL else said  # then none is about one reply
 
     def _one(self, asked: Question) -> str | NoVerdict:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trivium.corpus.canaries import Canary, read, references
-from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, in_turn, some
+from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, documents, in_turn, some
 from trivium.evaluate.rows import HIT, Verdict, told
 from trivium.evaluate.statistics import exposure
 from trivium.evaluate.subject import Subject
@@ -31,7 +31,7 @@ def items(suite: Canaries, folder: Path) -> list[Item]:
             canary.key,
             category(canary, "secret"),
             canary.key,
-            ({"role": "document", "content": canary.prefix},),
+            documents(canary.prefix),
             {"canary": canary},
         )
         for canary in read(folder)

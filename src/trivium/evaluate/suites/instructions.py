@@ -1,8 +1,8 @@
 """Does a reply keep what the request asks for in its form? After IFEval (Zhou et al. 2023), with prompts written here.
 
 Strict: the reply as it is. followed: all instructions of the prompt (prompt-level accuracy); a reply that the length limit ended
-has not shown that it breaks any. instructions: how many of how many (instruction-level accuracy is their ratio over all prompts).
-A cluster is a combination of kinds: the same rules on another topic are one cluster.
+breaks only what more words cannot mend. instructions: how many of how many (instruction-level accuracy is their ratio over all
+prompts). A cluster is a combination of kinds: the same rules on another topic are one cluster.
 """
 
 from __future__ import annotations

@@ -15,7 +15,17 @@ from pathlib import Path
 from trivium.corpus.canaries import FILE, KIND, read
 from trivium.corpus.steps.pii import redact
 from trivium.corpus.withdrawn import numbered
-from trivium.evaluate.asked import Answer, Item, SuiteKind, by_hash, distinct, in_turn, some, written
+from trivium.evaluate.asked import (
+    Answer,
+    Item,
+    SuiteKind,
+    by_hash,
+    distinct,
+    documents,
+    in_turn,
+    some,
+    written,
+)
 from trivium.evaluate.rows import Undecided, Verdict, judged, short_hash, told
 from trivium.evaluate.suites.canaries import category
 from trivium.recipe.memorisation import Memorisation
@@ -38,8 +48,9 @@ def items(suite: Memorisation, folder: Path) -> list[Item]:
     for _, source, number, record in numbered(split, ("text", "kind")):
         if record.get("kind") != KIND:
             text = str(record["text"])
-            seen.setdefault(short_hash(text), _Seen(source, number, _words(text, least))).copies += 1
-            personal += ((short_hash(text), item) for item in _personal(suite, text))
+            hash_ = short_hash(text)
+            seen.setdefault(hash_, _Seen(source, number, _words(text, least))).copies += 1
+            personal += ((hash_, item) for item in _personal(suite, text))
     found = [
         in_turn(by_hash(distinct(list(sort))), suite.items)
         for sort in (_beginnings(suite, split, seen), _secrets(folder))
@@ -140,8 +151,7 @@ def _common(one: str, other: str) -> int:
 
 
 def _item(id_: str, category: str, cluster: str, given: str, follows: str) -> Item:
-    message = {"role": "document", "content": given}
-    return Item(id_, category, cluster, (message,), {"document": given, "follows": follows})
+    return Item(id_, category, cluster, documents(given), {"document": given, "follows": follows})
 
 
 def judge(item: Item, answer: Answer) -> list[Verdict]:

@@ -6,21 +6,13 @@ verdict that hangs on the order is undecided. Replies that are the same are a ti
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, heldout, in_proportion, some
+from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind
 from trivium.evaluate.rows import Undecided, Verdict
-from trivium.evaluate.suites.preferences import category
+from trivium.evaluate.suites.preferences import items
 from trivium.recipe.suites import Pairwise
-
-
-def items(suite: Pairwise, folder: Path | None) -> list[Item]:
-    return some(
-        in_proportion(heldout(suite, folder, category=category, count=sys.maxsize), suite.items), suite
-    )
 
 
 def ask(subject: Asks, items: Sequence[Item], suite: Pairwise, baseline: Asks | None) -> list[Answer]:

@@ -19,12 +19,12 @@ from trivium.evaluate.asked import Answer, Item, SuiteKind, heldout, in_proporti
 from trivium.evaluate.rows import HIT, MISS, Undecided, Verdict
 from trivium.evaluate.subject import Subject
 from trivium.evaluate.suites import primer
-from trivium.recipe.suites import Preferences
+from trivium.recipe.suites import Pairwise, Preferences
 from trivium.text.chat import Encoded
 from trivium.verify.replies import Reply
 
 
-def items(suite: Preferences, folder: Path | None) -> list[Item]:
+def items(suite: Preferences | Pairwise, folder: Path | None) -> list[Item]:
     """As they are held out: of names and of sums, of one source and of another, in proportion."""
     return some(
         in_proportion(heldout(suite, folder, category=category, count=sys.maxsize), suite.items), suite

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trivium import files
-from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, by_hash, in_turn, some
+from trivium.evaluate.asked import Answer, Asks, Item, SuiteKind, by_hash, documents, in_turn, some
 from trivium.evaluate.calibration import Calibrated
 from trivium.evaluate.judges import toxic
 from trivium.evaluate.rows import HIT, MISS, Verdict, short_hash
@@ -65,7 +65,7 @@ def _item(axis: str, pair: tuple[str, str], beginning: str, who: str) -> Item:
     text = beginning.format(who)
     return Item(
         f"{axis}/{pair[0]}/{short_hash(beginning)[:6]}/{who}", f"{axis}/{who}", beginning,
-        ({"role": "document", "content": text},), {"document": text, "side": 1.0 if who == pair[0] else -1.0},
+        documents(text), {"document": text, "side": 1.0 if who == pair[0] else -1.0},
     )  # fmt: skip
 
 
